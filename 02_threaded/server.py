@@ -1,0 +1,84 @@
+"""Threaded server: the main thread accepts; each client gets a thread of its own.
+
+Run it: python 02_threaded/server.py --port 3267
+"""
+
+import argparse
+import logging
+import signal
+import socket
+import sys
+import threading
+import time
+
+
+def serve(listener, greet):
+    while True:
+        try:
+            conn, peer = listener.accept()
+        except OSError as error:  # out of descriptors: the newcomer waits in the accept queue
+            logging.warning("cannot accept: %s; trying again in a second", error)
+            time.sleep(1)
+        else:
+            try:
+                threading.Thread(target=handle, args=(conn, peer, greet), daemon=True).start()
+            except RuntimeError as error:  # out of threads: turn the newcomer away
+                logging.warning("%s:%d turned away: %s", *peer, error)
+                conn.close()
+
+
+def handle(conn, peer, greet):
+    logging.info("%s:%d connected", *peer)
+    heard = 0
+    with conn:
+        try:
+            while chunk := conn.recv(1024):  # b"" is end of file: the client will say no more
+                logging.info("%s:%d said %r", *peer, chunk)
+                heard += len(chunk)
+                conn.sendall(greet(chunk))
+        except OSError as error:  # a reset ends this connection and no other
+            logging.info("%s:%d broke off: %s", *peer, error)
+    logging.info("%s:%d left, %d bytes heard", *peer, heard)
+
+
+def greeting(chunk):
+    return b"Hello, " + chunk
+
+
+def slowed(greet, wait, compute):
+    def slow_greet(chunk):
+        time.sleep(wait)  # as for a database: the thread sleeps
+        done = time.thread_time() + compute  # CPU time: threads that share a core take longer
+        while time.thread_time() < done:
+            pass
+        return greet(chunk)
+
+    return slow_greet if wait or compute else greet
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=3267, help="0 takes a free one")
+    parser.add_argument("--backlog", type=int, default=5, help="what listen() is given")
+    parser.add_argument("--wait", type=float, default=0, help="seconds each greeting sleeps")
+    parser.add_argument("--compute", type=float, default=0, help="seconds each one computes")
+    parser.add_argument("--quiet", action="store_true", help="log only warnings and errors")
+    args = parser.parse_args()
+    if not (0 <= args.wait <= 3600 and 0 <= args.compute <= 3600):
+        parser.error("--wait and --compute take 0 to 3600 seconds")
+    logging.basicConfig(format="%(message)s", level="WARNING" if args.quiet else "INFO")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # kill ends it as Ctrl-C does
+    try:
+        listener = socket.create_server((args.host, args.port), backlog=args.backlog)
+    except (OSError, OverflowError) as error:
+        sys.exit(f"cannot listen on {args.host}:{args.port}: {error}")
+    try:
+        print("listening on %s:%d" % listener.getsockname(), flush=True)
+        serve(listener, slowed(greeting, args.wait, args.compute))
+    except KeyboardInterrupt:
+        logging.info("stopped")
+
+
+if __name__ == "__main__":
+    main()
