@@ -16,8 +16,7 @@ def serve(listener, greet):
     listener.setblocking(False)  # a newcomer may be gone again before accept() is called
     epoll = select.epoll()
     epoll.register(listener, select.EPOLLIN)
-    clients = {}  # descriptor: Client
-    full = False
+    clients, full = {}, False  # {descriptor: Client}; are there descriptors left?
     while True:
         for fd, _ in epoll.poll():
             client = clients.get(fd)
@@ -110,6 +109,8 @@ def main():
     parser.add_argument("--compute", type=float, default=0, help="seconds each one computes")
     parser.add_argument("--quiet", action="store_true", help="log only warnings and errors")
     args = parser.parse_args()
+    if not hasattr(select, "epoll"):
+        parser.error("epoll is Linux's own: run 01_blocking or 02_threaded, or this in a container")
     if not (0 <= args.wait <= 3600 and 0 <= args.compute <= 3600):
         parser.error("--wait and --compute take 0 to 3600 seconds")
     logging.basicConfig(format="%(message)s", level="WARNING" if args.quiet else "INFO")

@@ -73,6 +73,12 @@ def name_of(program):
     return program.parent.name if program.name == "server.py" else program.stem
 
 
+def command(program, *options):
+    """Return the command line, a list of strings, that runs program with these options."""
+    python = [sys.executable] if Path(program).suffix == ".py" else []
+    return [*python, str(program), *map(str, options)]
+
+
 @contextlib.contextmanager
 def running(program, *options, patience=10.0, grace=5.0):
     """Start a server program on a free port, yield a Server, and leave nothing behind.
@@ -84,13 +90,11 @@ def running(program, *options, patience=10.0, grace=5.0):
 
     Raises LaunchError with the program's last words if it does not come to listen.
     """
-    command = [sys.executable] if Path(program).suffix == ".py" else []
-    command += [str(program), "--port", "0", *map(str, options)]
     # A file never fills up, as a pipe that nobody reads does: the server would block on it.
     with tempfile.TemporaryFile("a+", errors="replace") as log:
         try:
             process = psutil.Popen(
-                command,
+                command(program, "--port", 0, *options),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,

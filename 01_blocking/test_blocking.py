@@ -1,0 +1,62 @@
+"""What makes 01 the blocking model: one client at a time, and the others wait in the kernel."""
+
+import select
+import socket
+import time
+
+import psutil
+from client import Client
+
+PATIENCE = 20.0
+
+
+def test_second_client_connects_at_once_but_waits_for_the_first(serve):
+    server = serve("01_blocking")
+    first = Client(*server.address)
+    first.greet(b"I am served")
+    with Client(*server.address) as second:  # the kernel completes the handshake by itself
+        second.socket.sendall(b"and I?")
+        readable, _, _ = select.select([second.socket], [], [], 0.5)
+        assert not readable
+        assert "and I?" not in server.log()
+        first.close()
+        assert second.socket.recv(1024) == b"Hello, and I?"
+
+
+def test_clients_are_served_in_the_order_in_which_they_came(serve):
+    server = serve("01_blocking")
+    clients = [Client(*server.address, PATIENCE) for _ in range(5)]
+    for number, client in enumerate(clients):
+        client.socket.sendall(b"%d" % number)
+    for client in clients:
+        client.socket.shutdown(socket.SHUT_WR)
+    for client in clients:
+        assert client.socket.recv(1024)
+        client.close()
+    said = [line.split()[-1] for line in server.log().splitlines() if " said " in line]
+    assert said == ["b'0'", "b'1'", "b'2'", "b'3'", "b'4'"]
+
+
+def test_one_thread_however_many_clients(serve):
+    server = serve("01_blocking")
+    with Client(*server.address) as first:
+        first.greet(b"hello")
+        crowd = [socket.create_connection(server.address) for _ in range(5)]
+        assert server.process.num_threads() == 1
+        for sock in crowd:
+            sock.close()
+
+
+def test_without_a_descriptor_for_the_newcomer_it_tries_again(serve):
+    server = serve("01_blocking", "--quiet")
+    limits = server.process.rlimit(psutil.RLIMIT_NOFILE)
+    with Client(*server.address) as first:
+        first.greet(b"hello")
+        server.process.rlimit(psutil.RLIMIT_NOFILE, (server.process.num_fds() - 1, limits[1]))
+    with Client(*server.address, PATIENCE) as second:
+        deadline = time.monotonic() + PATIENCE
+        while "cannot accept" not in server.log() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert "Too many open files" in server.log()
+        server.process.rlimit(psutil.RLIMIT_NOFILE, limits)
+        assert second.greet(b"at last") == b"Hello, at last"

@@ -1,0 +1,76 @@
+"""What makes 03 the event loop: many clients, one thread, and no waiting for one of them."""
+
+import socket
+import subprocess
+import sys
+import time
+
+import launch
+from client import Client
+
+PATIENCE = 20.0
+MEBIBYTE = 2**20
+
+
+def test_many_clients_one_thread(serve):
+    server = serve("03_epoll", "--backlog", 50)
+    clients = [Client(*server.address, PATIENCE) for _ in range(50)]
+    for number, client in enumerate(clients):
+        assert client.greet(b"%d" % number) == b"Hello, %d" % number
+    assert server.process.num_threads() == 1
+
+
+def test_an_idle_client_blocks_nobody(serve):
+    server = serve("03_epoll")
+    with Client(*server.address) as idle:
+        for name in (b"ann", b"bob"):
+            with Client(*server.address) as client:
+                assert client.greet(name) == b"Hello, " + name
+        assert idle.greet(b"I woke up") == b"Hello, I woke up"
+
+
+def test_one_slow_greeting_stalls_everybody(serve):
+    server = serve("03_epoll", "--wait", 0.3)
+    clients = [Client(*server.address, PATIENCE) for _ in range(4)]
+    began = time.perf_counter()
+    for client in clients:
+        client.socket.sendall(b"hello")
+    for client in clients:
+        assert client.socket.recv(1024) == b"Hello, hello"
+    assert time.perf_counter() - began >= 4 * 0.3
+
+
+def test_a_reply_that_the_kernel_does_not_take_waits_and_reading_stops(serve):
+    server = serve("03_epoll", "--quiet")
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(server.address)
+        slow.settimeout(0.5)
+        sent = 0
+        try:
+            while sent < 64 * MEBIBYTE:
+                sent += slow.send(b"x" * 65536)
+        except TimeoutError:  # the server reads no more: it waits to write
+            pass
+        assert 0 < sent < 64 * MEBIBYTE
+        with Client(*server.address) as other:
+            assert other.greet(b"bob") == b"Hello, bob"
+        slow.settimeout(PATIENCE)
+        slow.shutdown(socket.SHUT_WR)
+        received = b"".join(iter(lambda: slow.recv(MEBIBYTE), b""))
+    # 'x' stands in no greeting, so what is left is the prefixes.
+    assert received.count(b"x") == sent
+    assert received.replace(b"x", b"") == b"Hello, " * received.count(b"Hello, ")
+
+
+def test_without_epoll_it_says_what_to_do():
+    program = launch.find("03_epoll")
+    script = (
+        "import runpy, select, sys; del select.epoll; sys.argv = ['server.py'];"
+        f"runpy.run_path({str(program)!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "02_threaded" in done.stderr

@@ -1,0 +1,608 @@
+"""What every greeting server owes its clients, one claim a function.
+
+A claim takes a running server (launch.Server) and raises Broken when the server does not
+keep it, with what was sent, expected and received. It raises NotApplicable, with the reason,
+where the claim has no meaning for this server or cannot be tried on this machine.
+
+The address and the process are all that a claim uses, so it holds for any program in any
+language. It waits for what must happen (PATIENCE), never for a set time, and never longer
+than it must: a busy machine makes it slow, not wrong. Three claims watch for a set time that
+something does *not* happen; there a busy machine can only hide a fault, never invent one.
+"""
+
+import contextlib
+import os
+import re
+import resource
+import select
+import signal
+import socket
+import struct
+import subprocess
+import time
+
+import psutil
+from client import LONGEST, PREFIX, Client
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Flaky
+from launch import LISTENING, LaunchError, command, running
+
+PATIENCE = 20.0  # seconds within which what must happen has to happen
+A_WHILE = 1.0  # seconds for which something must not happen
+MEBIBYTE = 2**20
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s; see socket(7)
+
+CLAIMS = []
+
+
+class Broken(AssertionError):
+    """The server did not keep a claim."""
+
+
+class NotApplicable(Exception):
+    """The claim has no meaning for this server, or cannot be tried on this machine."""
+
+
+def claim(*options):
+    """Register a claim; its server is to be started with these options."""
+
+    def register(function):
+        function.options = options
+        CLAIMS.append(function)
+        return function
+
+    return register
+
+
+def hold(program, function):
+    """Start program as the claim wants it, and hold it to the claim."""
+    with running(program, *function.options) as server:
+        try:
+            function(server)
+        except OSError as error:  # the claim expects every connection to succeed
+            raise Broken(f"a connection failed: {error}") from error
+
+
+# Tools of the claims
+
+
+def connect(server):
+    """Return a plain socket, connected to server."""
+    return socket.create_connection(server.address, PATIENCE)
+
+
+def reset(sock):
+    """Close sock with a reset (RST) instead of the four steps of a normal close."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    sock.close()
+
+
+def read(sock, size=None):
+    """Return the next size bytes from sock, or all until the end of the stream."""
+    received = bytearray()
+    while size is None or len(received) < size:
+        try:
+            chunk = sock.recv(65536 if size is None else size - len(received))
+        except OSError as error:
+            raise Broken(
+                f"expected {size or 'all'} bytes, got {bytes(received)!r}: {error}"
+            ) from error
+        if not chunk:
+            break
+        received += chunk
+    return bytes(received)
+
+
+def expect(sent, expected, received):
+    """Raise Broken unless the server answered what it should."""
+    if received != expected:
+        raise Broken(f"sent {sent!r:.200}, expected {expected!r:.200}, received {received!r:.200}")
+
+
+def say(sock, message):
+    """Send message over sock and expect the greeting."""
+    try:
+        sock.sendall(message)
+    except OSError as error:
+        raise Broken(f"sending {message!r:.200}: {error}") from error
+    expect(message, PREFIX + message, read(sock, len(PREFIX + message)))
+
+
+def visit(server, message=b"next, please"):
+    """Expect that a new client is greeted."""
+    try:
+        with Client(*server.address, PATIENCE) as client:
+            client.greet(message)
+    except (OSError, ValueError) as error:
+        raise Broken(f"a new client was not served: {error}") from error
+
+
+def eventually(condition, what):
+    """Wait until condition() holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise Broken(f"not within {PATIENCE} s: {what}")
+        time.sleep(0.005)
+
+
+def answered(sock, seconds=A_WHILE):
+    """Say whether there is something to read from sock within so many seconds."""
+    return bool(select.select([sock], [], [], seconds)[0])
+
+
+def serves_together(server):
+    """Say whether server greets a second client while the first one is still there."""
+    with connect(server) as first, connect(server) as second:
+        say(first, b"first")
+        second.sendall(b"second")
+        return answered(second)
+
+
+def others_are_served(server, together):
+    """Expect that newcomers are greeted while somebody else is there, if the model can do that."""
+    for _ in range(3 if together else 0):
+        visit(server)
+
+
+def explain(sent, received):
+    """Raise Broken unless received is sent, cut into chunks of 1 to 1,024 bytes, each greeted.
+
+    Where the server's recv() cut the stream is not known, and sent may itself hold "Hello, ",
+    so every place where the next greeting could begin is tried.
+    """
+    todo, seen = [(0, 0)], set()
+    while todo:
+        used, at = todo.pop()
+        if (used, at) == (len(sent), len(received)):
+            return
+        if (used, at) in seen or not received.startswith(PREFIX, at):
+            continue
+        seen.add((used, at))
+        start = end = at + len(PREFIX)
+        while end < len(received):
+            end = received.find(PREFIX, end + 1)
+            end = len(received) if end < 0 else end
+            size = end - start
+            if size > LONGEST or received[start:end] != sent[used : used + size]:
+                break
+            todo.append((used + size, end))
+    raise Broken(
+        f"sent {len(sent)} bytes ({sent!r:.100}), received {len(received)} ({received!r:.100}), "
+        "which are not the greetings of all its pieces in order"
+    )
+
+
+def flood(sock, most):
+    """Send up to most bytes and read nothing; stop when nothing could be sent for A_WHILE."""
+    numbers = b"".join(b"%07d " % number for number in range(MEBIBYTE // 8))
+    sent = 0
+    while sent < most and select.select([], [sock], [], A_WHILE)[1]:
+        # MSG_DONTWAIT: send() would wait until there is room for all of it
+        at = sent % MEBIBYTE
+        sent += sock.send(numbers[at : min(len(numbers), at + most - sent)], socket.MSG_DONTWAIT)
+    return (numbers * (1 + sent // MEBIBYTE))[:sent]
+
+
+def spent(process):
+    """Return the seconds of CPU time that process has used (to 0.01 s)."""
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def calm(server, what):
+    """Expect that server uses next to no CPU time for A_WHILE."""
+    before = spent(server.process)
+    time.sleep(A_WHILE)
+    used = spent(server.process) - before
+    if used > A_WHILE / 10:
+        raise Broken(f"{used:.2f} s of CPU time in {A_WHILE} s although {what}")
+
+
+def settle(process, descriptors):
+    """Wait until process is back at so many open descriptors."""
+    eventually(
+        lambda: process.num_fds() <= descriptors,
+        f"back at {descriptors} open descriptors",
+    )
+
+
+# Every byte is greeted, in order
+
+
+@claim()
+def each_message_is_greeted(server):
+    with connect(server) as sock:
+        for message in (b"bob", b"x", b"\0", b"Hello, ", "\u4f60\u597d".encode(), b"y" * LONGEST):
+            say(sock, message)
+
+
+@claim("--quiet")
+def any_bytes_cut_anyhow_come_back_whole_and_in_order(server):
+    short = st.binary(min_size=1, max_size=40)
+    long = st.builds(bytes.__mul__, short, st.integers(20, 100))
+    pieces = st.lists(st.tuples(short | long, st.booleans()), max_size=6)
+
+    @settings(
+        max_examples=40,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(pieces)
+    def talk(pieces):
+        sent, received = b"", b""
+        with connect(server) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for data, wait_for_answer in pieces:
+                sock.sendall(data)
+                sent += data
+                if wait_for_answer:
+                    received += read(sock, len(sent) + len(PREFIX) - len(received))
+            sock.shutdown(socket.SHUT_WR)
+            received += read(sock)
+        explain(sent, received)
+
+    try:
+        talk()
+    except Flaky as error:  # the same bytes, but cut elsewhere by the network this time
+        raise Broken(f"answered wrongly, though not every time: {error}") from error
+
+
+@claim("--quiet")
+def a_slow_reader_gets_every_byte(server):
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.settimeout(PATIENCE)
+        sock.connect(server.address)
+        sent = flood(sock, 8 * MEBIBYTE)
+        sock.shutdown(socket.SHUT_WR)
+        explain(sent, read(sock))
+
+
+@claim()
+def what_came_before_a_half_close_is_answered(server):
+    with connect(server) as sock:
+        sock.sendall(b"last words")
+        sock.shutdown(socket.SHUT_WR)
+        expect(b"last words", PREFIX + b"last words", read(sock))
+
+
+@claim()
+def it_closes_when_the_client_says_no_more(server):
+    with connect(server) as sock:
+        sock.shutdown(socket.SHUT_WR)
+        expect(b"", b"", read(sock))
+
+
+# No client costs the others more than the model itself does
+
+
+@claim()
+def a_reset_before_the_first_byte_ends_one_connection(server):
+    together = serves_together(server)
+    for _ in range(10):
+        reset(connect(server))
+        others_are_served(server, together)
+    visit(server)
+
+
+@claim()
+def a_reset_after_the_first_byte_ends_one_connection(server):
+    with contextlib.ExitStack() as stack:
+        bystander = stack.enter_context(connect(server))
+        say(bystander, b"I stay")
+        for number in range(5):
+            sock = connect(server)
+            sock.sendall(b"I go")
+            if number % 2:
+                answered(sock, 0.1)  # the reset comes after the answer, or before
+            reset(sock)
+        say(bystander, b"still here")
+    visit(server)
+
+
+@claim("--quiet")
+def a_reset_in_the_middle_of_an_answer_ends_one_connection(server):
+    together = serves_together(server)
+    sock = connect(server)
+    flood(sock, 64 * MEBIBYTE)
+    reset(sock)
+    others_are_served(server, together)
+    visit(server)
+
+
+@claim()
+def a_client_that_leaves_with_answers_unread_ends_one_connection(server):
+    for _ in range(10):
+        with connect(server) as sock:
+            # Three chunks: the answer to the first makes the client's kernel send a reset, and
+            # the next answer meets it (EPIPE).
+            sock.sendall(b"no need to answer " * 150)
+    visit(server)
+
+
+@claim("--quiet")
+def a_client_that_never_reads_costs_no_memory_and_no_service(server):
+    together = serves_together(server)
+    before = server.process.memory_info().rss
+    with connect(server) as sock:
+        sent = flood(sock, 64 * MEBIBYTE)
+        grown = server.process.memory_info().rss - before
+        if grown > 8 * MEBIBYTE:
+            raise Broken(f"sent {len(sent)} bytes and read nothing: memory grew by {grown} bytes")
+        calm(server, "a client does not read")
+        others_are_served(server, together)
+    visit(server)
+
+
+@claim()
+def a_client_that_never_speaks_costs_no_service(server):
+    together = serves_together(server)
+    with connect(server), connect(server):
+        others_are_served(server, together)
+    visit(server)
+
+
+@claim()
+def a_client_that_drips_costs_no_service(server):
+    together = serves_together(server)
+    with connect(server) as sock:
+        for byte in b"drip":
+            say(sock, bytes([byte]))
+            others_are_served(server, together)
+    visit(server)
+
+
+@claim("--quiet", "--backlog", "1024")
+def a_thousand_idle_clients_are_kept(server):
+    crowd, most = 1000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if 0 <= most < crowd + 100:
+        raise NotApplicable(f"this machine allows only {most} descriptors (ulimit -Hn)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    server.process.rlimit(psutil.RLIMIT_NOFILE, (most, most))
+    before = server.process.num_fds()
+    together = serves_together(server)
+    with contextlib.ExitStack() as stack:
+        idlers = [stack.enter_context(connect(server)) for _ in range(crowd)]
+        if together:
+            expected = before + crowd
+            eventually(lambda: server.process.num_fds() >= expected, f"{expected} descriptors")
+            for idler in idlers[:: crowd // 10]:
+                say(idler, b"I wake up")
+        others_are_served(server, together)
+        calm(server, f"{crowd} clients are idle")
+    settle(server.process, before)
+    visit(server)
+
+
+# Nothing is left behind
+
+
+@claim("--quiet", "--backlog", "100")
+def no_descriptor_and_no_thread_is_left_behind(server):
+    descriptors = server.process.num_fds()
+
+    def leave_in_every_way():
+        for leave in (socket.socket.close, half_close, reset):
+            guests = [connect(server) for _ in range(20)]
+            for guest in guests:
+                guest.sendall(b"hello, then good-bye")
+            for guest in guests:
+                leave(guest)
+        settle(server.process, descriptors)
+
+    def half_close(sock):
+        with sock:
+            sock.shutdown(socket.SHUT_WR)
+            read(sock)
+
+    leave_in_every_way()  # a pool may start its threads now and keep them
+    threads = server.process.num_threads()
+    leave_in_every_way()
+    eventually(lambda: server.process.num_threads() <= threads, f"{threads} threads, as before")
+
+
+@claim()
+def an_idle_server_uses_no_cpu(server):
+    calm(server, "nobody is there")
+    with connect(server) as silent, connect(server) as speaker:
+        silent.sendall(b"I was first")
+        expect(b"I was first", PREFIX + b"I was first", read(silent, 18))
+        speaker.shutdown(socket.SHUT_WR)  # it says no more, but does not leave
+        calm(server, "its clients are silent")
+
+
+# Where the machine ends
+
+
+@claim("--quiet", "--backlog", "50")
+def out_of_descriptors_it_serves_on(server):
+    if not serves_together(server):
+        raise NotApplicable("it serves one client at a time, and needs one descriptor for it")
+    highest = max(int(fd) for fd in os.listdir(f"/proc/{server.process.pid}/fd"))
+    server.process.rlimit(psutil.RLIMIT_NOFILE, (highest + 6, 4096))
+    overcrowd(server)
+
+
+@claim("--quiet", "--backlog", "50")
+def out_of_threads_it_serves_on(server):
+    idle = server.process.num_threads()
+    with connect(server) as sock:
+        say(sock, b"how many threads do I cost?")
+        if server.process.num_threads() == idle:
+            raise NotApplicable("it starts no thread for a client")
+    # Each thread reserves address space for its stack (8 MiB, ulimit -s), so a limit on
+    # address space is a limit on threads that needs no root and hits this process alone.
+    space = server.process.memory_info().vms + 60 * MEBIBYTE
+    server.process.rlimit(psutil.RLIMIT_AS, (space, resource.RLIM_INFINITY))
+    overcrowd(server)
+
+
+def overcrowd(server):
+    """Send more clients than server has room for, and expect that it copes."""
+    with contextlib.ExitStack() as stack:
+        crowd = [stack.enter_context(connect(server)) for _ in range(20)]
+        for sock in crowd:
+            with contextlib.suppress(OSError):  # turned away
+                sock.sendall(b"me!")
+        eventually(lambda: answered(crowd[0], 0), "an answer to the first of 20 clients")
+        calm(server, "the newcomers can only wait")
+        served = [sock for sock in crowd if greeted(sock)]
+        if len(served) == len(crowd):
+            raise NotApplicable("its limits could not be reached")
+        if not server.log():
+            raise Broken("newcomers were not served, and no warning was logged")
+        for sock in served:
+            say(sock, b"still here?")
+        give_way(crowd, served)
+    visit(server)
+
+
+def give_way(waiting, leaving):
+    """Let one after the other leave, and expect that those who wait are then attended to."""
+    while waiting:
+        for sock in leaving:
+            sock.close()
+            waiting.remove(sock)
+        eventually(
+            lambda: not waiting or any(answered(sock, 0) for sock in waiting),
+            f"service for one of {len(waiting)} who waited until others left",
+        )
+        leaving = [sock for sock in waiting if answered(sock, 0)]
+
+
+def greeted(sock):
+    """Say whether sock was greeted, and not turned away or left waiting."""
+    try:
+        return answered(sock, 0) and sock.recv(len(PREFIX + b"me!")) == PREFIX + b"me!"
+    except ConnectionError:
+        return False
+
+
+# The program itself
+
+
+@claim()
+def its_first_line_says_where_it_listens(server):
+    with subprocess.Popen(
+        command(server.program, "--port", 0), stdout=subprocess.PIPE, text=True
+    ) as process:
+        line = process.stdout.readline()
+        process.terminate()
+    if not LISTENING.match(line.rstrip()):
+        raise Broken(f'the first line on standard output is {line!r}, not "listening on ..."')
+
+
+@claim()
+def it_logs_who_came_what_was_said_and_who_left(server):
+    with connect(server) as sock:
+        port = str(sock.getsockname()[1])
+        for _ in range(3):
+            say(sock, b"seventeen letters")
+    for part in (port, "seventeen letters", "51"):
+        eventually(lambda part=part: part in server.log(), f"{part} in the log")
+
+
+@claim("--quiet")
+def when_quiet_it_logs_nothing(server):
+    visit(server)
+    reset(connect(server))
+    visit(server)
+    expect(b"--quiet", "", server.log())
+
+
+@claim("--wait", "0.3")
+def it_can_wait(server):
+    before, started = spent(server.process), time.perf_counter()
+    visit(server)
+    if (waited := time.perf_counter() - started) < 0.3:
+        raise Broken(f"--wait 0.3: answered after {waited} s")
+    if (used := spent(server.process) - before) > 0.2:
+        raise Broken(f"--wait 0.3: used {used} s of CPU time, as if it computed")
+
+
+@claim("--compute", "0.3")
+def it_can_compute(server):
+    before = spent(server.process)
+    visit(server)
+    if (used := spent(server.process) - before) < 0.28:
+        raise Broken(f"--compute 0.3: used only {used} s of CPU time")
+
+
+@claim()
+def ctrl_c_ends_it(server):
+    ends(server, signal.SIGINT)
+
+
+@claim()
+def sigterm_ends_it(server):
+    ends(server, signal.SIGTERM)
+
+
+@claim("--wait", "600")
+def a_signal_ends_it_in_the_middle_of_its_work(server):
+    ends(server, signal.SIGTERM)
+
+
+def ends(server, number):
+    """Expect exit status 0 and no traceback on signal number, with clients connected."""
+    with connect(server) as speaker, connect(server):
+        speaker.sendall(b"hello")
+        answered(speaker, 0.2)
+        server.process.send_signal(number)
+        try:
+            status = server.process.wait(PATIENCE)
+        except psutil.TimeoutExpired:
+            raise Broken(f"still runs {PATIENCE} s after signal {number}") from None
+    if status != 0 or "Traceback" in server.log():
+        raise Broken(f"exit status {status} after signal {number}; log: {server.log()[-500:]}")
+
+
+@claim()
+def it_can_start_again_on_the_same_port_at_once(server):
+    with connect(server) as sock:
+        say(sock, b"hello")
+        server.process.terminate()
+        server.process.wait(PATIENCE)
+        expect(b"", b"", read(sock))  # the server closed first, so TIME_WAIT is on its side
+    try:
+        with running(server.program, "--port", server.address[1]) as again:
+            visit(again)
+    except LaunchError as error:
+        raise Broken(str(error)) from error
+
+
+@claim()
+def bad_options_get_one_clear_line(server):
+    for options in (
+        ("--port", server.address[1]),  # in use
+        ("--port", 65536),
+        ("--port", "x"),
+        ("--host", "192.0.2.1"),  # RFC 5737: no machine has this address
+        ("--host", "no such host"),
+        ("--backlog", "many"),
+        ("--wait", -1),
+        ("--wait", "nan"),
+        ("--compute", "long"),
+        ("--nonsense",),
+    ):
+        refuses(server.program, "--port", 0, *options)
+
+
+def refuses(program, *options):
+    """Expect that program ends at once, with one line on standard error."""
+    line = command(program, *options)
+    try:
+        done = subprocess.run(
+            line, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired:
+        raise Broken(f"{line} still runs") from None
+    if done.returncode == 0 or done.stdout or not re.fullmatch(r"\S.*\n", done.stderr):
+        raise Broken(
+            f"{line}: expected one line on standard error and an exit status that is not 0, "
+            f"got {done.stdout + done.stderr!r} and {done.returncode}"
+        )

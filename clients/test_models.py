@@ -1,0 +1,54 @@
+"""The three servers differ by their idea and by nothing else."""
+
+import ast
+import difflib
+import re
+import sys
+
+import launch
+import pytest
+
+LINES = {"01_blocking": 80, "02_threaded": 85, "03_epoll": 130}
+SOURCES = {name: launch.models()[name].read_text() for name in LINES}
+
+
+def functions(source):
+    """Return {name: text} of all the functions in source, methods included."""
+    return {
+        node.name: ast.get_source_segment(source, node)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef)
+    }
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_server_is_short(name):
+    assert len(SOURCES[name].splitlines()) <= LINES[name]
+    for function, text in functions(SOURCES[name]).items():
+        assert len(text.splitlines()) <= 25 or function == "main", function
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_server_needs_the_standard_library_only(name):
+    imported = re.findall(r"^(?:import|from) (\w+)", SOURCES[name], re.MULTILINE)
+    assert set(imported) <= sys.stdlib_module_names
+
+
+def test_from_blocking_to_threaded_is_at_most_twelve_lines():
+    before, after = (SOURCES[name].splitlines() for name in ("01_blocking", "02_threaded"))
+    changed = [line for line in difflib.ndiff(before, after) if line[0] in "+-"]
+    assert any("threading.Thread(" in line for line in changed)
+    assert len(changed) <= 12
+
+
+def test_all_share_the_application_the_options_and_the_sizes():
+    before = functions(SOURCES["01_blocking"])
+    for source in SOURCES.values():
+        now = functions(source)
+        for shared in ("greeting", "slowed"):
+            assert now[shared] == before[shared]
+        # 03 asks for epoll in main(), and that is all it does otherwise.
+        main = re.sub(r" +if not hasattr\(select.*\n.*\n", "", now["main"])
+        assert main == before["main"]
+        assert re.findall(r"recv\(.*?\)", source) == ["recv(1024)"]
+        assert "setsockopt" not in source

@@ -1,0 +1,21 @@
+"""What all the tests share: every model found, and each of them running on a free port."""
+
+import contextlib
+
+import launch
+import pytest
+
+
+@pytest.fixture
+def serve():
+    """Return a starter: serve("01_blocking", "--wait", 1) runs that model until the test ends."""
+    with contextlib.ExitStack() as stack:
+        yield lambda name, *options: stack.enter_context(
+            launch.running(launch.find(name), *options)
+        )
+
+
+def pytest_generate_tests(metafunc):
+    """Run a test that asks for a model once for each of them, by the folder's name."""
+    if "model" in metafunc.fixturenames:
+        metafunc.parametrize("model", launch.models().items(), ids=launch.models())
