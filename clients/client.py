@@ -63,7 +63,9 @@ class Client:
             )
         expected = PREFIX + message
         try:
-            self.socket.sendall(message)
+            unsent = message
+            while unsent:  # send() may take only a part; sendall() is slower under gevent
+                unsent = unsent[self.socket.send(unsent) :]
             greeting = self._receive(len(expected))
         except TimeoutError as error:
             self.close()

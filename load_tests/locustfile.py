@@ -1,0 +1,308 @@
+"""The load: visitors who come, greet, think and leave, as users of Locust.
+
+locust -f load_tests/locustfile.py --class-picker --host tcp://127.0.0.1:3267
+"""
+
+import contextlib
+import gc
+import itertools
+import json
+import random
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import gevent
+import gevent.pool
+import gevent.resolver.blocking
+import locust.runners
+import locust.stats
+import psutil
+from gevent import GreenletExit
+from locust import User, between, constant, events, task
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "clients"))
+from client import Client
+
+GREETINGS = 5  # of one visit
+MOST_AT_ONCE = 10_000  # visitors of the open loop whom one process carries
+UNANSWERED_AFTER = 0.5  # seconds: a request cut off sooner is no failure in Locust's own tables
+ROWS = {  # Locust sorts its tables by name, and these tell the story in order
+    "connect": "1 connect",
+    "first": "2 first greeting, from the start of connect",
+    "next": "3 later greetings",
+    "visit": "4 whole visit",
+}
+
+# Locust rounds to whole milliseconds, and on the loopback that is 0.
+locust.stats.bucket_response_time = lambda ms: round(ms, 2 if ms < 100 else 0)
+locust.runners.WORKER_REPORT_INTERVAL = 1.0
+gc.freeze()  # and seldom look through samples, which hold nothing that could be a cycle
+gc.set_threshold(100_000, 100, 1000)
+# A name is looked up in a pool of threads otherwise, also where it is a number: 20 ms at first.
+gevent.get_hub().resolver = gevent.resolver.blocking.Resolver()
+
+
+class Journal:
+    """What happened: a row for each request, and how the generator itself fared.
+
+    samples: tuples (visitor, what, began, ended, outcome); what is a key of ROWS; began and
+    ended are seconds since the epoch, from perf_counter; outcome is "answered", "unanswered"
+    (cut off by the end of the run) or "failed". generators: {process: {"cpu": the share of
+    one core, "lag": the seconds by which each sleep was too long}}.
+    """
+
+    def __init__(self):
+        self.samples, self.generators = [], {}
+        self.epoch = time.time() - time.perf_counter()
+
+    def note(self, visitor, what, began, ended, outcome):
+        self.samples.append((visitor, what, self.epoch + began, self.epoch + ended, outcome))
+
+    def drain(self):
+        """Return the content as plain data, and forget the samples."""
+        samples, self.samples = self.samples, []
+        return {"samples": samples, "generators": self.generators}
+
+    def take(self, content, worker):
+        """Add what worker has drained; its visitors get its name."""
+        for sample in content["samples"]:
+            self.samples.append((f"{worker}/{sample[0]}", *sample[1:]))
+        for name, generator in content["generators"].items():
+            self.generators[f"{worker}/{name}"] = generator
+
+    def watch_generator(self, every=0.05):
+        """Measure by how much sleep() oversleeps, and the CPU time of this process."""
+        me = psutil.Process()
+        started, before = time.perf_counter(), time.process_time()
+        seen = self.generators[str(me.pid)] = {"cpu": 0.0, "lag": []}
+        while True:
+            due = time.perf_counter() + every
+            gevent.sleep(every)
+            now = time.perf_counter()
+            seen["lag"].append(round(now - due, 6))
+            seen["cpu"] = round((time.process_time() - before) / (now - started), 4)
+
+
+journal = Journal()
+numbers = itertools.count(1)
+
+
+class Guest(User):
+    """A user whose requests are noted in Locust's tables and, exactly, in the journal.
+
+    Its clients have no time limit: whoever is not answered waits until the run ends, and is
+    then counted as unanswered.
+    """
+
+    abstract = True
+    host = "tcp://127.0.0.1:3267"
+
+    def __init__(self, environment):
+        super().__init__(environment)
+        url = urlsplit(self.host if "//" in self.host else f"tcp://{self.host}")
+        self.address = url.hostname, url.port or 3267
+
+    def on_start(self):
+        """Come at a moment of one's own: two hundred at once are a flood, not a crowd."""
+        gevent.sleep(random.uniform(0, 0.5))
+
+    @contextlib.contextmanager
+    def timed(self, visitor, what, began=None):
+        """Note how long the body took since began, and how it ended."""
+        began = time.perf_counter() if began is None else began
+        outcome, error = "answered", None
+        try:
+            yield
+        except GreenletExit:  # the run ends, and this request has no answer
+            outcome = "unanswered"
+            raise
+        except (OSError, ValueError) as failure:
+            outcome, error = "failed", failure
+            raise
+        finally:
+            ended = time.perf_counter()
+            journal.note(visitor, what, began, ended, outcome)
+            if outcome == "unanswered":
+                error = Unanswered(f"no answer to: {ROWS[what]}")
+            if outcome != "unanswered" or (what != "visit" and ended - began > UNANSWERED_AFTER):
+                self.report(what, ended - began, error)
+
+    def report(self, what, seconds, error=None):
+        """Enter a request in Locust's own tables."""
+        self.environment.events.request.fire(
+            request_type="TCP",
+            name=ROWS[what],
+            response_time=seconds * 1000,
+            response_length=0,
+            exception=error,
+            context={},
+        )
+
+    @contextlib.contextmanager
+    def connected(self, visitor, began=None):
+        """Connect, and note a whole visit when the body has ended; yield the client."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.timed(visitor, "visit", began))
+            with self.timed(visitor, "connect", began):
+                client = stack.enter_context(Client(*self.address, timeout=None))
+            yield client
+
+
+class Unanswered(Exception):
+    """The run ended before the server answered."""
+
+
+class Visiting(Guest):
+    """A visit: connect, five greetings with thinking between them, leave."""
+
+    abstract = True
+
+    def visit(self, began=None):
+        """Make one visit; began is the moment (perf_counter) from which it is to be timed."""
+        visitor = next(numbers)
+        began = time.perf_counter() if began is None else began
+        with contextlib.suppress(OSError, ValueError):  # noted as failed
+            self._visit(visitor, began)
+
+    def _visit(self, visitor, began):
+        with contextlib.ExitStack() as stack:
+            with self.timed(visitor, "first", began):
+                client = stack.enter_context(self.connected(visitor, began))
+                client.greet(b"visitor %d, greeting 1" % visitor)
+            for number in range(2, GREETINGS + 1):
+                gevent.sleep(random.uniform(0.1, 0.3))  # thinking; jitter keeps users out of step
+                with self.timed(visitor, "next"):
+                    client.greet(b"visitor %d, greeting %d" % (visitor, number))
+
+
+class Visitors(Visiting):
+    """Closed loop: a user makes a visit, pauses, and comes again; nobody comes for the stuck."""
+
+    wait_time = between(0.25, 0.75)
+
+    @task
+    def come(self):
+        self.visit()
+
+
+class Arrivals(Visiting):
+    """Open loop: visitors come at --arrivals a second (Poisson), however slow the answers are.
+
+    Their times are counted from the moment at which they meant to come.
+    """
+
+    fixed_count = 1
+
+    @task
+    def keep_coming(self):
+        rate = self.environment.parsed_options.arrivals / workers(self.environment)
+        crowd = gevent.pool.Pool(MOST_AT_ONCE)
+        due = time.perf_counter()
+        try:
+            while True:
+                due += random.expovariate(rate)
+                gevent.sleep(max(0.0, due - time.perf_counter()))
+                crowd.spawn(self.visit, due)
+        finally:
+            crowd.kill()
+
+
+class Chatterbox(Guest):
+    """Closed loop without thinking: one visit for the whole run, greeting after greeting."""
+
+    wait_time = constant(0)
+
+    @task
+    def chat(self):
+        visitor = next(numbers)
+        with contextlib.suppress(OSError, ValueError):
+            with contextlib.ExitStack() as stack:
+                with self.timed(visitor, "first"):
+                    client = stack.enter_context(self.connected(visitor))
+                    client.greet(b"chatterbox %d" % visitor)
+                self.go_on(client, visitor, b"chatterbox %d, again" % visitor)
+
+    def go_on(self, client, visitor, message):
+        """Greet for ever: as timed() does, in a form light enough for 40,000 a second."""
+        clock, note, greet, report = time.perf_counter, journal.note, client.greet, self.report
+        while True:
+            began = clock()
+            try:
+                greet(message)
+            except BaseException:
+                with self.timed(visitor, "next", began):
+                    raise
+            ended = clock()
+            note(visitor, "next", began, ended, "answered")
+            report("next", ended - began)
+
+
+class Idlers(Guest):
+    """They connect and say nothing, holding their places until the run ends."""
+
+    @task
+    def hold(self):
+        with contextlib.suppress(OSError, ValueError), self.connected(next(numbers)):
+            gevent.sleep(1e6)
+
+
+def workers(environment):
+    """Return the number of Locust processes that make load."""
+    return getattr(environment.parsed_options, "workers_in_all", None) or 1
+
+
+@events.init_command_line_parser.add_listener
+def add_options(parser):
+    parser.add_argument(
+        "--arrivals", type=float, default=10.0, help="Arrivals: visitors a second, in all"
+    )
+    parser.add_argument(
+        "--workers-in-all", type=int, default=1, help="Arrivals: processes that share the rate"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=0.0,
+        include_in_web_ui=False,
+        help="end after so many seconds of load, to the millisecond; 0 leaves that to --run-time",
+    )
+    parser.add_argument(
+        "--journal",
+        default="",
+        include_in_web_ui=False,
+        help="write every sample to this JSON file at the end",
+    )
+
+
+@events.test_start.add_listener
+def start_watching(environment, **_):
+    seconds = environment.parsed_options.seconds
+    if seconds and not isinstance(environment.runner, locust.runners.WorkerRunner):
+        gevent.spawn_later(seconds, environment.runner.quit)
+    if not isinstance(environment.runner, locust.runners.MasterRunner):
+        journal.watcher = gevent.spawn(journal.watch_generator)
+
+
+@events.test_stop.add_listener
+def stop_watching(environment, **_):
+    gevent.kill(getattr(journal, "watcher", None) or gevent.Greenlet())
+
+
+@events.report_to_master.add_listener
+def hand_over(client_id, data):
+    data["journal"] = journal.drain()
+
+
+@events.worker_report.add_listener
+def take_over(client_id, data):
+    journal.take(data.pop("journal", {"samples": [], "generators": {}}), client_id)
+
+
+@events.quitting.add_listener
+def save(environment, **_):
+    """Write the journal where all of it has come together."""
+    path = environment.parsed_options.journal
+    if path and not isinstance(environment.runner, locust.runners.WorkerRunner):
+        Path(path).write_text(json.dumps(journal.drain()))

@@ -1,0 +1,128 @@
+"""From the samples of a run to its numbers. Nobody is left out of them.
+
+A sample is [visitor, what, began, ended, outcome], as locustfile.py notes it. A request that
+the end of the run cut off was not answered; how long it waited until then is the least that
+its answer would have taken. It counts in every percentile: the statistics call that censored.
+"""
+
+import math
+
+JUST_CAME = 0.5  # seconds: who came later than that before the end was not left waiting
+
+
+def percentile(samples, share):
+    """Return {"ms": milliseconds, "exact": bool}: the nearest-rank percentile of the samples.
+
+    share: 0 to 100. Where exact is False the answers that never came could only raise it, so
+    the number is a lower bound: write it with "≥". None if there are no samples.
+    """
+    if not samples:
+        return None
+    rank = max(0, math.ceil(len(samples) * share / 100) - 1)
+    waits = [(ended - began, outcome != "unanswered") for _, _, began, ended, outcome in samples]
+    least = sorted(wait for wait, _ in waits)[rank]
+    most = sorted(wait if answered else math.inf for wait, answered in waits)[rank]
+    return {"ms": least * 1000, "exact": least == most}
+
+
+def latency(samples):
+    """Return {what: {"asked", "answered", "unanswered", "failed", "p50", "p90", "p99", "max"}}."""
+    rows = {}
+    for what in ("connect", "first", "next", "visit"):
+        these = [sample for sample in samples if sample[1] == what]
+        outcomes = [sample[4] for sample in these]
+        timed = [sample for sample in these if sample[4] != "failed"]
+        rows[what] = {
+            "asked": len(these),
+            "answered": outcomes.count("answered"),
+            "unanswered": outcomes.count("unanswered"),
+            "failed": outcomes.count("failed"),
+            **{f"p{share}": percentile(timed, share) for share in (50, 90, 99)},
+            "max": percentile(timed, 100),
+        }
+    return rows
+
+
+def fate(rows):
+    """Return what became of one visitor, from its rows {what: (began, ended, outcome)}."""
+    outcome = {what: row[2] for what, row in rows.items()}
+    began, ended, _ = rows["visit"]
+    if "failed" in outcome.values():
+        return "failed"
+    if outcome["visit"] == "answered":
+        return "finished"
+    if outcome.get("first") == "answered":
+        return "still served"
+    if outcome["connect"] == "answered" and "first" not in outcome:
+        return "idle"  # it wants no greeting
+    if ended - began < JUST_CAME:
+        return "just came"
+    return "never greeted" if outcome["connect"] == "answered" else "never connected"
+
+
+FATES = {
+    "finished": "came, was greeted each time, and left",
+    "still served": "had been greeted when the run ended",
+    "idle": "connected, and asked for nothing",
+    "just came": f"came less than {JUST_CAME} s before the end",
+    "never greeted": "connected, but the server never answered: it waited in the accept queue",
+    "never connected": "still in SYN-SENT: the accept queue was full",
+    "failed": "got an error or a wrong answer",
+}
+
+
+def scoreboard(samples):
+    """Return {"came": n, fate: how many, ...}; the fates add up to the visitors that came."""
+    visitors = {}
+    for visitor, what, began, ended, outcome in samples:
+        failed = visitors.setdefault(visitor, {}).get(what, ("", "", ""))[2] == "failed"
+        visitors[visitor][what] = (began, ended, "failed" if failed else outcome)
+    fates = [fate(rows) for rows in visitors.values()]
+    return {"came": len(fates), **{name: fates.count(name) for name in FATES}}
+
+
+def never_served(board):
+    """Return how many visitors of a scoreboard the server left waiting for all of their time."""
+    return board["never greeted"] + board["never connected"]
+
+
+def serving(samples, every=0.1):
+    """Return [[seconds since the start, visitors being served], ...].
+
+    A visitor counts as served from its first greeting until it leaves; thinking is included.
+    """
+    began = min(sample[2] for sample in samples)
+    ended = max(sample[3] for sample in samples)
+    greeted = {
+        visitor: at
+        for visitor, what, _, at, outcome in samples
+        if what == "first" and outcome == "answered"
+    }
+    spans = [
+        (greeted[visitor], at)
+        for visitor, what, _, at, _ in samples
+        if what == "visit" and visitor in greeted
+    ]
+    moments = [began + every * number for number in range(int((ended - began) / every) + 1)]
+    return [
+        [round(moment - began, 3), sum(start <= moment < end for start, end in spans)]
+        for moment in moments
+    ]
+
+
+def summary(samples):
+    """Return all the numbers of a run that its samples give; see README.md, "results.json"."""
+    seconds = max(sample[3] for sample in samples) - min(sample[2] for sample in samples)
+    rows = latency(samples)
+    greetings = rows["first"]["answered"] + rows["next"]["answered"]
+    moments = serving(samples)
+    return {
+        "seconds": seconds,
+        "scoreboard": scoreboard(samples),
+        "latency": rows,
+        "greetings": greetings,
+        "greetings_per_second": greetings / seconds,
+        "visits_per_second": rows["visit"]["answered"] / seconds,
+        "serving": moments,
+        "serving_mean": sum(number for _, number in moments) / len(moments),
+    }

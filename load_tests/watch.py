@@ -1,0 +1,112 @@
+"""Watch a server from outside while it is under load: what it costs and who waits for it.
+
+with watching(server.process, server.address[1]) as readings:
+    ...                 # readings grows by one dictionary every half second
+"""
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+# The kernel's numbers (include/net/tcp_states.h) and the names of RFC 9293.
+STATES = ["ESTABLISHED", "SYN-SENT", "SYN-RECEIVED", "FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT", "CLOSED", "CLOSE-WAIT", "LAST-ACK", "LISTEN", "CLOSING", "SYN-RECEIVED"]
+
+
+@contextlib.contextmanager
+def watching(process, port, every=0.5):
+    """Yield a list to which a reading of process is added every so many seconds, and at the end.
+
+    A reading that costs more than a tenth of that time is followed by a longer pause.
+    """
+    readings, over = [], threading.Event()
+
+    def watch():
+        while True:
+            last, began = over.is_set(), time.perf_counter()
+            with contextlib.suppress(psutil.Error, OSError):  # the process has ended
+                readings.append(reading(process, port))
+            if last:
+                return
+            over.wait(max(every, 10 * (time.perf_counter() - began)))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield readings
+    finally:
+        over.set()
+        thread.join()
+
+
+def reading(process, port):
+    """Return what process, a server that listens on port, uses at this moment.
+
+    at: seconds since the epoch; rss, vms: bytes; threads, descriptors: how many; cpu: seconds
+    since its start; switches: context switches of the threads that it has now (proc(5),
+    /proc/PID/task/TID/status); and what sockets() and drops() give.
+    """
+    with process.oneshot():
+        memory, times = process.memory_info(), process.cpu_times()
+        return {
+            "at": time.time(),
+            "rss": memory.rss,
+            "vms": memory.vms,
+            "threads": process.num_threads(),
+            "descriptors": process.num_fds(),
+            "cpu": times.user + times.system,
+            "switches": switches(process.pid),
+            **sockets(port, process.pid),
+            **drops(process.pid),
+        }
+
+
+def switches(pid):
+    """Return the context switches of all the threads of a process, wanted or not."""
+    count = 0
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
+            lines = status.read_text().splitlines()
+            count += sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
+    return count
+
+
+def sockets(port, pid="self"):
+    """Return the accept queue of the listener on port, and the states of the connections to it.
+
+    accept_queue: connections that the kernel has completed and accept() has not taken; for a
+    listener /proc/net/tcp gives it as rx_queue (Documentation/networking/proc_net_tcp.rst).
+    clients: {state: how many of the clients' sockets, of those on this machine, are in it}.
+    pid: a process in whose network namespace to look.
+    """
+    queue, clients = 0, Counter()
+    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, state, queues, *_ = line.split()
+        name = STATES[int(state, 16) - 1]
+        if name == "LISTEN" and int(local[9:], 16) == port:
+            queue = int(queues[9:], 16)
+        elif int(remote[9:], 16) == port:
+            clients[name] += 1
+    return {"accept_queue": queue, "clients": dict(clients)}
+
+
+def drops(pid="self"):
+    """Return how often a full accept queue made this network namespace's kernel drop a packet.
+
+    Source: ListenOverflows and ListenDrops in /proc/net/netstat (snmp_counter.rst).
+    """
+    lines = Path(f"/proc/{pid}/net/netstat").read_text().splitlines()
+    names, numbers = (line.split() for line in lines if line.startswith("TcpExt:"))
+    counts = dict(zip(names, numbers, strict=True))
+    return {name: int(counts[name]) for name in ("ListenOverflows", "ListenDrops")}
+
+
+def queue_limit(backlog):
+    """Return how many connections an accept queue holds: min(backlog, somaxconn) + 1.
+
+    Source: listen(2); the kernel compares with ">", so one more than the number fits.
+    """
+    return min(backlog, int(Path("/proc/sys/net/core/somaxconn").read_text())) + 1

@@ -1,0 +1,188 @@
+"""The pictures: one colour and one marker a model, labels on the data, the finding in the title."""
+
+import itertools
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+# Okabe and Ito's palette: distinct for colour-blind readers, and in print.
+MODELS = {
+    "01_blocking": ("#D55E00", "o"),
+    "02_threaded": ("#000000", "s"),
+    "03_epoll": ("#0072B2", "^"),
+}
+OTHERS = [
+    ("#009E73", "D"),
+    ("#CC79A7", "v"),
+    ("#E69F00", "P"),
+    ("#56B4E9", "X"),
+    ("#7F7F7F", "*"),
+    ("#A05A2C", "h"),
+]
+STYLE = {
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E6E6E6",
+    "axes.axisbelow": True,
+    "figure.facecolor": "white",
+    "lines.linewidth": 2,
+}
+
+
+def looks(names):
+    """Return {name: (colour, marker)}: the models' own, and the next ones for all others."""
+    others = itertools.cycle(OTHERS)
+    return {name: MODELS[name] if name in MODELS else next(others) for name in names}
+
+
+def number(value):
+    """Return a number as a person writes it: 3 digits, thousands set apart."""
+    if value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.2g}"
+
+
+def milliseconds(value):
+    """Return milliseconds in the unit in which they are easily read."""
+    return f"{value / 1000:.2g} s" if value >= 1000 else f"{value:.2g} ms"
+
+
+def label_ends(ax, lines):
+    """Write the name of each line at its right end; names that would overlap are moved apart.
+
+    lines: [(name, x, y, colour), ...] in data coordinates.
+    """
+    to_pixels, gap = ax.transData.transform, 14 * ax.figure.dpi / 72
+    placed = []
+    for name, x, y, colour in sorted(lines, key=lambda line: line[2]):
+        right, height = to_pixels((x, y))
+        place = max(height, placed[-1] + gap) if placed else height
+        placed.append(place)
+        shift = (place - height) * 72 / ax.figure.dpi
+        ax.annotate(
+            name,
+            (x, y),
+            (6, shift),
+            textcoords="offset points",
+            color=colour,
+            va="center",
+            fontweight="bold",
+            fontsize=10,
+            annotation_clip=False,
+        )
+
+
+def curves(ax, results, measure, title, unit, log=False, bound=None):
+    """Draw measure(run) against the load, a line a model.
+
+    measure returns None where there is nothing to draw. bound(run): whether the number is a
+    lower bound, drawn as an arrow that points upwards.
+    """
+    names = list(dict.fromkeys(run["model"] for run in results["runs"]))
+    style, ends = looks(names), []
+    for name in names:
+        runs = [run for run in results["runs"] if run["model"] == name and not run["error"]]
+        points = [(run["load"], measure(run), run) for run in runs]
+        points = [point for point in points if point[1] is not None]
+        if not points:
+            continue
+        colour, marker = style[name]
+        xs, ys, runs = zip(*points, strict=True)
+        ax.plot(xs, ys, color=colour, marker=marker, clip_on=False)
+        for x, y, run in points:
+            if bound and bound(run):
+                ax.annotate(
+                    "",
+                    (x, y),
+                    (0, 16),
+                    textcoords="offset points",
+                    arrowprops={"arrowstyle": "<-", "color": colour},
+                )
+        ends.append((name, xs[-1], ys[-1], colour))
+    loads = sorted({run["load"] for run in results["runs"]})
+    if len(loads) > 1 and loads[0] > 0:
+        ax.set_xscale("log")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xticks(loads, [number(load) for load in loads])
+    if log:
+        ax.set_yscale("log")
+    else:
+        ax.set_ylim(bottom=0)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    ax.set_xlabel("arrivals a second" if results["options"]["loop"] == "open" else "users")
+    ax.set_ylabel(unit)
+    ax.set_title(title)
+    label_ends(ax, ends)
+
+
+def timelines(ax, results, title):
+    """Draw how many visitors were being served at each moment of the runs with the most load."""
+    most = max(run["load"] for run in results["runs"])
+    runs = [run for run in results["runs"] if run["load"] == most and not run["error"]]
+    style, ends = looks(list(dict.fromkeys(run["model"] for run in results["runs"]))), []
+    for run in runs:
+        moments, counts = zip(*run["serving"], strict=True)
+        colour, marker = style[run["model"]]
+        every = max(1, len(moments) // 8)
+        ax.plot(moments, counts, color=colour, marker=marker, markevery=every)
+        ends.append((run["model"], moments[-1], counts[-1], colour))
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel("seconds since the first visitor came")
+    ax.set_ylabel("visitors")
+    ax.set_title(title)
+    label_ends(ax, ends)
+
+
+def outcomes(ax, results, title):
+    """Draw what became of all visitors of the runs with the most load, a bar a model."""
+    kinds = {
+        "greeted": (("finished", "still served", "idle"), "#009E73"),
+        "just came": (("just came",), "#BBBBBB"),
+        "never greeted": (("never greeted",), "#E69F00"),
+        "never connected": (("never connected",), "#D55E00"),
+        "failed": (("failed",), "#000000"),
+    }
+    most = max(run["load"] for run in results["runs"])
+    runs = [run for run in results["runs"] if run["load"] == most and not run["error"]][::-1]
+    for place, run in enumerate(runs):
+        board, left = run["scoreboard"], 0
+        for kind, (fates, colour) in kinds.items():
+            count = sum(board[name] for name in fates)
+            share = count / max(1, board["came"])
+            ax.barh(place, share, left=left, color=colour, label=kind if not place else None)
+            if share > 0.06:
+                text = f"{number(count)}\n{kind}" if share > 0.16 else number(count)
+                ax.text(left + share / 2, place, text, ha="center", va="center", color="white")
+            left += share
+    ax.set_yticks(range(len(runs)), [run["model"] for run in runs])
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+    ax.set_xlim(0, 1)
+    ax.grid(visible=False)
+    ax.set_xlabel("share of the visitors that came")
+    ax.set_title(title)
+
+
+def draw(width, height, panel):
+    """Return a Figure of one panel: panel(ax) draws it."""
+    with plt.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        panel(figure.add_subplot())
+    return figure
+
+
+def sheet(panels, title, note, columns=3):
+    """Return a Figure of many panels, each a function that draws on an Axes."""
+    with plt.rc_context(STYLE):
+        figure = Figure(figsize=(6 * columns, 9), layout="constrained")
+        axes = figure.subplots(-(-len(panels) // columns), columns, squeeze=False)
+        for ax, panel in itertools.zip_longest(axes.flat, panels):
+            panel(ax) if panel else ax.set_visible(False)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=17, fontweight="bold")
+        figure.supxlabel(note, x=0.01, ha="left", fontsize=9.5, color="#555555")
+    return figure
