@@ -20,7 +20,7 @@ import locust.runners
 import locust.stats
 import psutil
 from gevent import GreenletExit
-from locust import User, between, constant, events, task
+from locust import User, constant, events, task
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "clients"))
 from client import Client
@@ -106,7 +106,8 @@ class Guest(User):
 
     def on_start(self):
         """Come at a moment of one's own: two hundred at once are a flood, not a crowd."""
-        gevent.sleep(random.uniform(0, 0.5))
+        seconds = self.environment.parsed_options.seconds or 5
+        gevent.sleep(random.uniform(0, min(1.3, seconds / 4)))  # a visit and a pause take 1.3 s
 
     @contextlib.contextmanager
     def timed(self, visitor, what, began=None):
@@ -172,7 +173,7 @@ class Visiting(Guest):
                 client = stack.enter_context(self.connected(visitor, began))
                 client.greet(b"visitor %d, greeting 1" % visitor)
             for number in range(2, GREETINGS + 1):
-                gevent.sleep(random.uniform(0.1, 0.3))  # thinking; jitter keeps users out of step
+                gevent.sleep(random.uniform(0.1, 0.3))  # thinking
                 with self.timed(visitor, "next"):
                     client.greet(b"visitor %d, greeting %d" % (visitor, number))
 
@@ -180,7 +181,8 @@ class Visiting(Guest):
 class Visitors(Visiting):
     """Closed loop: a user makes a visit, pauses, and comes again; nobody comes for the stuck."""
 
-    wait_time = between(0.25, 0.75)
+    def wait_time(self):
+        return random.expovariate(2)  # 0.5 s on average
 
     @task
     def come(self):

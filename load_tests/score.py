@@ -2,27 +2,34 @@
 
 A sample is [visitor, what, began, ended, outcome], as locustfile.py notes it. A request that
 the end of the run cut off was not answered; how long it waited until then is the least that
-its answer would have taken. It counts in every percentile: the statistics call that censored.
+its answer would have taken. It counts in every percentile: the statistics call it censored.
 """
-
-import math
 
 JUST_CAME = 0.5  # seconds: who came later than that before the end was not left waiting
 
 
 def percentile(samples, share):
-    """Return {"ms": milliseconds, "exact": bool}: the nearest-rank percentile of the samples.
+    """Return {"ms": milliseconds, "exact": bool}: a percentile of how long the samples took.
 
-    share: 0 to 100. Where exact is False the answers that never came could only raise it, so
-    the number is a lower bound: write it with "≥". None if there are no samples.
+    share: 0 to 100. This is Kaplan and Meier's estimate (1958): a request that was cut off
+    after t seconds counts among those that take longer than t, and says no more. With none
+    cut off it is the nearest-rank percentile. Where exact is False so many had no answer that
+    the percentile lies beyond the longest wait: that is then given, to be written with "≥".
+    None if there are no samples.
     """
     if not samples:
         return None
-    rank = max(0, math.ceil(len(samples) * share / 100) - 1)
-    waits = [(ended - began, outcome != "unanswered") for _, _, began, ended, outcome in samples]
-    least = sorted(wait for wait, _ in waits)[rank]
-    most = sorted(wait if answered else math.inf for wait, answered in waits)[rank]
-    return {"ms": least * 1000, "exact": least == most}
+    # At the same moment, answers come before cuts: who was cut off then waited longer.
+    waits = sorted(
+        (ended - began, outcome != "answered") for _, _, began, ended, outcome in samples
+    )
+    unanswered, rest = 1.0, 1 - share / 100 + 1e-9
+    for place, (wait, cut_off) in enumerate(waits):
+        if not cut_off:
+            unanswered *= 1 - 1 / (len(waits) - place)
+            if unanswered <= rest:
+                return {"ms": wait * 1000, "exact": True}
+    return {"ms": waits[-1][0] * 1000, "exact": False}
 
 
 def latency(samples):

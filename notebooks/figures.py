@@ -22,7 +22,7 @@ OTHERS = [
 ]
 STYLE = {
     "font.size": 11,
-    "axes.titlesize": 12,
+    "axes.titlesize": 11,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
     "axes.spines.top": False,
@@ -50,7 +50,7 @@ def number(value):
 
 def milliseconds(value):
     """Return milliseconds in the unit in which they are easily read."""
-    return f"{value / 1000:.2g} s" if value >= 1000 else f"{value:.2g} ms"
+    return f"{number(value / 1000)} s" if value >= 1000 else f"{number(value)} ms"
 
 
 def label_ends(ax, lines):
@@ -59,11 +59,16 @@ def label_ends(ax, lines):
     lines: [(name, x, y, colour), ...] in data coordinates.
     """
     to_pixels, gap = ax.transData.transform, 14 * ax.figure.dpi / 72
-    placed = []
-    for name, x, y, colour in sorted(lines, key=lambda line: line[2]):
-        right, height = to_pixels((x, y))
-        place = max(height, placed[-1] + gap) if placed else height
-        placed.append(place)
+    lines = sorted(lines, key=lambda line: line[2])
+    heights = [to_pixels((x, y))[1] for _, x, y, _ in lines]
+    places = []
+    for height in heights:
+        places.append(max(height, places[-1] + gap) if places else height)
+    highest = ax.bbox.y1
+    for rank in reversed(range(len(places))):  # none above the axes, where the title stands
+        places[rank] = min(places[rank], highest)
+        highest = places[rank] - gap
+    for (name, x, y, colour), height, place in zip(lines, heights, places, strict=True):
         shift = (place - height) * 72 / ax.figure.dpi
         ax.annotate(
             name,
@@ -141,24 +146,28 @@ def timelines(ax, results, title):
 
 def outcomes(ax, results, title):
     """Draw what became of all visitors of the runs with the most load, a bar a model."""
-    kinds = {
-        "greeted": (("finished", "still served", "idle"), "#009E73"),
-        "just came": (("just came",), "#BBBBBB"),
-        "never greeted": (("never greeted",), "#E69F00"),
-        "never connected": (("never connected",), "#D55E00"),
-        "failed": (("failed",), "#000000"),
+    kinds = {  # a model's colour, full where it served, hatched where it did not
+        "greeted": (("finished", "still served", "idle"), ""),
+        "just came": (("just came",), "...."),
+        "never greeted": (("never greeted",), "////"),
+        "never connected": (("never connected",), "xx"),
+        "failed": (("failed",), "**"),
     }
     most = max(run["load"] for run in results["runs"])
     runs = [run for run in results["runs"] if run["load"] == most and not run["error"]][::-1]
+    style = looks(list(dict.fromkeys(run["model"] for run in results["runs"])))
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 2}
     for place, run in enumerate(runs):
         board, left = run["scoreboard"], 0
-        for kind, (fates, colour) in kinds.items():
+        colour, _ = style[run["model"]]
+        for kind, (fates, hatch) in kinds.items():
             count = sum(board[name] for name in fates)
             share = count / max(1, board["came"])
-            ax.barh(place, share, left=left, color=colour, label=kind if not place else None)
+            face = "white" if hatch else colour
+            ax.barh(place, share, left=left, color=face, edgecolor=colour, hatch=hatch)
+            text = f"{number(count)}\n{kind}" if share > 0.2 else number(count)
             if share > 0.06:
-                text = f"{number(count)}\n{kind}" if share > 0.16 else number(count)
-                ax.text(left + share / 2, place, text, ha="center", va="center", color="white")
+                ax.text(left + share / 2, place, text, ha="center", va="center", bbox=box)
             left += share
     ax.set_yticks(range(len(runs)), [run["model"] for run in runs])
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
@@ -179,7 +188,7 @@ def draw(width, height, panel):
 def sheet(panels, title, note, columns=3):
     """Return a Figure of many panels, each a function that draws on an Axes."""
     with plt.rc_context(STYLE):
-        figure = Figure(figsize=(6 * columns, 9), layout="constrained")
+        figure = Figure(figsize=(6.4 * columns, 9), layout="constrained")
         axes = figure.subplots(-(-len(panels) // columns), columns, squeeze=False)
         for ax, panel in itertools.zip_longest(axes.flat, panels):
             panel(ax) if panel else ax.set_visible(False)

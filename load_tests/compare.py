@@ -1,0 +1,326 @@
+"""Compare the server models under the same load, and end with a table, a picture and a report.
+
+python load_tests/compare.py                        all models; about 90 seconds
+python load_tests/compare.py --seconds 1            a quick look
+python load_tests/compare.py 03_epoll my/server.py --users 100 --load chatterbox
+"""
+
+import argparse
+import contextlib
+import csv
+import datetime
+import gzip
+import json
+import os
+import platform
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+import report
+import score
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from watch import queue_limit, watching
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "clients"))
+from launch import LaunchError, find, models, name_of, running
+
+HERE = Path(__file__).resolve().parent
+SCHEMA = 1
+USERS = {"visitors": "Visitors", "chatterbox": "Chatterbox", "idlers": "Idlers"}
+START = 1.6  # seconds that starting a server and Locust takes, for the time left
+WIDE = 110  # columns of a terminal that holds the whole table
+SLACK = 60  # seconds after which a Locust that should have ended is killed
+DESCRIPTORS = 100  # what a process needs besides its connections
+
+
+class RunError(RuntimeError):
+    """A run that gave no numbers, and why."""
+
+
+def options(arguments=None):
+    """Return the command line's options; exits with one line if they make no sense."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("servers", nargs="*", metavar="MODEL|PATH", help="default: all models")
+    parser.add_argument("--users", type=numbers(int), default=[1, 10, 50, 200], metavar="N,N,...")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of each run")
+    parser.add_argument("--load", choices=USERS, default="visitors")
+    parser.add_argument(
+        "--arrivals",
+        type=numbers(float),
+        metavar="RATE,...",
+        help="open loop: so many visitors a second (Poisson), instead of --users",
+    )
+    parser.add_argument("--backlog", type=int, default=5)
+    parser.add_argument("--wait", type=float, default=0.0, help="seconds each greeting waits")
+    parser.add_argument("--compute", type=float, default=0.0, help="seconds each one computes")
+    parser.add_argument("--processes", type=int, default=1, help="Locust processes")
+    parser.add_argument("--out", type=Path, default=HERE / "results", metavar="DIR")
+    parser.add_argument("--against", type=Path, metavar="RESULTS.JSON", help="print the ratios")
+    args = parser.parse_args(arguments)
+    if args.arrivals and args.load != "visitors":
+        parser.error("--arrivals are visitors: leave out --load")
+    if args.seconds < 0.5 or args.processes < 1 or args.backlog < 0:
+        parser.error("--seconds takes 0.5 or more, --processes 1 or more, --backlog 0 or more")
+    args.loads = args.arrivals or args.users
+    args.user = "Arrivals" if args.arrivals else USERS[args.load]
+    try:
+        args.programs = [find(name) for name in args.servers] or list(models().values())
+        args.old = json.loads(args.against.read_text()) if args.against else None
+    except (LaunchError, OSError, ValueError) as error:
+        parser.error(str(error))
+    return args
+
+
+def numbers(kind):
+    """Return a reader of "1,10,50" for argparse: a list of numbers above 0, in order."""
+
+    def read(text):
+        values = sorted({kind(part) for part in text.split(",")})
+        if not 0 < values[0] <= values[-1] <= 20_000:
+            raise ValueError
+        return values
+
+    read.__name__ = "list of numbers from 1 to 20000"
+    return read
+
+
+def make_room(args):
+    """Let this process and its children open as many descriptors as they may."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    wanted = 0 if args.arrivals else max(args.users) + DESCRIPTORS
+    if most != resource.RLIM_INFINITY and wanted > most:
+        sys.exit(
+            f"{max(args.users)} users need {wanted} descriptors, and the limit is {most}: raise "
+            "it (ulimit -Hn, /etc/security/limits.conf) or ask for fewer users"
+        )
+
+
+def compare(args, console):
+    """Run each program under each load; return the results, of an interrupted comparison too."""
+    results = {
+        "schema": SCHEMA,
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "machine": machine(),
+        "options": {
+            "load": args.load,
+            "loop": "open" if args.arrivals else "closed",
+            "seconds": args.seconds,
+            "backlog": args.backlog,
+            "wait": args.wait,
+            "compute": args.compute,
+            "processes": args.processes,
+        },
+        "interrupted": False,
+        "runs": [],
+    }
+    plan = [(program, load) for load in args.loads for program in args.programs]
+    with progress(console) as bar, gzip.open(args.out / "samples.csv.gz", "wt", 1) as file:
+        samples = csv.writer(file)
+        samples.writerow(["model", "load", "visitor", "what", "began", "ended", "outcome"])
+        task = bar.add_task("", total=len(plan))
+        try:
+            for program, load in plan:
+                text = f"{name_of(program)}, {load:g} {unit(args)}"
+                bar.update(task, description=text, left=(args.seconds + START))
+                if not console.is_terminal:
+                    console.print(text)
+                results["runs"].append(run(program, load, args, samples, console))
+                bar.advance(task)
+        except KeyboardInterrupt:
+            results["interrupted"] = True
+    return results
+
+
+def unit(args):
+    return "arrivals a second" if args.arrivals else "users"
+
+
+def progress(console):
+    """Return a bar that shows what runs now and how long all of it will still take."""
+    columns = [TextColumn("{task.description:32}"), BarColumn(), TextColumn("{task.completed}/"
+               "{task.total}"), TimeRemainingColumn(elapsed_when_finished=True)]  # fmt: skip
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def run(program, load, args, samples, console):
+    """Return the numbers of one program under one load; an error is one of them."""
+    result = {"model": name_of(program), "program": str(program), "load": load, "error": None}
+    settings = [
+        "--quiet",
+        "--backlog",
+        args.backlog,
+        "--wait",
+        args.wait,
+        "--compute",
+        args.compute,
+    ]
+    try:
+        with running(program, *settings) as server:
+            with watching(server.process, server.address[1]) as readings:
+                journal, page = locust(server.address, load, args, result["model"])
+            status = server.process.poll()
+            if status is not None:
+                words = " / ".join(server.log().strip().splitlines()[-3:]) or "(nothing)"
+                raise RunError(f"it ended with status {status}; its last words: {words}")
+        result |= {"locust": page, **score.summary(journal["samples"])}
+        result |= {"server": costs(readings, result, args), "generator": generator(journal)}
+    except (LaunchError, RunError) as error:
+        result["error"] = str(error)
+        console.print(f"[red]{result['model']}, {load:g} {unit(args)}:[/] ", end="")
+        console.print(str(error), markup=False, highlight=False)
+        return result
+    start = min(sample[2] for sample in journal["samples"])
+    for visitor, what, began, ended, outcome in journal["samples"]:
+        row = [result["model"], load, visitor, what, f"{began - start:.6f}", f"{ended - start:.6f}"]
+        samples.writerow([*row, outcome])
+    return result
+
+
+def locust(address, load, args, name):
+    """Let Locust load the server at address; return its journal and the name of its own report."""
+    page = f"locust-{name}-{load:g}.html"
+    host, port = address
+    with tempfile.TemporaryDirectory() as folder:
+        journal, log = Path(folder, "journal.json"), Path(folder, "log")
+        command = [sys.executable, "-m", "locust", "-f", HERE / "locustfile.py", "--headless"]
+        command += ["--host", f"tcp://{host}:{port}", "--seconds", args.seconds]
+        command += ["--journal", journal, "--html", args.out / page]
+        command += ["--exit-code-on-error", 0, "--only-summary", "--loglevel", "WARNING"]
+        users = args.processes if args.arrivals else load
+        command += ["-u", users, "-r", users]
+        if args.arrivals:
+            command += ["--arrivals", load]
+        if args.processes > 1:
+            command += together(args.processes)
+        command += [args.user]
+        with open(log, "wb") as output:
+            child(list(map(str, command)), output, args.seconds + SLACK)
+        try:
+            content = json.loads(journal.read_text())
+        except (OSError, ValueError):
+            words = log.read_text(errors="replace").strip().splitlines()[-5:]
+            raise RunError("Locust gave no numbers; its last words: " + " / ".join(words)) from None
+    if not content["samples"]:
+        raise RunError("not one visitor came")
+    return content, page
+
+
+def together(processes):
+    """Return the options that make Locust run as a master and so many workers of this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as free:  # 5557 may be another run's master
+        port = free.getsockname()[1]
+    command = ["--processes", processes, "--expect-workers", processes]
+    command += ["--workers-in-all", processes, "--master-bind-host", "127.0.0.1"]
+    return [*command, "--master-bind-port", port, "--master-port", port]
+
+
+def child(command, output, timeout):
+    """Run command to its end, in a process group of its own, and never leave it behind."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        pass  # what it left in its log is reported
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def costs(readings, summary, args):
+    """Return what the server used, from the readings of its run; see README.md."""
+    first, last = readings[0], readings[-1]
+
+    def most(name):
+        return max(reading[name] for reading in readings)
+
+    connections = most("descriptors") - first["descriptors"]
+    grown = most("rss") - first["rss"]
+    return {
+        "cpu_seconds": last["cpu"] - first["cpu"],
+        "cpu_us_per_greeting": per(last["cpu"] - first["cpu"], summary["greetings"], 1e6),
+        "cpu_share": (last["cpu"] - first["cpu"]) / (last["at"] - first["at"]),
+        "switches_per_greeting": per(last["switches"] - first["switches"], summary["greetings"]),
+        "rss_start": first["rss"],
+        "rss_most": most("rss"),
+        "connections_most": connections,
+        "rss_per_connection": per(grown, connections),
+        "threads_most": most("threads"),
+        "descriptors_most": most("descriptors"),
+        "accept_queue_most": most("accept_queue"),
+        "accept_queue_limit": queue_limit(args.backlog),
+        "syn_sent_most": max(reading["clients"].get("SYN-SENT", 0) for reading in readings),
+        "listen_overflows": last["ListenOverflows"] - first["ListenOverflows"],
+        "listen_drops": last["ListenDrops"] - first["ListenDrops"],
+        "readings": readings,
+    }
+
+
+def per(amount, count, factor=1.0):
+    """Return amount for each of count, None if there are none."""
+    return amount / count * factor if count else None
+
+
+def generator(journal):
+    """Return how the load generator itself fared, and whether it was the bottleneck."""
+    lags = sorted(lag for seen in journal["generators"].values() for lag in seen["lag"]) or [0.0]
+    cpu = max((seen["cpu"] for seen in journal["generators"].values()), default=0.0)
+    late = lags[int(len(lags) * 0.99)] * 1000
+    return {"cpu_share": cpu, "lag_ms_p99": late, "bottleneck": cpu > 0.9 or late > 50}
+
+
+def machine():
+    """Return what a reader needs to know of this machine."""
+    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    return {
+        "cpu": cpu[0].split(": ")[1] if cpu else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "locust": version("locust"),
+        "gevent": version("gevent"),
+    }
+
+
+def main():
+    args = options()
+    make_room(args)
+    args.out.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too
+    console = Console()
+    results = compare(args, console)
+    (args.out / "results.json").write_text(json.dumps(results))
+    console.print(report.table(results, console.width >= WIDE))
+    if results["interrupted"]:
+        console.print("Interrupted: this is what was measured so far.")
+    if not any(not run["error"] for run in results["runs"]):
+        return "nothing could be measured"
+    if args.old:
+        console.print(report.ratios(results, args.old))
+    report.picture(results, args.out / "comparison.png")
+    report.page(results, args.out / "report.html")
+    for name in ("comparison.png", "report.html", "results.json", "samples.csv.gz"):
+        console.print(os.path.relpath(args.out / name), soft_wrap=True, highlight=False)
+    return int(any(run["error"] for run in results["runs"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,313 @@
+"""Show the results of a comparison: a table, a picture, and a page that opens offline."""
+
+import base64
+import html
+import io
+import sys
+from functools import partial
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from score import FATES, never_served
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "notebooks"))
+import figures
+from figures import milliseconds, number
+
+DASH = "-"
+
+
+# What is measured of a run, None where there is nothing
+
+
+def first_p50(run):
+    return time_of(run, "first", "p50")
+
+
+def first_p99(run):
+    return time_of(run, "first", "p99")
+
+
+def time_of(run, what, share):
+    found = run["latency"][what][share]
+    return found and max(found["ms"], 1e-3)
+
+
+def is_bound(what, share, run):
+    found = run["latency"][what][share]
+    return bool(found) and not found["exact"]
+
+
+def bounded(run, what, share):
+    """Return a time as text, "≥" before it if it is only a lower bound."""
+    found = run["latency"][what][share]
+    if not found:
+        return DASH
+    return f"{'' if found['exact'] else '≥ '}{milliseconds(found['ms'])}"
+
+
+def per_connection(run):
+    """Return KiB for each connection, where there are enough of them to tell."""
+    server = run["server"]
+    enough = server["connections_most"] >= 10
+    return max(server["rss_per_connection"], 0) / 1024 if enough else None
+
+
+def cpu(run):
+    return run["server"]["cpu_us_per_greeting"]
+
+
+def text(value, suffix=""):
+    return DASH if value is None else number(value) + suffix
+
+
+def sound(results):
+    return [run for run in results["runs"] if not run["error"]]
+
+
+def finding(results, what, measure, show, best=max):
+    """Return a title: the best and the worst of the models under the most load, by measure."""
+    most = max(run["load"] for run in sound(results))
+    runs = [run for run in sound(results) if run["load"] == most and measure(run) is not None]
+    if not runs:
+        return what
+    worst = min if best is max else max
+    good, bad = best(runs, key=measure), worst(runs, key=measure)
+    ends = [good] if good is bad else [good, bad]
+    title = f"{what}: " + ", ".join(f"{run['model']} {show(run)}" for run in ends)
+    limit = "*" if any(run["generator"]["bottleneck"] for run in runs) else ""
+    return title + limit
+
+
+def panels(results):
+    """Return {name: (what to look for, panel(ax))} of the figures that this load has to show."""
+    load = results["options"]["load"]
+    curves = partial(figures.curves, results=results)
+    title = partial(finding, results)
+    shown = {
+        "fate": (
+            "What became of everybody who came, in the runs with the most load. Nobody is left "
+            "out: the parts add up to all that came.",
+            partial(figures.outcomes, results=results, title=title(
+                "Left waiting", never, lambda run: number(never(run)), min)),
+        ),
+        "serving": (
+            "How many visitors were being served at each moment, from the first greeting until "
+            "they left. A blocking server serves one; the others differ by nothing but noise "
+            "until the machine is full.",
+            partial(figures.timelines, results=results, title=title(
+                "Served at once", lambda run: run["serving_mean"],
+                lambda run: number(run["serving_mean"]))),
+        ),
+        "first": (
+            "How long the slowest hundredth waited for the first greeting, from the start of "
+            "connect. An arrow upwards: the end of the run cut off requests that had no answer, "
+            "so the true value is higher.",
+            lambda ax: curves(ax, measure=first_p99, unit="ms, p99", log=True,
+                bound=partial(is_bound, "first", "p99"), title=title(
+                    "First greeting p99", first_p99,
+                    lambda run: bounded(run, "first", "p99"), min)),
+        ),
+        "next": (
+            "The same for the later greetings: whoever is served at all is served quickly.",
+            lambda ax: curves(ax, measure=lambda run: time_of(run, "next", "p99"), unit="ms, p99",
+                log=True, bound=partial(is_bound, "next", "p99"), title=title(
+                    "Later greetings p99", lambda run: time_of(run, "next", "p99"),
+                    lambda run: bounded(run, "next", "p99"), min)),
+        ),
+        "rate": (
+            "Greetings answered in a second, over the whole run.",
+            lambda ax: curves(ax, measure=lambda run: run["greetings_per_second"],
+                unit="greetings a second", title=title(
+                    "Greetings a second", lambda run: run["greetings_per_second"],
+                    lambda run: number(run["greetings_per_second"]))),
+        ),
+        "memory": (
+            "By how much the server's resident memory grew, for each connection that it held at "
+            "once; only where it held at least ten. The kernel's own memory is not in it.",
+            lambda ax: curves(ax, measure=per_connection, unit="KiB", title=title(
+                "Memory a connection", per_connection,
+                lambda run: text(per_connection(run), " KiB"), min)),
+        ),
+        "threads": (
+            "The most threads that the server had at once.",
+            lambda ax: curves(ax, measure=lambda run: run["server"]["threads_most"],
+                unit="threads", title=title("Threads", lambda run: run["server"]["threads_most"],
+                    lambda run: number(run["server"]["threads_most"]), min)),
+        ),
+        "cpu": (
+            "CPU time of the server for each greeting, accepting and closing included.",
+            lambda ax: curves(ax, measure=cpu, unit="µs", title=title(
+                "CPU a greeting", cpu, lambda run: text(cpu(run), " µs"), min)),
+        ),
+    }  # fmt: skip
+    unfit = {"idlers": {"serving", "first", "next", "rate", "cpu"}, "chatterbox": {"serving"}}
+    return {name: panel for name, panel in shown.items() if name not in unfit.get(load, ())}
+
+
+def never(run):
+    return never_served(run["scoreboard"])
+
+
+def asked(results):
+    """Return one sentence that says what was asked of the servers, and of which machine."""
+    options, machine = results["options"], results["machine"]
+    loop = (
+        "Open loop: visitors come whether or not the server keeps up, and their times count from "
+        "the moment they meant to come."
+        if options["loop"] == "open"
+        else "Closed loop: a user who waits sends nothing else."
+    )
+    extra = "".join(
+        f", --{name} {options[name]:g}" for name in ("wait", "compute") if options[name]
+    )
+    return (
+        f"{loop} Load: {options['load']}, {options['seconds']:g} s a run, "
+        f"--backlog {options['backlog']}{extra}, {options['processes']} Locust process(es). "
+        f"{results['date'][:10]}, Python {machine['python']}, Linux {machine['kernel']}, "
+        f"{machine['cores']} cores."
+    )
+
+
+def starred(results):
+    """Return the note that explains the star in titles, "" if no generator was the bottleneck."""
+    slow = [run for run in sound(results) if run["generator"]["bottleneck"]]
+    if not slow:
+        return ""
+    worst = max(run["generator"]["cpu_share"] for run in slow)
+    return f" * The load generator was the bottleneck ({worst:.0%} of a core), not the server."
+
+
+# The columns of the table; those from "greetings/s" on need a wide terminal.
+COLUMNS = {
+    "came": lambda run: number(run["scoreboard"]["came"]),
+    "never served": lambda run: f"[bold red]{never(run)}[/]" if never(run) else "0",
+    "served at once": lambda run: number(run["serving_mean"]),
+    "first p50": lambda run: bounded(run, "first", "p50"),
+    "first p99": lambda run: bounded(run, "first", "p99"),
+    "threads": lambda run: number(run["server"]["threads_most"]),
+    "greetings/s": lambda run: (
+        number(run["greetings_per_second"]) + ("*" if run["generator"]["bottleneck"] else "")
+    ),
+    "KiB a connection": lambda run: text(per_connection(run)),
+    "CPU µs a greeting": lambda run: text(cpu(run)),
+}
+
+
+def unit(results):
+    return "arrivals a second" if results["options"]["loop"] == "open" else "users"
+
+
+def table(results, wide):
+    """Return the table of all the runs for the terminal."""
+    columns = dict(list(COLUMNS.items())[: None if wide else 6])
+    shown = Table(title=asked(results), title_justify="left", title_style="", box=SIMPLE_HEAD)
+    shown.add_column("server", no_wrap=True)
+    for name in (unit(results), *columns):
+        shown.add_column(name, justify="right", max_width=None if wide else 9)
+    last = None
+    for run in results["runs"]:
+        if last not in (None, run["load"]):
+            shown.add_section()
+        last = run["load"]
+        texts = ["failed"] if run["error"] else [show(run) for show in columns.values()]
+        shown.add_row(run["model"], number(run["load"]), *texts)
+    return shown
+
+
+RATIOS = {
+    "greetings/s": lambda run: run["greetings_per_second"],
+    "first p50": first_p50,
+    "first p99": first_p99,
+    "KiB/conn.": per_connection,
+    "CPU µs/greet.": cpu,
+}
+
+
+def ratios(results, old):
+    """Return a table of these results over old ones, for the runs that both have."""
+    shown = Table(title=f"These results over those of {old['date'][:16]}", title_justify="left")
+    shown.add_column("server", no_wrap=True)
+    for name in (unit(results), *RATIOS):
+        shown.add_column(name, justify="right")
+    before = {(run["model"], run["load"]): run for run in sound(old)}
+    for run in sound(results):
+        if then := before.get((run["model"], run["load"])):
+            pairs = [(measure(run), measure(then)) for measure in RATIOS.values()]
+            texts = [f"{now / past:.2f}" if now and past else DASH for now, past in pairs]
+            shown.add_row(run["model"], number(run["load"]), *texts)
+    return shown
+
+
+def picture(results, path):
+    """Draw the six figures that say most, on one sheet."""
+    all_panels = panels(results)
+    wanted = [name for name in ("fate", "serving", "first", "rate", "threads", "cpu", "memory")
+              if name in all_panels][:6]  # fmt: skip
+    most = max(run["load"] for run in sound(results))
+    title = f"The same load on each server: what it does with {most:g} {unit(results)}"
+    sheet = figures.sheet(
+        [all_panels[name][1] for name in wanted], title, asked(results) + starred(results)
+    )
+    sheet.savefig(path, dpi=110)
+
+
+def page(results, path):
+    """Write the whole report as one file that needs nothing else."""
+    parts = [f"<p class=asked>{html.escape(asked(results) + starred(results))}</p>"]
+    if results["interrupted"]:
+        parts.append("<p class=error>Interrupted: this is what was measured until then.</p>")
+    for run in results["runs"]:
+        if run["error"]:
+            message = f"{run['model']}, load {run['load']:g}: {run['error']}"
+            parts.append(f"<p class=error>{html.escape(message)}</p>")
+    parts += [scores(results), *map(_section, panels(results).values())]
+    style = (Path(__file__).parent / "report.css").read_text()
+    path.write_text(
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        "<meta name=viewport content='width=device-width'>"
+        f"<title>The models compared</title><style>{style}</style>"
+        f"<h1>The models compared</h1>{''.join(parts)}</html>"
+    )
+
+
+def _section(panel):
+    explanation, draw = panel
+    stream = io.BytesIO()
+    figures.draw(10, 5, draw).savefig(stream, format="png", dpi=140)
+    picture = base64.b64encode(stream.getvalue()).decode()
+    alt = html.escape(explanation)
+    return f"<section><img alt='{alt}' src='data:image/png;base64,{picture}'><p>{alt}</p></section>"
+
+
+def scores(results):
+    """Return the scoreboard as an HTML table: what became of everybody who came."""
+    head = "".join(f"<th title='{html.escape(FATES[name])}'>{name}" for name in FATES)
+    rows = []
+    for run in sound(results):
+        board = run["scoreboard"]
+        numbers = "".join(
+            f"<td class={'bad' if name.startswith('never') and board[name] else 'n'}>{board[name]}"
+            for name in FATES
+        )
+        server = run["server"]
+        rows.append(
+            f"<tr><td>{html.escape(run['model'])}<td class=n>{run['load']:g}"
+            f"<td class=n>{board['came']}{numbers}"
+            f"<td class=n>{server['accept_queue_most']} of {server['accept_queue_limit']}"
+            f"<td class=n>{server['syn_sent_most']}<td class=n>{server['listen_drops']}"
+            f"<td class=n>{run['generator']['cpu_share']:.0%}"
+            f"<td><a href='{html.escape(run['locust'])}'>Locust</a>"
+        )
+    meanings = "".join(f"<dt>{name}<dd>{html.escape(text)}" for name, text in FATES.items())
+    return (
+        "<h2>Scoreboard</h2><table><tr><th>server<th>load<th>came" + head +
+        "<th>accept queue<th>SYN-SENT<th>SYN drops<th>generator<th>report" + "".join(rows) +
+        f"</table><details><summary>What the words mean</summary><dl>{meanings}"
+        "<dt>accept queue<dd>the most connections seen waiting for accept(), of how many fit"
+        "<dt>SYN-SENT<dd>the most clients seen whose connect() had no answer yet"
+        "<dt>SYN drops<dd>packets that the kernel dropped because the accept queue was full "
+        "(ListenDrops, of the whole machine)<dt>generator<dd>the CPU share of the busiest Locust "
+        "process; above 90 % it is the bottleneck</dl></details>"
+    )  # fmt: skip
