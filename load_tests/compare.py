@@ -3,6 +3,7 @@
 python load_tests/compare.py                        all models; about 90 seconds
 python load_tests/compare.py --seconds 1            a quick look
 python load_tests/compare.py 03_epoll my/server.py --users 100 --load chatterbox
+python load_tests/compare.py --web 01_blocking      Locust's own page, with the server in it
 """
 
 import argparse
@@ -36,7 +37,7 @@ HERE = Path(__file__).resolve().parent
 SCHEMA = 1
 USERS = {"visitors": "Visitors", "chatterbox": "Chatterbox", "idlers": "Idlers"}
 START = 1.6  # seconds that starting a server and Locust takes, for the time left
-WIDE = 110  # columns of a terminal that holds the whole table
+WIDE = 130  # columns of a terminal that holds the whole table
 SLACK = 60  # seconds after which a Locust that should have ended is killed
 DESCRIPTORS = 100  # what a process needs besides its connections
 
@@ -66,6 +67,7 @@ def options(arguments=None):
     parser.add_argument("--processes", type=int, default=1, help="Locust processes")
     parser.add_argument("--out", type=Path, default=HERE / "results", metavar="DIR")
     parser.add_argument("--against", type=Path, metavar="RESULTS.JSON", help="print the ratios")
+    parser.add_argument("--web", metavar="MODEL|PATH", help="open Locust's page on one server")
     args = parser.parse_args(arguments)
     if args.arrivals and args.load != "visitors":
         parser.error("--arrivals are visitors: leave out --load")
@@ -74,7 +76,8 @@ def options(arguments=None):
     args.loads = args.arrivals or args.users
     args.user = "Arrivals" if args.arrivals else USERS[args.load]
     try:
-        args.programs = [find(name) for name in args.servers] or list(models().values())
+        names = [args.web] if args.web else args.servers
+        args.programs = [find(name) for name in names] or list(models().values())
         args.old = json.loads(args.against.read_text()) if args.against else None
     except (LaunchError, OSError, ValueError) as error:
         parser.error(str(error))
@@ -175,6 +178,7 @@ def run(program, load, args, samples, console):
                 raise RunError(f"it ended with status {status}; its last words: {words}")
         result |= {"locust": page, **score.summary(journal["samples"])}
         result |= {"server": costs(readings, result, args), "generator": generator(journal)}
+        result["errors"] = journal["errors"]
     except (LaunchError, RunError) as error:
         result["error"] = str(error)
         console.print(f"[red]{result['model']}, {load:g} {unit(args)}:[/] ", end="")
@@ -185,6 +189,35 @@ def run(program, load, args, samples, console):
         row = [result["model"], load, visitor, what, f"{began - start:.6f}", f"{ended - start:.6f}"]
         samples.writerow([*row, outcome])
     return result
+
+
+def settings(args):
+    """Return the options with which every server is started."""
+    names = ("backlog", "wait", "compute")
+    return ["--quiet", *(part for name in names for part in (f"--{name}", getattr(args, name)))]
+
+
+def web(args, console):
+    """Run one server and Locust's page for it, until Ctrl-C."""
+    with running(args.programs[0], *settings(args)) as server:
+        host, port = server.address
+        command = [sys.executable, "-m", "locust", "--config", HERE / "locust.conf"]
+        command += ["--locustfile", HERE / "locustfile.py", "--web-port", free_port(8089)]
+        command += ["--host", f"tcp://{host}:{port}", "--server-pid", server.process.pid]
+        console.print(f"{server.name} listens on {host}:{port}.")
+        console.print(f"Open http://127.0.0.1:{command[8]} and look at the tab Server.")
+        console.print("Ctrl-C ends both.")
+        with contextlib.suppress(KeyboardInterrupt):
+            child(list(map(str, command)), subprocess.DEVNULL, None)
+
+
+def free_port(wanted=0):
+    """Return a free port of 127.0.0.1: the wanted one if it is free."""
+    try:
+        with socket.create_server(("127.0.0.1", wanted)) as free:
+            return free.getsockname()[1]
+    except OSError:
+        return free_port()
 
 
 def locust(address, load, args, name):
@@ -218,8 +251,7 @@ def locust(address, load, args, name):
 
 def together(processes):
     """Return the options that make Locust run as a master and so many workers of this machine."""
-    with socket.create_server(("127.0.0.1", 0)) as free:  # 5557 may be another run's master
-        port = free.getsockname()[1]
+    port = free_port()  # 5557 may be another run's master
     command = ["--processes", processes, "--expect-workers", processes]
     command += ["--workers-in-all", processes, "--master-bind-host", "127.0.0.1"]
     return [*command, "--master-bind-port", port, "--master-port", port]
@@ -306,9 +338,13 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too
     console = Console()
+    if args.web:
+        return web(args, console)
     results = compare(args, console)
     (args.out / "results.json").write_text(json.dumps(results))
     console.print(report.table(results, console.width >= WIDE))
+    for line in report.failures(results):
+        console.print(line, style="red", markup=False, highlight=False)
     if results["interrupted"]:
         console.print("Interrupted: this is what was measured so far.")
     if not any(not run["error"] for run in results["runs"]):

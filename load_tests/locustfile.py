@@ -10,6 +10,7 @@ import json
 import random
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,7 +23,9 @@ import psutil
 from gevent import GreenletExit
 from locust import User, constant, events, task
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "clients"))
+import live
 from client import Client
 
 GREETINGS = 5  # of one visit
@@ -50,20 +53,21 @@ class Journal:
     samples: tuples (visitor, what, began, ended, outcome); what is a key of ROWS; began and
     ended are seconds since the epoch, from perf_counter; outcome is "answered", "unanswered"
     (cut off by the end of the run) or "failed". generators: {process: {"cpu": the share of
-    one core, "lag": the seconds by which each sleep was too long}}.
+    one core, "lag": the seconds by which each sleep was too long}}. errors: {text: how often}.
     """
 
     def __init__(self):
-        self.samples, self.generators = [], {}
+        self.samples, self.generators, self.errors = [], {}, Counter()
         self.epoch = time.time() - time.perf_counter()
 
     def note(self, visitor, what, began, ended, outcome):
         self.samples.append((visitor, what, self.epoch + began, self.epoch + ended, outcome))
 
     def drain(self):
-        """Return the content as plain data, and forget the samples."""
-        samples, self.samples = self.samples, []
-        return {"samples": samples, "generators": self.generators}
+        """Return the content as plain data, and forget the samples and errors."""
+        content = {"samples": self.samples, "generators": self.generators, "errors": self.errors}
+        self.samples, self.errors = [], Counter()
+        return content
 
     def take(self, content, worker):
         """Add what worker has drained; its visitors get its name."""
@@ -71,6 +75,7 @@ class Journal:
             self.samples.append((f"{worker}/{sample[0]}", *sample[1:]))
         for name, generator in content["generators"].items():
             self.generators[f"{worker}/{name}"] = generator
+        self.errors.update(content["errors"])
 
     def watch_generator(self, every=0.05):
         """Measure by how much sleep() oversleeps, and the CPU time of this process."""
@@ -121,6 +126,7 @@ class Guest(User):
             raise
         except (OSError, ValueError) as failure:
             outcome, error = "failed", failure
+            journal.errors[f"{ROWS[what]}: {failure}"] += what != "visit"
             raise
         finally:
             ended = time.perf_counter()
@@ -271,11 +277,28 @@ def add_options(parser):
         help="end after so many seconds of load, to the millisecond; 0 leaves that to --run-time",
     )
     parser.add_argument(
+        "--server-pid",
+        type=int,
+        default=0,
+        include_in_web_ui=False,
+        help="show this process, the server under test, in a tab of the page",
+    )
+    parser.add_argument(
         "--journal",
         default="",
         include_in_web_ui=False,
         help="write every sample to this JSON file at the end",
     )
+
+
+@events.init.add_listener
+def choose(environment, **_):
+    """Without a class named or picked, send visitors; show the server that --server-pid names."""
+    options = environment.parsed_options
+    if not options.user_classes and not options.class_picker:
+        environment.user_classes = [Visitors]
+    if environment.web_ui and options.server_pid:
+        live.add_tab(environment, options.server_pid)
 
 
 @events.test_start.add_listener
@@ -299,7 +322,8 @@ def hand_over(client_id, data):
 
 @events.worker_report.add_listener
 def take_over(client_id, data):
-    journal.take(data.pop("journal", {"samples": [], "generators": {}}), client_id)
+    if "journal" in data:
+        journal.take(data.pop("journal"), client_id)
 
 
 @events.quitting.add_listener

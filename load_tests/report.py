@@ -13,7 +13,7 @@ from score import FATES, never_served
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "notebooks"))
 import figures
-from figures import milliseconds, number
+from figures import load_unit, milliseconds, number
 
 DASH = "-"
 
@@ -195,16 +195,12 @@ COLUMNS = {
 }
 
 
-def unit(results):
-    return "arrivals a second" if results["options"]["loop"] == "open" else "users"
-
-
 def table(results, wide):
     """Return the table of all the runs for the terminal."""
     columns = dict(list(COLUMNS.items())[: None if wide else 6])
     shown = Table(title=asked(results), title_justify="left", title_style="", box=SIMPLE_HEAD)
     shown.add_column("server", no_wrap=True)
-    for name in (unit(results), *columns):
+    for name in (load_unit(results), *columns):
         shown.add_column(name, justify="right", max_width=None if wide else 9)
     last = None
     for run in results["runs"]:
@@ -214,6 +210,17 @@ def table(results, wide):
         texts = ["failed"] if run["error"] else [show(run) for show in columns.values()]
         shown.add_row(run["model"], number(run["load"]), *texts)
     return shown
+
+
+def failures(results):
+    """Return a line for each run in which visitors failed: how many, and the commonest reason."""
+    lines = []
+    for run in sound(results):
+        if failed := run["scoreboard"]["failed"]:
+            reason = max(run["errors"], key=run["errors"].get)
+            what = f"{failed} of {run['scoreboard']['came']} visitors failed"
+            lines.append(f"{run['model']}, {run['load']:g} {load_unit(results)}: {what}: {reason}")
+    return lines
 
 
 RATIOS = {
@@ -229,7 +236,7 @@ def ratios(results, old):
     """Return a table of these results over old ones, for the runs that both have."""
     shown = Table(title=f"These results over those of {old['date'][:16]}", title_justify="left")
     shown.add_column("server", no_wrap=True)
-    for name in (unit(results), *RATIOS):
+    for name in (load_unit(results), *RATIOS):
         shown.add_column(name, justify="right")
     before = {(run["model"], run["load"]): run for run in sound(old)}
     for run in sound(results):
@@ -246,7 +253,7 @@ def picture(results, path):
     wanted = [name for name in ("fate", "serving", "first", "rate", "threads", "cpu", "memory")
               if name in all_panels][:6]  # fmt: skip
     most = max(run["load"] for run in sound(results))
-    title = f"The same load on each server: what it does with {most:g} {unit(results)}"
+    title = f"The same load on each server: what it does with {most:g} {load_unit(results)}"
     sheet = figures.sheet(
         [all_panels[name][1] for name in wanted], title, asked(results) + starred(results)
     )
@@ -262,6 +269,7 @@ def page(results, path):
         if run["error"]:
             message = f"{run['model']}, load {run['load']:g}: {run['error']}"
             parts.append(f"<p class=error>{html.escape(message)}</p>")
+    parts += [f"<p class=error>{html.escape(line)}</p>" for line in failures(results)]
     parts += [scores(results), *map(_section, panels(results).values())]
     style = (Path(__file__).parent / "report.css").read_text()
     path.write_text(

@@ -72,7 +72,7 @@ FATES = {
     "still served": "had been greeted when the run ended",
     "idle": "connected, and asked for nothing",
     "just came": f"came less than {JUST_CAME} s before the end",
-    "never greeted": "connected, but the server never answered: it waited in the accept queue",
+    "never greeted": "connected, but never answered: it waited in the accept queue, or believed so",
     "never connected": "still in SYN-SENT: the accept queue was full",
     "failed": "got an error or a wrong answer",
 }

@@ -4,7 +4,7 @@ import itertools
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 # Okabe and Ito's palette: distinct for colour-blind readers, and in print.
 MODELS = {
@@ -83,6 +83,17 @@ def label_ends(ax, lines):
         )
 
 
+def load_unit(results):
+    """Return what the load of a comparison is counted in."""
+    return "arrivals a second" if results["options"]["loop"] == "open" else "users"
+
+
+def narrow(ax):
+    """Say whether the logarithmic axis needs more than the powers of ten for its labels."""
+    low, high = ax.get_ylim()
+    return high < 200 * low
+
+
 def curves(ax, results, measure, title, unit, log=False, bound=None):
     """Draw measure(run) against the load, a line a model.
 
@@ -117,10 +128,12 @@ def curves(ax, results, measure, title, unit, log=False, bound=None):
     ax.set_xticks(loads, [number(load) for load in loads])
     if log:
         ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow(ax) else (1,)))
+        ax.yaxis.set_minor_formatter(NullFormatter())
     else:
         ax.set_ylim(bottom=0)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-    ax.set_xlabel("arrivals a second" if results["options"]["loop"] == "open" else "users")
+    ax.set_xlabel(f"{load_unit(results)} ({results['options']['loop']} loop)")
     ax.set_ylabel(unit)
     ax.set_title(title)
     label_ends(ax, ends)
@@ -138,7 +151,8 @@ def timelines(ax, results, title):
         ax.plot(moments, counts, color=colour, marker=marker, markevery=every)
         ends.append((run["model"], moments[-1], counts[-1], colour))
     ax.set_ylim(bottom=0)
-    ax.set_xlabel("seconds since the first visitor came")
+    loop = results["options"]["loop"]
+    ax.set_xlabel(f"seconds since the first visitor came ({loop} loop)")
     ax.set_ylabel("visitors")
     ax.set_title(title)
     label_ends(ax, ends)
@@ -173,7 +187,7 @@ def outcomes(ax, results, title):
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
     ax.set_xlim(0, 1)
     ax.grid(visible=False)
-    ax.set_xlabel("share of the visitors that came")
+    ax.set_xlabel(f"share of the visitors that came ({results['options']['loop']} loop)")
     ax.set_title(title)
 
 
