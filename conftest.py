@@ -1,9 +1,13 @@
 """What all the tests share: every model found, and each of them running on a free port."""
 
 import contextlib
+import signal
 
 import launch
 import pytest
+
+# pytest-xdist's workers ignore Ctrl-C, and so would all the programs that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ import time
 
 import psutil
 from client import LONGEST, PREFIX, Client
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 from launch import LISTENING, LaunchError, command, running
@@ -200,6 +200,13 @@ def calm(server, what):
         raise Broken(f"{used:.2f} s of CPU time in {A_WHILE} s although {what}")
 
 
+def descriptors_at_rest(server):
+    """Return how many descriptors server has open when no client is there."""
+    with connect(server) as sock:
+        say(sock, b"you have opened all that you need for yourself")
+        return server.process.num_fds() - 1
+
+
 def settle(process, descriptors):
     """Wait until process is back at so many open descriptors."""
     eventually(
@@ -231,6 +238,7 @@ def any_bytes_cut_anyhow_come_back_whole_and_in_order(server):
         derandomize=True,
         suppress_health_check=list(HealthCheck),
     )
+    @example([(bytes(range(256)) * 8, True), (b"Hello, " * 200, False)])
     @given(pieces)
     def talk(pieces):
         sent, received = b"", b""
@@ -363,7 +371,7 @@ def a_thousand_idle_clients_are_kept(server):
         raise NotApplicable(f"this machine allows only {most} descriptors (ulimit -Hn)")
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     server.process.rlimit(psutil.RLIMIT_NOFILE, (most, most))
-    before = server.process.num_fds()
+    before = descriptors_at_rest(server)
     together = serves_together(server)
     with contextlib.ExitStack() as stack:
         idlers = [stack.enter_context(connect(server)) for _ in range(crowd)]
@@ -383,7 +391,7 @@ def a_thousand_idle_clients_are_kept(server):
 
 @claim("--quiet", "--backlog", "100")
 def no_descriptor_and_no_thread_is_left_behind(server):
-    descriptors = server.process.num_fds()
+    descriptors = descriptors_at_rest(server)
 
     def leave_in_every_way():
         for leave in (socket.socket.close, half_close, reset):

@@ -5,11 +5,12 @@ import pty
 import signal
 import socket
 import subprocess
-import sys
 import threading
+import time
 from pathlib import Path
 
 import client
+import psutil
 import pytest
 from client import Client
 from launch import command
@@ -132,24 +133,30 @@ def test_a_clear_line_when_nobody_listens():
 def test_the_prompt(serve, leave):
     port = serve("03_epoll").address[1]
     teacher, terminal = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, PROGRAM, "--port", str(port)],
+    program = subprocess.Popen(
+        command(PROGRAM, "--port", port),
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
         start_new_session=True,
-    ) as program:
-        os.close(terminal)
+    )
+    os.close(terminal)
+    try:
         assert b"connected to" in read_until(teacher, b"say something: ")
         os.write(teacher, b"bob\n")
         assert b"Hello, bob" in read_until(teacher, b"say something: ")
         if leave == "Ctrl-D":
             os.write(teacher, b"\x04")
         else:
+            while psutil.Process(program.pid).status() != psutil.STATUS_SLEEPING:
+                time.sleep(0.005)  # a signal between the prompt and read() would wait for a key
             program.send_signal(signal.SIGINT)
         assert program.wait(20) == 0
         assert b"Traceback" not in read_until(teacher, None)
-    os.close(teacher)
+    finally:
+        program.kill()
+        program.wait()
+        os.close(teacher)
 
 
 def read_until(terminal, end):

@@ -33,18 +33,18 @@ STATES = {
 def watching(process, port, every=0.5):
     """Yield a list to which a reading of process is added every so many seconds, and at the end.
 
-    A reading that costs more than a tenth of that time is followed by a longer pause.
+    A reading that costs more than a tenth of that in CPU time is followed by a longer pause.
     """
     readings, over = [], threading.Event()
 
     def watch():
         while True:
-            last, began = over.is_set(), time.perf_counter()
+            last, began = over.is_set(), time.thread_time()
             with contextlib.suppress(psutil.Error, OSError):  # the process has ended
                 readings.append(reading(process, port))
             if last:
                 return
-            over.wait(max(every, 10 * (time.perf_counter() - began)))
+            over.wait(max(every, 10 * (time.thread_time() - began)))
 
     thread = threading.Thread(target=watch)
     thread.start()
