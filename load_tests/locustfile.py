@@ -59,8 +59,11 @@ class Journal:
     def __init__(self):
         self.samples, self.generators, self.errors = [], {}, Counter()
         self.epoch = time.time() - time.perf_counter()
+        self.over = False
 
     def note(self, visitor, what, began, ended, outcome):
+        if self.over:  # users are stopped one by one, and the place of one may serve the next
+            outcome = "unanswered"
         self.samples.append((visitor, what, self.epoch + began, self.epoch + ended, outcome))
 
     def drain(self):
@@ -303,11 +306,17 @@ def choose(environment, **_):
 
 @events.test_start.add_listener
 def start_watching(environment, **_):
+    journal.over = False
     seconds = environment.parsed_options.seconds
     if seconds and not isinstance(environment.runner, locust.runners.WorkerRunner):
         gevent.spawn_later(seconds, environment.runner.quit)
     if not isinstance(environment.runner, locust.runners.MasterRunner):
         journal.watcher = gevent.spawn(journal.watch_generator)
+
+
+@events.test_stopping.add_listener
+def end(**_):
+    journal.over = True
 
 
 @events.test_stop.add_listener
