@@ -27,7 +27,7 @@ import psutil
 import report
 import score
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from watch import queue_limit, watching
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "clients"))
@@ -131,15 +131,16 @@ def compare(args, console):
     with progress(console) as bar, gzip.open(args.out / "samples.csv.gz", "wt", 1) as file:
         samples = csv.writer(file)
         samples.writerow(["model", "load", "visitor", "what", "began", "ended", "outcome"])
-        task = bar.add_task("", total=len(plan))
+        task = bar.add_task("", total=len(plan), left="")
         try:
-            for program, load in plan:
+            for done, (program, load) in enumerate(plan):
+                left = (len(plan) - done) * (args.seconds + START)
                 text = f"{name_of(program)}, {load:g} {unit(args)}"
-                bar.update(task, description=text, left=(args.seconds + START))
+                bar.update(task, description=text, left=f"about {left:.0f} s left")
                 if not console.is_terminal:
                     console.print(text)
                 results["runs"].append(run(program, load, args, samples, console))
-                bar.advance(task)
+                bar.update(task, advance=1, left="done")
         except KeyboardInterrupt:
             results["interrupted"] = True
     return results
@@ -151,8 +152,8 @@ def unit(args):
 
 def progress(console):
     """Return a bar that shows what runs now and how long all of it will still take."""
-    columns = [TextColumn("{task.description:32}"), BarColumn(), TextColumn("{task.completed}/"
-               "{task.total}"), TimeRemainingColumn(elapsed_when_finished=True)]  # fmt: skip
+    texts = ("{task.completed}/{task.total}", "{task.fields[left]}")
+    columns = [TextColumn("{task.description:32}"), BarColumn(), *map(TextColumn, texts)]
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
