@@ -206,6 +206,9 @@ class Arrivals(Visiting):
 
     fixed_count = 1
 
+    def on_start(self):
+        """Do not wait: the visitors come at random moments anyhow."""
+
     @task
     def keep_coming(self):
         rate = self.environment.parsed_options.arrivals / workers(self.environment)

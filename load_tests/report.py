@@ -4,6 +4,8 @@ import base64
 import html
 import io
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -66,88 +68,131 @@ def sound(results):
     return [run for run in results["runs"] if not run["error"]]
 
 
-def finding(results, what, measure, show, best=max):
+def never(run):
+    return never_served(run["scoreboard"])
+
+
+@dataclass
+class Curve:
+    """A figure of one number against the load, a line a model.
+
+    heading, unit, explanation: its texts. measure(run): the number, None where there is none;
+    show(run): the same as text. best: max or min, whichever is better. latency: (what, share)
+    if it is a latency, whose axis is logarithmic and whose numbers may be lower bounds.
+    generated: whether a load generator that is too slow spoils it.
+    """
+
+    heading: str
+    unit: str
+    explanation: str
+    measure: Callable
+    show: Callable
+    best: Callable = min
+    latency: tuple = ()
+    generated: bool = False
+
+    def draw(self, ax, results):
+        title = finding(results, self.heading, self.measure, self.show, self.best)
+        slow = self.generated and any(run["generator"]["bottleneck"] for run in sound(results))
+        bound = partial(is_bound, *self.latency) if self.latency else None
+        title += "*" if slow else ""
+        figures.curves(ax, results, self.measure, title, self.unit, bool(self.latency), bound)
+
+
+def finding(results, what, measure, show, best):
     """Return a title: the best and the worst of the models under the most load, by measure."""
     most = max(run["load"] for run in sound(results))
     runs = [run for run in sound(results) if run["load"] == most and measure(run) is not None]
     if not runs:
         return what
-    worst = min if best is max else max
-    good, bad = best(runs, key=measure), worst(runs, key=measure)
+    good, bad = best(runs, key=measure), (min if best is max else max)(runs, key=measure)
     ends = [good] if good is bad else [good, bad]
-    title = f"{what}: " + ", ".join(f"{run['model']} {show(run)}" for run in ends)
-    limit = "*" if any(run["generator"]["bottleneck"] for run in runs) else ""
-    return title + limit
+    return f"{what}: " + ", ".join(f"{run['model']} {show(run)}" for run in ends)
+
+
+CURVES = {
+    "first": Curve(
+        "First greeting p99",
+        "ms, p99",
+        "How long the slowest hundredth waited for the first greeting, from the start of connect. "
+        "An arrow upwards: the end of the run cut off requests that had no answer, so the true "
+        "value is higher.",
+        first_p99,
+        lambda run: bounded(run, "first", "p99"),
+        latency=("first", "p99"),
+        generated=True,
+    ),
+    "next": Curve(
+        "Later greetings p99",
+        "ms, p99",
+        "The same for the later greetings: whoever is served at all is served quickly.",
+        lambda run: time_of(run, "next", "p99"),
+        lambda run: bounded(run, "next", "p99"),
+        latency=("next", "p99"),
+        generated=True,
+    ),
+    "rate": Curve(
+        "Greetings a second",
+        "greetings a second",
+        "Greetings answered in a second, over the whole run.",
+        lambda run: run["greetings_per_second"],
+        lambda run: number(run["greetings_per_second"]),
+        best=max,
+        generated=True,
+    ),
+    "threads": Curve(
+        "Threads",
+        "threads",
+        "The most threads that the server had at once.",
+        lambda run: run["server"]["threads_most"],
+        lambda run: number(run["server"]["threads_most"]),
+    ),
+    "cpu": Curve(
+        "CPU a greeting",
+        "µs",
+        "CPU time of the server for each greeting, accepting and closing included.",
+        cpu,
+        lambda run: text(cpu(run), " µs"),
+    ),
+    "memory": Curve(
+        "Memory a connection",
+        "KiB",
+        "By how much the server's resident memory grew, for each connection that it held at "
+        "once; only where it held at least ten. The kernel's own memory is not in it.",
+        per_connection,
+        lambda run: text(per_connection(run), " KiB"),
+    ),
+}
+UNFIT = {"idlers": {"serving", "first", "next", "rate", "cpu"}, "chatterbox": {"serving"}}
 
 
 def panels(results):
     """Return {name: (what to look for, panel(ax))} of the figures that this load has to show."""
-    load = results["options"]["load"]
-    curves = partial(figures.curves, results=results)
-    title = partial(finding, results)
+    left = finding(results, "Left waiting", never, lambda run: number(never(run)), min)
+
+    def mean(run):
+        return run["serving_mean"]
+
+    served = finding(results, "Served at once", mean, lambda run: number(mean(run)), max)
     shown = {
         "fate": (
             "What became of everybody who came, in the runs with the most load. Nobody is left "
             "out: the parts add up to all that came.",
-            partial(figures.outcomes, results=results, title=title(
-                "Left waiting", never, lambda run: number(never(run)), min)),
+            partial(figures.outcomes, results=results, title=left),
         ),
         "serving": (
             "How many visitors were being served at each moment, from the first greeting until "
             "they left. A blocking server serves one; the others differ by nothing but noise "
             "until the machine is full.",
-            partial(figures.timelines, results=results, title=title(
-                "Served at once", lambda run: run["serving_mean"],
-                lambda run: number(run["serving_mean"]))),
+            partial(figures.timelines, results=results, title=served),
         ),
-        "first": (
-            "How long the slowest hundredth waited for the first greeting, from the start of "
-            "connect. An arrow upwards: the end of the run cut off requests that had no answer, "
-            "so the true value is higher.",
-            lambda ax: curves(ax, measure=first_p99, unit="ms, p99", log=True,
-                bound=partial(is_bound, "first", "p99"), title=title(
-                    "First greeting p99", first_p99,
-                    lambda run: bounded(run, "first", "p99"), min)),
-        ),
-        "next": (
-            "The same for the later greetings: whoever is served at all is served quickly.",
-            lambda ax: curves(ax, measure=lambda run: time_of(run, "next", "p99"), unit="ms, p99",
-                log=True, bound=partial(is_bound, "next", "p99"), title=title(
-                    "Later greetings p99", lambda run: time_of(run, "next", "p99"),
-                    lambda run: bounded(run, "next", "p99"), min)),
-        ),
-        "rate": (
-            "Greetings answered in a second, over the whole run.",
-            lambda ax: curves(ax, measure=lambda run: run["greetings_per_second"],
-                unit="greetings a second", title=title(
-                    "Greetings a second", lambda run: run["greetings_per_second"],
-                    lambda run: number(run["greetings_per_second"]))),
-        ),
-        "memory": (
-            "By how much the server's resident memory grew, for each connection that it held at "
-            "once; only where it held at least ten. The kernel's own memory is not in it.",
-            lambda ax: curves(ax, measure=per_connection, unit="KiB", title=title(
-                "Memory a connection", per_connection,
-                lambda run: text(per_connection(run), " KiB"), min)),
-        ),
-        "threads": (
-            "The most threads that the server had at once.",
-            lambda ax: curves(ax, measure=lambda run: run["server"]["threads_most"],
-                unit="threads", title=title("Threads", lambda run: run["server"]["threads_most"],
-                    lambda run: number(run["server"]["threads_most"]), min)),
-        ),
-        "cpu": (
-            "CPU time of the server for each greeting, accepting and closing included.",
-            lambda ax: curves(ax, measure=cpu, unit="µs", title=title(
-                "CPU a greeting", cpu, lambda run: text(cpu(run), " µs"), min)),
-        ),
-    }  # fmt: skip
-    unfit = {"idlers": {"serving", "first", "next", "rate", "cpu"}, "chatterbox": {"serving"}}
-    return {name: panel for name, panel in shown.items() if name not in unfit.get(load, ())}
-
-
-def never(run):
-    return never_served(run["scoreboard"])
+        **{
+            name: (curve.explanation, partial(curve.draw, results=results))
+            for name, curve in CURVES.items()
+        },
+    }
+    unfit = UNFIT.get(results["options"]["load"], set())
+    return {name: panel for name, panel in shown.items() if name not in unfit}
 
 
 def asked(results):
@@ -171,12 +216,13 @@ def asked(results):
 
 
 def starred(results):
-    """Return the note that explains the star in titles, "" if no generator was the bottleneck."""
-    slow = [run for run in sound(results) if run["generator"]["bottleneck"]]
-    if not slow:
+    """Return the note that explains the star, "" if no generator was the bottleneck."""
+    slow = [run["generator"] for run in sound(results) if run["generator"]["bottleneck"]]
+    if not slow or results["options"]["load"] == "idlers":
         return ""
-    worst = max(run["generator"]["cpu_share"] for run in slow)
-    return f" * The load generator was the bottleneck ({worst:.0%} of a core), not the server."
+    busy, late = (max(one[name] for one in slow) for name in ("cpu_share", "lag_ms_p99"))
+    how = f"{busy:.0%} of a core, late by {late:.0f} ms"
+    return f" * The load generator, not the server, was the limit: {how}."
 
 
 # The columns of the table; those from "greetings/s" on need a wide terminal.
@@ -250,8 +296,8 @@ def ratios(results, old):
 def picture(results, path):
     """Draw the six figures that say most, on one sheet."""
     all_panels = panels(results)
-    wanted = [name for name in ("fate", "serving", "first", "rate", "threads", "cpu", "memory")
-              if name in all_panels][:6]  # fmt: skip
+    order = ("fate", "serving", "first", "rate", "threads", "cpu", "memory")
+    wanted = [name for name in order if name in all_panels][:6]
     most = max(run["load"] for run in sound(results))
     title = f"The same load on each server: what it does with {most:g} {load_unit(results)}"
     sheet = figures.sheet(

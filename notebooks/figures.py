@@ -132,7 +132,7 @@ def curves(ax, results, measure, title, unit, log=False, bound=None):
         ax.yaxis.set_minor_formatter(NullFormatter())
     else:
         ax.set_ylim(bottom=0)
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     ax.set_xlabel(f"{load_unit(results)} ({results['options']['loop']} loop)")
     ax.set_ylabel(unit)
     ax.set_title(title)
@@ -160,8 +160,9 @@ def timelines(ax, results, title):
 
 def outcomes(ax, results, title):
     """Draw what became of all visitors of the runs with the most load, a bar a model."""
+    well = "connected" if results["options"]["load"] == "idlers" else "greeted"
     kinds = {  # a model's colour, full where it served, hatched where it did not
-        "greeted": (("finished", "still served", "idle"), ""),
+        well: (("finished", "still served", "idle"), ""),
         "just came": (("just came",), "...."),
         "never greeted": (("never greeted",), "////"),
         "never connected": (("never connected",), "xx"),
