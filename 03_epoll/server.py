@@ -47,6 +47,8 @@ def welcome(listener, epoll, clients):
     while True:
         try:
             conn, peer = listener.accept()
+            conn.setblocking(False)
+            epoll.register(conn, select.EPOLLIN)
         except BlockingIOError:  # the accept queue is empty
             return True
         except OSError as error:  # out of descriptors: the newcomer waits in the accept queue
@@ -55,8 +57,6 @@ def welcome(listener, epoll, clients):
                 time.sleep(1)
             return not clients
         logging.info("%s:%d connected", *peer)
-        conn.setblocking(False)
-        epoll.register(conn, select.EPOLLIN)
         clients[conn.fileno()] = Client(conn, peer)
 
 
