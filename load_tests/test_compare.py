@@ -100,8 +100,7 @@ def test_the_server_was_watched(compared):
 @one_comparison
 def test_raw_samples_are_kept_to_the_microsecond(compared):
     out, _ = compared
-    with gzip.open(out / "samples.csv.gz", "rt") as file:
-        rows = list(csv.DictReader(file))
+    rows = samples(out)
     runs = results_of(out)
     for (name, load), run in runs.items():
         mine = [row for row in rows if row["model"] == name and float(row["load"]) == load]
