@@ -120,10 +120,15 @@ def drops(pid="self"):
 
     Source: ListenOverflows and ListenDrops in /proc/net/netstat (snmp_counter.rst).
     """
-    lines = Path(f"/proc/{pid}/net/netstat").read_text().splitlines()
-    names, numbers = (line.split() for line in lines if line.startswith("TcpExt:"))
-    counts = dict(zip(names, numbers, strict=True))
-    return {name: int(counts[name]) for name in ("ListenOverflows", "ListenDrops")}
+    counts = tcp_counters(Path(f"/proc/{pid}/net/netstat").read_text())
+    return {name: counts[name] for name in ("ListenOverflows", "ListenDrops")}
+
+
+def tcp_counters(netstat):
+    """Return TCP's counters, {name: number}, from the text of /proc/net/netstat."""
+    lines = netstat.splitlines()
+    names, numbers = (line.split()[1:] for line in lines if line.startswith("TcpExt:"))
+    return dict(zip(names, map(int, numbers), strict=True))
 
 
 def queue_limit(backlog):

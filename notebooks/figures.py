@@ -45,7 +45,7 @@ def number(value):
     """Return a number as a person writes it: 3 digits, thousands set apart."""
     if value >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.2g}"
+    return f"{value:.0f}" if value >= 10 or value == int(value) else f"{value:.2g}"
 
 
 def milliseconds(value):
@@ -210,3 +210,16 @@ def sheet(panels, title, note, columns=3):
         figure.suptitle(title, x=0.01, ha="left", fontsize=17, fontweight="bold")
         figure.supxlabel(note, x=0.01, ha="left", fontsize=9.5, color="#555555")
     return figure
+
+
+def pieces(sizes, title):
+    """Return a Figure of the pieces, in bytes, in which data arrived."""
+
+    def panel(ax):
+        ax.bar(range(1, len(sizes) + 1), sizes, color=MODELS["03_epoll"][0])
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        ax.set_xlabel("call of recv()")
+        ax.set_ylabel("bytes that it returned")
+        ax.set_title(title)
+
+    return draw(8, 3, panel)

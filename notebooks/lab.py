@@ -1,0 +1,148 @@
+"""What the notebooks share: where things are, how long to measure, and how a picture is shown.
+
+python notebooks/lab.py                  run all notebooks, in their full form, and keep the outputs
+python notebooks/lab.py 2_tcp --short    one of them, in the short form that the tests run
+"""
+
+import argparse
+import atexit
+import contextlib
+import io
+import os
+import socket
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import nbformat
+from IPython.display import Image
+from nbclient import NotebookClient
+from PIL import Image as Pixels
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "load_tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "clients"))
+import kernel
+import launch
+
+HERE = Path(__file__).resolve().parent
+running = contextlib.ExitStack()  # what this notebook has started
+atexit.register(running.close)
+
+
+def full():
+    """Say whether to measure as long as for the outputs that are kept with the notebooks."""
+    return os.environ.get("NOTEBOOKS") == "full"
+
+
+def show(figure):
+    """Return a figure as a picture for a notebook, in few colours: a small file."""
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=84)
+    pixels = Pixels.open(drawn).convert("RGB")
+    pixels.quantize(16, dither=Pixels.Dither.NONE).save(small, "png", optimize=True)
+    return Image(small.getvalue(), format="png")
+
+
+def start(name, *options):
+    """Start a server that runs until end(), or until the notebook's kernel ends."""
+    return running.enter_context(launch.running(launch.find(name), *options))
+
+
+def end():
+    """End every server, and close every connection, that this notebook has opened."""
+    running.close()
+
+
+def connection():
+    """Return the two ends of a TCP connection, both in this process."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        here = running.enter_context(socket.create_connection(listener.getsockname()))
+        return here, running.enter_context(listener.accept()[0])
+
+
+def wait_for(sock, size):
+    """Wait until so many bytes have come that nobody has read yet."""
+    while len(sock.recv(size, socket.MSG_PEEK)) < size:
+        pass
+
+
+def sockets_of(server):
+    """Print the kernel's list of the sockets that have to do with a server, and who holds each."""
+    port = server.address[1]
+    holders = {"this notebook": os.getpid(), "the server": server.process.pid}
+    held = {who: kernel.descriptors(pid) for who, pid in holders.items()}
+    for line in kernel.tcp(port):
+        who = [
+            f"descriptor {fds[line.inode]} of {who}"
+            for who, fds in held.items()
+            if line.inode in fds
+        ]
+        remote = "%s:%d" % line.remote if line.remote[1] else "anybody"
+        ends = "%s:%d" % line.local + " -> " + remote
+        print(f"{ends:36} {line.state:12} inode {line.inode:<8} {who[0] if who else 'no process'}")
+
+
+def raw_line(inode):
+    """Return the line of /proc/net/tcp of the socket with this inode, as the kernel writes it."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()
+    return next(line for line in lines[1:] if line.split()[9] == str(inode))
+
+
+def wait_until_left(server):
+    """Wait until a server holds no connection any more."""
+    port = server.address[1]
+    while any(line.local[1] == port and line.remote[1] and line.inode for line in kernel.tcp(port)):
+        time.sleep(0.01)
+
+
+def hasty_client(server, messages, times):
+    """Send all messages at once, again and again; count the ways in which the answer came.
+
+    Returns Counter({"Hello, annbob": 7, "Hello, annHello, bob": 3}).
+    """
+    outcomes = Counter()
+    for _ in range(times):
+        with socket.create_connection(server.address, timeout=10) as sock:
+            for message in messages:
+                sock.send(message)
+            sock.shutdown(socket.SHUT_WR)
+            outcomes[sock.makefile("rb").read().decode()] += 1
+    return outcomes
+
+
+def execute(path, full):
+    """Run a notebook in a kernel of its own and return it with its outputs (nbformat 4).
+
+    full: whether to measure as long as for the outputs that are kept. Raises CellExecutionError
+    with the failing cell's traceback.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(
+        notebook,
+        timeout=1200 if full else 120,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(HERE)}},
+        record_timing=False,
+    ).execute(env=os.environ | {"NOTEBOOKS": "full" if full else "short"})
+    return notebook
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = sorted(path.stem for path in HERE.glob("*.ipynb"))
+    parser.add_argument("notebooks", nargs="*", metavar="NAME", help=f"default: {', '.join(names)}")
+    parser.add_argument("--short", action="store_true", help="measure for as short as the tests do")
+    args = parser.parse_args()
+    if unknown := set(args.notebooks) - set(names):
+        parser.error(f"no notebook {', '.join(unknown)}: choose from {', '.join(names)}")
+    for name in args.notebooks or names:
+        path = HERE / f"{name}.ipynb"
+        print(f"running {path.name} ...", flush=True)
+        nbformat.write(execute(path, not args.short), path)
+
+
+if __name__ == "__main__":
+    main()
