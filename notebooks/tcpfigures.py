@@ -201,7 +201,7 @@ def notes(calls):
             rows.append((call["ended"], call["end"], f"{call['call']}{answer or ' returns'}"))
         else:
             rows.append((call["began"], call["end"], f"{call['call']}{answer}"))
-    return sorted(rows)
+    return sorted(rows, key=lambda row: row[0])
 
 
 def write_calls(ax, clock, rows, x, outside):
@@ -447,7 +447,7 @@ def bars(rows, title, unit, sources):
             ax.text(left, place, "  " + said, va="center")
         ax.set_yticks(range(len(rows)), rows)
         longest = max(sum(part[0] for part in parts) for parts in rows.values())
-        ax.set_xlim(0, 1.9 * longest)  # room for the words
+        ax.set_xlim(0, 2.3 * longest)  # room for the words
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.invert_yaxis()
         ax.grid(visible=False)

@@ -145,12 +145,12 @@ def record(experiment, options, data):
 
 
 def shortened(data):
-    """Return data with its times to a tenth of a millisecond."""
+    """Return data with its times to a hundredth of a millisecond."""
     if isinstance(data, dict):
         return {name: shortened(value) for name, value in data.items()}
     if isinstance(data, list):
         return [shortened(value) for value in data]
-    return round(data, 4) if isinstance(data, float) else data
+    return round(data, 5) if isinstance(data, float) else data
 
 
 def remember(name, data):
