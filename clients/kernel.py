@@ -1,4 +1,4 @@
-"""What the kernel tells of TCP connections, from /proc/net/tcp: the one parser of that file.
+"""What the kernel tells of TCP, from /proc/net/tcp and /proc/net/netstat: the one parser of both.
 
 Linux only; it lists the IPv4 sockets of a network namespace, and needs no root.
 """
@@ -26,13 +26,17 @@ STATES = {
 }
 
 
+TICKS = os.sysconf("SC_CLK_TCK")  # a second, where /proc gives times
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One socket, as /proc/net/tcp shows it (Documentation/networking/proc_net_tcp.rst).
 
     local, remote: (host, port). unsent: bytes that the other side has not acknowledged.
     unread: bytes that the program has not read; for a listener, the length of its accept
-    queue. inode: 0 for a socket that no program holds, as one that accept() has not taken yet.
+    queue. timer: seconds until the socket's timer goes off, as the one that ends TIME-WAIT; None
+    if none runs. inode: 0 for a socket that no program holds, as one that accept() has not taken.
     """
 
     local: tuple[str, int]
@@ -40,6 +44,7 @@ class Line:
     state: str
     unsent: int
     unread: int
+    timer: float | None
     inode: int
 
 
@@ -50,13 +55,17 @@ def tcp(port, pid="self"):
     """
     wanted = f":{port:04X}"
     lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
-    return [_line(text) for text in lines if wanted in text[:35]]
+    return [parsed(line) for line in lines if wanted in line[:35]]
 
 
-def _line(text):
-    _, local, remote, state, queues, *_, inode = text.split()[:10]
+def parsed(line):
+    """Return the Line of a line of /proc/net/tcp, but the first."""
+    _, local, remote, state, queues, timer, _, _, _, inode = line.split()[:10]
     unsent, unread = (int(number, 16) for number in queues.split(":"))
-    return Line(_address(local), _address(remote), STATES[state], unsent, unread, int(inode))
+    kind, ticks = (int(number, 16) for number in timer.split(":"))
+    left = ticks / TICKS if kind else None
+    ends = _address(local), _address(remote)
+    return Line(*ends, STATES[state], unsent, unread, left, int(inode))
 
 
 def _address(text):
@@ -84,3 +93,13 @@ def queue_limit(backlog):
     Source: listen(2); the kernel compares with ">", so one more than the number fits.
     """
     return min(backlog, int(Path("/proc/sys/net/core/somaxconn").read_text())) + 1
+
+
+def counters(netstat):
+    """Return TCP's counters, {name: number}, from the text of /proc/net/netstat.
+
+    Source of their meaning: Documentation/networking/snmp_counter.rst.
+    """
+    lines = netstat.splitlines()
+    names, numbers = (line.split()[1:] for line in lines if line.startswith("TcpExt:"))
+    return dict(zip(names, map(int, numbers), strict=True))

@@ -105,7 +105,5 @@ def drops(pid="self"):
 
     Source: ListenOverflows and ListenDrops in /proc/net/netstat (snmp_counter.rst).
     """
-    lines = Path(f"/proc/{pid}/net/netstat").read_text().splitlines()
-    names, numbers = (line.split() for line in lines if line.startswith("TcpExt:"))
-    counts = dict(zip(names, numbers, strict=True))
-    return {name: int(counts[name]) for name in ("ListenOverflows", "ListenDrops")}
+    counts = kernel.counters(Path(f"/proc/{pid}/net/netstat").read_text())
+    return {name: counts[name] for name in ("ListenOverflows", "ListenDrops")}

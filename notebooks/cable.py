@@ -22,8 +22,8 @@ import threading
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "load_tests"))
-from watch import STATES, tcp_counters
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "clients"))
+import kernel
 
 ADDRESS = {"client": "10.0.0.1", "server": "10.0.0.2"}
 OTHER = {"client": "server", "server": "client"}
@@ -117,29 +117,26 @@ class Machine:
 
         [{"port": its own, "to": the other's (0 for a listener), "state", "unread" and "unsent":
         bytes (for a listener "unread" counts the connections in its accept queue), "timer": the
-        seconds until a running timer goes off, or None}, ...]. Source: proc_net_tcp.rst.
+        seconds until a running timer goes off, or None}, ...].
         """
         self._sockets.seek(0)
-        rows = []
-        for line in self._sockets.read().splitlines()[1:]:
-            _, local, remote, state, queues, timer, *_ = line.split()
-            running, left = timer.split(":")
-            rows.append(
-                {
-                    "port": int(local[9:], 16),
-                    "to": int(remote[9:], 16),
-                    "state": STATES[state],
-                    "unsent": int(queues[:8], 16),
-                    "unread": int(queues[9:], 16),
-                    "timer": int(left, 16) / 100 if running != "00" else None,
-                }
-            )
-        return rows
+        lines = [kernel.parsed(line) for line in self._sockets.read().splitlines()[1:]]
+        return [
+            {
+                "port": line.local[1],
+                "to": line.remote[1],
+                "state": line.state,
+                "unsent": line.unsent,
+                "unread": line.unread,
+                "timer": line.timer,
+            }
+            for line in lines
+        ]
 
     def counters(self):
-        """Return the TCP counters of this machine: {name: number} (snmp_counter.rst)."""
+        """Return the TCP counters of this machine: {name: number}."""
         self._counters.seek(0)
-        return tcp_counters(self._counters.read())
+        return kernel.counters(self._counters.read())
 
     def close(self):
         for file in (self._sockets, self._counters):
