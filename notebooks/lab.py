@@ -40,7 +40,7 @@ def show(figure):
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=84)
     pixels = Pixels.open(drawn).convert("RGB")
-    pixels.quantize(16, Pixels.Quantize.MAXCOVERAGE, dither=Pixels.Dither.NONE).save(
+    pixels.quantize(22, Pixels.Quantize.MAXCOVERAGE, dither=Pixels.Dither.NONE).save(
         small, "png", optimize=True
     )
     return Image(small.getvalue(), format="png")
