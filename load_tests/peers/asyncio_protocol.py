@@ -39,11 +39,13 @@ class Greeter(asyncio.Protocol):
         if self.options.wait:
             self.transport.pause_reading()  # or the next answer would overtake this one
             self.loop.call_later(self.options.wait, self.answer, data)
+        elif len(data) <= 1024:
+            self.transport.write(self.options.greet(data))
         else:
             self.answer(data)
 
     def answer(self, data):
-        for start in range(0, len(data), 1024):  # it may have read 256 KiB at once
+        for start in range(0, len(data), 1024):  # asyncio and uvloop read up to 256 KiB at once
             self.transport.write(self.options.greet(data[start : start + 1024]))
         if self.options.wait and not self.full:
             self.transport.resume_reading()
