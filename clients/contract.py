@@ -55,9 +55,9 @@ def claim(*options):
     return register
 
 
-def hold(program, function):
-    """Start program as the claim wants it, and hold it to the claim."""
-    with running(program, *function.options) as server:
+def hold(program, function, *options):
+    """Start program as the claim wants it, with more options if any, and hold it to the claim."""
+    with running(program, *function.options, *options) as server:
         try:
             function(server)
         except OSError as error:  # the claim expects every connection to succeed

@@ -1,0 +1,354 @@
+"""Benchmark greeting servers in pairs: what a greeting costs the server, and how long it takes.
+
+python load_tests/blast.py 02_threaded 03_epoll
+python load_tests/blast.py 03_epoll load_tests/peers/asyncio_streams.py --connections 10,1000
+python load_tests/blast.py 03_epoll "load_tests/peers/selectors_loop.py --selector poll"
+python load_tests/blast.py 03_epoll 03_epoll --connections 10 --idle 0,10000
+python load_tests/blast.py 03_epoll 02_threaded --load visit
+
+The servers run at the same time and take turns, A B A B ..., so that what else the machine does
+meets all of them. Each server has one core, what asks it another; README.md, "The benchmark".
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pickle
+import resource
+import shlex
+import signal
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+from watch import cpu_seconds
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "clients"))
+from launch import LaunchError, Server, find, name_of, running
+
+GENERATOR = Path(__file__).with_name("generator.py")
+BACKLOG = 4096  # nobody's SYN is dropped, however many come at once
+WARM = 0.2  # seconds of a first round that does not count
+DESCRIPTORS = 100  # what a process needs besides its connections
+NUMBERS = 1_000_000  # how many numbers each generator has for its clients
+SATURATED = 0.9  # of its core: a server that used less had time left
+LOADS = {"greet": "greetings", "visit": "visits"}
+
+
+class BlastError(RuntimeError):
+    """A server did not do what it should, and what it did."""
+
+
+def options(arguments=None):
+    """Return the command line's options; exits with one line if they make no sense."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "servers",
+        nargs="+",
+        metavar="SERVER",
+        help='a model, a folder, a program, "PROGRAM OPTIONS"',
+    )
+    parser.add_argument("--connections", type=counts, default=[10, 100, 1000], metavar="N,N,...")
+    parser.add_argument("--rounds", type=int, default=5, help="for each server (default: 5)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of a round")
+    parser.add_argument(
+        "--load", choices=LOADS, default="greet", help="visit: connect, one greeting, leave"
+    )
+    parser.add_argument(
+        "--idle",
+        type=counts,
+        default=[0],
+        metavar="N",
+        help="more connections that say nothing; N,N,... gives one number for each server",
+    )
+    parser.add_argument("--processes", type=int, default=1, help="that ask each server")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every round there")
+    args = parser.parse_args(arguments)
+    if not (1 <= args.rounds <= 1000 and 0.05 <= args.seconds <= 60 and 1 <= args.processes <= 16):
+        parser.error("--rounds takes 1 to 1000, --seconds 0.05 to 60, --processes 1 to 16")
+    if min(args.connections) < args.processes:
+        parser.error("--connections takes one for each of the --processes or more")
+    if len(args.idle) == 1:
+        args.idle *= len(args.servers)
+    if len(args.idle) != len(args.servers):
+        parser.error("--idle takes one number, or one for each server")
+    try:
+        words = [shlex.split(text) or [""] for text in args.servers]
+        args.servers = [(find(name), more) for name, *more in words]
+    except (LaunchError, ValueError) as error:
+        parser.error(str(error))
+    return args
+
+
+def counts(text):
+    """Read "10,100" for argparse: a list of numbers of connections."""
+    values = [int(part) for part in text.split(",")]
+    if not 0 <= min(values) <= max(values) <= 100_000:
+        raise ValueError
+    return values
+
+
+counts.__name__ = "list of numbers up to 100000"  # argparse says it
+
+
+def make_room(args):
+    """Let this process and its children open as many descriptors as they may."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    wanted = max(args.connections) + max(args.idle) + DESCRIPTORS
+    if most != resource.RLIM_INFINITY and wanted > most:
+        sys.exit(
+            f"a server needs {wanted} descriptors and may have {most}: raise the limit "
+            "(ulimit -Hn, /etc/security/limits.conf) or ask for fewer connections"
+        )
+
+
+@dataclass
+class Target:
+    """One server under test, and the generators that ask it."""
+
+    name: str
+    server: Server
+    generators: list
+    kib_per_idle: float | None = None  # resident memory
+
+    def ask(self, commands):
+        """Give each generator its command, and return what they answer. Raises BlastError."""
+        for generator, command in zip(self.generators, commands, strict=True):
+            pickle.dump(command, generator.stdin)
+            generator.stdin.flush()
+        results, errors = zip(*(reply(generator) for generator in self.generators), strict=True)
+        for error in filter(None, errors):
+            raise BlastError(self.blame(error))
+        return results
+
+    def blame(self, error):
+        """Return what went wrong: the server's own end explains more than a lost connection."""
+        with contextlib.suppress(psutil.TimeoutExpired, subprocess.TimeoutExpired):
+            self.server.process.wait(0.5)
+        status = self.server.process.poll()
+        if status is None:
+            return f"{self.name}: {error}"
+        words = " / ".join(self.server.log().strip().splitlines()[-3:]) or "(nothing)"
+        return f"{self.name} ended with exit status {status}; its last words: {words}"
+
+    def hold(self, busy, idle):
+        """Open connections, those that stay silent last, and note what one of them costs."""
+        if busy:
+            self.ask([("hold", share, 0) for share in shares(busy, len(self.generators))])
+        before = self.server.process.memory_info().rss
+        self.ask([("hold", 0, share) for share in shares(idle, len(self.generators))])
+        if idle:
+            self.kib_per_idle = (self.server.process.memory_info().rss - before) / 1024 / idle
+
+    def round(self, load, connections, seconds):
+        """Return the numbers of one round; times are in seconds. Raises BlastError."""
+        before = cpu_seconds(self.server.process.pid)
+        if load == "greet":
+            results = self.ask([("greet", seconds)] * len(self.generators))
+        else:
+            parts = shares(connections, len(self.generators))
+            results = self.ask([("visit", part, seconds) for part in parts])
+        used = cpu_seconds(self.server.process.pid) - before
+        waits = sorted(wait / 1e9 for result in results for wait in result["waits"])
+        elapsed = max(result["seconds"] for result in results)
+        return {
+            "answered": len(waits),
+            "seconds": elapsed,
+            "rate": len(waits) / elapsed,
+            "p50": percentile(waits, 50),
+            "p99": percentile(waits, 99),
+            "max": waits[-1],
+            "cpu": used / len(waits),
+            "busy": used / elapsed,
+            "generator_busy": max(result["cpu"] / result["seconds"] for result in results),
+        }
+
+
+def reply(generator):
+    """Return a generator's answer (result, error)."""
+    try:
+        return pickle.load(generator.stdout)
+    except EOFError:
+        return None, f"what asked it ended with status {generator.wait()}"
+
+
+def shares(count, parts):
+    """Divide count by so many parts: [4, 3, 3]."""
+    return [count // parts + (number < count % parts) for number in range(parts)]
+
+
+def percentile(ordered, share):
+    """Return the nearest-rank percentile: the least value that share % do not exceed."""
+    return ordered[max(0, -(-len(ordered) * share // 100) - 1)]
+
+
+@contextlib.contextmanager
+def target(name, program, more, cores, processes):
+    """Start a server on the first core and its generators on the others; yield a Target."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(running(program, "--quiet", "--backlog", BACKLOG, *more))
+        for thread in os.listdir(f"/proc/{server.process.pid}/task"):
+            os.sched_setaffinity(int(thread), cores[:1])
+        others = cores[1:] or cores
+        generators = [
+            stack.enter_context(generating(others[number % len(others)], server.address, number))
+            for number in range(processes)
+        ]
+        yield Target(name, server, generators)
+
+
+@contextlib.contextmanager
+def generating(core, address, number):
+    """Start generator.py, yield its process, and end it."""
+    arguments = [core, *address, number * NUMBERS]
+    process = subprocess.Popen(
+        [sys.executable, str(GENERATOR), *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for us, and we end it
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+
+
+def block(args, connections, console):
+    """Measure all servers with so many connections; return what each of them did."""
+    cores = sorted(os.sched_getaffinity(0))
+    with contextlib.ExitStack() as stack:
+        targets = [
+            stack.enter_context(target(name, *server, cores, args.processes))
+            for name, server in zip(names(args), args.servers, strict=True)
+        ]
+        for one, idle in zip(targets, args.idle, strict=True):
+            one.hold(connections if args.load == "greet" else 0, idle)
+            one.round(args.load, connections, min(WARM, args.seconds))
+        rounds = [[] for _ in targets]
+        with console.status("") as status:
+            for number in range(args.rounds):
+                for one, done in zip(targets, rounds, strict=True):
+                    status.update(f"{connections} connections, round {number + 1}: {one.name}")
+                    done.append(one.round(args.load, connections, args.seconds))
+    return [
+        {"server": one.name, "idle": idle, "kib_per_idle": one.kib_per_idle, "rounds": done}
+        for one, idle, done in zip(targets, args.idle, rounds, strict=True)
+    ]
+
+
+def names(args):
+    """Return what the tables call the servers: no two the same."""
+    texts = []
+    for (program, more), idle in zip(args.servers, args.idle, strict=True):
+        text = " ".join([name_of(program), *more])
+        texts.append(text + (f" +{idle} idle" if idle else ""))
+    return [
+        text if texts.count(text) == 1 else f"{text} ({texts[: number + 1].count(text)})"
+        for number, text in enumerate(texts)
+    ]
+
+
+def median(found, what):
+    return statistics.median(one[what] for one in found["rounds"])
+
+
+def measured(found, load):
+    """Return the table of what was measured: medians of the rounds, and the longest wait of all."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("server", overflow="fold")
+    for name in (f"{LOADS[load]}\n/s", "p50\nµs", "p99\nµs", "max\nms", "CPU\nµs", "busy\n%"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in found:
+        busy = median(one, "busy")
+        table.add_row(
+            one["server"],
+            f"{median(one, 'rate'):,.0f}",
+            f"{1e6 * median(one, 'p50'):,.0f}",
+            f"{1e6 * median(one, 'p99'):,.0f}",
+            f"{1e3 * max(each['max'] for each in one['rounds']):,.1f}",
+            f"{1e6 * median(one, 'cpu'):,.2f}",
+            f"{100 * busy:.0f}" + ("*" if busy < SATURATED else " "),
+        )
+    return table
+
+
+def ratios(found):
+    """Return the table of each server over the first, round by round: median and quartiles."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(f"over {found[0]['server']}", overflow="fold")
+    for what in ("CPU", "rate", "p99"):
+        table.add_column(what, justify="right", no_wrap=True)
+    for one in found[1:]:
+        row = []
+        for what in ("cpu", "rate", "p99"):
+            pairs = zip(one["rounds"], found[0]["rounds"], strict=True)
+            row.append(spread([mine[what] / first[what] for mine, first in pairs]))
+        table.add_row(one["server"], *row)
+    return table
+
+
+def spread(values):
+    """Return "1.21 (1.19-1.23)": the median and the quartiles."""
+    middle = f"{statistics.median(values):.2f}"
+    if len(values) < 2:
+        return middle
+    low, _, high = statistics.quantiles(values, method="inclusive")
+    return f"{middle} ({low:.2f}-{high:.2f})"
+
+
+def show(found, connections, args, console):
+    """Print what one number of connections gave."""
+    what = "in flight" if args.load == "greet" else "visitors at a time"
+    title = f"{connections:,} {what}, {args.rounds} rounds of {args.seconds:g} s"
+    console.rule(title, align="left")
+    console.print(measured(found, args.load), highlight=False)
+    if len(found) > 1:
+        console.print()
+        console.print(ratios(found), highlight=False)
+    for one in found:
+        if one["idle"]:
+            text = f"{one['server']}: {one['kib_per_idle']:.2f} KiB of resident memory for each"
+            console.print(f"{text} of {one['idle']:,} idle connections", highlight=False)
+    if any(median(one, "busy") < SATURATED for one in found):
+        console.print("* It had time left: rate and waits are also those of what asked it.")
+    console.print()
+
+
+def main():
+    args = options()
+    make_room(args)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too
+    console, blocks, failed = Console(), [], None
+    if len(os.sched_getaffinity(0)) == 1:
+        console.print("There is one core only: rates and waits are those of both sides together.")
+    try:
+        for connections in args.connections:
+            found = block(args, connections, console)
+            blocks.append({"connections": connections, "servers": found})
+            show(found, connections, args, console)
+    except KeyboardInterrupt:
+        failed = "interrupted"
+    except (BlastError, LaunchError) as error:
+        failed = str(error)
+    if failed and blocks:
+        console.print("What stands above was measured before the run ended.")
+    if args.json:
+        args.json.write_text(json.dumps({"load": args.load, "blocks": blocks}, indent=1))
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

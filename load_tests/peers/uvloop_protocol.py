@@ -1,0 +1,16 @@
+"""Event loop in C: the asyncio.Protocol of asyncio_protocol.py, run by uvloop (libuv).
+
+Run it: python load_tests/peers/uvloop_protocol.py --port 3267
+"""
+
+import uvloop
+from asyncio_protocol import main
+from common import run
+
+
+def serve(listener, options):
+    uvloop.run(main(listener, options))
+
+
+if __name__ == "__main__":
+    run(serve, __doc__)
