@@ -40,9 +40,11 @@ def show(figure):
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=84)
     pixels = Pixels.open(drawn).convert("RGB")
-    pixels.quantize(22, Pixels.Quantize.MAXCOVERAGE, dither=Pixels.Dither.NONE).save(
-        small, "png", optimize=True
-    )
+    frequent = sorted(pixels.getcolors(1 << 24), reverse=True)
+    colours = [rgb for _, rgb in frequent if min(rgb) < 245 or min(rgb) == 255]  # one white only
+    palette = Pixels.new("P", (1, 1))
+    palette.putpalette([value for rgb in colours[:24] for value in rgb])
+    pixels.quantize(palette=palette, dither=Pixels.Dither.NONE).save(small, "png", optimize=True)
     return Image(small.getvalue(), format="png")
 
 

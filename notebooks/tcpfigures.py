@@ -24,6 +24,7 @@ COLOUR = {
     "CLOSED": LINGERING,
 }
 GREY = "#555555"
+SHORT = 0.004  # seconds that cannot be seen in a picture
 
 # RFC 9293, figure 5: where each state stands, and what leads from one to the next.
 PLACES = {
@@ -169,9 +170,14 @@ def caption(ax, text):
 
 
 def life_line(ax, clock, states, x, outside):
+    """Draw the states of one end; those too short to be told apart share a label."""
     first, last = clock.moments[0], clock.moments[-1]
+    passed = []
     for state, began, ended in states:
-        if began > last or (ended or last) < first + 0.004:  # over when the picture begins
+        if began > last or (ended or last) < first + SHORT:  # over when the picture begins
+            continue
+        passed.append(state)
+        if ended and ended - began < SHORT:
             continue
         top = clock(began)
         bottom = clock(ended) if ended else top if state == "CLOSED" else clock.places[-1]
@@ -179,7 +185,7 @@ def life_line(ax, clock, states, x, outside):
         ax.add_patch(Rectangle((x - 0.007, top), 0.014, bottom - top, color=colour, lw=0))
         ax.plot([x, x + outside * 0.11], [top, top], color=colour, lw=1)
         ax.annotate(
-            state,
+            ",\n".join(passed),
             (x + outside * 0.012, top),
             (0, -3),
             textcoords="offset points",
@@ -187,6 +193,7 @@ def life_line(ax, clock, states, x, outside):
             va="top",
             fontsize=9.5,
         )
+        passed = []
 
 
 def notes(calls):
