@@ -1,6 +1,8 @@
 """The pictures: one colour and one marker a model, labels on the data, the finding in the title."""
 
+import functools
 import itertools
+import statistics
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
@@ -200,16 +202,162 @@ def draw(width, height, panel):
     return figure
 
 
-def sheet(panels, title, note, columns=3):
-    """Return a Figure of many panels, each a function that draws on an Axes."""
+def sheet(panels, title, note, columns=3, size=(19.2, 9)):
+    """Return a Figure of many panels, each a function that draws on an Axes; size in inches."""
     with plt.rc_context(STYLE):
-        figure = Figure(figsize=(6.4 * columns, 9), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(-(-len(panels) // columns), columns, squeeze=False)
         for ax, panel in itertools.zip_longest(axes.flat, panels):
             panel(ax) if panel else ax.set_visible(False)
         figure.suptitle(title, x=0.01, ha="left", fontsize=17, fontweight="bold")
         figure.supxlabel(note, x=0.01, ha="left", fontsize=9.5, color="#555555")
     return figure
+
+
+def measured(ax, series, title, x_label, y_label, log="xy"):
+    """Draw raw numbers as dots, and a line through their medians, labelled at its end.
+
+    series: {name: (colour, marker, [(x, [numbers]), ...])}; log: which axes are logarithmic; an
+    x of 0 has its place left of the others.
+    """
+    ends = []
+    for name, (colour, marker, points) in series.items():
+        xs = [x for x, _ in points]
+        middles = [statistics.median(values) for _, values in points]
+        for x, values in points:
+            if len(values) > 1:
+                ax.plot([x] * len(values), values, ".", color=colour, alpha=0.35, ms=5)
+        ax.plot(xs, middles, color=colour, marker=marker, clip_on=False)
+        ends.append((name, xs[-1], middles[-1], colour))
+    places = sorted({x for _, _, points in series.values() for x, _ in points})
+    if "x" in log:
+        ax.set_xscale("symlog", linthresh=places[places[0] == 0] or 1, linscale=0.4)
+        ax.set_xticks(places, [number(place) for place in places])
+        ax.xaxis.set_minor_locator(NullLocator())
+    if "y" in log:
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow(ax) else (1,)))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        ax.set_ylim(bottom=0)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    ax.set_xlabel(x_label)
+    ax.set_ylabel(y_label)
+    ax.set_title(title)
+    label_ends(ax, ends)
+
+
+def of_models(usage, of):
+    """Return a series for measured(): of(row, first row) against the connections, a line a model.
+
+    usage: {model: what loadlab.costs() gives}.
+    """
+    return {
+        name: (*MODELS[name], [(row["connections"], [of(row, rows[0])]) for row in rows])
+        for name, rows in usage.items()
+    }
+
+
+def cost_panels(usage, kinds, unit):
+    """Return the panels of a sheet: what connections cost, {kind: of(row, first row)}."""
+    return [
+        functools.partial(
+            measured,
+            series=of_models(usage, of),
+            title=kind,
+            x_label="connections",
+            y_label=unit if kind != "threads" else "threads",
+            log="x",
+        )
+        for kind, of in kinds.items()
+    ]
+
+
+def round_panels(found, kinds):
+    """Return the panels of a sheet: {title: (what of each round, factor, unit)}."""
+    return [
+        functools.partial(
+            measured,
+            series=of_rounds(found, what, factor),
+            title=title,
+            x_label="silent clients",
+            y_label=unit,
+            log="x",
+        )
+        for title, (what, factor, unit) in kinds.items()
+    ]
+
+
+def of_rounds(found, what, factor):
+    """Return a series for measured(): each round of loadlab.blast() against the silent clients."""
+    series = {}
+    for one in found:
+        name = one["server"].split()[0]
+        values = [factor * each[what] for each in one["rounds"]]
+        series.setdefault(name, (*MODELS[name], []))[2].append((one["idle"], values))
+    return series
+
+
+def lives(results, title):
+    """Return a Figure of crowds: {model: what modellab.watched_crowd() gives}, a row a client.
+
+    A thin line is a connection in the accept queue, a bar one that the server has accepted, a
+    dot an answer. Below each crowd: the server's threads, and how many are in its queue.
+    """
+    end = max(data["seconds"] for data in results.values()) * 1.02
+    with plt.rc_context(STYLE):
+        figure = Figure(figsize=(10, 3.3 * len(results)), layout="constrained")
+        axes = figure.subplots(
+            2 * len(results), 1, sharex=True, height_ratios=[3, 1] * len(results)
+        )
+        for (name, data), upper, lower in zip(results.items(), axes[::2], axes[1::2], strict=True):
+            crowd_rows(upper, data, MODELS[name][0])
+            upper.set_title(name, color=MODELS[name][0])
+            crowd_counts(lower, data, MODELS[name][0])
+        axes[-1].set_xlabel("seconds since the first client came")
+        axes[-1].set_xlim(0, end)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    return figure
+
+
+def crowd_rows(ax, data, colour):
+    for client in data["clients"]:
+        row, events = client["number"], client["events"]
+        began, ended = events[0][0], events[-1][0]
+        queued = [look["at"] for look in data["looks"] if row in look["queued"]]
+        accepted = max([began, *queued])
+        if accepted > data["looks"][-1]["at"] - 0.1:  # it was in the queue to the end
+            accepted = ended
+        ax.plot([began, accepted], [row, row], color=colour, lw=1.5, ls=":")
+        ax.barh(row, ended - accepted, left=accepted, height=0.5, color=colour, alpha=0.35, lw=0)
+        answers = [at for at, what in events if what == "answered"]
+        ax.plot(answers, [row] * len(answers), "o", color=colour, ms=6)
+        if events[-1][1] == "cut off":
+            ax.text(ended, row, " cut off", va="center", fontsize=9)
+    ax.set_ylim(len(data["clients"]) + 0.6, 0.4)
+    ax.set_yticks([client["number"] for client in data["clients"]])
+    ax.set_ylabel("client")
+    ax.grid(visible=False, axis="y")
+
+
+def crowd_counts(ax, data, colour):
+    at = [look["at"] for look in data["looks"]]
+    threads = [look["threads"] for look in data["looks"]]
+    queued = [len(look["queued"]) for look in data["looks"]]
+    ax.step(at, threads, where="post", color=colour, lw=1.8)
+    ax.step(at, queued, where="post", color=colour, lw=1.2, ls=":")
+    ax.set_ylim(-0.3, max(7, *threads, *queued) + 0.5)
+    for values, name in ((threads, "threads"), (queued, "in the accept queue")):
+        highest = values.index(max(values))
+        if values[highest]:
+            ax.annotate(
+                f"{values[highest]} {name}",
+                (at[highest], values[highest]),
+                (3, 2),
+                textcoords="offset points",
+                fontsize=9,
+                color=colour,
+            )
 
 
 def pieces(sizes, title):

@@ -5,8 +5,10 @@ python notebooks/lab.py 2_tcp --short    one of them, in the short form that the
 """
 
 import argparse
+import ast
 import atexit
 import contextlib
+import difflib
 import io
 import os
 import socket
@@ -69,6 +71,21 @@ def wait_for(sock, size):
     """Wait until so many bytes have come that nobody has read yet."""
     while len(sock.recv(size, socket.MSG_PEEK)) < size:
         pass
+
+
+def diff(one, other):
+    """Print what changes from one model's server to the other's, as diff -u does."""
+    texts = [launch.find(name).read_text().splitlines() for name in (one, other)]
+    lines = list(difflib.unified_diff(*texts, lineterm="", n=1))[2:]
+    print(*lines, f"({sum(line[0] in '+-' for line in lines)} lines differ)", sep="\n")
+
+
+def source(name, function):
+    """Print a function of a model's server, as it stands in the file."""
+    text = launch.find(name).read_text()
+    for node in ast.parse(text).body:
+        if getattr(node, "name", None) == function:
+            print(ast.get_source_segment(text, node))
 
 
 def sockets_of(server):

@@ -1,0 +1,119 @@
+"""What notebooks 4 and 5 measure: load tests as child processes, and what connections cost."""
+
+import json
+import resource
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "load_tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "clients"))
+import launch
+import psutil
+from client import PREFIX
+from watch import reading
+
+LOAD_TESTS = Path(__file__).resolve().parent.parent / "load_tests"
+KERNEL = ("Slab", "KernelStack", "PageTables")  # of /proc/meminfo, in KiB (proc(5))
+PER_ADDRESS = 20_000  # connections from one source address: it has some 28,000 ports
+
+
+def compare(*servers, **options):
+    """Run load_tests/compare.py and return its results.json (see load_tests/README.md).
+
+    servers: models or programs, all models if none. options: its options, as users="10,50".
+    Raises RuntimeError with its last words if it fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run("compare.py", *servers, out=folder, **options)
+        return json.loads(Path(folder, "results.json").read_text())
+
+
+def blast(*servers, **options):
+    """Run load_tests/blast.py; return {connections: [a server's numbers, ...]}.
+
+    A server's numbers: {"server", "idle", "kib_per_idle", "rounds": [{"answered", "seconds",
+    "rate", "p50", "p99", "max", "cpu", "busy", "generator_busy"}, ...]}; times in seconds.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run("blast.py", *servers, json=Path(folder, "blast.json"), **options)
+        data = json.loads(Path(folder, "blast.json").read_text())
+    return {block["connections"]: block["servers"] for block in data["blocks"]}
+
+
+def run(program, *arguments, **options):
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    line = [sys.executable, str(LOAD_TESTS / program), *arguments, *words]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=900)
+    if done.returncode:
+        raise RuntimeError(f"{program} failed: {done.stdout[-500:]} {done.stderr[-500:]}")
+
+
+def first_and_last(found, name):
+    """Return a server's numbers with the fewest and with the most silent clients."""
+    mine = sorted(
+        (one for one in found if one["server"].split()[0] == name), key=lambda one: one["idle"]
+    )
+    return mine[0], mine[-1]
+
+
+def ratio(one, other, what):
+    """Return the median of one server's rounds over the other's, and the quartiles."""
+    pairs = zip(one["rounds"], other["rounds"], strict=True)
+    low, middle, high = statistics.quantiles(
+        [mine[what] / its[what] for mine, its in pairs], n=4, method="inclusive"
+    )
+    return middle, low, high
+
+
+def room():
+    """Let this process open as many descriptors as it may; return how many."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
+
+
+def costs(name, counts):
+    """Let ever more clients connect to a server, be greeted once, and stay.
+
+    Return what they cost after each of the counts: watch.reading() of the server, with
+    "connections": how many it serves, "kernel": bytes of memory that the whole machine's kernel
+    uses, and "usual": what it is without them. Both ends of each connection are on this machine.
+    """
+    room()
+    rows, clients = [], []
+    with launch.running(launch.find(name), "--quiet", "--backlog", 4096) as server:
+        usual = kernel_memory()
+        try:
+            for count in counts:
+                while len(clients) < count:
+                    clients.append(greeted(server.address, len(clients)))
+                time.sleep(0.5)  # the kernel frees some of what it took at first
+                row = reading(psutil.Process(server.process.pid), server.address[1])
+                rows.append(row | {"connections": count, "kernel": kernel_memory(), "usual": usual})
+        finally:
+            for client in clients:
+                client.close()
+    return rows
+
+
+def greeted(address, number):
+    """Connect from a loopback address that has ports left, and be greeted once."""
+    source = (f"127.0.0.{1 + number // PER_ADDRESS}", 0)
+    client = socket.create_connection(address, timeout=30, source_address=source)
+    client.sendall(b"bob")
+    answer = client.recv(64)
+    if answer != PREFIX + b"bob":
+        raise RuntimeError(f"client {number} was answered {answer!r}")
+    return client
+
+
+def kernel_memory():
+    """Return the bytes that the kernel itself uses on this machine."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    amounts = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+    return 1024 * sum(amounts[name] for name in KERNEL)
