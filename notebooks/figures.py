@@ -298,6 +298,42 @@ def of_rounds(found, what, factor):
     return series
 
 
+def workloads(results, title):
+    """Return a Figure of workloads: {work: a comparison's results}, a panel each."""
+    style = looks([run["model"] for run in next(iter(results.values()))["runs"]])
+
+    def panel(ax, work, data):
+        runs = data["runs"][::-1]
+        best = max(runs, key=lambda run: run["greetings_per_second"])
+        for place, run in enumerate(runs):
+            rate = run["greetings_per_second"]
+            ax.barh(place, rate, color=style[run["model"]][0])
+            ax.text(rate, place, f" {number(rate)}", va="center", fontsize=10)
+        ax.set_yticks(range(len(runs)), [run["model"] for run in runs])
+        ax.set_xlim(0, 1.25 * best["greetings_per_second"])
+        ax.grid(visible=False, axis="y")
+        ax.set_xlabel("greetings a second (closed loop)")
+        ax.set_title(f"{work}: {best['model']}")
+
+    panels = [functools.partial(panel, work=work, data=data) for work, data in results.items()]
+    return sheet(panels, title, "", 2, (13, 6.6))
+
+
+def wake_ups(times):
+    """Return a Figure of what one wake-up costs: {call: {descriptors: [µs, ...]}}."""
+    series = {
+        kind: (*look, list(found.items()))
+        for (kind, found), look in zip(
+            times.items(), [*OTHERS[:2], MODELS["03_epoll"]], strict=True
+        )
+    }
+    most = max(times["epoll"])
+    slow, fast = (statistics.median(times[kind][most]) for kind in ("poll", "epoll"))
+    title = f"With {most:,} descriptors a wake-up of poll costs {number(slow / fast)} times epoll's"
+    labels = "descriptors watched, one of them ready", "µs for one wake-up"
+    return draw(9, 4.5, lambda ax: measured(ax, series, title, *labels))
+
+
 def lives(results, title):
     """Return a Figure of crowds: {model: what modellab.watched_crowd() gives}, a row a client.
 

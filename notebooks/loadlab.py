@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import socket
 import statistics
 import subprocess
@@ -15,11 +16,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "clients"))
 import launch
 import psutil
 from client import PREFIX
+from score import never_served
 from watch import reading
 
 LOAD_TESTS = Path(__file__).resolve().parent.parent / "load_tests"
 KERNEL = ("Slab", "KernelStack", "PageTables")  # of /proc/meminfo, in KiB (proc(5))
 PER_ADDRESS = 20_000  # connections from one source address: it has some 28,000 ports
+
+
+def peer(name):
+    """Return the path of one of the well-known ways to write the server: load_tests/peers."""
+    return str(LOAD_TESTS / "peers" / f"{name}.py")
 
 
 def compare(*servers, **options):
@@ -51,6 +58,51 @@ def run(program, *arguments, **options):
     done = subprocess.run(line, capture_output=True, text=True, timeout=900)
     if done.returncode:
         raise RuntimeError(f"{program} failed: {done.stdout[-500:]} {done.stderr[-500:]}")
+
+
+def table(results):
+    """Return a Markdown table of workloads: {work: results of compare()}, a column a server."""
+    names = [run["model"] for run in next(iter(results.values()))["runs"]]
+    rows = [["", *names], ["---"] + ["---:"] * len(names)]
+    for work, data in results.items():
+        best = max(run["greetings_per_second"] for run in data["runs"])
+        rows.append([f"**{work}**", *(cell(run, best) for run in data["runs"])])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def cell(run, best):
+    rate, left = run["greetings_per_second"], never_served(run["scoreboard"])
+    text = f"{rate:,.0f} ({rate / best:.2f})"
+    return text + (f", {left} left" if left else "")
+
+
+def compute(size):
+    """Count, in Python: work that needs the interpreter all the time."""
+    total = 0
+    for number in range(size):
+        total += number
+    return total
+
+
+def timed(work):
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def free_threaded_run():
+    """Return what a free-threaded Python makes of 02_threaded's work that computes, in a line."""
+    python = next(filter(None, map(shutil.which, ("python3.14t", "python3.13t"))), None)
+    if python is None:
+        return "no free-threaded Python on this machine (python3.13t or python3.14t)"
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder, "free_threaded")
+        program.write_text(f'#!/bin/sh\nexec {python} {launch.find("02_threaded")} "$@"\n')
+        program.chmod(0o755)
+        load = {"users": 20, "seconds": 2, "load": "chatterbox", "compute": 0.005}
+        runs = compare("02_threaded", str(program), **load)["runs"]
+    rates = [run["greetings_per_second"] for run in runs]
+    return f"02_threaded, work that computes: {rates[0]:.0f} a second; free-threaded {rates[1]:.0f}"
 
 
 def first_and_last(found, name):

@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "clients"))
@@ -82,3 +83,11 @@ def marked(name, sample):
         rows.append(f"{name}/server.py:{line}  {source[line - 1].strip()}")
         rows += [f"        <- {who.split(' ')[0]:10} sleeps in {call}" for who, call in threads]
     return "\n".join(rows)
+
+
+def summary(sample):
+    """Return how many threads a server has, and in which system calls they sleep."""
+    calls = Counter(thread["call"] for thread in sample["threads"])
+    count = len(sample["threads"])
+    sleeping = ", ".join(f"{number} in {call}" for call, number in calls.items())
+    return f"{count} thread{'s' if count > 1 else ''}: {sleeping}"

@@ -65,13 +65,12 @@ def computed(seconds):
 
 
 def converse(conn, peer, options, sleep=time.sleep):
-    """Greet one client until it leaves, where waiting for it costs nobody else anything."""
+    """Greet one client until it leaves, as 02_threaded does: waiting costs nobody else."""
     logging.info("%s:%d connected", *peer)
     heard = 0
     try:
         while chunk := conn.recv(1024):
-            if options.verbose:
-                logging.info("%s:%d said %r", *peer, chunk)
+            logging.info("%s:%d said %r", *peer, chunk)
             heard += len(chunk)
             if options.wait:
                 sleep(options.wait)
