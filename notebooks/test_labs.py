@@ -1,0 +1,104 @@
+"""What notebooks 3 to 5 rest on: their measurements count right, and their claims hold."""
+
+import epolllab
+import lab
+import launch
+import loadlab
+import modellab
+import pytest
+
+EVENTS = {  # what happens: the event, what recv() gives
+    "the client sends bob": ("EPOLLIN", "b'bob'"),
+    "the client closes its sending half": ("EPOLLIN EPOLLRDHUP", "b''"),
+    "the client closes": ("EPOLLIN EPOLLRDHUP", "b''"),
+    "the client sends bob and closes": ("EPOLLIN EPOLLRDHUP", "b'bob'"),
+    "the client resets": ("EPOLLIN EPOLLRDHUP EPOLLERR EPOLLHUP", "ConnectionResetError"),
+    "both sides close their sending halves": ("EPOLLIN EPOLLRDHUP EPOLLHUP", "b''"),
+}
+
+
+def test_a_client_that_leaves_is_a_readable_end_of_file_and_no_hang_up():
+    assert {what: (event, heard) for what, event, heard in epolllab.table()} == EVENTS
+
+
+def test_a_full_send_buffer_gives_no_event_until_the_client_reads():
+    with epolllab.Watched(epolllab.select.EPOLLOUT) as pair:
+        assert pair.event() == "EPOLLOUT"
+        size = epolllab.fill(pair)
+        assert pair.event(0.1) == "nothing"
+        epolllab.drain(pair, size)
+        assert pair.event() == "EPOLLOUT"
+
+
+@pytest.mark.parametrize(("flag", "again"), [(0, "EPOLLIN"), (epolllab.select.EPOLLET, "nothing")])
+def test_only_level_triggered_events_are_reported_again(flag, again):
+    with epolllab.Watched(epolllab.select.EPOLLIN | flag) as pair:
+        pair.client.send(b"bobann")
+        assert (pair.event(), pair.heard(3), pair.event(0.1)) == ("EPOLLIN", "b'bob'", again)
+
+
+def test_select_cannot_watch_a_descriptor_above_1023():
+    if loadlab.room() < 1200:
+        pytest.skip("this machine allows fewer than 1,200 descriptors")
+    assert epolllab.wake_up("poll", 1100, times=1) > 0
+    assert epolllab.wake_up("epoll", 1100, times=1) > 0
+    with pytest.raises(ValueError, match="out of range"):
+        epolllab.wake_up("select", 1100, times=1)
+
+
+def test_a_blocking_server_makes_a_staircase_of_a_crowd():
+    data = modellab.watched_crowd("01_blocking", clients=3, every=0.2, greetings=2, think=0.4)
+    firsts = [
+        next(at for at, what in client["events"] if what == "answered")
+        for client in data["clients"]
+    ]
+    lasts = [client["events"][-1][0] for client in data["clients"]]
+    assert firsts[0] < lasts[0] <= firsts[1] < lasts[1] <= firsts[2]
+    assert {number for look in data["looks"] for number in look["queued"]} == {2, 3}
+    assert {look["threads"] for look in data["looks"]} == {1}
+
+
+def test_threads_are_as_many_as_the_clients_that_are_served():
+    data = modellab.watched_crowd("02_threaded", clients=3, every=0.1, greetings=2, think=0.8)
+    assert max(look["threads"] for look in data["looks"]) == 4
+    assert {number for look in data["looks"] for number in look["queued"]} == set()
+
+
+def test_each_thread_is_found_on_its_line():
+    marks = modellab.marked("02_threaded", modellab.threads_of("02_threaded", clients=2))
+    assert "listener.accept()\n        <- main " in marks
+    assert marks.count("sleeps in recvfrom") == 2
+    assert modellab.summary(modellab.threads_of("03_epoll", 2)) == "1 thread: 1 in epoll_wait"
+
+
+def test_what_connections_cost_is_counted_for_those_that_were_greeted():
+    empty, full = loadlab.costs("02_threaded", [0, 20])
+    assert full["threads"] - empty["threads"] == 20
+    assert full["descriptors"] - empty["descriptors"] == 20
+    assert full["rss"] > empty["rss"]
+    assert full["cpu"] > empty["cpu"]
+
+
+def test_a_ratio_is_of_rounds_side_by_side():
+    one = {"rounds": [{"cpu": 2}, {"cpu": 6}, {"cpu": 9}]}
+    other = {"rounds": [{"cpu": 1}, {"cpu": 2}, {"cpu": 3}]}
+    assert loadlab.ratio(one, other, "cpu") == (3, 2.5, 3)
+
+
+def test_a_load_test_that_fails_says_why():
+    with pytest.raises(RuntimeError, match="no server 99_none"):
+        loadlab.compare("99_none")
+
+
+def test_the_source_that_is_shown_is_the_file_s(capsys):
+    lab.source("03_epoll", "serve")
+    assert capsys.readouterr().out.rstrip("\n") in launch.find("03_epoll").read_text()
+    lab.diff("01_blocking", "02_threaded")
+    assert "+                threading.Thread" in capsys.readouterr().out
+
+
+def test_a_server_of_a_notebook_ends_with_it():
+    server = lab.start("01_blocking")
+    assert server.process.is_running()
+    lab.end()
+    assert not server.process.is_running()
