@@ -73,20 +73,23 @@ def name_of(program):
     return program.parent.name if program.name == "server.py" else program.stem
 
 
-def command(program, *options):
-    """Return the command line, a list of strings, that runs program with these options."""
-    python = [sys.executable] if Path(program).suffix == ".py" else []
-    return [*python, str(program), *map(str, options)]
+def command(program, *options, through=()):
+    """Return the command line, a list of strings, that runs program with these options.
+
+    through: a Python program and its options, which run the program in their turn.
+    """
+    python = [sys.executable] if through or Path(program).suffix == ".py" else []
+    return [*python, *map(str, through), str(program), *map(str, options)]
 
 
 @contextlib.contextmanager
-def running(program, *options, patience=10.0, grace=5.0):
+def running(program, *options, patience=10.0, grace=5.0, through=()):
     """Start a server program on a free port, yield a Server, and leave nothing behind.
 
     program: a path; a file that ends in .py is run by this Python. options: more command-line
     options; a later --port wins. patience: seconds to wait for "listening on". grace: seconds
-    between SIGTERM and SIGKILL at the end. The program gets a process group of its own, so
-    that whatever it starts ends with it.
+    between SIGTERM and SIGKILL at the end. through: see command. The program gets a process
+    group of its own, so that whatever it starts ends with it.
 
     Raises LaunchError with the program's last words if it does not come to listen.
     """
@@ -94,7 +97,7 @@ def running(program, *options, patience=10.0, grace=5.0):
     with tempfile.TemporaryFile("a+", errors="replace") as log:
         try:
             process = psutil.Popen(
-                command(program, "--port", 0, *options),
+                command(program, "--port", 0, *options, through=through),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
