@@ -28,11 +28,11 @@ def observed(name, clients, *options):
 def until(server, condition):
     """Return the first sample whose threads fulfil the condition."""
     deadline = time.monotonic() + PATIENCE
-    for sample in server.samples():
-        if sample and condition(sample["threads"]):
-            return sample["threads"]
+    while not ((sample := server.sample()) and condition(sample["threads"])):
+        assert server.server.process.poll() is None, server.server.log()
         assert time.monotonic() < deadline, sample
-    return pytest.fail(f"the server has ended: {server.server.log()}")
+        time.sleep(0.02)
+    return sample["threads"]
 
 
 def line(name, text):
@@ -103,15 +103,11 @@ def test_03_has_one_thread_and_it_stands_in_epoll_wait(count):
 def test_a_server_that_computes_is_running_and_one_that_waits_sleeps(options, text, call):
     with observed("03_epoll", 1, *options) as (server, [client]):
         client.socket.sendall(b"work")
-        until(server, lambda threads: threads[0]["function"] == "slow_greet")
-        looks = [next(server.samples())]
-        while len(looks) < 4:  # the lock that the observer holds to look must not show
-            looks += [sample for sample in [server.sample()] if sample != looks[-1]]
-            time.sleep(0.01)
-    for sample in looks[1:]:
-        [main] = sample["threads"]
-        assert main["call"] == call
-        assert main["line"] - line("03_epoll", text) in (0, 1)
+        [main] = until(
+            server,
+            lambda threads: (threads[0]["function"], threads[0]["call"]) == ("slow_greet", call),
+        )
+    assert main["line"] - line("03_epoll", text) in (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -129,14 +125,27 @@ def test_a_server_keeps_its_contract_under_the_observer(model, claim):
         claim(server.server)
 
 
-def test_a_reader_that_goes_does_not_disturb_the_server(tmp_path):
-    gone = tmp_path / "gone" / "sample.json"
+def test_the_samples_are_new_ones_and_end_with_the_server():
+    with xray.observe(launch.find("01_blocking")) as server:
+        times = []
+        for sample in server.samples():
+            times.append(sample["at"] if sample else 0)
+            if len(times) == 5:
+                server.server.process.terminate()
+    assert times == sorted(set(times))
+    assert len(times) >= 5
+
+
+def test_a_reader_that_goes_and_comes_again_does_not_disturb_the_server(tmp_path):
+    file = tmp_path / "gone" / "sample.json"
     program = launch.find("01_blocking")
-    with launch.running(program, through=(xray.__file__, "--to", gone)) as server:
+    with launch.running(program, through=(xray.__file__, "--to", file)) as server:
         with Client(*server.address) as client:
             assert client.greet(b"still there?") == b"Hello, still there?"
         time.sleep(3 * xray.EVERY)
-        assert server.process.poll() is None
+        file.parent.mkdir()
+        until(xray.Observed(server, file), in_call("accept4"))
+        assert "Traceback" not in server.log()
 
 
 def test_without_a_file_it_prints_what_changes():
@@ -172,7 +181,7 @@ def test_without_proc_there_are_still_the_lines(monkeypatch):
     thread = threading.Thread(target=wait_for_the_end, name="sleeper")
     thread.start()
     here.wait()
-    sample = xray.look(__file__, {})
+    sample = xray.look(__file__)
     done.set()
     thread.join()
     [row] = [row for row in sample["threads"] if row["name"] == "sleeper"]

@@ -62,7 +62,8 @@ class Observed:
         {"at": seconds since the epoch, "kernel": whether the system calls could be read,
         "threads": [{"name": "main" or Python's, "id": the kernel's, "function", "line": where it
         stands in the program's file, both None if nowhere, "call": the system call in which it
-        sleeps, "running" if it computes, or None, "fd": the descriptor that the call is about,
+        sleeps (futex: it waits for a lock, as for the interpreter's own), "running" if it does not
+        sleep, None if that cannot be known, "fd": the descriptor that the call is about,
         "peer": "host:port" of that socket's other end, or None}, ...]}; None before the first look.
         """
         try:
@@ -77,15 +78,12 @@ class Observed:
             sample = self.sample()
             if sample != last:
                 last = sample
-                yield sample
+                yield last
             time.sleep(EVERY / 2)
 
 
-def look(program, spent):
-    """Return where each thread of this process is, but for the one that asks: see sample().
-
-    spent: {the kernel's id: CPU seconds} of the threads at the last look; brought up to date.
-    """
+def look(program):
+    """Return where each thread of this process is, but for the one that asks: see sample()."""
     me, main = threading.get_ident(), threading.main_thread()
     threads, frames = threading.enumerate(), sys._current_frames()
     rows = []
@@ -93,11 +91,7 @@ def look(program, spent):
         if thread.ident != me and thread.ident in frames:
             name = "main" if thread is main else thread.name
             place = where(frames[thread.ident], program)
-            asleep = call(thread.native_id)
-            computed = computes(thread.native_id, spent)
-            if computed and asleep["call"] == "futex":  # it waits for the lock that we hold to look
-                asleep["call"] = "running"
-            rows.append({"name": name, "id": thread.native_id, **place, **asleep})
+            rows.append({"name": name, "id": thread.native_id, **place, **call(thread.native_id)})
     return {"at": time.time(), "kernel": TASKS.is_dir(), "threads": rows}
 
 
@@ -123,16 +117,6 @@ def call(thread):
     return {"call": name, "fd": fd, "peer": None if fd is None else peer(fd)}
 
 
-def computes(thread, spent):
-    """Say whether a thread has used a millisecond of CPU time since spent was last noted."""
-    try:
-        now = time.clock_gettime(~thread << 3 | 6)  # its clock: CPUCLOCK_PERTHREAD_MASK | _SCHED
-    except OSError:  # it has ended; or there is no such clock, outside Linux
-        return False
-    before, spent[thread] = spent.get(thread, 0.0), now
-    return now - before > 0.001
-
-
 def peer(fd):
     """Return "host:port" of the other end of a socket of this process; None if it has none."""
     try:
@@ -149,11 +133,10 @@ def peer(fd):
 
 def watch(program, publish):
     """Look for ever and publish each look, up to ten times a second."""
-    spent = {}
     while True:
         began = time.thread_time()
         with contextlib.suppress(OSError):  # what the server runs out of must not end the looks
-            publish(look(program, spent))
+            publish(look(program))
         time.sleep(max(EVERY, (time.thread_time() - began) / SHARE))
 
 
