@@ -28,9 +28,10 @@ import report
 import score
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from watch import queue_limit, watching
+from watch import watching
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "clients"))
+from kernel import queue_limit
 from launch import LaunchError, find, models, name_of, running
 
 HERE = Path(__file__).resolve().parent

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import compare
 import pytest
+from kernel import queue_limit
 from launch import command
-from watch import queue_limit
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # Without these flags it looks for updates, and for Google's hosts, on a network that may be closed.

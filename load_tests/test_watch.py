@@ -5,7 +5,8 @@ import time
 
 import watch
 from client import Client
-from watch import queue_limit, reading, sockets, watching
+from kernel import queue_limit
+from watch import reading, sockets, watching
 
 
 def test_the_accept_queue_and_the_states_of_the_clients():

@@ -5,6 +5,7 @@ with watching(server.process, server.address[1]) as readings:
 """
 
 import contextlib
+import sys
 import threading
 import time
 from collections import Counter
@@ -12,21 +13,8 @@ from pathlib import Path
 
 import psutil
 
-# The kernel's numbers (include/net/tcp_states.h) and the names of RFC 9293.
-STATES = {
-    "01": "ESTABLISHED",
-    "02": "SYN-SENT",
-    "03": "SYN-RECEIVED",
-    "04": "FIN-WAIT-1",
-    "05": "FIN-WAIT-2",
-    "06": "TIME-WAIT",
-    "07": "CLOSED",
-    "08": "CLOSE-WAIT",
-    "09": "LAST-ACK",
-    "0A": "LISTEN",
-    "0B": "CLOSING",
-    "0C": "SYN-RECEIVED",
-}
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "clients"))
+import kernel
 
 
 @contextlib.contextmanager
@@ -99,19 +87,16 @@ def switches(pid):
 def sockets(port, pid="self"):
     """Return the accept queue of the listener on port, and the states of the connections to it.
 
-    accept_queue: connections that the kernel has completed and accept() has not taken; for a
-    listener /proc/net/tcp gives it as rx_queue (Documentation/networking/proc_net_tcp.rst).
+    accept_queue: connections that the kernel has completed and accept() has not taken.
     clients: {state: how many of the clients' sockets, of those on this machine, are in it}.
     pid: a process in whose network namespace to look.
     """
     queue, clients = 0, Counter()
-    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
-        _, local, remote, state, queues, *_ = line.split()
-        name = STATES[state]
-        if name == "LISTEN" and int(local[9:], 16) == port:
-            queue = int(queues[9:], 16)
-        elif int(remote[9:], 16) == port:
-            clients[name] += 1
+    for line in kernel.tcp(port, pid):
+        if line.state == "LISTEN":
+            queue = line.unread
+        elif line.remote[1] == port:
+            clients[line.state] += 1
     return {"accept_queue": queue, "clients": dict(clients)}
 
 
@@ -124,11 +109,3 @@ def drops(pid="self"):
     names, numbers = (line.split() for line in lines if line.startswith("TcpExt:"))
     counts = dict(zip(names, numbers, strict=True))
     return {name: int(counts[name]) for name in ("ListenOverflows", "ListenDrops")}
-
-
-def queue_limit(backlog):
-    """Return how many connections an accept queue holds: min(backlog, somaxconn) + 1.
-
-    Source: listen(2); the kernel compares with ">", so one more than the number fits.
-    """
-    return min(backlog, int(Path("/proc/sys/net/core/somaxconn").read_text())) + 1
