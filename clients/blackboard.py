@@ -6,6 +6,9 @@ Where something had no room stands a sign ("…", "⋮", "and 38 more").
 import itertools
 from collections import Counter
 
+# The client's SYN was answered, but its last word found the accept queue full and was dropped.
+LOST = ("ESTABLISHED", None)
+
 
 def fit(text, width):
     """Return text in at most width columns; where it was cut stands a sign."""
@@ -71,16 +74,23 @@ def standing(threads):
 
 
 def around(wanted, marks, last, height):
-    """Return the wanted lines and as many neighbours of each as fit; none if they do not fit."""
-    best = []
-    for reach in range(last):
-        near = {line + step for line in wanted for step in range(-reach, reach + 1)}
-        shown = sorted(line for line in near if 1 <= line <= last)
-        gaps = sum(after > line + 1 for line, after in itertools.pairwise([0, *shown, last + 1]))
-        if len(shown) + gaps + sum(map(len, marks.values())) > height:
+    """Return the wanted lines and as many neighbours as fit, the nearest first; none if none do."""
+
+    def fits(lines):
+        gaps = sum(b > a + 1 for a, b in itertools.pairwise([0, *sorted(lines), last + 1]))
+        return len(lines) + gaps + sum(map(len, marks.values())) <= height
+
+    shown = set(wanted)
+    if not fits(shown):
+        return []
+    for reach in range(1, last):
+        before = len(shown)
+        for line in sorted(line + step for line in wanted for step in (-reach, reach)):
+            if 1 <= line <= last and fits(shown | {line}):
+                shown.add(line)
+        if len(shown) == before:
             break
-        best = shown
-    return best
+    return sorted(shown)
 
 
 def label(call, threads, name):
@@ -101,30 +111,40 @@ def kernel_side(view, limit, name, width, height):
     rows = view["connections"]
     cells = min(limit, max(4, width - 26))
     full = "█" * round(cells * view["queue"] / limit)
-    queued = [name(row["client"]) for row in rows if row["queued"]]
-    asking = [name(row["client"]) for row in rows if row["theirs"] == "SYN-SENT"]
+    queued = [short(row, name) for row in rows if row["queued"]]
+    asking = [short(row, name) for row in rows if row["theirs"] == "SYN-SENT"]
+    dropped = [short(row, name) for row in rows if (row["theirs"], row["ours"]) == LOST]
     top = [
         (f"accept queue {full:░<{cells}} {view['queue']} of {limit}", "bold"),
-        (f"  in it: {some(queued, width - 9)}", "yellow" if queued else "dim"),
-        (f"SYN-SENT: {some(asking, width - 10)}", "red" if asking else "dim"),
+        (f"  in it: {some(queued, width - 9)}", "bold #8a5a00" if queued else "dim"),
+        (f"SYN-SENT: {some(asking, width - 10)}", "bold #b00020" if asking else "dim"),
     ]
+    if dropped:
+        top.append((f"the server has no socket for: {some(dropped, width - 30)}", "bold #b00020"))
     table = [(connection(row, name, width), "") for row in rows]
     if view["time_wait"]:
         table.append((f"TIME-WAIT: {view['time_wait']} (over; the kernel keeps the port)", "dim"))
     wide = width >= 62
     ends = f"{'its end':<13}{'at the server':<14}" if wide else f"{'state':<13}"
     title = (f"{'':<4}{ends}{'at':<6}{'unread':>8}{'unsent':>8}", "dim")
-    return [(fit(text, width), style) for text, style in [*top, title, *head(table, height - 4)]]
+    return [
+        (fit(text, width), style)
+        for text, style in [*top, title, *head(table, height - len(top) - 1)]
+    ]
+
+
+def short(row, name):
+    """Return what the client of a row is called where there is little room."""
+    return name(row["client"]).removeprefix("client ")
 
 
 def connection(row, name, width):
     """Return one connection: bytes are those in the server's buffers."""
-    who = name(row["client"]).removeprefix("client ")
     place = "queue" if row["queued"] else f"fd {row['fd']}" if row["fd"] is not None else "-"
     ends = f"{row['theirs'] or '-':<13}{row['ours'] or '-':<14}"
     if width < 62:
         ends = f"{row['ours'] or row['theirs']:<13}"
-    return f"{who:<4}{ends}{place:<6}{size(row['unread']):>8}{size(row['unsent']):>8}"
+    return f"{short(row, name):<4}{ends}{place:<6}{size(row['unread']):>8}{size(row['unsent']):>8}"
 
 
 def clients(cast, guests, chosen, width, height):
@@ -136,8 +156,8 @@ def clients(cast, guests, chosen, width, height):
     for puppet in cast:
         said = puppet_talk(puppet)
         sign = "▸" if puppet.number == chosen else " "
-        text = f"{sign}{puppet.number:>3} {puppet.doing} {puppet.waited():.1f} s"
-        rows.append((f"{text:<25}{said}", "reverse" if puppet.number == chosen else ""))
+        text = f"{sign}{puppet.number:>3} {puppet.doing} {puppet.waited():.0f} s"
+        rows.append((f"{text:<21} {said}", "reverse" if puppet.number == chosen else ""))
     rows += guests
     place = next((at for at, puppet in enumerate(cast) if puppet.number == chosen), 0)
     above = max(0, min(place - height // 2, len(rows) - height))
@@ -158,7 +178,7 @@ def puppet_talk(puppet):
         return f"{size(puppet.flooded)} bytes asked"
     if not puppet.said:
         return ""
-    told = repr(puppet.told)[2:-1] if puppet.told else "(no answer yet)"
+    told = repr(puppet.told)[2:-1] if puppet.told else "(none yet)"
     return f"{repr(puppet.said)[2:-1]} → {told}"
 
 

@@ -149,6 +149,7 @@ class Classroom(App):
         if self.stage and not self.failure:
             self.view = self.stage.look()
             self.meet_guests()
+            self.view.get("connections", []).sort(key=self.place)
         self.draw()
 
     def meet_guests(self):
@@ -167,13 +168,18 @@ class Classroom(App):
                 return f"client {puppet.number}"
         return self.guests.get(address, (address,))[0]
 
+    def place(self, row):
+        """Return by what the connections are sorted: the cast first, each in the order it came."""
+        name = self.called(row["client"])
+        return name[0] == "g", int("".join(filter(str.isdigit, name)))
+
     def draw(self):
         """Write every panel anew; Textual sends to the terminal only what has changed."""
         ended = self.failure or (self.view or {}).get("ended")
         self.draw_head(ended)
         if ended:
             words = blackboard.printable(ended.replace("\n", "\0")).split("·")
-            self.fill("source", "the server has ended", lambda *_: [(w, "red") for w in words])
+            self.fill("source", "the server has ended", lambda *_: [(w, "#b00020") for w in words])
         elif self.view:
             self.draw_server()
         note = self.said[0] if time.monotonic() < self.said[1] else "the clients"
