@@ -32,6 +32,13 @@ def head(rows, height):
     return [*rows[: height - 1], (f"… and {len(rows) - height + 1} more", "dim")]
 
 
+def last(lines, width, height):
+    """Return the last words of a server, as many as fit, in the colour of an alarm."""
+    cut = len(lines) - height
+    shown = [f"⋮ {cut + 1} lines", *lines[cut + 1 :]] if cut > 0 else lines
+    return [(fit(printable(line), width), "#b00020") for line in shown]
+
+
 def printable(text):
     """Return text that no terminal takes for a command."""
     return "".join(char if char.isprintable() else "·" for char in text)

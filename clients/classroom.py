@@ -32,10 +32,8 @@ EVERY = 0.2  # seconds between two looks
 NOTE = 4.0  # seconds for which a note to the teacher stays
 COLOURS = {"01_blocking": "#D55E00", "02_threaded": "#000000", "03_epoll": "#0072B2"}
 ANOTHER = "#009E73"  # a student's own model: the next colour of the palette
-KEYS = (
-    "a add  f fifty  ↑ ↓ 1-9 choose  s speak  r stop/start reading  l leave  x reset  "
-    "p pause  n next model  q quit"
-)
+KEYS = "a add,f fifty,↑ ↓ 1-9 choose,s speak,r stop/start reading,l leave,x reset,p pause"
+KEYS = f"{KEYS},n next model,q quit".replace(" ", "\N{NO-BREAK SPACE}").replace(",", "  ")
 
 
 class Classroom(App):
@@ -45,7 +43,7 @@ class Classroom(App):
     #head, #cost { height: 1; }
     #head { color: white; text-style: bold; }
     #keys { height: auto; background: $surface; }
-    #invitation { display: none; height: 4; }
+    #invitation { display: none; height: auto; }
     #body { layout: grid; grid-size: 2 2; grid-gutter: 0 1; }
     #body Static { border-top: solid $primary; height: 100%; }
     .-narrow #source { column-span: 2; }
@@ -178,8 +176,9 @@ class Classroom(App):
         ended = self.failure or (self.view or {}).get("ended")
         self.draw_head(ended)
         if ended:
-            words = blackboard.printable(ended.replace("\n", "\0")).split("·")
-            self.fill("source", "the server has ended", lambda *_: [(w, "#b00020") for w in words])
+            words = ended.splitlines()
+            self.fill("source", "the server has ended", lambda *at: blackboard.last(words, *at))
+            self.fill("kernel", "the kernel's side", lambda *at: [])
         elif self.view:
             self.draw_server()
         note = self.said[0] if time.monotonic() < self.said[1] else "the clients"

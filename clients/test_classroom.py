@@ -48,7 +48,10 @@ def play(model, scene, *keys, size=(140, 40), backlog=64, programs=None):
 
 def screen(app):
     """Return the rows of the screen."""
-    return [strip.text.rstrip() for strip in app.screen._compositor.render_strips()]
+    return [
+        strip.text.replace("\N{NO-BREAK SPACE}", " ").rstrip()
+        for strip in app.screen._compositor.render_strips()
+    ]
 
 
 def standing(app):
@@ -171,7 +174,7 @@ def test_a_server_that_crashes_is_shown_with_its_last_words(tmp_path):
     program = tmp_path / "server.py"
     source = launch.find("01_blocking").read_text()
     program.write_text(source.replace("conn.sendall(greet(chunk))", "raise ValueError('\\x1b[2J')"))
-    shown = play(None, lambda app: app.view["ended"], *"as", programs=[program])
+    shown = play(None, lambda app: app.view["ended"], *"as", size=(80, 24), programs=[program])
     text = "\n".join(shown)
     assert "the server has ended" in text
     assert "ValueError" in text
