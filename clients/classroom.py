@@ -11,8 +11,10 @@ observer (xray.py) about five times a second.
 import argparse
 import ast
 import asyncio
+import re
 import signal
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -81,7 +83,7 @@ class Classroom(App):
             yield Static(id="kernel")
             yield Static(id="clients")
         yield Static(id="cost")
-        yield Static(KEYS, id="keys")
+        yield Static(id="keys")
 
     def on_mount(self):
         self.theme = "textual-light"  # for the projector, and for a model whose colour is black
@@ -187,6 +189,7 @@ class Classroom(App):
     def draw_head(self, ended):
         """Write which model it is, where it listens, and what it costs."""
         stage, width = self.stage, self.size.width
+        self.query_one("#keys").update(textwrap.fill(KEYS, width))
         if not stage:
             self.query_one("#head").update(" the server starts …")
             return
@@ -254,6 +257,7 @@ class Classroom(App):
 
     def action_add(self, count):
         if not self.view or self.view["ended"]:
+            self.tell("there is no server yet, or no more")
             return
         count = min(count, MOST - len(self.cast))
         for _ in range(count):
@@ -336,7 +340,8 @@ async def photograph(app, file):
         for key in "aasas":
             await pilot.press(key)
         await pilot.pause(10 * EVERY)
-        file.write_text(app.export_screenshot(title="clients/classroom.py"))
+        picture = app.export_screenshot(title="clients/classroom.py")
+        file.write_text(re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL))  # remote fonts
 
 
 def options():
