@@ -89,7 +89,9 @@ class Classroom(App):
         self.theme = "textual-light"  # for the projector, and for a model whose colour is black
         for number in (signal.SIGHUP, signal.SIGTERM):  # a closed terminal; kill
             asyncio.get_running_loop().add_signal_handler(number, self.exit)
-        self.query_one("#kernel").border_title = "the kernel's side"
+
+    def on_ready(self):
+        """Begin when the panels are there to be written on."""
         self.run_worker(self.enter(self.programs[0]), exclusive=True)
         self.set_interval(EVERY, self.tick)
 
@@ -142,6 +144,8 @@ class Classroom(App):
 
     def tick(self):
         """Let the puppets move, look, and draw."""
+        if not self.query("#keys"):  # the screen is being taken down
+            return
         for puppet in list(self.cast.values()):
             puppet.move()
         if self.paused:
@@ -339,7 +343,11 @@ async def photograph(app, file):
             await pilot.pause(EVERY)
         for key in "aasas":
             await pilot.press(key)
-        await pilot.pause(10 * EVERY)
+        for _ in range(50):  # until all is at rest, but not for ever
+            await pilot.pause(EVERY)
+            if len(app.view["connections"]) == 3 and all(t["fd"] for t in app.view["threads"]):
+                break
+        await pilot.pause(5 * EVERY)  # until that is drawn
         picture = app.export_screenshot(title="clients/classroom.py")
         file.write_text(re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL))  # remote fonts
 
