@@ -62,10 +62,11 @@ class Server:
         """The folder's name for a model, the file's for any other program."""
         return name_of(self.program)
 
-    def log(self):
-        """Return what the server has written to standard error so far."""
-        self._log.seek(0)
-        return self._log.read()
+    def log(self, last=None):
+        """Return what the server has written to standard error so far, or its last bytes only."""
+        size = os.fstat(self._log.fileno()).st_size
+        begin = 0 if last is None else max(0, size - last)
+        return os.pread(self._log.fileno(), size - begin, begin).decode(errors="replace")
 
 
 def name_of(program):

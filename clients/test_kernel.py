@@ -10,12 +10,12 @@ def test_a_connection_waits_in_the_accept_queue_until_it_is_accepted():
     with socket.create_server(("127.0.0.1", 0), backlog=2) as listener:
         here = listener.getsockname()
         with socket.create_connection(here) as client:
-            client.sendall(b"12345")
+            client.sendall(b"x" * 26)
             [waiting] = [line for line in kernel.tcp(here[1]) if line.state == "LISTEN"]
             [queued] = [line for line in kernel.tcp(here[1]) if line.remote == client.getsockname()]
             [ours] = [line for line in kernel.tcp(here[1]) if line.local == client.getsockname()]
             assert (waiting.local, waiting.unread) == (here, 1)
-            assert (queued.inode, queued.unread, queued.unsent) == (0, 5, 0)
+            assert (queued.inode, queued.unread, queued.unsent) == (0, 26, 0)
             assert (ours.remote, ours.state) == (here, "ESTABLISHED")
             conn, _ = listener.accept()
             with conn:
