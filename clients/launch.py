@@ -8,6 +8,7 @@ import contextlib
 import os
 import queue
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -46,6 +47,21 @@ def find(name):
 
 class LaunchError(RuntimeError):
     """A server program was not found, ended at once, or never said that it listens."""
+
+
+def make_room(wanted=0):
+    """Let this process and its children open as many descriptors as they may; return how many.
+
+    Raises LaunchError if that is fewer than wanted.
+    """
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if most != resource.RLIM_INFINITY and wanted > most:
+        raise LaunchError(
+            f"this needs {wanted} descriptors and may have {most}: raise the limit "
+            "(ulimit -Hn, /etc/security/limits.conf) or ask for fewer connections"
+        )
+    return most
 
 
 @dataclass

@@ -15,7 +15,6 @@ import contextlib
 import json
 import os
 import pickle
-import resource
 import shlex
 import signal
 import statistics
@@ -30,7 +29,7 @@ from rich.table import Table
 from watch import cpu_seconds
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "clients"))
-from launch import LaunchError, Server, find, name_of, running
+from launch import LaunchError, Server, find, make_room, name_of, running
 
 GENERATOR = Path(__file__).with_name("generator.py")
 BACKLOG = 4096  # nobody's SYN is dropped, however many come at once
@@ -97,18 +96,6 @@ def counts(text):
 
 
 counts.__name__ = "list of numbers up to 100000"  # argparse says it
-
-
-def make_room(args):
-    """Let this process and its children open as many descriptors as they may."""
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    wanted = max(args.connections) + max(args.idle) + DESCRIPTORS
-    if most != resource.RLIM_INFINITY and wanted > most:
-        sys.exit(
-            f"a server needs {wanted} descriptors and may have {most}: raise the limit "
-            "(ulimit -Hn, /etc/security/limits.conf) or ask for fewer connections"
-        )
 
 
 @dataclass
@@ -329,7 +316,10 @@ def show(found, connections, args, console):
 
 def main():
     args = options()
-    make_room(args)
+    try:
+        make_room(max(args.connections) + max(args.idle) + DESCRIPTORS)
+    except LaunchError as error:
+        sys.exit(str(error))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too
     console, blocks, failed = Console(), [], None
     if len(os.sched_getaffinity(0)) == 1:

@@ -14,7 +14,6 @@ import gzip
 import json
 import os
 import platform
-import resource
 import signal
 import socket
 import subprocess
@@ -32,7 +31,7 @@ from watch import watching
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "clients"))
 from kernel import queue_limit
-from launch import LaunchError, find, models, name_of, running
+from launch import LaunchError, find, make_room, models, name_of, running
 
 HERE = Path(__file__).resolve().parent
 SCHEMA = 1
@@ -98,18 +97,6 @@ def numbers(kind):
     return read
 
 
-def make_room(args):
-    """Let this process and its children open as many descriptors as they may."""
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    wanted = 0 if args.arrivals else max(args.users) + DESCRIPTORS
-    if most != resource.RLIM_INFINITY and wanted > most:
-        sys.exit(
-            f"{max(args.users)} users need {wanted} descriptors, and the limit is {most}: raise "
-            "it (ulimit -Hn, /etc/security/limits.conf) or ask for fewer users"
-        )
-
-
 def compare(args, console):
     """Run each program under each load; return the results, of an interrupted comparison too."""
     results = {
@@ -136,7 +123,7 @@ def compare(args, console):
         try:
             for done, (program, load) in enumerate(plan):
                 left = (len(plan) - done) * (args.seconds + START)
-                text = f"{name_of(program)}, {load:g} {unit(args)}"
+                text = f"{name_of(program)}, {load:g} {report.load_unit(results)}"
                 bar.update(task, description=text, left=f"about {left:.0f} s left")
                 if not console.is_terminal:
                     console.print(text)
@@ -145,10 +132,6 @@ def compare(args, console):
         except KeyboardInterrupt:
             results["interrupted"] = True
     return results
-
-
-def unit(args):
-    return "arrivals a second" if args.arrivals else "users"
 
 
 def progress(console):
@@ -183,7 +166,7 @@ def run(program, load, args, samples, console):
         result["errors"] = journal["errors"]
     except (LaunchError, RunError) as error:
         result["error"] = str(error)
-        console.print(f"[red]{result['model']}, {load:g} {unit(args)}:[/] ", end="")
+        console.print(f"[red]{result['model']}, {load:g}:[/] ", end="")
         console.print(str(error), markup=False, highlight=False)
         return result
     start = min(sample[2] for sample in journal["samples"])
@@ -336,7 +319,10 @@ def machine():
 
 def main():
     args = options()
-    make_room(args)
+    try:
+        make_room(0 if args.arrivals else max(args.users) + DESCRIPTORS)
+    except LaunchError as error:
+        sys.exit(str(error))
     args.out.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too
     console = Console()

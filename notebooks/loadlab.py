@@ -1,7 +1,6 @@
 """What notebooks 4 and 5 measure: load tests as child processes, and what connections cost."""
 
 import json
-import resource
 import shutil
 import socket
 import statistics
@@ -122,13 +121,6 @@ def ratio(one, other, what):
     return middle, low, high
 
 
-def room():
-    """Let this process open as many descriptors as it may; return how many."""
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return most
-
-
 def costs(name, counts):
     """Let ever more clients connect to a server, be greeted once, and stay.
 
@@ -136,7 +128,7 @@ def costs(name, counts):
     "connections": how many it serves, "kernel": bytes of memory that the whole machine's kernel
     uses, and "usual": what it is without them. Both ends of each connection are on this machine.
     """
-    room()
+    launch.make_room()
     rows, clients = [], []
     with launch.running(launch.find(name), "--quiet", "--backlog", 4096) as server:
         usual = kernel_memory()
