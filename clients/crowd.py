@@ -47,14 +47,21 @@ def crowd(
     are cut off. look: called with the data so far about ten times a second. Ctrl-C cuts all off.
 
     The returned data is plain: {"address", "options", "interrupted", "seconds": how long it took,
-    "clients": [{"number", "silent", "error", "events": [[at, what], ...]}, ...]}. at is in seconds
-    since the start; what is "connects", "connected", "asked", "answered", "left", "cut off" or
-    "failed" (then error says why). A client that had not come yet at the end has no events.
+    "clients": [{"number", "silent", "port": its own, "error", "events": [[at, what], ...]}, ...]}.
+    at is in seconds since the start; what is "connects", "connected", "asked", "answered", "left",
+    "cut off" or "failed" (then error says why). A client that had not come yet at the end has no
+    events.
     """
     run = _Run(address, every, greetings, think, silent, seconds)
     for number in range(1, clients + 1):
         run.clients.append(
-            {"number": number, "silent": number == silent, "error": None, "events": []}
+            {
+                "number": number,
+                "silent": number == silent,
+                "port": None,
+                "error": None,
+                "events": [],
+            }
         )
     options = {"clients": clients, "every": every, "greetings": greetings, "think": think}
     options |= {"silent": silent, "seconds": seconds}
@@ -120,6 +127,7 @@ class _Run:
         try:
             with Client(*self.address, self.left()) as line:
                 self.lines[client["number"]] = line
+                client["port"] = line.socket.getsockname()[1]
                 note("connected")
                 self.talk(client, line, note)
                 note("left")  # before close(): the server may answer the next one at once

@@ -159,7 +159,7 @@ def to_standard_error():
         nonlocal last
         if sample["threads"] != last:
             last = sample["threads"]
-            print(json.dumps(sample), file=sys.stderr, flush=True)
+            sys.stderr.write(json.dumps(sample) + "\n")  # at once: the server writes there, too
 
     return publish
 

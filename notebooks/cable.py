@@ -31,7 +31,7 @@ CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # <linux/if_tun.h>
 SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK, IFF_UP = 0x8914, 0x8916, 0x891C, 1  # <linux/sockios.h>
 SYN, ACK = 0x02, 0x10
-WAITING = 0.001  # seconds between two looks at the states of the sockets
+WAITING = 0.002  # seconds between two looks at the states of the sockets
 libc = ctypes.CDLL(None, use_errno=True)
 
 

@@ -1,7 +1,7 @@
 """What the notebooks share: where things are, how long to measure, and how a picture is shown.
 
-python notebooks/lab.py                  run all notebooks, in their full form, and keep the outputs
-python notebooks/lab.py 2_tcp --short    one of them, in the short form that the tests run
+python notebooks/lab.py                       run all, in their full form, and keep the outputs
+python notebooks/lab.py 2_tcp --form usual    one of them, as Run All does
 """
 
 import argparse
@@ -32,9 +32,14 @@ running = contextlib.ExitStack()  # what this notebook has started
 atexit.register(running.close)
 
 
-def full():
-    """Say whether to measure as long as for the outputs that are kept with the notebooks."""
-    return os.environ.get("NOTEBOOKS") == "full"
+def form():
+    """Return how long to measure: "test", "usual", or "full", as for the outputs that are kept."""
+    return os.environ.get("NOTEBOOKS", "usual")
+
+
+def choose(test, usual, full):
+    """Return one of the three, by the form in which this notebook runs."""
+    return {"test": test, "usual": usual, "full": full}[form()]
 
 
 def show(figure):
@@ -132,20 +137,19 @@ def hasty_client(server, messages, times):
     return outcomes
 
 
-def execute(path, full):
+def execute(path, form):
     """Run a notebook in a kernel of its own and return it with its outputs (nbformat 4).
 
-    full: whether to measure as long as for the outputs that are kept. Raises CellExecutionError
-    with the failing cell's traceback.
+    form: see form(). Raises CellExecutionError with the failing cell's traceback.
     """
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(
         notebook,
-        timeout=1200 if full else 120,
+        timeout=1200,
         kernel_name="python3",
         resources={"metadata": {"path": str(HERE)}},
         record_timing=False,
-    ).execute(env=os.environ | {"NOTEBOOKS": "full" if full else "short"})
+    ).execute(env=os.environ | {"NOTEBOOKS": form})
     return notebook
 
 
@@ -155,14 +159,14 @@ def main():
     )
     names = sorted(path.stem for path in HERE.glob("*.ipynb"))
     parser.add_argument("notebooks", nargs="*", metavar="NAME", help=f"default: {', '.join(names)}")
-    parser.add_argument("--short", action="store_true", help="measure for as short as the tests do")
+    parser.add_argument("--form", choices=("test", "usual", "full"), default="full")
     args = parser.parse_args()
     if unknown := set(args.notebooks) - set(names):
         parser.error(f"no notebook {', '.join(unknown)}: choose from {', '.join(names)}")
     for name in args.notebooks or names:
         path = HERE / f"{name}.ipynb"
         print(f"running {path.name} ...", flush=True)
-        nbformat.write(execute(path, not args.short), path)
+        nbformat.write(execute(path, args.form), path)
 
 
 if __name__ == "__main__":

@@ -28,12 +28,9 @@ def watched_crowd(name, **options):
         process, port = psutil.Process(server.process.pid), server.address[1]
 
         def look():
-            seen = []  # the clients' ports in the order in which they came
             while not over.wait(LOOK):
                 lines = [line for line in kernel.tcp(port) if line.local[1] == port]
-                ends = [line for line in lines if line.state != "LISTEN"]
-                seen += [line.remote[1] for line in ends if line.remote[1] not in seen]
-                queued = [1 + seen.index(line.remote[1]) for line in ends if is_queued(line)]
+                queued = [line.remote[1] for line in lines if is_queued(line)]
                 at = time.perf_counter() - began
                 looks.append({"at": at, "threads": process.num_threads(), "queued": queued})
 
@@ -44,6 +41,9 @@ def watched_crowd(name, **options):
         finally:
             over.set()
             thread.join()
+    numbers = {client["port"]: client["number"] for client in data["clients"]}
+    for one in looks:
+        one["queued"] = [numbers[port] for port in one["queued"] if port in numbers]
     return data | {"model": name, "looks": looks}
 
 

@@ -12,6 +12,7 @@ out what the same experiment gave on another machine (recorded.json, beside this
 import contextlib
 import datetime
 import functools
+import importlib
 import json
 import os
 import platform
@@ -516,9 +517,10 @@ def resolve(name, hosts="", dns=None):
     for path, text in {
         "/etc/hosts": hosts + "\n",
         "/etc/nsswitch.conf": "hosts: files dns\n",
-        "/etc/resolv.conf": "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
+        "/etc/resolv.conf": "nameserver 127.0.0.1\noptions timeout:5 attempts:2\n",
     }.items():
         replace(path, text)
+    importlib.import_module("scapy.layers.dns")  # before anybody asks: it takes a second
     queries, found, error = [], [], None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 53))

@@ -47,7 +47,7 @@ def test_select_cannot_watch_a_descriptor_above_1023():
 
 
 def test_a_blocking_server_makes_a_staircase_of_a_crowd():
-    data = modellab.watched_crowd("01_blocking", clients=3, every=0.2, greetings=2, think=0.4)
+    data = modellab.watched_crowd("01_blocking", clients=3, every=0.3, greetings=2, think=1)
     firsts = [
         next(at for at, what in client["events"] if what == "answered")
         for client in data["clients"]

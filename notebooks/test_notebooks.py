@@ -26,7 +26,7 @@ def code(notebook):
 
 
 def test_a_notebook_runs_from_top_to_bottom(path):
-    done = lab.execute(path, full=False)
+    done = lab.execute(path, "test")
     assert [cell.execution_count for cell in code(done)] == list(range(1, len(code(done)) + 1))
 
 
