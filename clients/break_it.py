@@ -101,9 +101,11 @@ def show(console, fault, copy, hide):
     """Print what the fault is, or only what is seen of it and where the broken copy stands."""
     console.print(f"What a user sees: {plain(fault.symptom)}\n", markup=False)
     if hide:
-        console.print("One place in this copy is broken. Find it:", f"  {copy}\n", sep="\n")
+        console.print(
+            "One place in this copy is broken. Find it:", f"  {copy}\n", sep="\n", soft_wrap=True
+        )
     else:
-        console.print(Syntax(fault.diff(), "diff", background_color="default"))
+        console.print(Syntax(fault.diff(), "diff", background_color="default", word_wrap=True))
         console.print(f"\nWhat it teaches: {plain(fault.teaches)}\n", markup=False)
 
 
@@ -114,7 +116,7 @@ def caught(console, fault, copy):
         contract.hold(copy, fault.check)
     except contract.Broken as error:
         console.print("failed, as it should:", style="bold green")
-        console.print(f"  {error}\n", markup=False)
+        console.print(f"  {error}\n", markup=False, soft_wrap=True)
         return True
     except contract.NotApplicable as reason:
         console.print(f"cannot be tried here: {reason}", style="bold red")
@@ -137,7 +139,9 @@ def keep_running(console, fault, copy):
             console.print("The broken server has ended by itself.")
         finally:
             if log := server.log().splitlines()[-8:]:
-                console.print("\nThe end of its log:", *log, sep="\n  ", markup=False)
+                console.print(
+                    "\nThe end of its log:", *log, sep="\n  ", markup=False, soft_wrap=True
+                )
 
 
 def main():

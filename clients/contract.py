@@ -1,5 +1,12 @@
 """What every greeting server owes its clients, one claim a function.
 
+python clients/contract.py path/to/server               hold a program in any language to all
+python clients/contract.py 04_mine ctrl_c_ends_it       only to some, by their names
+python clients/contract.py 04_mine --json               results for a program to read
+
+CONTRACT.md beside this file tells on one page what such a program must do. The exit status is 0
+only if no claim is broken.
+
 A claim takes a running server (launch.Server) and raises Broken when the server does not
 keep it, with what was sent, expected and received. It raises NotApplicable, with the reason,
 where the claim has no meaning for this server or cannot be tried on this machine.
@@ -10,7 +17,9 @@ than it must: a busy machine makes it slow, not wrong. Three claims watch for a 
 something does *not* happen; there a busy machine can only hide a fault, never invent one.
 """
 
+import argparse
 import contextlib
+import json
 import os
 import re
 import resource
@@ -20,6 +29,8 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
+import textwrap
 import time
 
 import psutil
@@ -27,7 +38,8 @@ from client import LONGEST, PREFIX, Client
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
-from launch import LISTENING, LaunchError, command, running
+from launch import LISTENING, LaunchError, command, find, running
+from rich.console import Console
 
 PATIENCE = 20.0  # seconds within which what must happen has to happen
 A_WHILE = 1.0  # seconds for which something must not happen
@@ -66,6 +78,8 @@ def hold(program, function, *options):
         raise Broken(str(error)) from error
     except OSError as error:  # the claim expects every connection to succeed
         raise Broken(f"a connection failed: {error}") from error
+    except psutil.Error as error:
+        raise Broken(f"the server has ended: {error}") from error
 
 
 # Tools of the claims
@@ -90,7 +104,7 @@ def read(sock, size):
             chunk = sock.recv(min(65536, size - len(received)))
         except OSError as error:
             got = f"{len(received)} ({bytes(received)!r:.100})"
-            raise Broken(f"expected {size} bytes or the end, received {got}: {error}") from error
+            raise Broken(f"expected the end or {size} bytes, received {got}: {error}") from error
         if not chunk:
             break
         received += chunk
@@ -645,3 +659,91 @@ def refuses(program, *options):
             f"{shlex.join(line)}: expected one line on standard error and an exit status that is "
             f"not 0, got {process.returncode} and {out + err!r}"
         )
+
+
+# The command
+
+
+def judge(program, function):
+    """Hold program to one claim; return {"claim", "verdict", "why"}, why is "" if it holds."""
+    verdict, why = "held", ""
+    try:
+        hold(program, function)
+    except Broken as error:
+        verdict, why = "broken", str(error)
+    except NotApplicable as reason:
+        verdict, why = "not applicable", str(reason)
+    return {"claim": function.__name__, "verdict": verdict, "why": why}
+
+
+def tell(console, result):
+    """Print a result: one line, and below it why, if there is something to explain."""
+    mark, style = {
+        "held": ("held  ", "green"),
+        "broken": ("BROKEN", "bold red"),
+        "not applicable": ("n/a   ", "yellow"),
+    }[result["verdict"]]
+    console.print(f"{mark}  {result['claim']}", style=style)
+    for line in textwrap.wrap(result["why"], console.width - 9, break_on_hyphens=False):
+        console.print(f"        {line}", markup=False)
+
+
+def judge_all(program, claims, console):
+    """Hold program to claims, tell of each to console (None: do not) and return the results."""
+    with running(program, patience=PATIENCE):  # what does not start need not be tried again
+        pass
+    results = []
+    for function in claims:
+        results.append(judge(program, function))
+        if console:
+            tell(console, results[-1])
+    return results
+
+
+def report(name, results, console):
+    """Print the sum of all results; return the exit status."""
+    verdicts = [result["verdict"] for result in results]
+    held, broken = verdicts.count("held"), verdicts.count("broken")
+    if console:
+        rest = len(verdicts) - held - broken
+        console.print(f"\n{name}: {held} held, {broken} broken, {rest} not applicable")
+    else:
+        print(json.dumps({"server": name, "keeps": not broken, "claims": results}, indent=1))
+    return int(broken > 0)
+
+
+def main():
+    global PATIENCE
+    by_name = {function.__name__: function for function in CLAIMS}
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n\nA claim")[0],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("server", help="a program's path, or a model's name")
+    parser.add_argument("claim", nargs="*", help="only these; without any, all")
+    parser.add_argument("--json", action="store_true", help="print all results as one JSON object")
+    parser.add_argument(
+        "--patience", type=float, default=5, help="seconds to wait for what must happen (5)"
+    )
+    args = parser.parse_args()
+    if unknown := set(args.claim) - set(by_name):
+        parser.error(f"no claim {', '.join(sorted(unknown))}: see CONTRACT.md for their names")
+    if not 0 < args.patience <= 3600:
+        parser.error("--patience takes a number of seconds above 0, up to 3600")
+    PATIENCE = args.patience
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the server then, too
+    console = None if args.json else Console(highlight=False)
+    try:
+        program = find(args.server)
+        results = judge_all(program, [by_name[name] for name in args.claim or by_name], console)
+    except LaunchError as error:
+        if args.json:
+            print(json.dumps({"server": args.server, "keeps": False, "why": str(error)}))
+        return str(error)
+    except KeyboardInterrupt:
+        return 130
+    return report(args.server, results, console)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
