@@ -21,6 +21,8 @@ from typing import IO
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
+# A server has to flush its first line itself: with this variable it would not matter.
+ENVIRONMENT = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
 LISTENING = re.compile(r"listening on (\S+):(\d+)$")
 
 
@@ -66,11 +68,15 @@ def make_room(wanted=0):
 
 @dataclass
 class Server:
-    """A running server: its program, its address (host, port) and its process."""
+    """A running server: its program, its address (host, port) and its process.
+
+    said: the lines that it has written to standard output so far, the latest last.
+    """
 
     program: Path
     address: tuple[str, int]
     process: psutil.Popen
+    said: list[str]
     _log: IO[str]
 
     @property
@@ -121,23 +127,29 @@ def running(program, *options, patience=10.0, grace=5.0, through=()):
                 text=True,
                 errors="replace",
                 start_new_session=True,
+                env=ENVIRONMENT,
             )
         except OSError as error:
             raise LaunchError(f"cannot start {program}: {error}") from error
         try:
-            address = _address(process, log, patience)
-            yield Server(Path(program), address, process, log)
+            said = []
+            address = _address(process, said, log, patience)
+            yield Server(Path(program), address, process, said, log)
         finally:
             _end(process, grace)
 
 
-def _address(process, log, patience):
-    """Return (host, port) from the line "listening on host:port" on the process's output."""
+def _address(process, said, log, patience):
+    """Return (host, port) from the line "listening on host:port" on the process's output.
+
+    All lines there are appended to said, until the process ends.
+    """
     found = queue.Queue()
 
     def read_all():  # to the very end: a server that prints much must not block
         with process.stdout:
             for line in process.stdout:
+                said.append(line)
                 if match := LISTENING.match(line.rstrip()):
                     found.put((match[1], int(match[2])))
         found.put(None)

@@ -1,0 +1,181 @@
+"""Learn by breaking: put a known fault into a server and see which check catches it.
+
+python clients/break_it.py 03_epoll                       the faults, and what a user sees of them
+python clients/break_it.py 03_epoll never-close           the change, the check that fails, a server
+python clients/break_it.py 03_epoll never-close --hide    find the line yourself
+
+The broken server is a copy in a temporary folder. It runs until Ctrl-C, then the copy is deleted.
+When standard input is no terminal, the command ends right after the check: with exit status 0 if
+the check has caught the fault.
+"""
+
+import argparse
+import contextlib
+import difflib
+import signal
+import sys
+import tempfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import contract
+from launch import LaunchError, find, running
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+
+PATIENCE = 3.0  # seconds to wait for what a broken server will not do
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A small change to a server, as faults.toml beside the server tells it.
+
+    claim is the contract's function that catches it. changes are pairs of text: what stands
+    once in the server, and what stands there in the broken one.
+    """
+
+    program: Path
+    name: str
+    symptom: str
+    teaches: str
+    claim: str
+    changes: list
+
+    @property
+    def check(self):
+        """The claim's function."""
+        return getattr(contract, self.claim)
+
+    def broken(self):
+        """Return the text of the broken server. Raises ValueError if the server has changed."""
+        source = self.program.read_text()
+        for was, now in self.changes:
+            if (times := source.count(was)) != 1:
+                raise ValueError(f"{self.program} holds {was!r} {times} times and not once")
+            source = source.replace(was, now)
+        return source
+
+    def diff(self):
+        """Return the change as a unified diff, one string."""
+        name = f"{self.program.parent.name}/{self.program.name}"
+        before, after = self.program.read_text(), self.broken()
+        lines = difflib.unified_diff(
+            before.splitlines(), after.splitlines(), name, f"{name} (broken)", n=3, lineterm=""
+        )
+        return "\n".join(lines)
+
+    @contextlib.contextmanager
+    def copied(self):
+        """Yield the path of a broken copy, which is deleted afterwards."""
+        with tempfile.TemporaryDirectory(prefix="broken-") as folder:
+            copy = Path(folder, self.program.parent.name, self.program.name)
+            copy.parent.mkdir()
+            copy.write_text(self.broken())
+            yield copy
+
+
+def faults_of(program):
+    """Return {name: Fault} of a server program; empty if no faults.toml stands beside it."""
+    file = program.with_name("faults.toml")
+    told = tomllib.loads(file.read_text()) if file.exists() else {}
+    return {name: Fault(program, name, **rest) for name, rest in told.items()}
+
+
+def show_list(console, faults):
+    """Print a line a fault: its name and what a user sees."""
+    table = Table("fault", "what a user sees", box=None, pad_edge=False)
+    table.columns[0].no_wrap = True
+    for fault in faults.values():
+        table.add_row(fault.name, plain(fault.symptom))
+    console.print(table)
+
+
+def plain(text):
+    """Return text from a TOML file on one line."""
+    return " ".join(text.split())
+
+
+def show(console, fault, copy, hide):
+    """Print what the fault is, or only what is seen of it and where the broken copy stands."""
+    console.print(f"What a user sees: {plain(fault.symptom)}\n", markup=False)
+    if hide:
+        console.print(
+            "One place in this copy is broken. Find it:", f"  {copy}\n", sep="\n", soft_wrap=True
+        )
+    else:
+        console.print(Syntax(fault.diff(), "diff", background_color="default", word_wrap=True))
+        console.print(f"\nWhat it teaches: {plain(fault.teaches)}\n", markup=False)
+
+
+def caught(console, fault, copy):
+    """Hold the broken copy to its claim and print what happened; say whether it failed there."""
+    console.print(f"The check: {fault.claim.replace('_', ' ')} …")
+    try:
+        contract.hold(copy, fault.check)
+    except contract.Broken as error:
+        console.print("failed, as it should:", style="bold green")
+        console.print(f"  {error}\n", markup=False, soft_wrap=True)
+        return True
+    except contract.NotApplicable as reason:
+        console.print(f"cannot be tried here: {reason}", style="bold red")
+        return False
+    console.print("held: the fault was not caught", style="bold red")
+    return False
+
+
+def keep_running(console, fault, copy):
+    """Run the broken copy until Ctrl-C, or until it ends by itself."""
+    options = [option for option in fault.check.options if option != "--quiet"]
+    with running(copy, *options) as server:
+        with_options = f" with {' '.join(options)}" if options else ""
+        console.print(f"The broken server listens on port {server.address[1]}{with_options}.")
+        console.print("Talk to it in another terminal:\n")
+        console.print(f"  python clients/client.py --port {server.address[1]}\n")
+        console.print("Ctrl-C ends it.")
+        try:
+            server.process.wait()
+            console.print("The broken server has ended by itself.")
+        finally:
+            if log := server.log().splitlines()[-8:]:
+                console.print(
+                    "\nThe end of its log:", *log, sep="\n  ", markup=False, soft_wrap=True
+                )
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("server", help="a model's name, or a server with a faults.toml beside it")
+    parser.add_argument("fault", nargs="?", help="without it, all are listed")
+    parser.add_argument("--hide", action="store_true", help="do not show the change")
+    args = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up then, too
+    console = Console(highlight=False)
+    contract.PATIENCE = PATIENCE
+    try:
+        faults = faults_of(find(args.server))
+        if not faults:
+            return f"no faults.toml stands beside {args.server}"
+        if args.fault is None:
+            return show_list(console, faults)
+        if args.fault not in faults:
+            return f"{args.server} has no fault {args.fault}: take one of {', '.join(faults)}"
+        fault = faults[args.fault]
+        with fault.copied() as copy:
+            show(console, fault, copy, args.hide)
+            was_caught = caught(console, fault, copy)
+            if sys.stdin.isatty():
+                keep_running(console, fault, copy)
+        return int(not was_caught)
+    except (LaunchError, ValueError) as error:
+        return str(error)
+    except KeyboardInterrupt:
+        console.print()
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
