@@ -252,8 +252,9 @@ def of_models(usage, of):
 
     usage: {model: what loadlab.costs() gives}.
     """
+    style = looks(usage)
     return {
-        name: (*MODELS[name], [(row["connections"], [of(row, rows[0])]) for row in rows])
+        name: (*style[name], [(row["connections"], [of(row, rows[0])]) for row in rows])
         for name, rows in usage.items()
     }
 
@@ -290,11 +291,11 @@ def round_panels(found, kinds):
 
 def of_rounds(found, what, factor):
     """Return a series for measured(): each round of loadlab.blast() against the silent clients."""
-    series = {}
+    names = dict.fromkeys(one["server"].split()[0] for one in found)
+    series = {name: (*look, []) for name, look in looks(names).items()}
     for one in found:
-        name = one["server"].split()[0]
         values = [factor * each[what] for each in one["rounds"]]
-        series.setdefault(name, (*MODELS[name], []))[2].append((one["idle"], values))
+        series[one["server"].split()[0]][2].append((one["idle"], values))
     return series
 
 
@@ -351,10 +352,12 @@ def lives(results, title):
         axes = figure.subplots(
             2 * len(results), 1, sharex=True, height_ratios=[3, 1] * len(results)
         )
+        style = looks(results)
         for (name, data), upper, lower in zip(results.items(), axes[::2], axes[1::2], strict=True):
-            crowd_rows(upper, data, MODELS[name][0])
-            upper.set_title(name, color=MODELS[name][0])
-            crowd_counts(lower, data, MODELS[name][0])
+            colour, _ = style[name]
+            crowd_rows(upper, data, colour)
+            upper.set_title(name, color=colour)
+            crowd_counts(lower, data, colour)
         axes[-1].set_xlabel("seconds since the first client came")
         axes[-1].set_xlim(0, end)
         figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")

@@ -1,6 +1,7 @@
 """What notebooks 3 to 5 rest on: their measurements count right, and their claims hold."""
 
 import epolllab
+import figures
 import lab
 import launch
 import loadlab
@@ -102,3 +103,12 @@ def test_a_server_of_a_notebook_ends_with_it():
     assert server.process.is_running()
     lab.end()
     assert not server.process.is_running()
+
+
+def test_a_model_of_a_student_s_own_is_drawn_beside_the_others():
+    client = {"number": 1, "port": 1, "events": [[0.0, "connects"], [0.1, "answered"], [1, "left"]]}
+    data = {"seconds": 1.0, "clients": [client], "looks": [{"at": 0.5, "threads": 3, "queued": []}]}
+    figure = figures.lives({"03_epoll": data, "04_mine": data}, "title")
+    assert "04_mine" in [ax.get_title(loc="left") for ax in figure.axes]
+    rows = [{"connections": 0, "rss": 1}, {"connections": 9, "rss": 2}]
+    assert len(figures.of_models({"04_mine": rows}, lambda row, _: row["rss"])["04_mine"][2]) == 2
