@@ -62,6 +62,23 @@ def new_machine(name):
         os.close(before)
 
 
+class Kept:
+    """A file of /proc that stays open, and with it the namespace in which it was opened."""
+
+    def __init__(self, path):
+        self._file = open(path)  # noqa: SIM115
+        self._lock = threading.Lock()  # between seek and read, the file is one thread's
+
+    def read(self):
+        """Return what the kernel says now; any thread may ask."""
+        with self._lock:
+            self._file.seek(0)
+            return self._file.read()
+
+    def close(self):
+        self._file.close()
+
+
 class Machine:
     """One end: its network namespace, its device, and its list of TCP sockets.
 
@@ -83,9 +100,8 @@ class Machine:
                 )
                 fcntl.ioctl(control, request, packed)
         up("cable")
-        # An open /proc file stays with the namespace in which it was opened.
-        self._sockets = open("/proc/thread-self/net/tcp")  # noqa: SIM115
-        self._counters = open("/proc/thread-self/net/netstat")  # noqa: SIM115
+        self._sockets = Kept("/proc/thread-self/net/tcp")
+        self._counters = Kept("/proc/thread-self/net/netstat")
 
     @contextlib.contextmanager
     def here(self):
@@ -119,7 +135,6 @@ class Machine:
         bytes (for a listener "unread" counts the connections in its accept queue), "timer": the
         seconds until a running timer goes off, or None}, ...].
         """
-        self._sockets.seek(0)
         lines = [kernel.parsed(line) for line in self._sockets.read().splitlines()[1:]]
         return [
             {
@@ -135,7 +150,6 @@ class Machine:
 
     def counters(self):
         """Return the TCP counters of this machine: {name: number}."""
-        self._counters.seek(0)
         return kernel.counters(self._counters.read())
 
     def close(self):

@@ -1,9 +1,12 @@
 """What notebook 2 shows: TCP does here what the textbook and the kernel's documents say."""
 
+import contextlib
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cable
 import pytest
 import tcplab
 from tcpfigures import Clock, ladder, lasted, spells
@@ -178,6 +181,13 @@ def test_the_hosts_file_is_asked_before_dns():
     assert (data["addresses"], data["queries"]) == (["127.0.0.5:80"], [])
     data = tcplab.run("resolve", name="example.com", dns=dns)
     assert (data["addresses"], data["queries"]) == (["127.0.0.7:80"], [["example.com", "A"]])
+
+
+def test_threads_that_read_one_file_of_the_kernel_at_once_all_see_it_whole():
+    file = cable.Kept("/proc/self/net/tcp")
+    with contextlib.closing(file), ThreadPoolExecutor(4) as pool:
+        heads = pool.map(lambda _: file.read()[:24].split(), range(200))
+        assert {tuple(words[:2]) for words in heads} == {("sl", "local_address")}
 
 
 def test_the_machine_is_left_as_it_was():
