@@ -18,7 +18,7 @@ def page(request):
 
 
 def test_each_link_leads_somewhere(page):
-    for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+    for link in re.findall(r"(?:\]\(|src=\"|srcset=\")([^)#\s\"]+)", page.read_text()):
         assert "://" in link or (page.parent / link).exists(), link
 
 

@@ -339,7 +339,7 @@ def main():
         return "nothing could be measured"
     if args.old:
         console.print(report.ratios(results, args.old))
-    report.picture(results, args.out / "comparison.png")
+    report.picture(results, args.out / "comparison.png", args.out / "comparison-dark.png")
     report.page(results, args.out / "report.html")
     for name in ("comparison.png", "report.html", "results.json", "samples.csv.gz"):
         console.print(os.path.relpath(args.out / name), soft_wrap=True, highlight=False)

@@ -293,8 +293,8 @@ def ratios(results, old):
     return shown
 
 
-def picture(results, path):
-    """Draw the six figures that say most, on one sheet."""
+def picture(results, path, dark):
+    """Draw the six figures that say most, on one sheet; to dark the same for a dark page."""
     all_panels = panels(results)
     order = ("fate", "serving", "first", "rate", "threads", "cpu", "memory")
     wanted = [name for name in order if name in all_panels][:6]
@@ -304,6 +304,7 @@ def picture(results, path):
         [all_panels[name][1] for name in wanted], title, asked(results) + starred(results)
     )
     sheet.savefig(path, dpi=110)
+    figures.darken(path, dark)
 
 
 def page(results, path):

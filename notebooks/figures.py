@@ -194,6 +194,17 @@ def outcomes(ax, results, title):
     ax.set_title(title)
 
 
+def darken(path, dark):
+    """Write the picture at path to dark as well, for a dark page: light is dark, hues stay.
+
+    In HLS colours, adding 1 - (highest + lowest) to red, green and blue turns the lightness L
+    into 1 - L, and changes nothing else.
+    """
+    colours = plt.imread(path)[:, :, :3]
+    colours = colours + 1 - colours.max(2, keepdims=True) - colours.min(2, keepdims=True)
+    plt.imsave(dark, 0.05 + 0.95 * colours.clip(0, 1))  # no screen's page is quite black
+
+
 def draw(width, height, panel):
     """Return a Figure of one panel: panel(ax) draws it."""
     with plt.rc_context(STYLE):
