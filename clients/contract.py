@@ -38,7 +38,7 @@ from client import LONGEST, PREFIX, Client
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
-from launch import LISTENING, LaunchError, command, find, running
+from launch import LISTENING, LaunchError, command, find, make_room, running
 from rich.console import Console
 
 PATIENCE = 20.0  # seconds within which what must happen has to happen
@@ -419,10 +419,11 @@ def a_client_that_drips_costs_no_service(server):
 
 @claim("--quiet", "--backlog", "1024")
 def a_thousand_idle_clients_are_kept(server):
-    crowd, most = 1000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if 0 <= most < crowd + 100:
-        raise NotApplicable(f"this machine allows only {most} descriptors (ulimit -Hn)")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    crowd = 1000
+    try:
+        most = make_room(crowd + 100)
+    except LaunchError as error:
+        raise NotApplicable(str(error)) from error
     for process in processes(server):
         process.rlimit(psutil.RLIMIT_NOFILE, (most, most))
     before = descriptors_at_rest(server)
