@@ -2,9 +2,7 @@
 
 import select
 import socket
-import time
 
-import psutil
 from client import Client
 
 PATIENCE = 20.0
@@ -45,18 +43,3 @@ def test_one_thread_however_many_clients(serve):
         assert server.process.num_threads() == 1
         for sock in crowd:
             sock.close()
-
-
-def test_without_a_descriptor_for_the_newcomer_it_tries_again(serve):
-    server = serve("01_blocking", "--quiet")
-    limits = server.process.rlimit(psutil.RLIMIT_NOFILE)
-    with Client(*server.address) as first:
-        first.greet(b"hello")
-        server.process.rlimit(psutil.RLIMIT_NOFILE, (server.process.num_fds() - 1, limits[1]))
-    with Client(*server.address, PATIENCE) as second:
-        deadline = time.monotonic() + PATIENCE
-        while "cannot accept" not in server.log() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert "Too many open files" in server.log()
-        server.process.rlimit(psutil.RLIMIT_NOFILE, limits)
-        assert second.greet(b"at last") == b"Hello, at last"

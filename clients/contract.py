@@ -261,6 +261,12 @@ def descriptors_at_rest(server):
         return descriptors(server) - 1
 
 
+def lowest_free_descriptor(process):
+    """Return the number that the next file of process would get."""
+    held = {int(fd) for fd in os.listdir(f"/proc/{process.pid}/fd")}
+    return min({*range(len(held) + 1)} - held)
+
+
 def settle(server, most):
     """Wait until server is back at so many open descriptors."""
     eventually(lambda: descriptors(server) <= most, f"back at {most} open descriptors")
@@ -504,6 +510,24 @@ def out_of_descriptors_it_serves_on(server):
     overcrowd(server)
 
 
+@claim("--quiet")
+def without_a_descriptor_for_the_first_it_waits(server):
+    settle(server, descriptors_at_rest(server))
+    lowest = {process: lowest_free_descriptor(process) for process in processes(server)}
+    limits = {process: process.rlimit(psutil.RLIMIT_NOFILE) for process in lowest}
+    with connect(server) as sock:
+        say(sock, b"now you do not sleep in accept(), which has a descriptor in hand")
+        for process, first_free in lowest.items():
+            process.rlimit(psutil.RLIMIT_NOFILE, (first_free, limits[process][1]))
+    with connect(server) as sock:
+        sock.sendall(b"let me in")
+        eventually(server.log, "a warning in the log: nobody can be accepted")
+        calm(server, "it has no descriptor for the newcomer")
+        for process, limit in limits.items():
+            process.rlimit(psutil.RLIMIT_NOFILE, limit)
+        expect(b"let me in", PREFIX + b"let me in", read(sock, len(PREFIX + b"let me in")))
+
+
 @claim("--quiet", "--backlog", "50")
 def out_of_threads_it_serves_on(server):
     idle = threads(server)
@@ -572,13 +596,16 @@ def its_first_line_says_where_it_listens(server):
 
 @claim()
 def it_logs_who_came_what_was_said_and_who_left(server):
+    def tells(part):
+        word = re.compile(rf"(?<![\w-]){part}\b")
+        eventually(lambda: word.search(server.log()), f"{part} in the log")
+
     with connect(server) as sock:
-        port = str(sock.getsockname()[1])
+        tells(sock.getsockname()[1])  # before it has said a word
         for _ in range(3):
             say(sock, b"seventeen letters")
-    for part in (port, "seventeen letters", "51"):
-        word = re.compile(rf"\b{part}\b")
-        eventually(lambda word=word: word.search(server.log()), f"{part} in the log")
+        tells("seventeen letters")
+    tells(51)
 
 
 @claim("--quiet")
@@ -661,7 +688,7 @@ def bad_options_get_one_clear_line(server):
         ("--host", "192.0.2.1"),  # RFC 5737: no machine has this address
         ("--host", "no such host"),
         ("--backlog", "many"),
-        ("--wait", -1),
+        ("--wait", -0.1),
         ("--wait", "nan"),
         ("--compute", "long"),
         ("--nonsense",),

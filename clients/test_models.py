@@ -3,8 +3,10 @@
 import ast
 import difflib
 import re
+import subprocess
 import sys
 
+import contract
 import launch
 import pytest
 
@@ -52,3 +54,30 @@ def test_all_share_the_application_the_options_and_the_sizes():
         assert main == before["main"]
         assert re.findall(r"\.recv\(.*?\)", source) == [".recv(1024)"]
         assert "setsockopt" not in source
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_without_options_it_listens_on_port_3267_of_this_machine_with_a_backlog_of_5(name):
+    program = launch.find(name)
+    script = (
+        "import runpy, socket, sys; sys.argv = ['server.py'];"
+        "socket.create_server = lambda *words, **more: sys.exit(f'{words} {more}');"
+        f"runpy.run_path({str(program)!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stderr == "(('127.0.0.1', 3267),) {'backlog': 5}\n"
+
+
+@pytest.mark.parametrize("option", ["--wait", "--compute"])
+def test_an_hour_is_the_longest_time_that_it_takes(serve, option):
+    serve("01_blocking", option, 3600)
+    contract.refuses(launch.find("01_blocking"), "--port", 0, option, 3600.5)
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_client_that_breaks_off_is_called_so_in_the_log(serve, name):
+    server = serve(name)
+    guest = contract.connect(server)
+    contract.say(guest, b"bob")
+    contract.reset(guest)
+    contract.eventually(lambda: "broke off: [Errno 104]" in server.log(), server.log())

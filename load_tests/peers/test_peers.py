@@ -19,6 +19,7 @@ DIFFERENCES = {
     "socketserver_threads": {
         "out_of_descriptors_it_serves_on": "it tries accept() again at once, for ever, and says "
         "nothing: BaseServer drops the OSError (socketserver.py, _handle_request_noblock)",
+        "without_a_descriptor_for_the_first_it_waits": "the same",
     },
     "thread_pool": {
         "a_thousand_idle_clients_are_kept": "each silent client holds a thread, and it has ten",
@@ -26,6 +27,7 @@ DIFFERENCES = {
     "uvloop_protocol": {
         "out_of_descriptors_it_serves_on": "newcomers are turned away without a word: libuv "
         "keeps a spare descriptor to accept and close them (uv__emfile_trick, unix/stream.c)",
+        "without_a_descriptor_for_the_first_it_waits": "the same",
     },
 }
 OPTIONS = {"selectors_loop": [["--selector", name] for name in ("select", "poll", "epoll")]}
