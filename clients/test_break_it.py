@@ -86,9 +86,6 @@ EXEMPT = {
     'if not hasattr(select, "epoll"):',
     # It saves time, and that is all it does.
     "if logging.root.level <= logging.INFO:  # 0.4 µs saved where nothing is logged",
-    # When there is no descriptor even for the first client: no claim goes so far.
-    "if not clients:",
-    "return not clients",
     # epoll reports a socket for writing only when a third of its buffer is free, so send() finds
     # room nearly always. The fault sendall-without-waiting needs these two lines.
     "except BlockingIOError:  # nothing to read, or no room to write: epoll tells when there is",
