@@ -1,5 +1,8 @@
 """What makes 03 the event loop: many clients, one thread, and no waiting for one of them."""
 
+import contextlib
+import runpy
+import select
 import socket
 import subprocess
 import sys
@@ -61,6 +64,29 @@ def test_a_reply_that_the_kernel_does_not_take_waits_and_reading_stops(serve):
     # 'x' stands in no greeting, so what is left is the prefixes.
     assert received.count(b"x") == sent
     assert received.replace(b"x", b"") == b"Hello, " * received.count(b"Hello, ")
+
+
+def test_a_reply_of_which_the_kernel_takes_nothing_waits_whole():
+    # Between a message and its greeting the buffer is seldom just full; here it is.
+    module = runpy.run_path(str(launch.find("03_epoll")))
+    ours, theirs = socket.socketpair()
+    with ours, theirs, select.epoll() as epoll:
+        ours.setblocking(False)
+        epoll.register(ours, select.EPOLLIN)
+        filled = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                filled += ours.send(b"x")
+        theirs.sendall(b"bob")
+        client = module["Client"](ours, ("127.0.0.1", 1))
+        assert module["handle"](client, module["greeting"], epoll)
+        assert client.unsent == b"Hello, bob"
+        assert epoll.poll(0) == []
+        assert theirs.recv(filled, socket.MSG_WAITALL) == b"x" * filled
+        assert epoll.poll(0) == [(ours.fileno(), select.EPOLLOUT)]
+        assert module["handle"](client, module["greeting"], epoll)
+        assert theirs.recv(1024) == b"Hello, bob"
+        assert epoll.poll(0) == []
 
 
 def test_without_epoll_it_says_what_to_do():

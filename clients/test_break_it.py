@@ -87,7 +87,7 @@ EXEMPT = {
     # It saves time, and that is all it does.
     "if logging.root.level <= logging.INFO:  # 0.4 µs saved where nothing is logged",
     # epoll reports a socket for writing only when a third of its buffer is free, so send() finds
-    # room nearly always. The fault sendall-without-waiting needs these two lines.
+    # room nearly always. A test in 03_epoll fills the buffer for these two lines.
     "except BlockingIOError:  # nothing to read, or no room to write: epoll tells when there is",
     "sent = 0",
 }
