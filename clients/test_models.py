@@ -3,6 +3,7 @@
 import ast
 import difflib
 import re
+import signal
 import subprocess
 import sys
 
@@ -81,3 +82,17 @@ def test_a_client_that_breaks_off_is_called_so_in_the_log(serve, name):
     contract.say(guest, b"bob")
     contract.reset(guest)
     contract.eventually(lambda: "broke off: [Errno 104]" in server.log(), server.log())
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_the_log_of_a_visit_and_of_the_end(serve, name):
+    server = serve(name)
+    with contract.connect(server) as guest:
+        port = guest.getsockname()[1]
+        contract.say(guest, b"bob")
+    lines = ["connected", "said b'bob'", "left, 3 bytes heard"]
+    lines = [f"127.0.0.1:{port} {line}" for line in lines]
+    contract.eventually(lambda: server.log().splitlines() == lines, lines)
+    server.process.send_signal(signal.SIGINT)
+    server.process.wait(contract.PATIENCE)
+    assert server.log().splitlines() == [*lines, "stopped"]
