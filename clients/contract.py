@@ -13,7 +13,7 @@ where the claim has no meaning for this server or cannot be tried on this machin
 
 The address and the process are all that a claim uses, so it holds for any program in any
 language. It waits for what must happen (PATIENCE), never for a set time, and never longer
-than it must: a busy machine makes it slow, not wrong. Three claims watch for a set time that
+than it must: a busy machine makes it slow, not wrong. Some claims watch for a set time that
 something does *not* happen; there a busy machine can only hide a fault, never invent one.
 """
 
@@ -38,6 +38,7 @@ from client import LONGEST, PREFIX, Client
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
+from kernel import tcp
 from launch import LISTENING, LaunchError, command, find, make_room, running
 from rich.console import Console
 
@@ -281,6 +282,29 @@ def lowest_free_descriptor(process):
 def settle(server, most):
     """Wait until server is back at so many open descriptors."""
     eventually(lambda: descriptors(server) <= most, f"back at {most} open descriptors")
+
+
+@contextlib.contextmanager
+def frozen(server):
+    """Stop server for as long as the block lasts: its kernel goes on, and it accepts nobody."""
+    stopped = processes(server)
+    try:
+        for process in stopped:
+            process.suspend()
+        eventually(
+            lambda: all(process.status() == psutil.STATUS_STOPPED for process in stopped),
+            "a server stopped by SIGSTOP",
+        )
+        yield
+    finally:
+        for process in stopped:
+            process.resume()
+
+
+def accept_queues(address):
+    """Return how many connections wait in the accept queue of each listener at address."""
+    listeners = [line for line in tcp(address[1]) if line.state == "LISTEN"]
+    return [line.unread for line in listeners if line.local == address]
 
 
 # Every byte is greeted, in order
@@ -611,6 +635,32 @@ def its_first_line_says_where_it_listens(server):
 
 
 @claim()
+def its_defaults_are_127_0_0_1_port_3267_and_backlog_5(server):
+    expect(b"no --host", "127.0.0.1", server.address[0])
+    # All of 127.0.0.0/8 is this machine; an address that no other test uses at this moment:
+    address = "127.3.%d.%d" % divmod(server.address[1], 256), 3267
+    try:
+        socket.create_server(address).close()
+    except OSError as error:
+        raise NotApplicable(f"port 3267 is in use: {error}") from error
+    try:
+        with running(server.program, "--host", address[0], port=None) as default:
+            expect(b"no --port", address, default.address)
+            with frozen(default), contextlib.ExitStack() as stack:
+                for _ in range(10):
+                    sock = stack.enter_context(socket.socket())
+                    sock.setblocking(False)
+                    sock.connect_ex(address)
+                eventually(lambda: sum(accept_queues(address)) > 5, "6 in the accept queue")
+                queues = accept_queues(address)
+    except LaunchError as error:
+        raise Broken(str(error)) from error
+    if len(queues) > 1:
+        raise NotApplicable("it listens with several sockets, and each has an accept queue")
+    expect(b"no --backlog, 10 clients", 6, queues[0])
+
+
+@claim()
 def it_logs_who_came_what_was_said_and_who_left(server):
     def tells(part):
         word = re.compile(rf"(?<![\w-]){part}\b")
@@ -662,7 +712,7 @@ def sigterm_ends_it(server):
     ends(server, signal.SIGTERM)
 
 
-@claim("--wait", "600")
+@claim("--wait", "3600", "--compute", "3600")
 def a_signal_ends_it_in_the_middle_of_its_work(server):
     ends(server, signal.SIGTERM)
 
@@ -689,7 +739,7 @@ def it_can_start_again_on_the_same_port_at_once(server):
         server.process.wait(PATIENCE)
         expect(b"", b"", read(sock, 1))  # the server closed first, so TIME_WAIT is on its side
     try:
-        with running(server.program, "--port", server.address[1]) as again:
+        with running(server.program, port=server.address[1]) as again:
             visit(again)
     except LaunchError as error:
         raise Broken(str(error)) from error
@@ -705,7 +755,10 @@ def bad_options_get_one_clear_line(server):
         ("--host", "no such host"),
         ("--backlog", "many"),
         ("--wait", -0.1),
+        ("--wait", 3600.5),
         ("--wait", "nan"),
+        ("--compute", -0.1),
+        ("--compute", 3600.5),
         ("--compute", "long"),
         ("--nonsense",),
     ):

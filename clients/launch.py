@@ -106,21 +106,22 @@ def command(program, *options, through=()):
 
 
 @contextlib.contextmanager
-def running(program, *options, patience=10.0, grace=5.0, through=()):
-    """Start a server program on a free port, yield a Server, and leave nothing behind.
+def running(program, *options, port=0, patience=10.0, grace=5.0, through=()):
+    """Start a server program, yield a Server, and leave nothing behind.
 
     program: a path; a file that ends in .py is run by this Python. options: more command-line
-    options; a later --port wins. patience: seconds to wait for "listening on". grace: seconds
-    between SIGTERM and SIGKILL at the end. through: see command. The program gets a process
-    group of its own, so that whatever it starts ends with it.
+    options. port: 0 takes a free one; None leaves out the option. patience: seconds to wait for
+    "listening on". grace: seconds between SIGTERM and SIGKILL at the end. through: see command.
+    The program gets a process group of its own, so that whatever it starts ends with it.
 
     Raises LaunchError with the program's last words if it does not come to listen.
     """
     # A file never fills up, as a pipe that nobody reads does: the server would block on it.
+    options = options if port is None else ("--port", port, *options)
     with tempfile.TemporaryFile("a+", errors="replace") as log:
         try:
             process = psutil.Popen(
-                command(program, "--port", 0, *options, through=through),
+                command(program, *options, through=through),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -4,7 +4,6 @@ import ast
 import difflib
 import re
 import signal
-import subprocess
 import sys
 
 import contract
@@ -55,24 +54,6 @@ def test_all_share_the_application_the_options_and_the_sizes():
         assert main == before["main"]
         assert re.findall(r"\.recv\(.*?\)", source) == [".recv(1024)"]
         assert "setsockopt" not in source
-
-
-@pytest.mark.parametrize("name", LINES)
-def test_without_options_it_listens_on_port_3267_of_this_machine_with_a_backlog_of_5(name):
-    program = launch.find(name)
-    script = (
-        "import runpy, socket, sys; sys.argv = ['server.py'];"
-        "socket.create_server = lambda *words, **more: sys.exit(f'{words} {more}');"
-        f"runpy.run_path({str(program)!r}, run_name='__main__')"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stderr == "(('127.0.0.1', 3267),) {'backlog': 5}\n"
-
-
-@pytest.mark.parametrize("option", ["--wait", "--compute"])
-def test_an_hour_is_the_longest_time_that_it_takes(serve, option):
-    serve("01_blocking", option, 3600)
-    contract.refuses(launch.find("01_blocking"), "--port", 0, option, 3600.5)
 
 
 @pytest.mark.parametrize("name", LINES)
