@@ -132,6 +132,15 @@ def read_answers(sock, sent):
     return received
 
 
+def expect_the_end(sock):
+    """Expect that the server closes its side of sock, and says nothing before."""
+    try:
+        received = sock.recv(1)
+    except OSError as error:
+        raise Broken(f"expected the server to close the connection: {error}") from error
+    expect(b"", b"", received)
+
+
 def expect(sent, expected, received):
     """Raise Broken unless the server answered what it should."""
     if received != expected:
@@ -378,7 +387,7 @@ def what_came_before_a_half_close_is_answered(server):
 def it_closes_when_the_client_says_no_more(server):
     with connect(server) as sock:
         sock.shutdown(socket.SHUT_WR)
-        expect(b"", b"", read(sock, 1))
+        expect_the_end(sock)
     visit(server)
 
 
@@ -737,7 +746,7 @@ def it_can_start_again_on_the_same_port_at_once(server):
         say(sock, b"hello")
         server.process.terminate()
         server.process.wait(PATIENCE)
-        expect(b"", b"", read(sock, 1))  # the server closed first, so TIME_WAIT is on its side
+        expect_the_end(sock)  # the server closed first, so TIME_WAIT is on its side
     try:
         with running(server.program, port=server.address[1]) as again:
             visit(again)
