@@ -85,7 +85,7 @@ def test_on_01_the_second_client_is_in_the_accept_queue_while_main_stands_in_rec
             and doing(app) == ["silent", "waiting"]
         ),
         *"aas",
-        shows=["main: recvfrom(fd 4), waiting for client 1", "accept queue", "1 of 65"],
+        shows=["main: recvfrom(fd ", "), waiting for client 1", "accept queue", "1 of 65"],
     )
 
 
@@ -201,7 +201,8 @@ def test_what_a_guest_says_is_shown_safely():
 
 @pytest.mark.parametrize("size", [(80, 24), (140, 40), (200, 60)])
 def test_nothing_is_cut_without_a_sign(size):
-    shows = ["main: accept4(fd 3)", "50 threads: recvfrom", "50 in all: 50 silent", "and", "q quit"]
+    # No number after fd: what is free depends on the files that the observer has open just then.
+    shows = ["main: accept4(fd ", "50 threads: recvfrom", "50 in all: 50 silent", "and", "q quit"]
     shown = play(
         "02_threaded", lambda app: len(standing(app)) == 51, "f", shows=[*shows, "more"], size=size
     )
@@ -215,7 +216,7 @@ def test_screenshot(tmp_path):
         launch.command(PROGRAM, "--screenshot", file), capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert "recvfrom(fd&#160;4)" in file.read_text()
+    assert "recvfrom(fd&#160;" in file.read_text()
 
 
 @pytest.mark.parametrize("how", ["q", "\x03", signal.SIGHUP, signal.SIGTERM])

@@ -197,7 +197,7 @@ def panels(results):
 
 def asked(results):
     """Return one sentence that says what was asked of the servers, and of which machine."""
-    options, machine = results["options"], results["machine"]
+    options = results["options"]
     loop = (
         "Open loop: visitors come whether or not the server keeps up, and their times count from "
         "the moment they meant to come."
@@ -210,8 +210,16 @@ def asked(results):
     return (
         f"{loop} Load: {options['load']}, {options['seconds']:g} s a run, "
         f"--backlog {options['backlog']}{extra}, {options['processes']} Locust process(es). "
-        f"{results['date'][:10]}, Python {machine['python']}, Linux {machine['kernel']}, "
-        f"{machine['cores']} cores."
+        f"{machine(results)}"
+    )
+
+
+def machine(results):
+    """Return the day of a comparison and its machine, in one line."""
+    what = results["machine"]
+    return (
+        f"{results['date'][:10]}, Python {what['python']}, Linux {what['kernel']}, "
+        f"{what['cores']} cores."
     )
 
 

@@ -3,10 +3,15 @@
 import functools
 import itertools
 import statistics
+import sys
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "load_tests"))
+from score import never_served
 
 # Okabe and Ito's palette: distinct for colour-blind readers, and in print.
 MODELS = {
@@ -313,24 +318,27 @@ def of_rounds(found, what, factor):
 def workloads(results, title, note):
     """Return a Figure of workloads: {work: a comparison's results}, a panel each.
 
-    A panel names the servers that reach nine tenths of the best one's rate.
+    A panel names the servers that reach nine tenths of the best one's rate, of those that left
+    nobody alone; the bars of those that did are pale.
     """
     style = looks([run["model"] for run in next(iter(results.values()))["runs"]])
 
     def panel(ax, work, data):
         rates = {run["model"]: run["greetings_per_second"] for run in data["runs"]}
-        best = max(rates.values())
+        left = {run["model"]: never_served(run["scoreboard"]) for run in data["runs"]}
         for place, (model, rate) in enumerate(reversed(rates.items())):
-            ax.barh(place, rate, color=style[model][0])
-            ax.text(rate, place, f" {number(rate)}", va="center", fontsize=10)
+            ax.barh(place, rate, color=style[model][0], alpha=0.35 if left[model] else 1)
+            words = f" {number(rate)}" + (f", leaves {left[model]}" if left[model] else "")
+            ax.text(rate, place, words, va="center", fontsize=10)
         ax.set_yticks(range(len(rates)), reversed(rates))
-        ax.set_xlim(0, 1.25 * best)
+        ax.set_xlim(0, 1.35 * max(rates.values()))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         ax.grid(visible=False, axis="y")
         ax.set_xlabel("greetings a second (closed loop)")
-        ahead = [model for model, rate in rates.items() if rate >= 0.9 * best]
-        said = "no winner" if len(ahead) == len(rates) else ", ".join(ahead)
-        ax.set_title(f"{work}: {said}")
+        fair = [rate for model, rate in rates.items() if not left[model]]
+        ahead = [m for m, rate in rates.items() if not left[m] and rate >= 0.9 * max(fair)]
+        same = min(rates.values()) >= 0.9 * max(rates.values())
+        ax.set_title(f"{work}: {'one rate for all' if same else ', '.join(ahead) or 'no winner'}")
 
     panels = [functools.partial(panel, work=work, data=data) for work, data in results.items()]
     return sheet(panels, title, note, 2, (13, 6.6))

@@ -63,15 +63,16 @@ def table(results):
     names = [run["model"] for run in next(iter(results.values()))["runs"]]
     rows = [["", *names], ["---"] + ["---:"] * len(names)]
     for work, data in results.items():
-        best = max(run["greetings_per_second"] for run in data["runs"])
+        fair = [run for run in data["runs"] if not never_served(run["scoreboard"])]
+        best = max((run["greetings_per_second"] for run in fair), default=None)
         rows.append([f"**{work}**", *(cell(run, best) for run in data["runs"])])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def cell(run, best):
     rate, left = run["greetings_per_second"], never_served(run["scoreboard"])
-    text = f"{rate:,.0f} ({rate / best:.2f})"
-    return text + (f", {left} left" if left else "")
+    text = f"{rate:,.0f}" + ("*" if run["generator"]["bottleneck"] else "")
+    return text + (f", {left} left" if left else f" ({rate / best:.2f})")
 
 
 def compute(size):
