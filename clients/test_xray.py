@@ -4,12 +4,14 @@ import contextlib
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import contract
 import launch
+import psutil
 import pytest
 import xray
 from client import Client
@@ -146,6 +148,27 @@ def test_a_reader_that_goes_and_comes_again_does_not_disturb_the_server(tmp_path
         file.parent.mkdir()
         until(xray.Observed(server, file), in_call("accept4"))
         assert "Traceback" not in server.log()
+
+
+def test_a_server_ends_when_the_program_that_watches_it_is_killed():
+    code = (
+        "import launch, time, xray\n"
+        "with xray.observe(launch.find('01_blocking')) as watched:\n"
+        "    print(watched.server.process.pid, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    clients = Path(xray.__file__).parent
+    watcher = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=clients)
+    server = psutil.Process(int(watcher.stdout.readline()))
+    try:
+        watcher.kill()
+        watcher.wait()
+        gone, _ = psutil.wait_procs([server], PATIENCE)
+        assert gone
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            server.kill()
+        watcher.stdout.close()
 
 
 def test_without_a_file_it_prints_what_changes():
