@@ -4,10 +4,13 @@ Where something had no room stands a sign ("…", "⋮", "and 38 more").
 """
 
 import itertools
+import textwrap
 from collections import Counter
 
+BAD = "bold #b00020"
 # The client's SYN was answered, but its last word found the accept queue full and was dropped.
 LOST = ("ESTABLISHED", None)
+HALF_OPEN = ("ESTABLISHED", "SYN-RECEIVED")  # the same, but the server's kernel still asks for it
 
 
 def fit(text, width):
@@ -34,9 +37,10 @@ def head(rows, height):
 
 def last(lines, width, height):
     """Return the last words of a server, as many as fit, in the colour of an alarm."""
+    lines = [part for line in lines for part in textwrap.wrap(printable(line), width) or [""]]
     cut = len(lines) - height
     shown = [f"⋮ {cut + 1} lines", *lines[cut + 1 :]] if cut > 0 else lines
-    return [(fit(printable(line), width), "#b00020") for line in shown]
+    return [(fit(line, width), "#b00020") for line in shown]
 
 
 def printable(text):
@@ -120,14 +124,17 @@ def kernel_side(view, limit, name, width, height):
     full = "█" * round(cells * view["queue"] / limit)
     queued = [short(row, name) for row in rows if row["queued"]]
     asking = [short(row, name) for row in rows if row["theirs"] == "SYN-SENT"]
+    half = [short(row, name) for row in rows if (row["theirs"], row["ours"]) == HALF_OPEN]
     dropped = [short(row, name) for row in rows if (row["theirs"], row["ours"]) == LOST]
     top = [
         (f"accept queue {full:░<{cells}} {view['queue']} of {limit}", "bold"),
         (f"  in it: {some(queued, width - 9)}", "bold #8a5a00" if queued else "dim"),
-        (f"SYN-SENT: {some(asking, width - 10)}", "bold #b00020" if asking else "dim"),
+        (f"SYN-SENT: {some(asking, width - 10)}", BAD if asking else "dim"),
     ]
+    if half:
+        top.append((f"ACK dropped, still SYN-RECEIVED: {some(half, width - 33)}", BAD))
     if dropped:
-        top.append((f"the server has no socket for: {some(dropped, width - 30)}", "bold #b00020"))
+        top.append((f"the server has no socket for: {some(dropped, width - 30)}", BAD))
     table = [(connection(row, name, width), "") for row in rows]
     if view["time_wait"]:
         table.append((f"TIME-WAIT: {view['time_wait']} (over; the kernel keeps the port)", "dim"))
@@ -191,6 +198,7 @@ def puppet_talk(puppet):
 
 def guest(called, address, row, said, seconds):
     """Return the row of a client that came by itself; said: as the server's log has it."""
-    where = "in the accept queue" if row["queued"] else "connected"
+    where = "connected" if row["fd"] is not None else "closed by the server"
+    where = "in the accept queue" if row["queued"] else where
     heard = f"said {printable(said)}" if said else "has said nothing"
     return f" {called:>3} {address} {where} {seconds:.0f} s, {heard}", ""

@@ -219,6 +219,22 @@ def test_screenshot(tmp_path):
     assert "recvfrom(fd&#160;" in file.read_text()
 
 
+def test_a_client_that_believes_more_than_the_server_knows_is_named():
+    row = {"fd": None, "queued": False, "theirs": "ESTABLISHED", "unread": 0, "unsent": 0}
+    rows = [row | {"client": "8", "ours": "SYN-RECEIVED"}, row | {"client": "9", "ours": None}]
+    view = {"connections": rows, "queue": 6, "time_wait": 0}
+    shown = [text for text, _ in blackboard.kernel_side(view, 6, str, 70, 20)]
+    assert "ACK dropped, still SYN-RECEIVED: 8" in shown
+    assert "the server has no socket for: 9" in shown
+
+
+def test_last_words_are_wrapped_and_not_cut():
+    words = "a server that has " + "much to say " * 9 + "to the very end"
+    shown = [text for text, _ in blackboard.last([words, "and\ttwice"], 40, 12)]
+    assert " ".join(shown) == words + " and·twice"
+    assert max(map(len, shown)) <= 40
+
+
 @pytest.mark.parametrize("how", ["q", "\x03", signal.SIGHUP, signal.SIGTERM])
 def test_leaving_leaves_no_process_behind(how):
     teacher, terminal = pty.openpty()
