@@ -252,7 +252,8 @@ COLUMNS = {
 def table(results, wide):
     """Return the table of all the runs for the terminal."""
     columns = dict(list(COLUMNS.items())[: None if wide else 6])
-    shown = Table(title=asked(results), title_justify="left", title_style="", box=SIMPLE_HEAD)
+    looks = {"title_justify": "left", "title_style": "", "box": SIMPLE_HEAD, "pad_edge": False}
+    shown = Table(title=asked(results), **looks)
     shown.add_column("server", no_wrap=True)
     for name in (load_unit(results), *columns):
         shown.add_column(name, justify="right", max_width=None if wide else 9)
