@@ -115,6 +115,15 @@ def raw_line(inode):
     return next(line for line in lines[1:] if line.split()[9] == str(inode))
 
 
+def wait_until_accepted(server):
+    """Wait until accept() has taken every connection to a server: each has an inode then."""
+    port, waits = server.address[1], ("ESTABLISHED", 0)
+    while any(
+        line.local[1] == port and (line.state, line.inode) == waits for line in kernel.tcp(port)
+    ):
+        time.sleep(0.01)
+
+
 def wait_until_left(server):
     """Wait until a server holds no connection any more."""
     port = server.address[1]
@@ -122,9 +131,10 @@ def wait_until_left(server):
         time.sleep(0.01)
 
 
-def hasty_client(server, messages, times):
-    """Send all messages at once, again and again; count the ways in which the answer came.
+def hasty_client(server, messages, times, rest):
+    """Send all messages without waiting for answers; count the ways in which the answer came.
 
+    rest: seconds between two messages. This is done so many times, each on a new connection.
     Returns Counter({"Hello, annbob": 7, "Hello, annHello, bob": 3}).
     """
     outcomes = Counter()
@@ -132,6 +142,8 @@ def hasty_client(server, messages, times):
         with socket.create_connection(server.address, timeout=10) as sock:
             for message in messages:
                 sock.send(message)
+                if rest:  # sleep(0) would be one, too: it lets others run
+                    time.sleep(rest)
             sock.shutdown(socket.SHUT_WR)
             outcomes[sock.makefile("rb").read().decode()] += 1
     return outcomes
