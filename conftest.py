@@ -3,8 +3,9 @@
 import contextlib
 import signal
 
-import launch
 import pytest
+
+from clients.system import launch
 
 # pytest-xdist's workers ignore Ctrl-C, and so would all the programs that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

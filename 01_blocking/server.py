@@ -1,6 +1,6 @@
 """Blocking server: one thread serves one client from accept() to close(), then the next.
 
-Run it: python 01_blocking/server.py --port 3267
+Run it: python3 01_blocking/server.py --port 3267
 """
 
 import argparse

@@ -3,7 +3,7 @@
 import select
 import socket
 
-from client import Client
+from clients.client import Client
 
 PATIENCE = 20.0
 

@@ -1,6 +1,6 @@
 """Threaded server: the main thread accepts; each client gets a thread of its own.
 
-Run it: python 02_threaded/server.py --port 3267
+Run it: python3 02_threaded/server.py --port 3267
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 import time
 
-from client import Client
+from clients.client import Client
 
 PATIENCE = 20.0
 

@@ -1,6 +1,6 @@
 """Event-loop server: one thread asks epoll who is ready and never waits for one client alone.
 
-Run it: python 03_epoll/server.py --port 3267
+Run it: python3 03_epoll/server.py --port 3267
 """
 
 import argparse

@@ -8,8 +8,8 @@ import subprocess
 import sys
 import time
 
-import launch
-from client import Client
+from clients.client import Client
+from clients.system import launch
 
 PATIENCE = 20.0
 MEBIBYTE = 2**20

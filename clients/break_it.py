@@ -1,8 +1,8 @@
 """Learn by breaking: put a known fault into a server and see which check catches it.
 
-python clients/break_it.py 03_epoll                       the faults, and what a user sees of them
-python clients/break_it.py 03_epoll never-close           the change, the check that fails, a server
-python clients/break_it.py 03_epoll never-close --hide    find the line yourself
+.venv/bin/python -m clients.break_it 03_epoll                       the faults, and what one sees
+.venv/bin/python -m clients.break_it 03_epoll never-close           the change, the check, a server
+.venv/bin/python -m clients.break_it 03_epoll never-close --hide    find the line yourself
 
 The broken server is a copy in a temporary folder. It runs until Ctrl-C, then the copy is deleted.
 When standard input is no terminal, the command ends right after the check: with exit status 0 if
@@ -19,11 +19,12 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-import contract
-from launch import LaunchError, find, running
 from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
+
+from clients.contract import claims
+from clients.system.launch import LaunchError, find, running
 
 PATIENCE = 3.0  # seconds to wait for what a broken server will not do
 
@@ -46,7 +47,7 @@ class Fault:
     @property
     def check(self):
         """The claim's function."""
-        return getattr(contract, self.claim)
+        return getattr(claims, self.claim)
 
     def broken(self):
         """Return the text of the broken server. Raises ValueError if the server has changed."""
@@ -113,12 +114,12 @@ def caught(console, fault, copy):
     """Hold the broken copy to its claim and print what happened; say whether it failed there."""
     console.print(f"The check: {fault.claim.replace('_', ' ')} …")
     try:
-        contract.hold(copy, fault.check)
-    except contract.Broken as error:
+        claims.hold(copy, fault.check)
+    except claims.Broken as error:
         console.print("failed, as it should:", style="bold green")
         console.print(f"  {error}\n", markup=False, soft_wrap=True)
         return True
-    except contract.NotApplicable as reason:
+    except claims.NotApplicable as reason:
         console.print(f"cannot be tried here: {reason}", style="bold red")
         return False
     console.print("held: the fault was not caught", style="bold red")
@@ -132,7 +133,7 @@ def keep_running(console, fault, copy):
         with_options = f" with {' '.join(options)}" if options else ""
         console.print(f"The broken server listens on port {server.address[1]}{with_options}.")
         console.print("Talk to it in another terminal:\n")
-        console.print(f"  python clients/client.py --port {server.address[1]}\n")
+        console.print(f"  python3 clients/client.py --port {server.address[1]}\n")
         console.print("Ctrl-C ends it.")
         try:
             server.process.wait()
@@ -154,7 +155,7 @@ def main():
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up then, too
     console = Console(highlight=False)
-    contract.PATIENCE = PATIENCE
+    claims.PATIENCE = PATIENCE
     try:
         faults = faults_of(find(args.server))
         if not faults:

@@ -1,8 +1,8 @@
 """The client of all the servers: it says something, and reads the greeting.
 
-python clients/client.py                      a prompt; Ctrl-D or Ctrl-C ends it
-python clients/client.py --message bob        one greeting
-printf 'ann\\nbob\\n' | python clients/client.py   a greeting for each line
+python3 clients/client.py                      a prompt; Ctrl-D or Ctrl-C ends it
+python3 clients/client.py --message bob        one greeting
+printf 'ann\\nbob\\n' | python3 clients/client.py   a greeting for each line
 """
 
 import argparse
@@ -47,7 +47,7 @@ class Client:
         except OSError as error:
             raise ConnectionError(
                 f"cannot connect to {self.server}: {error}; start a server there first, "
-                "for example: python 01_blocking/server.py"
+                "for example: python3 01_blocking/server.py"
             ) from error
 
     def greet(self, message):

@@ -1,8 +1,8 @@
 """Many clients at once: they come one after the other, greet, think, greet again and leave.
 
-python clients/crowd.py                       five clients, and a picture of who waits for whom
-python clients/crowd.py --silent 2            the second one greets once and then holds the line
-python clients/crowd.py --json crowd.json     every moment, for a notebook to draw
+.venv/bin/python -m clients.crowd                       five clients, who waits for whom
+.venv/bin/python -m clients.crowd --silent 2            the second one holds the line
+.venv/bin/python -m clients.crowd --json crowd.json     every moment, to be drawn
 
 Start a server first. Ctrl-C ends it early; the scoreboard comes in any case.
 """
@@ -16,11 +16,12 @@ import threading
 import time
 from pathlib import Path
 
-from client import HOST, PORT, Client
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+from clients.client import HOST, PORT, Client
 
 MOST = 1000  # clients: each has a thread here, and a descriptor
 ENDS = {"left", "cut off", "failed"}

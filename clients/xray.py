@@ -1,11 +1,13 @@
 """The observer: run a server program, unchanged, and tell on which line each thread stands.
 
-python clients/xray.py 01_blocking/server.py --port 3267
+.venv/bin/python -m clients.xray 01_blocking/server.py --port 3267
 
 A thread beside the server's own looks up to ten times a second where the others are: the line of
 Python, from sys._current_frames(), and the system call in which the kernel lets them sleep, from
 /proc/self/task/TID/syscall (proc(5); root is not needed for one's own process). Each look is one
 line of JSON: on standard error when something has changed, or always the latest in --to FILE.
+
+All that it imports is in the server's process, too; so it needs the standard library and no more.
 """
 
 import argparse
@@ -16,14 +18,10 @@ import platform
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 import types
-from dataclasses import dataclass
 from pathlib import Path
-
-from launch import Server, running
 
 EVERY = 0.1  # seconds between two looks
 SHARE = 0.05  # of a core, at most: a look that costs more is followed by a longer pause
@@ -40,48 +38,6 @@ _words = NUMBERS.get(platform.machine(), "").split()
 CALLS = dict(zip(map(int, _words[::2]), _words[1::2], strict=True))
 ON_A_DESCRIPTOR = {"read", "write", "connect", "accept", "accept4", "epoll_wait", "epoll_pwait"}
 ON_A_DESCRIPTOR |= {"sendto", "recvfrom", "sendmsg", "recvmsg"}  # their first argument is one
-
-
-@contextlib.contextmanager
-def observe(program, *options):
-    """Start a server program under the observer and yield an Observed, as launch.running does."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "sample.json")
-        with running(program, *options, through=(__file__, "--to", file)) as server:
-            yield Observed(server, file)
-
-
-@dataclass
-class Observed:
-    """A server that runs under the observer: server is what launch.running gives."""
-
-    server: Server
-    _file: Path
-
-    def sample(self):
-        """Return the latest sample: where each thread of the server was a moment ago.
-
-        {"at": seconds since the epoch, "kernel": whether the system calls could be read,
-        "threads": [{"name": "main" or Python's, "id": the kernel's, "function", "line": where it
-        stands in the program's file, both None if nowhere, "call": the system call in which it
-        sleeps (futex: it waits for a lock, as for the interpreter's own), "running" if it does not
-        sleep, None if that cannot be known, "fd": the descriptor that the call is about,
-        "peer": "host:port" of that socket's other end, or None}, ...]}; None before the first look.
-        """
-        try:
-            return json.loads(self._file.read_text())
-        except FileNotFoundError:
-            return None
-
-    def samples(self):
-        """Yield each new sample while the server runs."""
-        last = None
-        while self.server.process.poll() is None:
-            sample = self.sample()
-            if sample != last:
-                last = sample
-                yield last
-            time.sleep(EVERY / 2)
 
 
 def look(program):

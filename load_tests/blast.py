@@ -1,10 +1,10 @@
 """Benchmark greeting servers in pairs: what a greeting costs the server, and how long it takes.
 
-python load_tests/blast.py 02_threaded 03_epoll
-python load_tests/blast.py 03_epoll load_tests/peers/asyncio_streams.py --connections 10,1000
-python load_tests/blast.py 03_epoll "load_tests/peers/selectors_loop.py --selector poll"
-python load_tests/blast.py 03_epoll 03_epoll --connections 10 --idle 0,10000
-python load_tests/blast.py 03_epoll 02_threaded --load visit
+.venv/bin/python -m load_tests.blast 02_threaded 03_epoll
+.venv/bin/python -m load_tests.blast 03_epoll load_tests/peers/asyncio_streams.py --rounds 9
+.venv/bin/python -m load_tests.blast 03_epoll "load_tests/peers/selectors_loop.py --selector poll"
+.venv/bin/python -m load_tests.blast 03_epoll 03_epoll --connections 10 --idle 0,10000
+.venv/bin/python -m load_tests.blast 03_epoll 02_threaded --load visit
 
 The servers run at the same time and take turns, A B A B ..., so that what else the machine does
 meets all of them. Each server has one core, what asks it another; README.md, "The benchmark".
@@ -26,12 +26,10 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 from rich.table import Table
-from watch import cpu_seconds
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "clients"))
-from launch import LaunchError, Server, find, make_room, name_of, running
+from clients.system.launch import ROOT, LaunchError, Server, find, make_room, name_of, running, tool
+from load_tests.measuring.watch import cpu_seconds
 
-GENERATOR = Path(__file__).with_name("generator.py")
 BACKLOG = 4096  # nobody's SYN is dropped, however many come at once
 WARM = 0.2  # seconds of a first round that does not count
 DESCRIPTORS = 100  # what a process needs besides its connections
@@ -196,9 +194,9 @@ def target(name, program, more, cores, processes):
 @contextlib.contextmanager
 def generating(core, address, number):
     """Start generator.py, yield its process, and end it."""
-    arguments = [core, *address, number * NUMBERS]
     process = subprocess.Popen(
-        [sys.executable, str(GENERATOR), *map(str, arguments)],
+        tool("load_tests.measuring.generator", core, *address, number * NUMBERS),
+        cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for us, and we end it

@@ -1,9 +1,9 @@
 """Compare the server models under the same load, and end with a table, a picture and a report.
 
-python load_tests/compare.py                        all models; about 90 seconds
-python load_tests/compare.py --seconds 1            a quick look
-python load_tests/compare.py 03_epoll my/server.py --users 100 --load chatterbox
-python load_tests/compare.py --web 01_blocking      Locust's own page, with the server in it
+.venv/bin/python -m load_tests.compare                        all models; about 90 seconds
+.venv/bin/python -m load_tests.compare --seconds 1            a quick look
+.venv/bin/python -m load_tests.compare 03_epoll my/server.py --users 100 --load chatterbox
+.venv/bin/python -m load_tests.compare --web 01_blocking      Locust's own page
 """
 
 import argparse
@@ -23,15 +23,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import psutil
-import report
-import score
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from watch import watching
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "clients"))
-from kernel import queue_limit
-from launch import LaunchError, find, make_room, models, name_of, running
+from clients.system.kernel import queue_limit
+from clients.system.launch import ROOT, LaunchError, find, make_room, models, name_of, running
+from load_tests.measuring import report, score
+from load_tests.measuring.watch import watching
 
 HERE = Path(__file__).resolve().parent
 SCHEMA = 1
@@ -74,6 +72,7 @@ def options(arguments=None):
     if args.seconds < 0.5 or args.processes < 1 or args.backlog < 0:
         parser.error("--seconds takes 0.5 or more, --processes 1 or more, --backlog 0 or more")
     args.loads = args.arrivals or args.users
+    args.out = args.out.resolve()
     args.user = "Arrivals" if args.arrivals else USERS[args.load]
     try:
         names = [args.web] if args.web else args.servers
@@ -246,6 +245,7 @@ def child(command, output, timeout):
     """Run command to its end, in a process group of its own, and never leave it behind."""
     process = subprocess.Popen(
         command,
+        cwd=ROOT,  # Locust finds the rest of the repository from there
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,

@@ -8,7 +8,6 @@ import gc
 import itertools
 import json
 import random
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -23,10 +22,8 @@ import psutil
 from gevent import GreenletExit
 from locust import User, constant, events, task
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "clients"))
-import live
-from client import Client
+from clients.client import Client
+from load_tests.measuring import live
 
 GREETINGS = 5  # of one visit
 MOST_AT_ONCE = 10_000  # visitors of the open loop whom one process carries

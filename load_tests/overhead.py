@@ -1,6 +1,6 @@
 """What the harness itself costs: its greetings a second beside the requests of FastHttpUser.
 
-python load_tests/overhead.py --rounds 3
+.venv/bin/python -m load_tests.overhead --rounds 3
 
 Both are Locust users without thinking, one process, against an event loop on the other core: our
 Chatterbox against 03_epoll, Locust's own FastHttpUser against a keep-alive HTTP server made of
@@ -19,8 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "clients"))
-from launch import models, running
+from clients.system.launch import ROOT, models, running
 
 HERE = Path(__file__).resolve().parent
 
@@ -72,6 +71,7 @@ def rate(program, scheme, what, args, folder):
         command += ["--host", f"{scheme}://{host}:{port}", "--json-file", result, user]
         subprocess.run(
             list(map(str, command)),
+            cwd=ROOT,
             check=False,  # requests cut off by the end make it 1
             timeout=args.seconds + 60,
             stdout=subprocess.DEVNULL,

@@ -1,0 +1,82 @@
+"""The classroom: a server seen from inside and from outside, while the teacher conducts clients.
+
+.venv/bin/python -m clients.classroom 01_blocking                 the keys are on the screen; q ends
+.venv/bin/python -m clients.classroom --host 0.0.0.0 --port 3267  the students are the clients
+.venv/bin/python -m clients.classroom --screenshot scene.svg      a small scene as a picture
+
+The server's program runs unchanged; what is shown of it is read from the kernel and from the
+observer (xray.py) about five times a second.
+"""
+
+import argparse
+import asyncio
+import re
+import sys
+from pathlib import Path
+
+from clients.classroom.app import EVERY, Classroom
+from clients.system.launch import LaunchError, find, models
+
+
+async def photograph(app, file):
+    """Play a small scene without a terminal, and write the screen to file as SVG."""
+    async with app.run_test(size=(120, 36)) as pilot:
+        while not app.view:
+            await pilot.pause(EVERY)
+        for key in "aasas":
+            await pilot.press(key)
+        for _ in range(50):  # until all is at rest, but not for ever
+            await pilot.pause(EVERY)
+            if len(app.view["connections"]) == 3 and all(t["fd"] for t in app.view["threads"]):
+                break
+        await pilot.pause(5 * EVERY)  # until that is drawn
+        picture = app.export_screenshot(title="clients.classroom")
+        file.write_text(re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL))  # remote fonts
+
+
+def options():
+    """Return the command line's options; exits with one line if they make no sense."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("server", nargs="?", default="01_blocking", metavar="MODEL|PATH")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets the network connect")
+    parser.add_argument("--port", type=int, default=0, help="default: a free one")
+    parser.add_argument("--backlog", type=int, default=5, help="what listen() is given")
+    parser.add_argument("--wait", type=float, default=0, help="seconds each greeting sleeps")
+    parser.add_argument("--compute", type=float, default=0, help="seconds each one computes")
+    parser.add_argument("--screenshot", type=Path, metavar="FILE.svg", help="no terminal needed")
+    args = parser.parse_args()
+    try:
+        args.server = find(args.server)
+    except LaunchError as error:
+        parser.error(str(error))
+    if not Path("/proc/self/net/tcp").exists():
+        parser.error("the kernel's side is read from /proc: run this on Linux")
+    if not args.screenshot and not sys.stdin.isatty():
+        parser.error("this needs a terminal; --screenshot FILE.svg does not")
+    return args
+
+
+def main():
+    args = options()
+    programs = list(models().values())
+    place = programs.index(args.server) if args.server in programs else 0
+    programs = programs[place:] + programs[:place]
+    if args.server not in programs:
+        programs.insert(0, args.server)
+    given = [f"--{name}" for name in ("host", "port", "backlog", "wait", "compute")]
+    server = [word for name in given for word in (name, str(getattr(args, name[2:])))]
+    app = Classroom(programs, args.host, server)
+    try:
+        if args.screenshot:
+            asyncio.run(photograph(app, args.screenshot))
+        else:
+            app.run()
+    finally:
+        app.end()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

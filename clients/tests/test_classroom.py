@@ -1,0 +1,284 @@
+"""The classroom shows what is: scenes played by the keys, and what the program has read then."""
+
+import asyncio
+import os
+import pty
+import signal
+import socket
+import subprocess
+import time
+
+import psutil
+import pytest
+
+from clients.classroom import panels
+from clients.classroom.app import Classroom
+from clients.system import launch
+
+PATIENCE = 20.0
+
+
+def play(model, scene, *keys, shows=(), size=(140, 40), backlog=64, programs=None):
+    """Press the keys in the classroom of a model; wait until scene(app) holds and shows is shown.
+
+    Return the rows of the screen.
+    """
+    programs = programs or [launch.find(model)]
+    options = ["--host", "127.0.0.1", "--port", "0", "--backlog", str(backlog)]
+
+    async def run():
+        app = Classroom(programs, "127.0.0.1", options)
+        try:
+            async with app.run_test(size=size) as pilot:
+                await until(pilot, lambda app: app.view)
+                for key in keys:
+                    await pilot.press(key)
+                await until(pilot, scene)
+                await until(
+                    pilot, lambda app: all(text in "\n".join(screen(app)) for text in shows)
+                )
+                return screen(app)
+        finally:
+            app.end()
+
+    async def until(pilot, condition):
+        deadline = time.monotonic() + PATIENCE
+        while not condition(pilot.app):
+            assert time.monotonic() < deadline, "\n".join([str(pilot.app.view), *screen(pilot.app)])
+            await pilot.pause(0.02)
+
+    return asyncio.run(run())
+
+
+def screen(app):
+    """Return the rows of the screen."""
+    return [
+        strip.text.replace("\N{NO-BREAK SPACE}", " ").rstrip()
+        for strip in app.screen._compositor.render_strips()
+    ]
+
+
+def standing(app):
+    """Return (function, system call) of each thread."""
+    return [(thread["function"], thread["call"]) for thread in app.view.get("threads", [])]
+
+
+def doing(app):
+    return [puppet.doing for puppet in app.cast.values()]
+
+
+def queued(app):
+    """Return the numbers of the clients in the accept queue."""
+    rows = app.view.get("connections", [])
+    return [int(panels.short(row, app.called)) for row in rows if row["queued"]]
+
+
+def test_on_01_the_second_client_is_in_the_accept_queue_while_main_stands_in_recv():
+    play(
+        "01_blocking",
+        lambda app: (
+            standing(app) == [("handle", "recvfrom")]
+            and queued(app) == [2]
+            and app.view["queue"] == 1
+            and doing(app) == ["silent", "waiting"]
+        ),
+        *"aas",
+        shows=["main: recvfrom(fd ", "), waiting for client 1", "accept queue", "1 of 65"],
+    )
+
+
+def test_on_01_the_second_is_served_when_the_first_leaves():
+    play("01_blocking", lambda app: doing(app) == ["greeted"] and not queued(app), *"aas1l")
+
+
+def test_on_01_the_queue_fills_and_more_stay_in_syn_sent():
+    play(
+        "01_blocking",
+        lambda app: (
+            queued(app) == [2, 3]
+            and [row["theirs"] for row in app.view["connections"]].count("SYN-SENT") == 1
+        ),
+        *"aaaa",
+        backlog=1,
+    )
+
+
+def test_on_02_fifty_clients_are_fifty_threads_in_recv():
+    play(
+        "02_threaded",
+        lambda app: (
+            standing(app).count(("handle", "recvfrom")) == 50
+            and ("serve", "accept4") in standing(app)
+            and app.view["cost"]["threads"] == 51
+        ),
+        "f",
+        shows=["50 threads: recvfrom, each for its own client"],
+    )
+
+
+def test_on_03_fifty_clients_are_one_thread_in_epoll_wait():
+    play(
+        "03_epoll",
+        lambda app: (
+            standing(app) == [("serve", "epoll_wait")]
+            and sum(row["fd"] is not None for row in app.view["connections"]) == 50
+        ),
+        "f",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [("01_blocking", "sendto"), ("02_threaded", "sendto"), ("03_epoll", "epoll_wait")],
+)
+def test_a_client_that_never_reads(name, call):
+    play(
+        name,
+        lambda app: (
+            call in [each for _, each in standing(app)]
+            and doing(app) == ["not reading"]
+            and app.view["connections"][0]["unsent"] > 100_000
+            and app.view["connections"][0]["unread"] > 0
+        ),
+        *"ar",
+    )
+
+
+def test_leave_and_reset():
+    play(
+        "03_epoll",
+        lambda app: (
+            list(app.cast) == [1]
+            and app.view["time_wait"] >= 1
+            and len(app.view["connections"]) == 1
+        ),
+        *"aaa2x3l",
+    )
+
+
+def test_the_next_model_gets_the_same_cast():
+    programs = [launch.find("01_blocking"), launch.find("02_threaded")]
+    play(
+        "01_blocking",
+        lambda app: (
+            app.view
+            and len(standing(app)) == 3
+            and doing(app) == ["silent", "greeted"]
+            and list(app.cast) == [1, 2]
+        ),
+        *"aasn",
+        programs=programs,
+    )
+
+
+def test_a_server_that_crashes_is_shown_with_its_last_words(tmp_path):
+    program = tmp_path / "server.py"
+    source = launch.find("01_blocking").read_text()
+    program.write_text(source.replace("conn.sendall(greet(chunk))", "raise ValueError('\\x1b[2J')"))
+    words = ["the server has ended", "ValueError"]
+    options = {"shows": words, "size": (80, 24), "programs": [program]}
+    shown = play(None, lambda app: app.view["ended"], *"as", **options)
+    assert "\x1b" not in "".join(shown)
+
+
+def test_what_a_guest_says_is_shown_safely():
+    guests = []
+
+    def scene(app):
+        if not guests:
+            guests.append(socket.create_connection(app.address()))
+            guests[0].sendall(b"\x1b[31mred" + b"x" * 500)
+        return app.guests and app.stage.said
+
+    shown = play("03_epoll", scene, "a", shows=["g1 127.0.0.1:", "said b"])
+    shown_row = [row for row in shown if "g1 127.0.0.1:" in row]
+    assert "said b'\\x1b[31mred" in shown_row[0]
+    assert shown_row[0].endswith("…")
+    guests[0].close()
+
+
+@pytest.mark.parametrize("size", [(80, 24), (140, 40), (200, 60)])
+def test_nothing_is_cut_without_a_sign(size):
+    # No number after fd: what is free depends on the files that the observer has open just then.
+    shows = ["main: accept4(fd ", "50 threads: recvfrom", "50 in all: 50 silent", "and", "q quit"]
+    shown = play(
+        "02_threaded", lambda app: len(standing(app)) == 51, "f", shows=[*shows, "more"], size=size
+    )
+    assert all(len(row) <= size[0] for row in shown)
+    assert "q quit" in shown[-1]
+
+
+def test_screenshot(tmp_path):
+    file = tmp_path / "scene.svg"
+    done = subprocess.run(
+        launch.tool("clients.classroom", "--screenshot", file),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert "recvfrom(fd&#160;" in file.read_text()
+
+
+def test_a_client_that_believes_more_than_the_server_knows_is_named():
+    row = {"fd": None, "queued": False, "theirs": "ESTABLISHED", "unread": 0, "unsent": 0}
+    rows = [row | {"client": "8", "ours": "SYN-RECEIVED"}, row | {"client": "9", "ours": None}]
+    view = {"connections": rows, "queue": 6, "time_wait": 0}
+    shown = [text for text, _ in panels.kernel_side(view, 6, str, 70, 20)]
+    assert "ACK dropped, still SYN-RECEIVED: 8" in shown
+    assert "the server has no socket for: 9" in shown
+
+
+def test_last_words_are_wrapped_and_not_cut():
+    words = "a server that has " + "much to say " * 9 + "to the very end"
+    shown = [text for text, _ in panels.last([words, "and\ttwice"], 40, 12)]
+    assert " ".join(shown) == words + " and·twice"
+    assert max(map(len, shown)) <= 40
+
+
+@pytest.mark.parametrize("how", ["q", "\x03", signal.SIGHUP, signal.SIGTERM])
+def test_leaving_leaves_no_process_behind(how):
+    teacher, terminal = pty.openpty()
+    program = subprocess.Popen(
+        launch.tool("clients.classroom", "01_blocking"),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        env={**os.environ, "TERM": "xterm-256color"},
+    )
+    os.close(terminal)
+    try:
+        seen = b""
+        while b"accept4" not in seen:
+            seen += os.read(teacher, 65536)
+        servers = psutil.Process(program.pid).children()
+        assert len(servers) == 1
+        if isinstance(how, str):
+            os.write(teacher, how.encode())
+        else:
+            program.send_signal(how)
+        drain(teacher)
+        assert program.wait(PATIENCE) == 0
+        assert not servers[0].is_running()
+    finally:
+        program.kill()
+        program.wait()
+        os.close(teacher)
+
+
+def drain(terminal):
+    """Read to the end, so that the program never waits for a reader."""
+    try:
+        while os.read(terminal, 65536):
+            pass
+    except OSError:  # EIO: the program has closed its side
+        return
+
+
+def test_it_says_so_where_there_is_no_terminal():
+    done = subprocess.run(
+        launch.tool("clients.classroom"), stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "needs a terminal" in done.stderr.splitlines()[-1]

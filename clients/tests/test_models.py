@@ -1,0 +1,80 @@
+"""The three servers differ by their idea and by nothing else."""
+
+import ast
+import difflib
+import re
+import signal
+import sys
+
+import pytest
+
+from clients.contract import claims
+from clients.system import launch
+
+LINES = {"01_blocking": 80, "02_threaded": 85, "03_epoll": 130}
+SOURCES = {name: launch.models()[name].read_text() for name in LINES}
+
+
+def functions(source):
+    """Return {name: text} of all the functions in source, methods included."""
+    return {
+        node.name: ast.get_source_segment(source, node)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef)
+    }
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_server_is_short(name):
+    assert len(SOURCES[name].splitlines()) <= LINES[name]
+    for function, text in functions(SOURCES[name]).items():
+        assert len(text.splitlines()) <= 25 or function == "main", function
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_server_needs_the_standard_library_only(name):
+    imported = re.findall(r"^(?:import|from) (\w+)", SOURCES[name], re.MULTILINE)
+    assert set(imported) <= sys.stdlib_module_names
+
+
+def test_from_blocking_to_threaded_is_at_most_twelve_lines():
+    before, after = (SOURCES[name].splitlines() for name in ("01_blocking", "02_threaded"))
+    changed = [line for line in difflib.ndiff(before, after) if line[0] in "+-"]
+    assert any("threading.Thread(" in line for line in changed)
+    assert len(changed) <= 12
+
+
+def test_all_share_the_application_the_options_and_the_sizes():
+    before = functions(SOURCES["01_blocking"])
+    for source in SOURCES.values():
+        now = functions(source)
+        for shared in ("greeting", "slowed"):
+            assert now[shared] == before[shared]
+        # 03 asks for epoll in main(), and that is all it does otherwise.
+        main = re.sub(r" +if not hasattr\(select.*\n.*\n", "", now["main"])
+        assert main == before["main"]
+        assert re.findall(r"\.recv\(.*?\)", source) == [".recv(1024)"]
+        assert "setsockopt" not in source
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_client_that_breaks_off_is_called_so_in_the_log(serve, name):
+    server = serve(name)
+    guest = claims.connect(server)
+    claims.say(guest, b"bob")
+    claims.reset(guest)
+    claims.eventually(lambda: "broke off: [Errno 104]" in server.log(), server.log())
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_the_log_of_a_visit_and_of_the_end(serve, name):
+    server = serve(name)
+    with claims.connect(server) as guest:
+        port = guest.getsockname()[1]
+        claims.say(guest, b"bob")
+    lines = ["connected", "said b'bob'", "left, 3 bytes heard"]
+    lines = [f"127.0.0.1:{port} {line}" for line in lines]
+    claims.eventually(lambda: server.log().splitlines() == lines, lines)
+    server.process.send_signal(signal.SIGINT)
+    server.process.wait(claims.PATIENCE)
+    assert server.log().splitlines() == [*lines, "stopped"]

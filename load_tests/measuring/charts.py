@@ -1,0 +1,257 @@
+"""The pictures: one colour and one marker a model, labels on the data, the finding in the title."""
+
+import itertools
+import statistics
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+# Okabe and Ito's palette: distinct for colour-blind readers, and in print.
+MODELS = {
+    "01_blocking": ("#D55E00", "o"),
+    "02_threaded": ("#000000", "s"),
+    "03_epoll": ("#0072B2", "^"),
+}
+OTHERS = [
+    ("#009E73", "D"),
+    ("#CC79A7", "v"),
+    ("#E69F00", "P"),
+    ("#56B4E9", "X"),
+    ("#7F7F7F", "*"),
+    ("#A05A2C", "h"),
+]
+STYLE = {
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E6E6E6",
+    "axes.axisbelow": True,
+    "figure.facecolor": "white",
+    "lines.linewidth": 2,
+}
+
+
+def looks(names):
+    """Return {name: (colour, marker)}: the models' own, and the next ones for all others."""
+    others = itertools.cycle(OTHERS)
+    return {name: MODELS[name] if name in MODELS else next(others) for name in names}
+
+
+def number(value):
+    """Return a number as a person writes it: 3 digits, thousands set apart."""
+    if value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.0f}" if value >= 10 or value == int(value) else f"{value:.2g}"
+
+
+def milliseconds(value):
+    """Return milliseconds in the unit in which they are easily read."""
+    return f"{number(value / 1000)} s" if value >= 1000 else f"{number(value)} ms"
+
+
+def label_ends(ax, lines):
+    """Write the name of each line at its right end; names that would overlap are moved apart.
+
+    lines: [(name, x, y, colour), ...] in data coordinates.
+    """
+    to_pixels, gap = ax.transData.transform, 14 * ax.figure.dpi / 72
+    lines = sorted(lines, key=lambda line: line[2])
+    heights = [to_pixels((x, y))[1] for _, x, y, _ in lines]
+    places = []
+    for height in heights:
+        places.append(max(height, places[-1] + gap) if places else height)
+    highest = ax.bbox.y1
+    for rank in reversed(range(len(places))):  # none above the axes, where the title stands
+        places[rank] = min(places[rank], highest)
+        highest = places[rank] - gap
+    for (name, x, y, colour), height, place in zip(lines, heights, places, strict=True):
+        shift = (place - height) * 72 / ax.figure.dpi
+        ax.annotate(
+            name,
+            (x, y),
+            (6, shift),
+            textcoords="offset points",
+            color=colour,
+            va="center",
+            fontweight="bold",
+            fontsize=10,
+            annotation_clip=False,
+        )
+
+
+def load_unit(results):
+    """Return what the load of a comparison is counted in."""
+    return "arrivals a second" if results["options"]["loop"] == "open" else "users"
+
+
+def narrow(ax):
+    """Say whether the logarithmic axis needs more than the powers of ten for its labels."""
+    low, high = ax.get_ylim()
+    return high < 200 * low
+
+
+def curves(ax, results, measure, title, unit, log=False, bound=None):
+    """Draw measure(run) against the load, a line a model.
+
+    measure returns None where there is nothing to draw. bound(run): whether the number is a
+    lower bound, drawn as an arrow that points upwards.
+    """
+    names = list(dict.fromkeys(run["model"] for run in results["runs"]))
+    style, ends = looks(names), []
+    for name in names:
+        runs = [run for run in results["runs"] if run["model"] == name and not run["error"]]
+        points = [(run["load"], measure(run), run) for run in runs]
+        points = [point for point in points if point[1] is not None]
+        if not points:
+            continue
+        colour, marker = style[name]
+        xs, ys, runs = zip(*points, strict=True)
+        ax.plot(xs, ys, color=colour, marker=marker, clip_on=False)
+        for x, y, run in points:
+            if bound and bound(run):
+                ax.annotate(
+                    "",
+                    (x, y),
+                    (0, 16),
+                    textcoords="offset points",
+                    arrowprops={"arrowstyle": "<-", "color": colour},
+                )
+        ends.append((name, xs[-1], ys[-1], colour))
+    loads = sorted({run["load"] for run in results["runs"]})
+    if len(loads) > 1 and loads[0] > 0:
+        ax.set_xscale("log")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xticks(loads, [number(load) for load in loads])
+    if log:
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow(ax) else (1,)))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        ax.set_ylim(bottom=0)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    ax.set_xlabel(f"{load_unit(results)} ({results['options']['loop']} loop)")
+    ax.set_ylabel(unit)
+    ax.set_title(title)
+    label_ends(ax, ends)
+
+
+def timelines(ax, results, title):
+    """Draw how many visitors were being served at each moment of the runs with the most load."""
+    most = max(run["load"] for run in results["runs"])
+    runs = [run for run in results["runs"] if run["load"] == most and not run["error"]]
+    style, ends = looks(list(dict.fromkeys(run["model"] for run in results["runs"]))), []
+    for run in runs:
+        moments, counts = zip(*run["serving"], strict=True)
+        colour, marker = style[run["model"]]
+        every = max(1, len(moments) // 8)
+        ax.plot(moments, counts, color=colour, marker=marker, markevery=every)
+        ends.append((run["model"], moments[-1], counts[-1], colour))
+    ax.set_ylim(bottom=0)
+    loop = results["options"]["loop"]
+    ax.set_xlabel(f"seconds since the first visitor came ({loop} loop)")
+    ax.set_ylabel("visitors")
+    ax.set_title(title)
+    label_ends(ax, ends)
+
+
+def outcomes(ax, results, title):
+    """Draw what became of all visitors of the runs with the most load, a bar a model."""
+    well = "connected" if results["options"]["load"] == "idlers" else "greeted"
+    kinds = {  # a model's colour, full where it served, hatched where it did not
+        well: (("finished", "still served", "idle"), ""),
+        "just came": (("just came",), "...."),
+        "never greeted": (("never greeted",), "////"),
+        "never connected": (("never connected",), "xx"),
+        "failed": (("failed",), "**"),
+    }
+    most = max(run["load"] for run in results["runs"])
+    runs = [run for run in results["runs"] if run["load"] == most and not run["error"]][::-1]
+    style = looks(list(dict.fromkeys(run["model"] for run in results["runs"])))
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 2}
+    for place, run in enumerate(runs):
+        board, left = run["scoreboard"], 0
+        colour, _ = style[run["model"]]
+        for kind, (fates, hatch) in kinds.items():
+            count = sum(board[name] for name in fates)
+            share = count / max(1, board["came"])
+            face = "white" if hatch else colour
+            ax.barh(place, share, left=left, color=face, edgecolor=colour, hatch=hatch)
+            text = f"{number(count)}\n{kind}" if share > 0.2 else number(count)
+            if share > 0.06:
+                ax.text(left + share / 2, place, text, ha="center", va="center", bbox=box)
+            left += share
+    ax.set_yticks(range(len(runs)), [run["model"] for run in runs])
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+    ax.set_xlim(0, 1)
+    ax.grid(visible=False)
+    ax.set_xlabel(f"share of the visitors that came ({results['options']['loop']} loop)")
+    ax.set_title(title)
+
+
+def darken(path, dark):
+    """Write the picture at path to dark as well, for a dark page: light is dark, hues stay.
+
+    In HLS colours, adding 1 - (highest + lowest) to red, green and blue turns the lightness L
+    into 1 - L, and changes nothing else.
+    """
+    colours = plt.imread(path)[:, :, :3]
+    colours = colours + 1 - colours.max(2, keepdims=True) - colours.min(2, keepdims=True)
+    plt.imsave(dark, 0.05 + 0.95 * colours.clip(0, 1))  # no screen's page is quite black
+
+
+def draw(width, height, panel):
+    """Return a Figure of one panel: panel(ax) draws it."""
+    with plt.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        panel(figure.add_subplot())
+    return figure
+
+
+def sheet(panels, title, note, columns=3, size=(19.2, 9)):
+    """Return a Figure of many panels, each a function that draws on an Axes; size in inches."""
+    with plt.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(-(-len(panels) // columns), columns, squeeze=False)
+        for ax, panel in itertools.zip_longest(axes.flat, panels):
+            panel(ax) if panel else ax.set_visible(False)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=17, fontweight="bold")
+        figure.supxlabel(note, x=0.01, ha="left", fontsize=9.5, color="#555555")
+    return figure
+
+
+def measured(ax, series, title, x_label, y_label, log="xy"):
+    """Draw raw numbers as dots, and a line through their medians, labelled at its end.
+
+    series: {name: (colour, marker, [(x, [numbers]), ...])}; log: which axes are logarithmic; an
+    x of 0 has its place left of the others.
+    """
+    ends = []
+    for name, (colour, marker, points) in series.items():
+        xs = [x for x, _ in points]
+        middles = [statistics.median(values) for _, values in points]
+        for x, values in points:
+            if len(values) > 1:
+                ax.plot([x] * len(values), values, ".", color=colour, alpha=0.35, ms=5)
+        ax.plot(xs, middles, color=colour, marker=marker, clip_on=False)
+        ends.append((name, xs[-1], middles[-1], colour))
+    places = sorted({x for _, _, points in series.values() for x, _ in points})
+    if "x" in log:
+        ax.set_xscale("symlog", linthresh=places[places[0] == 0] or 1, linscale=0.4)
+        ax.set_xticks(places, [number(place) for place in places])
+        ax.xaxis.set_minor_locator(NullLocator())
+    if "y" in log:
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow(ax) else (1,)))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        ax.set_ylim(bottom=0)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    ax.set_xlabel(x_label)
+    ax.set_ylabel(y_label)
+    ax.set_title(title)
+    label_ends(ax, ends)

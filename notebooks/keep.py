@@ -1,0 +1,50 @@
+"""Run the notebooks and keep their outputs.
+
+.venv/bin/python -m notebooks.keep                       all, in their full form
+.venv/bin/python -m notebooks.keep 2_tcp --form usual    one of them, as Run All does
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+HERE = Path(__file__).resolve().parent
+
+
+def execute(path, form):
+    """Run a notebook in a kernel of its own and return it with its outputs (nbformat 4).
+
+    form: see form(). Raises CellExecutionError with the failing cell's traceback.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(
+        notebook,
+        timeout=1200,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(HERE)}},
+        record_timing=False,
+    ).execute(env=os.environ | {"NOTEBOOKS": form})
+    return notebook
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = sorted(path.stem for path in HERE.glob("*.ipynb"))
+    parser.add_argument("notebooks", nargs="*", metavar="NAME", help=f"default: {', '.join(names)}")
+    parser.add_argument("--form", choices=("test", "usual", "full"), default="full")
+    args = parser.parse_args()
+    if unknown := set(args.notebooks) - set(names):
+        parser.error(f"no notebook {', '.join(unknown)}: choose from {', '.join(names)}")
+    for name in args.notebooks or names:
+        path = HERE / f"{name}.ipynb"
+        print(f"running {path.name} ...", flush=True)
+        nbformat.write(execute(path, args.form), path)
+
+
+if __name__ == "__main__":
+    main()

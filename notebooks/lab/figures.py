@@ -1,0 +1,184 @@
+"""The pictures that only the notebooks draw; what the report needs as well stands in charts.py."""
+
+import functools
+import statistics
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from load_tests.measuring.charts import MODELS, OTHERS, STYLE, draw, looks, measured, number, sheet
+from load_tests.measuring.score import never_served
+
+
+def of_models(usage, of):
+    """Return a series for measured(): of(row, first row) against the connections, a line a model.
+
+    usage: {model: what load.costs() gives}.
+    """
+    style = looks(usage)
+    return {
+        name: (*style[name], [(row["connections"], [of(row, rows[0])]) for row in rows])
+        for name, rows in usage.items()
+    }
+
+
+def cost_panels(usage, kinds, unit):
+    """Return the panels of a sheet: what connections cost, {kind: of(row, first row)}."""
+    return [
+        functools.partial(
+            measured,
+            series=of_models(usage, of),
+            title=kind,
+            x_label="connections",
+            y_label=unit if kind != "threads" else "threads",
+            log="x",
+        )
+        for kind, of in kinds.items()
+    ]
+
+
+def round_panels(found, kinds):
+    """Return the panels of a sheet: {title: (what of each round, factor, unit)}."""
+    return [
+        functools.partial(
+            measured,
+            series=of_rounds(found, what, factor),
+            title=title,
+            x_label="silent clients",
+            y_label=unit,
+            log="x",
+        )
+        for title, (what, factor, unit) in kinds.items()
+    ]
+
+
+def of_rounds(found, what, factor):
+    """Return a series for measured(): each round of load.blast() against the silent clients."""
+    names = dict.fromkeys(one["server"].split()[0] for one in found)
+    series = {name: (*look, []) for name, look in looks(names).items()}
+    for one in found:
+        values = [factor * each[what] for each in one["rounds"]]
+        series[one["server"].split()[0]][2].append((one["idle"], values))
+    return series
+
+
+def workloads(results, title, note):
+    """Return a Figure of workloads: {work: a comparison's results}, a panel each.
+
+    A panel names the servers that reach nine tenths of the best one's rate, of those that left
+    nobody alone; the bars of those that did are pale.
+    """
+    style = looks([run["model"] for run in next(iter(results.values()))["runs"]])
+
+    def panel(ax, work, data):
+        rates = {run["model"]: run["greetings_per_second"] for run in data["runs"]}
+        left = {run["model"]: never_served(run["scoreboard"]) for run in data["runs"]}
+        for place, (model, rate) in enumerate(reversed(rates.items())):
+            ax.barh(place, rate, color=style[model][0], alpha=0.35 if left[model] else 1)
+            words = f" {number(rate)}" + (f", leaves {left[model]}" if left[model] else "")
+            ax.text(rate, place, words, va="center", fontsize=10)
+        ax.set_yticks(range(len(rates)), reversed(rates))
+        ax.set_xlim(0, 1.35 * max(rates.values()))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        ax.grid(visible=False, axis="y")
+        ax.set_xlabel("greetings a second (closed loop)")
+        fair = [rate for model, rate in rates.items() if not left[model]]
+        ahead = [m for m, rate in rates.items() if not left[m] and rate >= 0.9 * max(fair)]
+        same = min(rates.values()) >= 0.9 * max(rates.values())
+        ax.set_title(f"{work}: {'one rate for all' if same else ', '.join(ahead) or 'no winner'}")
+
+    panels = [functools.partial(panel, work=work, data=data) for work, data in results.items()]
+    return sheet(panels, title, note, 2, (13, 6.6))
+
+
+def wake_ups(times):
+    """Return a Figure of what one wake-up costs: {call: {descriptors: [µs, ...]}}."""
+    series = {
+        kind: (*look, list(found.items()))
+        for (kind, found), look in zip(
+            times.items(), [*OTHERS[:2], MODELS["03_epoll"]], strict=True
+        )
+    }
+    most = max(times["epoll"])
+    slow, fast = (statistics.median(times[kind][most]) for kind in ("poll", "epoll"))
+    title = f"With {most:,} descriptors a wake-up of poll costs {number(slow / fast)} times epoll's"
+    labels = "descriptors watched, one of them ready", "µs for one wake-up"
+    return draw(9, 4.5, lambda ax: measured(ax, series, title, *labels))
+
+
+def lives(results, title):
+    """Return a Figure of crowds: {model: what models.watched_crowd() gives}, a row a client.
+
+    A thin line is a connection in the accept queue, a bar one that the server has accepted, a
+    dot an answer. Below each crowd: the server's threads, and how many are in its queue.
+    """
+    end = max(data["seconds"] for data in results.values()) * 1.02
+    with plt.rc_context(STYLE):
+        figure = Figure(figsize=(10, 3.3 * len(results)), layout="constrained")
+        axes = figure.subplots(
+            2 * len(results), 1, sharex=True, height_ratios=[3, 1] * len(results)
+        )
+        style = looks(results)
+        for (name, data), upper, lower in zip(results.items(), axes[::2], axes[1::2], strict=True):
+            colour, _ = style[name]
+            crowd_rows(upper, data, colour)
+            upper.set_title(name, color=colour)
+            crowd_counts(lower, data, colour)
+        axes[-1].set_xlabel("seconds since the first client came")
+        axes[-1].set_xlim(0, end)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    return figure
+
+
+def crowd_rows(ax, data, colour):
+    for client in data["clients"]:
+        row, events = client["number"], client["events"]
+        began, ended = events[0][0], events[-1][0]
+        queued = [look["at"] for look in data["looks"] if row in look["queued"]]
+        accepted = max([began, *queued])
+        if accepted > data["looks"][-1]["at"] - 0.1:  # it was in the queue to the end
+            accepted = ended
+        ax.plot([began, accepted], [row, row], color=colour, lw=1.5, ls=":")
+        ax.barh(row, ended - accepted, left=accepted, height=0.5, color=colour, alpha=0.35, lw=0)
+        answers = [at for at, what in events if what == "answered"]
+        ax.plot(answers, [row] * len(answers), "o", color=colour, ms=6)
+        if events[-1][1] == "cut off":
+            ax.text(ended, row, " cut off", va="center", fontsize=9)
+    ax.set_ylim(len(data["clients"]) + 0.6, 0.4)
+    ax.set_yticks([client["number"] for client in data["clients"]])
+    ax.set_ylabel("client")
+    ax.grid(visible=False, axis="y")
+
+
+def crowd_counts(ax, data, colour):
+    at = [look["at"] for look in data["looks"]]
+    threads = [look["threads"] for look in data["looks"]]
+    queued = [len(look["queued"]) for look in data["looks"]]
+    ax.step(at, threads, where="post", color=colour, lw=1.8)
+    ax.step(at, queued, where="post", color=colour, lw=1.2, ls=":")
+    ax.set_ylim(-0.3, max(7, *threads, *queued) + 0.5)
+    for values, name in ((threads, "threads"), (queued, "in the accept queue")):
+        highest = values.index(max(values))
+        if values[highest]:
+            ax.annotate(
+                f"{values[highest]} {name}",
+                (at[highest], values[highest]),
+                (3, 2),
+                textcoords="offset points",
+                fontsize=9,
+                color=colour,
+            )
+
+
+def pieces(sizes, title):
+    """Return a Figure of the pieces, in bytes, in which data arrived."""
+
+    def panel(ax):
+        ax.bar(range(1, len(sizes) + 1), sizes, color=MODELS["03_epoll"][0])
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        ax.set_xlabel("call of recv()")
+        ax.set_ylabel("bytes that it returned")
+        ax.set_title(title)
+
+    return draw(8, 3, panel)

@@ -1,0 +1,159 @@
+"""What notebooks 4 and 5 measure: load tests as child processes, and what connections cost."""
+
+import json
+import shutil
+import socket
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from clients.client import PREFIX
+from clients.system import launch
+from load_tests.measuring.score import never_served
+from load_tests.measuring.watch import reading
+
+KERNEL = ("Slab", "KernelStack", "PageTables")  # of /proc/meminfo, in KiB (proc(5))
+
+
+def peer(name):
+    """Return the path of one of the well-known ways to write the server: load_tests/peers."""
+    return str(launch.ROOT / "load_tests" / "peers" / f"{name}.py")
+
+
+def compare(*servers, **options):
+    """Run load_tests.compare and return its results.json (see load_tests/README.md).
+
+    servers: models or programs, all models if none. options: its options, as users="10,50".
+    Raises RuntimeError with its last words if it fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run("load_tests.compare", *servers, out=folder, **options)
+        return json.loads(Path(folder, "results.json").read_text())
+
+
+def blast(*servers, **options):
+    """Run load_tests.blast; return {connections: [a server's numbers, ...]}.
+
+    A server's numbers: {"server", "idle", "kib_per_idle", "rounds": [{"answered", "seconds",
+    "rate", "p50", "p99", "max", "cpu", "busy", "generator_busy"}, ...]}; times in seconds.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run("load_tests.blast", *servers, json=Path(folder, "blast.json"), **options)
+        data = json.loads(Path(folder, "blast.json").read_text())
+    return {block["connections"]: block["servers"] for block in data["blocks"]}
+
+
+def run(module, *arguments, **options):
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    line = launch.tool(module, *arguments, *words)
+    done = subprocess.run(line, cwd=launch.ROOT, capture_output=True, text=True, timeout=900)
+    if done.returncode:
+        raise RuntimeError(f"{module} failed: {done.stdout[-500:]} {done.stderr[-500:]}")
+
+
+def table(results):
+    """Return a Markdown table of workloads: {work: results of compare()}, a column a server."""
+    names = [run["model"] for run in next(iter(results.values()))["runs"]]
+    rows = [["", *names], ["---"] + ["---:"] * len(names)]
+    for work, data in results.items():
+        fair = [run for run in data["runs"] if not never_served(run["scoreboard"])]
+        best = max((run["greetings_per_second"] for run in fair), default=None)
+        rows.append([f"**{work}**", *(cell(run, best) for run in data["runs"])])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def cell(run, best):
+    rate, left = run["greetings_per_second"], never_served(run["scoreboard"])
+    text = f"{rate:,.0f}" + ("*" if run["generator"]["bottleneck"] else "")
+    return text + (f", {left} left" if left else f" ({rate / best:.2f})")
+
+
+def compute(size):
+    """Count, in Python: work that needs the interpreter all the time."""
+    total = 0
+    for number in range(size):
+        total += number
+    return total
+
+
+def timed(work):
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def free_threaded_run():
+    """Return what a free-threaded Python makes of 02_threaded's work that computes, in a line."""
+    python = next(filter(None, map(shutil.which, ("python3.14t", "python3.13t"))), None)
+    if python is None:
+        return "no free-threaded Python on this machine (python3.13t or python3.14t)"
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder, "free_threaded")
+        program.write_text(f'#!/bin/sh\nexec {python} {launch.find("02_threaded")} "$@"\n')
+        program.chmod(0o755)
+        load = {"users": 20, "seconds": 2, "load": "chatterbox", "compute": 0.005}
+        runs = compare("02_threaded", str(program), **load)["runs"]
+    rates = [run["greetings_per_second"] for run in runs]
+    return f"02_threaded, work that computes: {rates[0]:.0f} a second; free-threaded {rates[1]:.0f}"
+
+
+def first_and_last(found, name):
+    """Return a server's numbers with the fewest and with the most silent clients."""
+    mine = sorted(
+        (one for one in found if one["server"].split()[0] == name), key=lambda one: one["idle"]
+    )
+    return mine[0], mine[-1]
+
+
+def ratio(one, other, what):
+    """Return the median of one server's rounds over the other's, and the quartiles."""
+    pairs = zip(one["rounds"], other["rounds"], strict=True)
+    low, middle, high = statistics.quantiles(
+        [mine[what] / its[what] for mine, its in pairs], n=4, method="inclusive"
+    )
+    return middle, low, high
+
+
+def costs(name, counts):
+    """Let ever more clients connect to a server, be greeted once, and stay.
+
+    Return what they cost after each of the counts: watch.reading() of the server, with
+    "connections": how many it serves, "kernel": bytes of memory that the whole machine's kernel
+    uses, and "usual": what it is without them. Both ends of each connection are on this machine.
+    """
+    launch.make_room()
+    rows, clients = [], []
+    with launch.running(launch.find(name), "--quiet", "--backlog", 4096) as server:
+        usual = kernel_memory()
+        try:
+            for count in counts:
+                while len(clients) < count:
+                    clients.append(greeted(server.address))
+                time.sleep(0.5)  # the kernel frees some of what it took at first
+                row = reading(psutil.Process(server.process.pid), server.address[1])
+                rows.append(row | {"connections": count, "kernel": kernel_memory(), "usual": usual})
+        finally:
+            for client in clients:
+                client.close()
+    return rows
+
+
+def greeted(address):
+    """Connect and be greeted once; return the connection."""
+    client = socket.create_connection(address, timeout=30)
+    client.sendall(b"bob")
+    answer = client.recv(64)
+    if answer != PREFIX + b"bob":
+        raise RuntimeError(f"a client was answered {answer!r}")
+    return client
+
+
+def kernel_memory():
+    """Return the bytes that the kernel itself uses on this machine."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    amounts = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+    return 1024 * sum(amounts[name] for name in KERNEL)

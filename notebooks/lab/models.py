@@ -1,0 +1,90 @@
+"""What notebook 3 watches: crowds of clients, and the threads of a server at one moment."""
+
+import threading
+import time
+from collections import Counter
+
+import psutil
+
+from clients.client import Client
+from clients.crowd import crowd
+from clients.system import kernel, launch
+from clients.system.observer import observe
+
+LOOK = 0.02  # seconds between two looks at the kernel's table
+
+
+def watched_crowd(name, **options):
+    """Send a crowd (see crowd.crowd) to a server; return its data, and what the kernel said.
+
+    Adds "model" and "looks": [{"at": seconds since the crowd's start, "threads": the server's,
+    "queued": the numbers of the clients in its accept queue}, ...].
+    """
+    with launch.running(launch.find(name), "--quiet") as server:
+        looks, over, began = [], threading.Event(), time.perf_counter()
+        process, port = psutil.Process(server.process.pid), server.address[1]
+
+        def look():
+            while not over.wait(LOOK):
+                lines = [line for line in kernel.tcp(port) if line.local[1] == port]
+                queued = [line.remote[1] for line in lines if is_queued(line)]
+                at = time.perf_counter() - began
+                looks.append({"at": at, "threads": process.num_threads(), "queued": queued})
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        try:
+            data = crowd(server.address, **options)
+        finally:
+            over.set()
+            thread.join()
+    numbers = {client["port"]: client["number"] for client in data["clients"]}
+    for one in looks:
+        one["queued"] = [numbers[port] for port in one["queued"] if port in numbers]
+    return data | {"model": name, "looks": looks}
+
+
+def is_queued(line):
+    """Say whether a connection is complete and no program has accepted it: it has no inode."""
+    return line.inode == 0 and line.state in ("ESTABLISHED", "CLOSE-WAIT")
+
+
+def threads_of(name, clients):
+    """Let so many clients be greeted as far as the server can; return where its threads stand.
+
+    The first line that each of xray's threads has, and the sample: see observer.Observed.sample().
+    """
+    with observe(launch.find(name), "--quiet") as observed:
+        lines = [Client(*observed.server.address, timeout=0.3) for _ in range(clients)]
+        for line in lines:
+            try:
+                line.greet(b"bob")
+            except TimeoutError:
+                break  # this one waits, and so would all behind it
+        time.sleep(0.3)  # the observer looks ten times a second
+        sample = observed.sample()
+        for line in lines:
+            line.close()
+    return sample
+
+
+def marked(name, sample):
+    """Return the lines of a server on which threads stand, each with who stands there."""
+    source = launch.find(name).read_text().splitlines()
+    stands = {}
+    for thread in sample["threads"]:
+        fd = "" if thread["fd"] is None else f", descriptor {thread['fd']}"
+        stands.setdefault(thread["line"], []).append((thread["name"], f"{thread['call']}{fd}"))
+    rows = []
+    for line, threads in sorted(stands.items()):
+        rows.append(f"{name}/server.py:{line}  {source[line - 1].strip()}")
+        rows += [f"        <- {who.split(' ')[0]:10} sleeps in {call}" for who, call in threads]
+    return "\n".join(rows)
+
+
+def summary(sample):
+    """Return how many threads a server has, and in which system calls they sleep."""
+    calls = Counter(thread["call"] for thread in sample["threads"])
+    count = len(sample["threads"])
+    sleeping = ", ".join(f"{number} in {call}" for call, number in calls.items())
+    return f"{count} thread{'s' if count > 1 else ''}: {sleeping}"

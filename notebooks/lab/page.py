@@ -1,0 +1,137 @@
+"""What the notebooks share: how long to measure, how a picture is shown, servers that end."""
+
+import ast
+import atexit
+import contextlib
+import difflib
+import io
+import os
+import socket
+import time
+from collections import Counter
+from pathlib import Path
+
+from IPython.display import Image
+from PIL import Image as Pixels
+
+from clients.system import kernel, launch
+
+running = contextlib.ExitStack()  # what this notebook has started
+atexit.register(running.close)
+
+
+def form():
+    """Return how long to measure: "test", "usual", or "full", as for the outputs that are kept."""
+    return os.environ.get("NOTEBOOKS", "usual")
+
+
+def choose(test, usual, full):
+    """Return one of the three, by the form in which this notebook runs."""
+    return {"test": test, "usual": usual, "full": full}[form()]
+
+
+def show(figure):
+    """Return a figure as a picture for a notebook, in few colours: a small file."""
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=84)
+    pixels = Pixels.open(drawn).convert("RGB")
+    frequent = sorted(pixels.getcolors(1 << 24), reverse=True)
+    colours = [rgb for _, rgb in frequent if min(rgb) < 245 or min(rgb) == 255]  # one white only
+    palette = Pixels.new("P", (1, 1))
+    palette.putpalette([value for rgb in colours[:24] for value in rgb])
+    pixels.quantize(palette=palette, dither=Pixels.Dither.NONE).save(small, "png", optimize=True)
+    return Image(small.getvalue(), format="png")
+
+
+def start(name, *options):
+    """Start a server that runs until end(), or until the notebook's kernel ends."""
+    return running.enter_context(launch.running(launch.find(name), *options))
+
+
+def end():
+    """End every server, and close every connection, that this notebook has opened."""
+    running.close()
+
+
+def connection():
+    """Return the two ends of a TCP connection, both in this process."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        here = running.enter_context(socket.create_connection(listener.getsockname()))
+        return here, running.enter_context(listener.accept()[0])
+
+
+def wait_for(sock, size):
+    """Wait until so many bytes have come that nobody has read yet."""
+    while len(sock.recv(size, socket.MSG_PEEK)) < size:
+        pass
+
+
+def diff(one, other):
+    """Print what changes from one model's server to the other's, as diff -u does."""
+    texts = [launch.find(name).read_text().splitlines() for name in (one, other)]
+    lines = list(difflib.unified_diff(*texts, lineterm="", n=1))[2:]
+    print(*lines, f"({sum(line[0] in '+-' for line in lines)} lines differ)", sep="\n")
+
+
+def source(name, function):
+    """Print a function of a model's server, as it stands in the file."""
+    text = launch.find(name).read_text()
+    for node in ast.parse(text).body:
+        if getattr(node, "name", None) == function:
+            print(ast.get_source_segment(text, node))
+
+
+def sockets_of(server):
+    """Print the kernel's list of the sockets that have to do with a server, and who holds each."""
+    port = server.address[1]
+    holders = {"this notebook": os.getpid(), "the server": server.process.pid}
+    held = {who: kernel.descriptors(pid) for who, pid in holders.items()}
+    for line in kernel.tcp(port):
+        who = [
+            f"descriptor {fds[line.inode]} of {who}"
+            for who, fds in held.items()
+            if line.inode in fds
+        ]
+        remote = "%s:%d" % line.remote if line.remote[1] else "anybody"
+        ends = "%s:%d" % line.local + " -> " + remote
+        print(f"{ends:36} {line.state:12} inode {line.inode:<8} {who[0] if who else 'no process'}")
+
+
+def raw_line(inode):
+    """Return the line of /proc/net/tcp of the socket with this inode, as the kernel writes it."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()
+    return next(line for line in lines[1:] if line.split()[9] == str(inode))
+
+
+def wait_until_accepted(server):
+    """Wait until accept() has taken every connection to a server: each has an inode then."""
+    port, waits = server.address[1], ("ESTABLISHED", 0)
+    while any(
+        line.local[1] == port and (line.state, line.inode) == waits for line in kernel.tcp(port)
+    ):
+        time.sleep(0.01)
+
+
+def wait_until_left(server):
+    """Wait until a server holds no connection any more."""
+    port = server.address[1]
+    while any(line.local[1] == port and line.remote[1] and line.inode for line in kernel.tcp(port)):
+        time.sleep(0.01)
+
+
+def hasty_client(server, messages, times, rest):
+    """Send all messages without waiting for answers; count the ways in which the answer came.
+
+    rest: seconds between two messages. This is done so many times, each on a new connection.
+    Returns Counter({"Hello, annbob": 7, "Hello, annHello, bob": 3}).
+    """
+    outcomes = Counter()
+    for _ in range(times):
+        with socket.create_connection(server.address, timeout=10) as sock:
+            for message in messages:
+                sock.send(message)
+                if rest:  # sleep(0) would be one, too: it lets others run
+                    time.sleep(rest)
+            sock.shutdown(socket.SHUT_WR)
+            outcomes[sock.makefile("rb").read().decode()] += 1
+    return outcomes

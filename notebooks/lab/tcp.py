@@ -1,0 +1,146 @@
+"""Experiments that make TCP visible, each in a network of its own that ends with it.
+
+    from lab.tcp import run
+    run("conversation", closer="client")     # a dictionary: packets, states, calls, ...
+
+run() starts experiments.py inside `unshare --user --map-root-user --net --mount`. Where a system
+forbids that, it says so once and hands out what the same experiment gave on another machine
+(recorded.json, beside this file).
+"""
+
+import datetime
+import functools
+import json
+import os
+import platform
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from lab.experiments import NO_NETWORK
+
+RECORDED = Path(__file__).with_name("recorded.json")
+NOTEBOOKS = Path(__file__).resolve().parent.parent
+WAITED = ("seconds",)  # options that say how long to watch, not what
+RECORDING = threading.Lock()
+
+
+class Forbidden(RuntimeError):
+    """This system does not let a program make a network of its own; says why."""
+
+
+def run(experiment, **options):
+    """Run an experiment in a network of its own and return what was observed, plain data.
+
+    Besides what the experiment's docstring says it has "source": the day and the kernel, and
+    whether that was now. Raises RuntimeError with the experiment's last words if it fails.
+    """
+    try:
+        data = live(experiment, options)
+        if os.environ.get("TCPLAB") == "record":
+            record(experiment, options, data)
+    except Forbidden as error:
+        explain(str(error))
+        data = recorded(experiment, options)
+    return data
+
+
+def compare(experiment, cases):
+    """Run an experiment once for each case, {name: options}, all at the same time: {name: data}."""
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda options: run(experiment, **options), cases.values())
+        return dict(zip(cases, found, strict=True))
+
+
+def live(experiment, options):
+    """Run an experiment in a new network namespace; raises Forbidden where that is not allowed."""
+    if os.environ.get("TCPLAB") == "recorded":
+        raise Forbidden("TCPLAB=recorded was asked for")
+    program = [sys.executable, "-m", "lab.experiments", experiment, json.dumps(options)]
+    asking = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
+    if os.geteuid() == 0 and subprocess.run([*asking, "true"], capture_output=True).returncode:
+        asking = ["unshare", "--net", "--mount"]  # root may have it without a user namespace
+    try:
+        limit = options.get("seconds", 0) + 60
+        done = subprocess.run(
+            [*asking, *program], cwd=NOTEBOOKS, capture_output=True, text=True, timeout=limit
+        )
+    except FileNotFoundError as error:
+        raise Forbidden("there is no program unshare (it belongs to util-linux)") from error
+    words = done.stderr.strip()
+    if done.returncode == NO_NETWORK or words.startswith("unshare:"):
+        raise Forbidden(words.splitlines()[-1])
+    if done.returncode:
+        raise RuntimeError(f"{experiment} failed: {words}")
+    data = json.loads(done.stdout)
+    data["packets"] = dissect(data.get("packets", []))
+    today = f"{datetime.date.today()}, Linux {platform.release()}"
+    return data | {"source": f"observed live, {today}", "when": today}
+
+
+def dissect(packets):
+    """Return what the packets say, as observed() describes it."""
+    from scapy.layers.inet import IP, TCP  # here, as the experiments do not need its half a second
+
+    names = {"S": "SYN", "A": "ACK", "F": "FIN", "R": "RST", "P": "PSH"}
+    first, rows = {}, []
+    for packet in packets:
+        tcp = IP(bytes.fromhex(packet["packet"]))[TCP]
+        port = tcp.sport if packet["sender"] == "client" else tcp.dport
+        seq0 = first.setdefault((port, packet["sender"]), tcp.seq)
+        ack0 = first.get((port, "server" if packet["sender"] == "client" else "client"), tcp.ack)
+        rows.append(
+            {
+                "sender": packet["sender"],
+                "at": packet["at"],
+                "arrived": packet["arrived"],
+                "port": port,
+                "flags": " ".join(names[flag] for flag in str(tcp.flags) if flag in names),
+                "seq": (tcp.seq - seq0) % 2**32,
+                "ack": (tcp.ack - ack0) % 2**32 if "A" in tcp.flags else None,
+                "length": len(tcp.payload),
+            }
+        )
+    return rows
+
+
+@functools.cache  # once for each reason
+def explain(reason):
+    print(
+        f"no network of its own here ({reason}). The pictures show recorded data and say "
+        "so; to see it live, start Jupyter with sudo, or on a Linux that allows user namespaces."
+    )
+
+
+def key(experiment, options):
+    """Return the name under which an experiment is recorded; how long it watched is no part."""
+    kept = {name: value for name, value in sorted(options.items()) if name not in WAITED}
+    return f"{experiment} {json.dumps(kept)}"
+
+
+def recorded(experiment, options):
+    data = json.loads(RECORDED.read_text())[key(experiment, options)]
+    return data | {"source": f"recorded {data['when']}"}
+
+
+def record(experiment, options, data):
+    with RECORDING:
+        remember(key(experiment, options), data)
+
+
+def shortened(data):
+    """Return data with its times to a hundredth of a millisecond."""
+    if isinstance(data, dict):
+        return {name: shortened(value) for name, value in data.items()}
+    if isinstance(data, list):
+        return [shortened(value) for value in data]
+    return round(data, 5) if isinstance(data, float) else data
+
+
+def remember(name, data):
+    known = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
+    known[name] = data
+    lines = (f"{json.dumps(name)}: {json.dumps(shortened(known[name]))}" for name in sorted(known))
+    RECORDED.write_text("{\n" + ",\n".join(lines) + "\n}\n")

@@ -1,0 +1,113 @@
+"""What notebooks 3 to 5 rest on: their measurements count right, and their claims hold."""
+
+import pytest
+from lab import epoll, figures, load, models, page
+
+from clients.system import launch
+from load_tests.measuring import charts
+
+EVENTS = {  # what happens: the event, what recv() gives
+    "the client sends bob": ("EPOLLIN", "b'bob'"),
+    "the client closes its sending half": ("EPOLLIN EPOLLRDHUP", "b''"),
+    "the client closes": ("EPOLLIN EPOLLRDHUP", "b''"),
+    "the client sends bob and closes": ("EPOLLIN EPOLLRDHUP", "b'bob'"),
+    "the client resets": ("EPOLLIN EPOLLRDHUP EPOLLERR EPOLLHUP", "ConnectionResetError"),
+    "both sides close their sending halves": ("EPOLLIN EPOLLRDHUP EPOLLHUP", "b''"),
+}
+
+
+def test_a_client_that_leaves_is_a_readable_end_of_file_and_no_hang_up():
+    assert {what: (event, heard) for what, event, heard in epoll.table()} == EVENTS
+
+
+def test_a_full_send_buffer_gives_no_event_until_the_client_reads():
+    with epoll.Watched(epoll.select.EPOLLOUT) as pair:
+        assert pair.event() == "EPOLLOUT"
+        size = epoll.fill(pair)
+        assert pair.event(0.1) == "nothing"
+        epoll.drain(pair, size)
+        assert pair.event() == "EPOLLOUT"
+
+
+@pytest.mark.parametrize(("flag", "again"), [(0, "EPOLLIN"), (epoll.select.EPOLLET, "nothing")])
+def test_only_level_triggered_events_are_reported_again(flag, again):
+    with epoll.Watched(epoll.select.EPOLLIN | flag) as pair:
+        pair.client.send(b"bobann")
+        assert (pair.event(), pair.heard(3), pair.event(0.1)) == ("EPOLLIN", "b'bob'", again)
+
+
+def test_select_cannot_watch_a_descriptor_above_1023():
+    if launch.make_room() < 1200:
+        pytest.skip("this machine allows fewer than 1,200 descriptors")
+    assert epoll.wake_up("poll", 1100, times=1) > 0
+    assert epoll.wake_up("epoll", 1100, times=1) > 0
+    with pytest.raises(ValueError, match="out of range"):
+        epoll.wake_up("select", 1100, times=1)
+
+
+def test_a_blocking_server_makes_a_staircase_of_a_crowd():
+    data = models.watched_crowd("01_blocking", clients=3, every=0.3, greetings=2, think=1)
+    firsts = [
+        next(at for at, what in client["events"] if what == "answered")
+        for client in data["clients"]
+    ]
+    lasts = [client["events"][-1][0] for client in data["clients"]]
+    assert firsts[0] < lasts[0] <= firsts[1] < lasts[1] <= firsts[2]
+    assert {number for look in data["looks"] for number in look["queued"]} >= {2, 3}
+    assert {look["threads"] for look in data["looks"]} == {1}
+
+
+def test_threads_are_as_many_as_the_clients_that_are_served():
+    data = models.watched_crowd("02_threaded", clients=3, every=0.1, greetings=2, think=0.8)
+    assert max(look["threads"] for look in data["looks"]) == 4
+    # Where the machine is busy a client may be seen on its way through the queue.
+    assert sum(bool(look["queued"]) for look in data["looks"]) < len(data["looks"]) / 2
+
+
+def test_each_thread_is_found_on_its_line():
+    marks = models.marked("02_threaded", models.threads_of("02_threaded", clients=2))
+    assert "listener.accept()\n        <- main " in marks
+    assert marks.count("sleeps in recvfrom") == 2
+    assert models.summary(models.threads_of("03_epoll", 2)) == "1 thread: 1 in epoll_wait"
+
+
+def test_what_connections_cost_is_counted_for_those_that_were_greeted():
+    empty, full = load.costs("02_threaded", [0, 20])
+    assert full["threads"] - empty["threads"] == 20
+    assert full["descriptors"] - empty["descriptors"] == 20
+    assert full["rss"] > empty["rss"]
+    assert full["cpu"] > empty["cpu"]
+
+
+def test_a_ratio_is_of_rounds_side_by_side():
+    one = {"rounds": [{"cpu": 2}, {"cpu": 6}, {"cpu": 9}]}
+    other = {"rounds": [{"cpu": 1}, {"cpu": 2}, {"cpu": 3}]}
+    assert load.ratio(one, other, "cpu") == (3, 2.5, 3)
+
+
+def test_a_load_test_that_fails_says_why():
+    with pytest.raises(RuntimeError, match="no server 99_none"):
+        load.compare("99_none")
+
+
+def test_the_source_that_is_shown_is_the_file_s(capsys):
+    page.source("03_epoll", "serve")
+    assert capsys.readouterr().out.rstrip("\n") in launch.find("03_epoll").read_text()
+    page.diff("01_blocking", "02_threaded")
+    assert "+                threading.Thread" in capsys.readouterr().out
+
+
+def test_a_server_of_a_notebook_ends_with_it():
+    server = page.start("01_blocking")
+    assert server.process.is_running()
+    page.end()
+    assert not server.process.is_running()
+
+
+def test_a_model_of_a_student_s_own_is_drawn_beside_the_others():
+    client = {"number": 1, "port": 1, "events": [[0.0, "connects"], [0.1, "answered"], [1, "left"]]}
+    data = {"seconds": 1.0, "clients": [client], "looks": [{"at": 0.5, "threads": 3, "queued": []}]}
+    figure = figures.lives({"03_epoll": data, "04_mine": data}, "title")
+    assert "04_mine" in [ax.get_title(loc="left") for ax in figure.axes]
+    rows = [{"connections": 0, "rss": 1}, {"connections": 9, "rss": 2}]
+    assert len(figures.of_models({"04_mine": rows}, lambda row, _: row["rss"])["04_mine"][2]) == 2

@@ -1,0 +1,58 @@
+"""The notebooks run, and what is kept of their runs is whole."""
+
+import re
+
+import nbformat
+import pytest
+
+from notebooks import keep
+
+NOTEBOOKS = sorted(keep.HERE.glob("*.ipynb"))
+LARGEST = 300_000  # bytes: GitHub shows no notebook that is much larger
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_a_notebook_runs_from_top_to_bottom(path):
+    done = keep.execute(path, "test")
+    assert [cell.execution_count for cell in code(done)] == list(range(1, len(code(done)) + 1))
+
+
+def test_the_kept_outputs_come_from_one_run_without_errors(notebook):
+    nbformat.validate(notebook)
+    cells = code(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert "error" not in {output.output_type for output in outputs}
+    assert "stderr" not in {output.get("name") for output in outputs}
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+
+
+def test_a_notebook_is_small_and_so_are_its_cells(path, notebook):
+    assert path.stat().st_size <= LARGEST
+    assert max(len(cell.source.splitlines()) for cell in code(notebook)) <= 15
+
+
+def test_no_notebook_names_the_machine_that_ran_it(notebook):
+    for cell in code(notebook):
+        for output in cell.outputs:
+            assert not re.search(r"/(home|root|work|tmp|Users)/", output.get("text", ""))
+
+
+def test_each_link_of_a_notebook_leads_somewhere(path, notebook):
+    words = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", words):
+        if "://" not in link:
+            assert (path.parent / link).exists(), link

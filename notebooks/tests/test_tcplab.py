@@ -1,0 +1,259 @@
+"""What notebook 2 shows: TCP does here what the textbook and the kernel's documents say."""
+
+import contextlib
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from lab import cable, tcp
+from lab.diagrams import lasted
+from lab.ladder import Clock, ladder, spells
+
+
+@pytest.fixture(scope="module", autouse=True)
+def network():
+    try:
+        tcp.live("two_listeners", {})
+    except tcp.Forbidden as reason:
+        pytest.skip(f"no network of its own here: {reason}")
+
+
+def flags(data):
+    return [(packet["sender"], packet["flags"]) for packet in data["packets"]]
+
+
+def states(data, end):
+    return [state for state, _, _ in spells(data, end)]
+
+
+@pytest.fixture(scope="module")
+def life():
+    return tcp.run("conversation", closer="client", pause=0.5)
+
+
+def test_three_packets_open_a_connection_and_four_close_it(life):
+    assert flags(life)[:3] == [("client", "SYN"), ("server", "SYN ACK"), ("client", "ACK")]
+    assert flags(life)[-4:] == [
+        ("client", "FIN ACK"),
+        ("server", "ACK"),
+        ("server", "FIN ACK"),
+        ("client", "ACK"),
+    ]
+
+
+def test_an_acknowledgement_names_the_next_byte_of_the_other_side(life):
+    sent = {"client": 0, "server": 0}
+    for packet in life["packets"]:
+        sender, other = packet["sender"], {"client": "server", "server": "client"}[packet["sender"]]
+        if packet["ack"] is not None:
+            assert packet["ack"] == sent[other]
+        assert packet["seq"] == sent[sender]
+        flag_counts = sum(flag in packet["flags"] for flag in ("SYN", "FIN"))
+        sent[sender] += packet["length"] + flag_counts
+
+
+def test_both_ends_pass_through_their_states_in_order(life):
+    assert states(life, "client") == [
+        "SYN-SENT",
+        "ESTABLISHED",
+        "FIN-WAIT-1",
+        "FIN-WAIT-2",
+        "TIME-WAIT",
+    ]
+    assert states(life, "server") == [
+        "SYN-RECEIVED",
+        "ESTABLISHED",
+        "CLOSE-WAIT",
+        "LAST-ACK",
+        "CLOSED",
+    ]
+
+
+def test_connect_returns_before_accept_does(life):
+    done = {call["call"]: call["ended"] for call in life["calls"]}
+    assert done["connect()"] < done["accept()"]
+
+
+def test_who_closes_first_waits_in_time_wait():
+    data = tcp.run("conversation", closer="server")
+    assert states(data, "server")[-1] == "TIME-WAIT"
+    assert states(data, "client")[-1] == "CLOSED"
+
+
+def test_two_fins_that_cross_lead_through_closing():
+    data = tcp.run("conversation", closer="both")
+    for end in ("client", "server"):
+        assert states(data, end)[-3:] == ["FIN-WAIT-1", "CLOSING", "TIME-WAIT"]
+
+
+def test_a_reset_ends_both_ends_with_one_packet():
+    data = tcp.run("conversation", closer="reset")
+    assert [flag for _, flag in flags(data) if "RST" in flag] == ["RST ACK"]
+    assert flags(data)[-1] == ("client", "RST ACK")
+    assert states(data, "client")[-1] == states(data, "server")[-1] == "CLOSED"
+    assert "TIME-WAIT" not in states(data, "client")
+    assert ("recv()", "ConnectionResetError") in {(c["call"], c["answer"]) for c in data["calls"]}
+
+
+def test_nobody_listens_means_refused():
+    data = tcp.run("refused")
+    assert flags(data) == [("client", "SYN"), ("server", "RST ACK")]
+    assert data["calls"][0]["answer"] == "ConnectionRefusedError"
+
+
+@pytest.mark.parametrize("backlog", [0, 1, 5])
+def test_an_accept_queue_holds_one_more_than_the_backlog(backlog):
+    arrivals = [0.05 * i for i in range(backlog + 3)]
+    data = tcp.run("accept_queue", backlog=backlog, arrivals=arrivals, seconds=1.5)
+    connected = [client["connected"] is not None for client in data["clients"]]
+    assert connected == [True] * (backlog + 1) + [False] * 2
+    assert data["queue"] == backlog + 1
+    assert list(data["ends"]["client"].values()).count("SYN-SENT") == 2
+    thrown = [p for p in data["packets"] if p["flags"] == "SYN"][backlog + 1 :]
+    assert data["counted"]["ListenDrops"] == len(thrown) >= 2
+
+
+def test_somaxconn_limits_every_backlog():
+    settings = {"net.core.somaxconn": 2}
+    arrivals = [0.05 * i for i in range(6)]
+    data = tcp.run("accept_queue", backlog=50, arrivals=arrivals, seconds=0.6, settings=settings)
+    assert data["queue"] == 3
+
+
+def test_a_full_accept_queue_can_answer_with_a_reset():
+    settings = {"net.ipv4.tcp_abort_on_overflow": 1}
+    crowd = {"backlog": 1, "arrivals": [0, 0.5, 0.5], "seconds": 1.5, "delay": 0.1}
+    data = tcp.run("accept_queue", **crowd, settings=settings)
+    assert "ConnectionResetError" in [client["error"] for client in data["clients"]]
+    assert data["queue"] == 2
+
+
+def test_data_comes_before_accept():
+    data = tcp.run("early_data")
+    assert [row["unread"] for row in data["before"] if row["state"] == "LISTEN"] == [1]
+    assert [row["unread"] for row in data["before"] if row["state"] == "ESTABLISHED"] == [3]
+    assert [row["unread"] for row in data["after"] if row["state"] == "LISTEN"] == [0]
+    assert data["heard"] == "bob"
+
+
+def test_a_deferred_accept_stays_in_syn_received_until_the_client_speaks():
+    data = tcp.run("deferred", silence=0.5)
+    done = {end: {state: at for state, at, _ in spells(data, end)} for end in ("client", "server")}
+    spoken = next(packet for packet in data["packets"] if packet["length"])
+    assert done["client"]["ESTABLISHED"] < spoken["at"] < done["server"]["ESTABLISHED"]
+
+
+def test_a_forgotten_close_leaves_close_wait_behind():
+    data = tcp.run("forgotten_close", seconds=2, fin_timeout=1)
+    assert [row["state"] for row in data["left"]["server"] if row["to"]] == ["CLOSE-WAIT"]
+    assert data["left"]["client"] == []
+    assert data["calls"][-1]["answer"] == "BrokenPipeError"
+
+
+def test_time_wait_keeps_the_port_from_all_but_so_reuseaddr():
+    data = tcp.run("time_wait", seconds=1.5)
+    left = [seconds for _, seconds in data["timer"]]
+    assert 55 < left[-1] < left[0] <= 60
+    assert {(one["reuse"], one["error"]) for one in data["attempts"]} == {
+        (False, "Address already in use"),
+        (True, None),
+    }
+    assert data["ended"] is None
+
+
+def test_two_programs_cannot_listen_on_one_port():
+    assert tcp.run("two_listeners")["error"] == "Address already in use"
+
+
+def test_the_backlog_limits_the_syn_queue_and_then_come_cookies():
+    data = tcp.run("syn_queue", backlog=5, clients=9)
+    assert (data["half_open"], data["believing"]) == (6, 9)
+    assert data["counted"]["SyncookiesSent"] == 3
+    data = tcp.run("syn_queue", backlog=5, clients=9, cookies=0, max_syn_backlog=1024)
+    assert (data["half_open"], data["believing"]) == (6, 6)
+
+
+def test_the_hosts_file_is_asked_before_dns():
+    dns = {"example.com": "127.0.0.7"}
+    data = tcp.run("resolve", name="example.com", hosts="127.0.0.5 example.com", dns=dns)
+    assert (data["addresses"], data["queries"]) == (["127.0.0.5:80"], [])
+    data = tcp.run("resolve", name="example.com", dns=dns)
+    assert (data["addresses"], data["queries"]) == (["127.0.0.7:80"], [["example.com", "A"]])
+
+
+def test_threads_that_read_one_file_of_the_kernel_at_once_all_see_it_whole():
+    file = cable.Kept("/proc/self/net/tcp")
+    with contextlib.closing(file), ThreadPoolExecutor(4) as pool:
+        heads = pool.map(lambda _: file.read()[:24].split(), range(200))
+        assert {tuple(words[:2]) for words in heads} == {("sl", "local_address")}
+
+
+def test_the_machine_is_left_as_it_was():
+    files = [Path("/proc/sys/net/core/somaxconn"), Path("/etc/hosts"), Path("/etc/resolv.conf")]
+    before = [path.read_bytes() for path in files if path.exists()]
+    settings = {"net.core.somaxconn": 2}
+    tcp.run("accept_queue", backlog=1, arrivals=[0], seconds=0.1, settings=settings)
+    tcp.run("resolve", name="example.com", hosts="127.0.0.5 example.com")
+    assert [path.read_bytes() for path in files if path.exists()] == before
+
+
+def test_an_experiment_that_fails_says_why():
+    with pytest.raises(RuntimeError, match="no_such"):
+        tcp.run("no_such")
+
+
+REFUSAL = "unshare: write failed /proc/self/uid_map: Operation not permitted"
+
+
+def test_where_user_namespaces_are_forbidden_recorded_data_take_over(monkeypatch, tmp_path, capsys):
+    (tmp_path / "unshare").write_text(f"#!/bin/sh\necho '{REFUSAL}' >&2\nexit 1\n")
+    (tmp_path / "unshare").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    tcp.explain.cache_clear()
+    for _ in range(2):
+        data = tcp.run("conversation", closer="client")
+        assert re.match(r"recorded \d{4}-\d\d-\d\d, Linux", data["source"])
+    said = capsys.readouterr().out
+    assert said.count("Operation not permitted") == said.count("sudo") == 1  # once, not twice
+    assert flags(data)[:3] == [("client", "SYN"), ("server", "SYN ACK"), ("client", "ACK")]
+
+
+def test_a_run_can_be_recorded_and_played_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(tcp, "RECORDED", tmp_path / "recorded.json")
+    monkeypatch.setenv("TCPLAB", "record")
+    live = tcp.run("refused")
+    monkeypatch.setenv("TCPLAB", "recorded")
+    played = tcp.run("refused")
+    assert flags(played) == flags(live)
+    assert live["source"].startswith("observed live")
+    assert played["source"] == f"recorded {live['when']}"
+    assert list(json.loads(tcp.RECORDED.read_text())) == ["refused {}"]
+
+
+def test_a_ladder_has_a_line_for_each_packet_and_its_label(life):
+    figure = ladder(life, "title")
+    words = " ".join(text.get_text() for text in figure.axes[0].texts)
+    for packet in life["packets"]:
+        assert packet["flags"] in words
+    for state in [*states(life, "client"), *states(life, "server")]:
+        assert state in words
+    assert "observed live" in words
+
+
+def test_time_on_a_ladder_runs_down_and_cuts_only_long_waits():
+    clock = Clock([0.0, 0.1, 5.0, 5.1], longest=0.2)
+    assert clock(0.1) - clock(0.0) == pytest.approx(0.1)
+    assert clock(5.1) - clock(5.0) == pytest.approx(0.1)
+    assert clock(0.1) < clock(2.0) < clock(5.0) < clock(0.1) + 0.2
+    assert [gap for _, _, gap in clock.cuts] == [pytest.approx(4.9)]
+
+
+def test_how_long_a_state_lasted_is_the_time_to_the_next(life):
+    times = {
+        change["state"]: change["at"] for change in life["states"] if change["end"] == "client"
+    }
+    stays = lasted(life, "client")
+    assert stays["SYN-SENT"] == times["ESTABLISHED"] - times["SYN-SENT"]
+    assert stays["TIME-WAIT"] is None
