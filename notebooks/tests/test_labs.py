@@ -4,7 +4,6 @@ import pytest
 from lab import epoll, figures, load, models, page
 
 from clients.system import launch
-from load_tests.measuring import charts
 
 EVENTS = {  # what happens: the event, what recv() gives
     "the client sends bob": ("EPOLLIN", "b'bob'"),
