@@ -23,11 +23,20 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 from rich.console import Console
 from rich.table import Table
 
-from clients.system.launch import ROOT, LaunchError, Server, find, make_room, name_of, running, tool
+from clients.system.launch import (
+    ROOT,
+    LaunchError,
+    Server,
+    find,
+    make_room,
+    name_of,
+    running,
+    started,
+    tool,
+)
 from load_tests.measuring.watch import cpu_seconds
 
 BACKLOG = 4096  # nobody's SYN is dropped, however many come at once
@@ -117,13 +126,9 @@ class Target:
 
     def blame(self, error):
         """Return what went wrong: the server's own end explains more than a lost connection."""
-        with contextlib.suppress(psutil.TimeoutExpired, subprocess.TimeoutExpired):
-            self.server.process.wait(0.5)
-        status = self.server.process.poll()
-        if status is None:
-            return f"{self.name}: {error}"
-        words = " / ".join(self.server.log().strip().splitlines()[-3:]) or "(nothing)"
-        return f"{self.name} ended with exit status {status}; its last words: {words}"
+        end = self.server.end(0.5)
+        alive = self.server.process.poll() is None
+        return f"{self.name}: {error}" if alive else f"{self.name} {end}"
 
     def hold(self, busy, idle):
         """Open connections, those that stay silent last, and note what one of them costs."""
@@ -193,22 +198,13 @@ def target(name, program, more, cores, processes):
 
 @contextlib.contextmanager
 def generating(core, address, number):
-    """Start generator.py, yield its process, and end it."""
-    process = subprocess.Popen(
-        tool("load_tests.measuring.generator", core, *address, number * NUMBERS),
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for us, and we end it
-    )
-    try:
+    """Start a generator, yield its process, and end it."""
+    line = tool("load_tests.measuring.generator", core, *address, number * NUMBERS)
+    with started(line, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         yield process
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
+    process.stdout.close()
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.close()
 
 
 def block(args, connections, console):

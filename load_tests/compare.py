@@ -27,7 +27,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from clients.system.kernel import queue_limit
-from clients.system.launch import ROOT, LaunchError, find, make_room, models, name_of, running
+from clients.system.launch import (
+    ROOT,
+    LaunchError,
+    find,
+    last_words,
+    make_room,
+    models,
+    name_of,
+    running,
+    started,
+)
 from load_tests.measuring import report, score
 from load_tests.measuring.watch import watching
 
@@ -156,10 +166,8 @@ def run(program, load, args, samples, console):
         with running(program, *settings) as server:
             with watching(server.process, server.address[1]) as readings:
                 journal, page = locust(server.address, load, args, result["model"])
-            status = server.process.poll()
-            if status is not None:
-                words = " / ".join(server.log().strip().splitlines()[-3:]) or "(nothing)"
-                raise RunError(f"it ended with status {status}; its last words: {words}")
+            if server.process.poll() is not None:
+                raise RunError(f"it {server.end()}")
         result |= {"locust": page, **score.summary(journal["samples"])}
         result |= {"server": costs(readings, result, args), "generator": generator(journal)}
         result["errors"] = journal["errors"]
@@ -226,8 +234,8 @@ def locust(address, load, args, name):
         try:
             content = json.loads(journal.read_text())
         except (OSError, ValueError):
-            words = log.read_text(errors="replace").strip().splitlines()[-5:]
-            raise RunError("Locust gave no numbers; its last words: " + " / ".join(words)) from None
+            words = last_words(log.read_text(errors="replace"))
+            raise RunError(f"Locust gave no numbers. Its last words: {words}") from None
     if not content["samples"]:
         raise RunError("not one visitor came")
     return content, page
@@ -243,22 +251,11 @@ def together(processes):
 
 def child(command, output, timeout):
     """Run command to its end, in a process group of its own, and never leave it behind."""
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,  # Locust finds the rest of the repository from there
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        process.wait(timeout)
-    except subprocess.TimeoutExpired:
-        pass  # what it left in its log is reported
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+    # From ROOT, Locust finds the rest of the repository.
+    with started(command, cwd=ROOT, **streams) as process:
+        with contextlib.suppress(psutil.TimeoutExpired):  # what it left in its log is reported
+            process.wait(timeout)
 
 
 def costs(readings, summary, args):

@@ -7,6 +7,8 @@ import itertools
 import textwrap
 from collections import Counter
 
+from clients.system.text import printable
+
 BAD = "bold #b00020"
 # The client's SYN was answered, but its last word found the accept queue full and was dropped.
 LOST = ("ESTABLISHED", None)
@@ -41,11 +43,6 @@ def last(lines, width, height):
     cut = len(lines) - height
     shown = [f"⋮ {cut + 1} lines", *lines[cut + 1 :]] if cut > 0 else lines
     return [(fit(line, width), "#b00020") for line in shown]
-
-
-def printable(text):
-    """Return text that no terminal takes for a command."""
-    return "".join(char if char.isprintable() else "·" for char in text)
 
 
 def size(count):

@@ -5,13 +5,12 @@ Their sockets never block: move() does for each what can be done now.
 
 import os
 import socket
-import struct
 import time
 
 from clients.client import LONGEST, PREFIX
+from clients.system.sockets import reset_on_close
 
 MOST = 500  # puppets at once
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s; see socket(7)
 PIECE = b"still asking, never reading. " * (LONGEST // 29)
 FLOOD = 32 * 2**20  # bytes at most that a puppet asks without reading
 
@@ -65,7 +64,7 @@ class Puppet:
 
     def reset(self):
         """Close the connection with a reset (RST): what is in flight is thrown away."""
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        reset_on_close(self.sock)
         self.sock.close()
 
     def move(self):

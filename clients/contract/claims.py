@@ -18,7 +18,6 @@ import select
 import shlex
 import signal
 import socket
-import struct
 import subprocess
 import time
 
@@ -29,12 +28,12 @@ from hypothesis.errors import Flaky
 
 from clients.client import LONGEST, PREFIX, Client
 from clients.system.kernel import tcp
-from clients.system.launch import LISTENING, LaunchError, command, make_room, running
+from clients.system.launch import LISTENING, LaunchError, command, make_room, running, started
+from clients.system.sockets import reset_on_close
 
 PATIENCE = 20.0  # seconds within which what must happen has to happen
 A_WHILE = 1.0  # seconds for which something must not happen
 MEBIBYTE = 2**20
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s; see socket(7)
 
 CLAIMS = []
 
@@ -82,7 +81,7 @@ def connect(server):
 
 def reset(sock):
     """Close sock with a reset (RST) instead of the four steps of a normal close."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    reset_on_close(sock)
     sock.close()
 
 
@@ -777,18 +776,13 @@ def refuses(program, *options):
     """Expect that program ends at once, with one line on standard error."""
     line = command(program, *options)
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(line, **pipes, text=True, errors="replace", start_new_session=True)
-    try:
-        out, err = process.communicate(timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        raise Broken(
-            f"{shlex.join(line)}: expected one line and the end, but it still runs"
-        ) from None
-    finally:
-        with contextlib.suppress(ProcessLookupError):  # whatever it has started ends, too
-            os.killpg(process.pid, signal.SIGKILL)
-        with process:  # closes the pipes and waits
-            pass
+    with started(line, **pipes, text=True, errors="replace") as process:
+        try:
+            out, err = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise Broken(
+                f"{shlex.join(line)}: expected one line and the end, but it still runs"
+            ) from None
     if process.returncode == 0 or out or not re.fullmatch(r"\S.*\n", err):
         raise Broken(
             f"{shlex.join(line)}: expected one line on standard error and an exit status that is "

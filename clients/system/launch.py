@@ -90,6 +90,22 @@ class Server:
         begin = 0 if last is None else max(0, size - last)
         return os.pread(self._log.fileno(), size - begin, begin).decode(errors="replace")
 
+    def end(self, seconds=1.0):
+        """Say whether it has ended, or will within so many seconds, with what status and words.
+
+        "still runs. Its last words: ..." or "ended with exit status 1. Its last words: ...".
+        """
+        with contextlib.suppress(psutil.TimeoutExpired, subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        status = self.process.poll()
+        what = "still runs" if status is None else f"ended with exit status {status}"
+        return f"{what}. Its last words: {last_words(self.log())}"
+
+
+def last_words(text, lines=5):
+    """Return the last lines of what a program wrote, each on a line of its own."""
+    return "\n  ".join(text.strip().splitlines()[-lines:]) or "(nothing)"
+
 
 def name_of(program):
     """Return the name by which tables and pictures call a server program."""
@@ -111,51 +127,69 @@ def tool(module, *options):
 
 
 @contextlib.contextmanager
+def started(line, grace=0.0, **streams):
+    """Start a program, yield its process (psutil.Popen), and end it and all of its group.
+
+    line: a command line. grace: seconds between SIGTERM and SIGKILL at the end; 0 kills at once.
+    streams: more for subprocess.Popen. Raises LaunchError if there is no such program.
+
+    Every program that this repository starts is started here. Its process group is its own, so
+    that Ctrl-C is for us alone, and whatever it has started in its turn ends with it.
+    """
+    try:
+        process = psutil.Popen(line, start_new_session=True, **streams)
+    except OSError as error:
+        raise LaunchError(f"cannot start {line[0]}: {error}") from error
+    try:
+        yield process
+    finally:
+        with contextlib.ExitStack() as stack:  # on a second Ctrl-C, too
+            stack.callback(process.wait)
+            stack.callback(_kill_group, process.pid)
+            if grace and process.poll() is None:
+                process.terminate()
+                with contextlib.suppress(psutil.TimeoutExpired, subprocess.TimeoutExpired):
+                    process.wait(grace)
+
+
+def _kill_group(pid):
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
 def running(program, *options, port=0, patience=10.0, grace=5.0, through=()):
     """Start a server program, yield a Server, and leave nothing behind.
 
     program: a path; a file that ends in .py is run by this Python. options: more command-line
     options. port: 0 takes a free one; None leaves out the option. patience: seconds to wait for
     "listening on". grace: seconds between SIGTERM and SIGKILL at the end. through: see command.
-    The program gets a process group of its own, so that whatever it starts ends with it.
 
     Raises LaunchError with the program's last words if it does not come to listen.
     """
-    # A file never fills up, as a pipe that nobody reads does: the server would block on it.
     options = options if port is None else ("--port", port, *options)
+    line = command(program, *options, through=through)
+    # A file never fills up, as a pipe that nobody reads does: the server would block on it.
     with tempfile.TemporaryFile("a+", errors="replace") as log:
-        try:
-            process = psutil.Popen(
-                command(program, *options, through=through),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                errors="replace",
-                start_new_session=True,
-                env=ENVIRONMENT,
-            )
-        except OSError as error:
-            raise LaunchError(f"cannot start {program}: {error}") from error
-        try:
-            said = []
-            address = _address(process, said, log, patience)
-            yield Server(Path(program), address, process, said, log)
-        finally:
-            _end(process, grace)
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": log}
+        streams |= {"text": True, "errors": "replace", "env": ENVIRONMENT}
+        with started(line, grace, **streams) as process:
+            server = Server(Path(program), None, process, [], log)
+            server.address = _address(server, patience)
+            yield server
 
 
-def _address(process, said, log, patience):
-    """Return (host, port) from the line "listening on host:port" on the process's output.
+def _address(server, patience):
+    """Return (host, port) from the line "listening on host:port" on the server's output.
 
-    All lines there are appended to said, until the process ends.
+    All lines there are appended to server.said, until the process ends.
     """
     found = queue.Queue()
 
     def read_all():  # to the very end: a server that prints much must not block
-        with process.stdout:
-            for line in process.stdout:
-                said.append(line)
+        with contextlib.suppress(ValueError):  # closed: the server has been ended
+            for line in server.process.stdout:
+                server.said.append(line)
                 if match := LISTENING.match(line.rstrip()):
                     found.put((match[1], int(match[2])))
         found.put(None)
@@ -164,27 +198,5 @@ def _address(process, said, log, patience):
     with contextlib.suppress(queue.Empty):
         if address := found.get(timeout=patience):
             return address
-    with contextlib.suppress(psutil.TimeoutExpired, subprocess.TimeoutExpired):
-        process.wait(1)
-    status = process.poll()
-    what = "still runs" if status is None else f"ended with exit status {status}"
-    log.seek(0)
-    words = log.read().strip().splitlines()[-5:] or ["(nothing)"]
-    raise LaunchError(
-        f'{" ".join(process.args)} did not say "listening on HOST:PORT" and {what}. '
-        "Its last words: " + "\n  ".join(words)
-    )
-
-
-def _end(process, grace):
-    """End the process and its whole group: SIGTERM, and SIGKILL after so many seconds."""
-    try:
-        if process.poll() is None:
-            process.terminate()
-            process.wait(grace)
-    except (psutil.TimeoutExpired, subprocess.TimeoutExpired):
-        pass
-    finally:  # on a second Ctrl-C, too
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    line = " ".join(server.process.args)
+    raise LaunchError(f'{line} did not say "listening on HOST:PORT" and {server.end()}')

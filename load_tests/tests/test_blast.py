@@ -46,7 +46,7 @@ WRONG = {
     "death": (
         'conn.sendall(b"Hello, " + chunk);'
         'count > 50 and (print("I am so tired", file=sys.stderr, flush=True), os._exit(3))',
-        "status 3; its last words: I am so tired",
+        "status 3. Its last words: I am so tired",
     ),
 }
 

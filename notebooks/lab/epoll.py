@@ -5,8 +5,9 @@ import os
 import select
 import socket
 import statistics
-import struct
 import time
+
+from clients.system.sockets import reset_on_close
 
 NAMES = ("EPOLLIN", "EPOLLOUT", "EPOLLRDHUP", "EPOLLERR", "EPOLLHUP")
 ALL = select.EPOLLIN | select.EPOLLRDHUP  # EPOLLERR and EPOLLHUP come unasked (epoll_ctl(2))
@@ -67,7 +68,7 @@ def message_and_close(pair):
 
 
 def reset(pair):
-    pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    reset_on_close(pair.client)
     pair.client.close()
 
 

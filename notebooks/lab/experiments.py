@@ -10,7 +10,6 @@ import importlib
 import json
 import os
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,8 @@ import threading
 import time
 
 from lab.cable import SYN, Lab, up
+
+from clients.system.sockets import reset_on_close
 
 NO_NETWORK = 75  # exit status: no network of its own (EX_TEMPFAIL in sysexits.h)
 PORT = 3267
@@ -68,8 +69,8 @@ def send(lab, end, sock, data):
 
 
 def close(lab, end, sock, reset=False):
-    if reset:  # a linger time of 0 throws away what is unsent and resets (socket(7))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    if reset:
+        reset_on_close(sock)
     with lab.noting(end, "close()"):
         sock.close()
 
