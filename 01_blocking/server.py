@@ -15,7 +15,7 @@ def serve(listener, greet):
     while True:
         try:
             conn, peer = listener.accept()
-        except OSError as error:  # out of descriptors: the newcomer waits in the accept queue
+        except OSError as error:  # out of descriptors, or what else accept(2) lists
             logging.warning("cannot accept: %s; trying again in a second", error)
             time.sleep(1)
         else:
@@ -36,22 +36,18 @@ def handle(conn, peer, greet):
     logging.info("%s:%d left, %d bytes heard", *peer, heard)
 
 
-def greeting(chunk):
-    return b"Hello, " + chunk
-
-
-def slowed(greet, wait, compute):
-    def slow_greet(chunk):
+def greeting(chunk, wait, compute):
+    if wait:
         time.sleep(wait)  # as for a database: the thread sleeps
+    if compute:
         done = time.thread_time() + compute  # CPU time: threads that share a core take longer
         while time.thread_time() < done:
             pass
-        return greet(chunk)
-
-    return slow_greet if wait or compute else greet
+    return b"Hello, " + chunk
 
 
 def main():
+    # Without the usage, what is wrong with an option is told in one line.
     parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=3267, help="0 takes a free one")
@@ -70,7 +66,7 @@ def main():
         sys.exit(f"cannot listen on {args.host}:{args.port}: {error}")
     try:
         print("listening on %s:%d" % listener.getsockname(), flush=True)
-        serve(listener, slowed(greeting, args.wait, args.compute))
+        serve(listener, lambda chunk: greeting(chunk, args.wait, args.compute))
     except KeyboardInterrupt:
         logging.info("stopped")
 

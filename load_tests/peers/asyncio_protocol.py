@@ -1,6 +1,6 @@
 """Event loop with a callback for each event: an asyncio.Protocol, asyncio's lower layer.
 
-Run it: python load_tests/peers/asyncio_protocol.py --port 3267
+Run it: python3 load_tests/peers/asyncio_protocol.py --port 3267
 """
 
 import asyncio
@@ -33,8 +33,7 @@ class Greeter(asyncio.Protocol):
         logging.info("%s:%d connected", *self.peer)
 
     def data_received(self, data):
-        if self.options.verbose:
-            logging.info("%s:%d said %r", *self.peer, data)
+        logging.info("%s:%d said %r", *self.peer, data)
         self.heard += len(data)
         if self.options.wait:
             self.transport.pause_reading()  # or the next answer would overtake this one
@@ -59,8 +58,9 @@ class Greeter(asyncio.Protocol):
         self.transport.resume_reading()
 
     def connection_lost(self, error):
-        what = f"broke off: {error}" if error else "left"
-        logging.info("%s:%d %s, %d bytes heard", *self.peer, what, self.heard)
+        if error:
+            logging.info("%s:%d broke off: %s", *self.peer, error)
+        logging.info("%s:%d left, %d bytes heard", *self.peer, self.heard)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Event loop: the one of 03_epoll, written with the standard library's selectors.
 
-Run it: python load_tests/peers/selectors_loop.py --selector poll --port 3267
+Run it: python3 load_tests/peers/selectors_loop.py --selector poll --port 3267
 """
 
 import logging
@@ -25,6 +25,7 @@ def serve(listener, options):
             elif not handle(key.fileobj, key.data, selector, options):
                 selector.unregister(key.fileobj)
                 key.fileobj.close()
+                logging.info("%s:%d left, %d bytes heard", *key.data.peer, key.data.heard)
                 if listener not in selector.get_map():
                     selector.register(listener, READ)
 
@@ -56,10 +57,8 @@ def handle(conn, client, selector, options):
         if not data:
             chunk = conn.recv(1024)
             if not chunk:
-                logging.info("%s:%d left, %d bytes heard", *client.peer, client.heard)
                 return False
-            if options.verbose:
-                logging.info("%s:%d said %r", *client.peer, chunk)
+            logging.info("%s:%d said %r", *client.peer, chunk)
             client.heard += len(chunk)
             if options.wait:
                 time.sleep(options.wait)

@@ -1,6 +1,6 @@
 """Thread per connection, as the standard library has it: socketserver.ThreadingTCPServer.
 
-Run it: python load_tests/peers/socketserver_threads.py --port 3267
+Run it: python3 load_tests/peers/socketserver_threads.py --port 3267
 """
 
 import socketserver

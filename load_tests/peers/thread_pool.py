@@ -1,6 +1,6 @@
 """Pool of threads: at most --threads clients are served at once, the others wait for a thread.
 
-Run it: python load_tests/peers/thread_pool.py --threads 10 --port 3267
+Run it: python3 load_tests/peers/thread_pool.py --threads 10 --port 3267
 """
 
 import logging
