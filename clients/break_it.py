@@ -23,8 +23,9 @@ from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 
-from clients.contract import claims
-from clients.system.launch import LaunchError, find, running
+from clients.contract.claims import CLAIMS
+from clients.contract.judge import judge
+from clients.system.launch import LaunchError, find, last_words, running
 
 PATIENCE = 3.0  # seconds to wait for what a broken server will not do
 
@@ -43,11 +44,6 @@ class Fault:
     teaches: str
     claim: str
     changes: list
-
-    @property
-    def check(self):
-        """The claim's function."""
-        return getattr(claims, self.claim)
 
     def broken(self):
         """Return the text of the broken server. Raises ValueError if the server has changed."""
@@ -113,22 +109,20 @@ def show(console, fault, copy, hide):
 def caught(console, fault, copy):
     """Hold the broken copy to its claim and print what happened; say whether it failed there."""
     console.print(f"The check: {fault.claim.replace('_', ' ')} …")
-    try:
-        claims.hold(copy, fault.check)
-    except claims.Broken as error:
+    verdict, why = judge(copy, CLAIMS[fault.claim], patience=PATIENCE)
+    if verdict == "broken":
         console.print("failed, as it should:", style="bold green")
-        console.print(f"  {error}\n", markup=False, soft_wrap=True)
-        return True
-    except claims.NotApplicable as reason:
-        console.print(f"cannot be tried here: {reason}", style="bold red")
-        return False
-    console.print("held: the fault was not caught", style="bold red")
-    return False
+        console.print(f"  {why}\n", markup=False, soft_wrap=True)
+    elif verdict == "held":
+        console.print("held: the fault was not caught", style="bold red")
+    else:
+        console.print(f"cannot be tried here: {why}", style="bold red", markup=False)
+    return verdict == "broken"
 
 
 def keep_running(console, fault, copy):
     """Run the broken copy until Ctrl-C, or until it ends by itself."""
-    options = [option for option in fault.check.options if option != "--quiet"]
+    options = [option for option in CLAIMS[fault.claim].options if option != "--quiet"]
     with running(copy, *options) as server:
         with_options = f" with {' '.join(options)}" if options else ""
         console.print(f"The broken server listens on port {server.address[1]}{with_options}.")
@@ -139,10 +133,8 @@ def keep_running(console, fault, copy):
             server.process.wait()
             console.print("The broken server has ended by itself.")
         finally:
-            if log := server.log().splitlines()[-8:]:
-                console.print(
-                    "\nThe end of its log:", *log, sep="\n  ", markup=False, soft_wrap=True
-                )
+            log = last_words(server.log(), 8)
+            console.print(f"\nThe end of its log:\n  {log}", markup=False, soft_wrap=True)
 
 
 def main():
@@ -155,7 +147,6 @@ def main():
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up then, too
     console = Console(highlight=False)
-    claims.PATIENCE = PATIENCE
     try:
         faults = faults_of(find(args.server))
         if not faults:

@@ -14,7 +14,8 @@ import pytest
 
 from clients import xray
 from clients.client import Client
-from clients.contract import claims
+from clients.contract.candidate import Candidate
+from clients.contract.claims import CLAIMS
 from clients.system import launch
 from clients.system.observer import Observed, observe
 
@@ -63,11 +64,11 @@ def test_with_a_silent_client_01_stands_in_recv_and_waits_for_that_client():
     assert (main["function"], main["line"]) == ("handle", line("01_blocking", "conn.recv"))
 
 
-def test_with_a_client_that_never_reads_01_stands_in_send(monkeypatch):
-    monkeypatch.setattr(claims, "A_WHILE", 0.2)
-    with observed("01_blocking", 1, "--quiet") as (server, [client]):
-        claims.flood(client.socket, 2**24)
-        [main] = until(server, in_call("sendto"))
+def test_with_a_client_that_never_reads_01_stands_in_send():
+    with observed("01_blocking", 0, "--quiet") as (server, _):
+        with Candidate(**vars(server.server), a_while=0.2).guest() as guest:
+            guest.flood(2**24)
+            [main] = until(server, in_call("sendto"))
     assert main["line"] == line("01_blocking", "conn.sendall")
 
 
@@ -117,16 +118,15 @@ def test_a_server_that_computes_is_running_and_one_that_waits_sleeps(options, te
 @pytest.mark.parametrize(
     "claim",
     [
-        claims.ctrl_c_ends_it,
-        claims.a_signal_ends_it_in_the_middle_of_its_work,
-        claims.no_descriptor_and_no_thread_is_left_behind,
-        claims.its_first_line_says_where_it_listens,
+        "ctrl_c_ends_it",
+        "a_signal_ends_it_in_the_middle_of_its_work",
+        "no_descriptor_and_no_thread_is_left_behind",
+        "its_first_line_says_where_it_listens",
     ],
-    ids=lambda claim: claim.__name__,
 )
 def test_a_server_keeps_its_contract_under_the_observer(model, claim):
-    with observe(model[1], *claim.options) as server:
-        claim(server.server)
+    with observe(model[1], *CLAIMS[claim].options) as server:
+        CLAIMS[claim](Candidate(**vars(server.server)))
 
 
 def test_the_samples_are_new_ones_and_end_with_the_server():
