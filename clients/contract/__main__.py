@@ -48,8 +48,9 @@ def tell(console, claim, verdict, why):
     """Print a result: one line, and below it why, if there is something to explain."""
     mark, style = MARKS[verdict]
     console.print(f"{mark}  {claim}", style=style)
-    for line in textwrap.wrap(why, console.width - 9, break_on_hyphens=False):
-        console.print(f"        {line}", markup=False)
+    for line in why.splitlines():
+        for part in textwrap.wrap(line, console.width - 9, break_on_hyphens=False):
+            console.print(f"        {part}", markup=False)
 
 
 def report(name, results, console):
@@ -66,11 +67,12 @@ def report(name, results, console):
 
 def main():
     parser = argparse.ArgumentParser(
+        prog="python -m clients.contract",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("server", help="a program's path, or a model's name")
-    parser.add_argument("claim", nargs="*", help="only these; without any, all")
+    parser.add_argument("claim", nargs="*", default=[], help="only these; without any, all")
     parser.add_argument("--json", action="store_true", help="print all results as one JSON object")
     parser.add_argument(
         "--patience",
@@ -78,7 +80,7 @@ def main():
         default=5.0,
         help="seconds to wait for what must happen (5)",
     )
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # claims may follow options
     if unknown := set(args.claim) - set(CLAIMS):
         parser.error(f"no claim {', '.join(sorted(unknown))}: clients/CONTRACT.md names them")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the server then, too

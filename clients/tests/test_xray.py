@@ -216,6 +216,18 @@ def test_without_proc_there_are_still_the_lines(monkeypatch):
     assert (row["function"], row["call"]) == ("wait_for_the_end", None)
 
 
+def test_it_brings_only_the_standard_library_into_the_server(tmp_path):
+    program = tmp_path / "server.py"
+    program.write_text("import sys\nprint(*sys.modules)\n")
+    alone, observed = (
+        subprocess.check_output(launch.command(program, through=through), text=True).split()
+        for through in ([], [xray.__file__])
+    )
+    brought = {name.split(".")[0] for name in set(observed) - set(alone)}
+    assert "argparse" in brought
+    assert brought <= sys.stdlib_module_names
+
+
 def test_peer_leaves_the_socket_to_its_owner():
     ours, theirs = socket.socketpair()
     with ours, theirs:

@@ -40,11 +40,13 @@ def its_defaults_are_127_0_0_1_port_3267_and_backlog_5(server):
                 sock = stack.enter_context(socket.socket())
                 sock.setblocking(False)
                 sock.connect_ex(address)
-            server.eventually(lambda: sum(accept_queues(address)) > 5, "6 in the accept queue")
+            server.eventually(
+                lambda: sum(accept_queues(address)) > 5, "6 of 10 in the accept queue"
+            )
             queues = accept_queues(address)
     if len(queues) > 1:
         raise NotApplicable("it listens with several sockets, and each has an accept queue")
-    expect("of 10 clients, in the accept queue without --backlog", 6, queues[0])
+    expect("clients in the accept queue without --backlog, when 10 come", 6, queues[0])
 
 
 @contextlib.contextmanager
@@ -139,13 +141,12 @@ def ends(server, number):
             status = server.process.wait(server.patience)
         except psutil.TimeoutExpired:
             raise Broken(f"still runs {server.patience} s after {number.name}") from None
-    wrong = [f"exit status {status}, not 0"] if status else []
+    wrong = [f"exit status {status} instead of 0"] if status else []
     if "Traceback" in server.log():
         wrong.append("a traceback in the log")
     if wrong:
-        raise Broken(
-            f"{' and '.join(wrong)} after {number.name}. Its last words: {last_words(server.log())}"
-        )
+        words = f"Its last words: {last_words(server.log())}"
+        raise Broken(f"after {number.name}: {', '.join(wrong)}. {words}")
 
 
 @claim()
