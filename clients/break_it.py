@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 
+from clients.contract.candidate import judge
 from clients.contract.claims import CLAIMS
-from clients.contract.judge import judge
 from clients.system.launch import LaunchError, find, last_words, running
 
 PATIENCE = 3.0  # seconds to wait for what a broken server will not do
@@ -98,9 +98,7 @@ def show(console, fault, copy, hide):
     """Print what the fault is, or only what is seen of it and where the broken copy stands."""
     console.print(f"What a user sees: {plain(fault.symptom)}\n", markup=False)
     if hide:
-        console.print(
-            "One place in this copy is broken. Find it:", f"  {copy}\n", sep="\n", soft_wrap=True
-        )
+        console.print(f"One place in this copy is broken. Find it:\n  {copy}\n", soft_wrap=True)
     else:
         console.print(Syntax(fault.diff(), "diff", background_color="default", word_wrap=True))
         console.print(f"\nWhat it teaches: {plain(fault.teaches)}\n", markup=False)
@@ -125,9 +123,11 @@ def keep_running(console, fault, copy):
     options = [option for option in CLAIMS[fault.claim].options if option != "--quiet"]
     with running(copy, *options) as server:
         with_options = f" with {' '.join(options)}" if options else ""
-        console.print(f"The broken server listens on port {server.address[1]}{with_options}.")
-        console.print("Talk to it in another terminal:\n")
-        console.print(f"  python3 clients/client.py --port {server.address[1]}\n")
+        port = server.address[1]
+        console.print(f"The broken server listens on port {port}{with_options}.")
+        console.print(
+            f"Talk to it in another terminal:\n\n  python3 clients/client.py --port {port}\n"
+        )
         console.print("Ctrl-C ends it.")
         try:
             server.process.wait()
@@ -135,6 +135,16 @@ def keep_running(console, fault, copy):
         finally:
             log = last_words(server.log(), 8)
             console.print(f"\nThe end of its log:\n  {log}", markup=False, soft_wrap=True)
+
+
+def practise(console, fault, hide):
+    """Show a fault, say whether its check catches it, and on a terminal let the broken copy run."""
+    with fault.copied() as copy:
+        show(console, fault, copy, hide)
+        was_caught = caught(console, fault, copy)
+        if sys.stdin.isatty():
+            keep_running(console, fault, copy)
+    return was_caught
 
 
 def main():
@@ -152,16 +162,11 @@ def main():
         if not faults:
             return f"no faults.toml stands beside {args.server}"
         if args.fault is None:
-            return show_list(console, faults)
+            show_list(console, faults)
+            return 0
         if args.fault not in faults:
             return f"{args.server} has no fault {args.fault}: take one of {', '.join(faults)}"
-        fault = faults[args.fault]
-        with fault.copied() as copy:
-            show(console, fault, copy, args.hide)
-            was_caught = caught(console, fault, copy)
-            if sys.stdin.isatty():
-                keep_running(console, fault, copy)
-        return int(not was_caught)
+        return int(not practise(console, faults[args.fault], args.hide))
     except (LaunchError, ValueError) as error:
         return str(error)
     except KeyboardInterrupt:

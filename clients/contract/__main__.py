@@ -16,8 +16,8 @@ import textwrap
 
 from rich.console import Console
 
+from clients.contract.candidate import judge
 from clients.contract.claims import CLAIMS
-from clients.contract.judge import judge
 from clients.system.launch import LaunchError, find, running
 from clients.system.options import number
 

@@ -39,11 +39,7 @@ class Guest(socket.socket):
 
     def expect_the_end(self):
         """Expect that the server closes its side, and says nothing before."""
-        try:
-            received = self.recv(1)
-        except OSError as error:
-            raise Broken(f"expected the server to close the connection: {error}") from error
-        if received:
+        if received := self.read(1):
             raise Broken(f"expected the server to close the connection, received {received!r}")
 
     def read(self, size):
@@ -54,9 +50,8 @@ class Guest(socket.socket):
                 chunk = self.recv(min(65536, size - len(received)))
             except OSError as error:
                 got = f"{len(received)} ({bytes(received)!r:.100})"
-                raise Broken(
-                    f"expected the end or {size} bytes, received {got}: {error}"
-                ) from error
+                wanted = f"{size} bytes or the end"
+                raise Broken(f"expected {wanted}, received {got}: {error}") from error
             if not chunk:
                 break
             received += chunk

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from clients import break_it
+from clients.contract.candidate import judge
 from clients.contract.claims import CLAIMS
-from clients.contract.judge import judge
 from clients.system import launch
 
 FAULTS = [

@@ -5,8 +5,8 @@ That each claim can fail, the deliberate faults prove: see test_break_it.py.
 
 import pytest
 
+from clients.contract.candidate import hold, judge
 from clients.contract.claims import CLAIMS
-from clients.contract.judge import hold, judge
 from clients.contract.terms import NotApplicable
 from clients.system import launch
 

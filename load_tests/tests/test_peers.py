@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from clients.contract.candidate import judge
 from clients.contract.claims import CLAIMS
-from clients.contract.judge import judge
 
 PEERS_FOLDER = Path(__file__).parent.parent / "peers"
 

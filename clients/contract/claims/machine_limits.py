@@ -9,14 +9,13 @@ import psutil
 from clients.client import PREFIX
 from clients.contract.guest import MEBIBYTE
 from clients.contract.terms import Broken, NotApplicable, claim
-from clients.contract.usage import processes, threads
 
 
 @claim("--quiet", "--backlog", "50")
 def out_of_descriptors_it_serves_on(server):
     if not server.serves_together():
         raise NotApplicable("it serves one client at a time, and needs one descriptor for it")
-    for process in processes(server):
+    for process in server.processes():
         process.rlimit(psutil.RLIMIT_NOFILE, (max(open_files(process)) + 6, 4096))
     overcrowd(server)
 
@@ -24,7 +23,7 @@ def out_of_descriptors_it_serves_on(server):
 @claim("--quiet")
 def without_a_descriptor_for_the_first_it_waits(server):
     server.settle(server.descriptors_at_rest())
-    lowest = {process: lowest_free_descriptor(process) for process in processes(server)}
+    lowest = {process: lowest_free_descriptor(process) for process in server.processes()}
     limits = {process: process.rlimit(psutil.RLIMIT_NOFILE) for process in lowest}
     with server.guest() as guest:
         guest.say(b"now you do not sleep in accept(), which has a descriptor in hand")
@@ -52,14 +51,14 @@ def lowest_free_descriptor(process):
 
 @claim("--quiet", "--backlog", "50")
 def out_of_threads_it_serves_on(server):
-    idle = threads(server)
+    idle = server.threads()
     with server.guest() as guest:
         guest.say(b"how many threads do I cost?")
-        if threads(server) == idle:
+        if server.threads() == idle:
             raise NotApplicable("it starts no thread for a client")
     # Each thread reserves address space for its stack (8 MiB, ulimit -s), so a limit on
     # address space is a limit on threads that needs no root and hits this process alone.
-    for process in processes(server):
+    for process in server.processes():
         space = process.memory_info().vms + 60 * MEBIBYTE
         process.rlimit(psutil.RLIMIT_AS, (space, resource.RLIM_INFINITY))
     overcrowd(server)
@@ -83,7 +82,16 @@ def overcrowd(server):
             guest.say(b"still here?")
         give_way(server, crowd, served)
     # The last ones may still hold their places for a moment.
-    server.eventually(server.welcomes, "service for a new client after all have left")
+    server.eventually(lambda: welcomes(server), "service for a new client after all have left")
+
+
+def welcomes(server):
+    """Say whether a new client is greeted."""
+    try:
+        server.visit()
+    except Broken:
+        return False
+    return True
 
 
 def is_greeted(guest):

@@ -3,7 +3,6 @@
 from clients.client import LONGEST
 from clients.contract.guest import MEBIBYTE, Guest
 from clients.contract.terms import Broken, claim
-from clients.contract.usage import memory, threads
 
 
 @claim("--quiet", "--backlog", "100")
@@ -26,9 +25,9 @@ def no_descriptor_and_no_thread_is_left_behind(server):
             guest.read_to_the_end(hello)
 
     leave_in_every_way()  # a pool may start its threads now and keep them
-    before = threads(server)
+    before = server.threads()
     leave_in_every_way()
-    server.eventually(lambda: threads(server) <= before, f"{before} threads, as before")
+    server.eventually(lambda: server.threads() <= before, f"{before} threads, as before")
 
 
 @claim("--quiet")
@@ -36,9 +35,9 @@ def what_was_answered_is_forgotten(server):
     with server.guest() as guest:
         for number in range(4096):
             if number == 100:  # by now it has what it needs in any case
-                before = memory(server)
+                before = server.memory()
             guest.say(b"%04d" % number * (LONGEST // 4))
-        grown = memory(server) - before
+        grown = server.memory() - before
     if grown > 2 * MEBIBYTE:
         raise Broken(f"4 MiB were said, greeted and read: memory grew by {grown} bytes")
 

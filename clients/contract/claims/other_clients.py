@@ -6,7 +6,6 @@ import psutil
 
 from clients.contract.guest import MEBIBYTE
 from clients.contract.terms import Broken, NotApplicable, claim
-from clients.contract.usage import descriptors, memory, processes
 from clients.system.launch import LaunchError, make_room
 
 
@@ -58,10 +57,10 @@ def a_client_that_leaves_with_answers_unread_ends_one_connection(server):
 @claim("--quiet")
 def a_client_that_never_reads_costs_no_memory_and_no_service(server):
     together = server.serves_together()
-    before = memory(server)
+    before = server.memory()
     with server.guest() as guest:
         sent = guest.flood(64 * MEBIBYTE)
-        grown = memory(server) - before
+        grown = server.memory() - before
         if grown > 8 * MEBIBYTE:
             raise Broken(f"sent {len(sent)} bytes and read nothing: memory grew by {grown} bytes")
         server.calm("a client does not read")
@@ -94,7 +93,7 @@ def a_thousand_idle_clients_are_kept(server):
         most = make_room(crowd + 100)
     except LaunchError as error:
         raise NotApplicable(str(error)) from error
-    for process in processes(server):
+    for process in server.processes():
         process.rlimit(psutil.RLIMIT_NOFILE, (most, most))
     before = server.descriptors_at_rest()
     together = server.serves_together()
@@ -102,7 +101,7 @@ def a_thousand_idle_clients_are_kept(server):
         idlers = [stack.enter_context(server.guest()) for _ in range(crowd)]
         if together:
             expected = before + crowd
-            server.eventually(lambda: descriptors(server) >= expected, f"{expected} descriptors")
+            server.eventually(lambda: server.descriptors() >= expected, f"{expected} descriptors")
             for idler in idlers[:: crowd // 10]:
                 idler.say(b"I wake up")
         server.serves_others(together)

@@ -11,9 +11,8 @@ import time
 import psutil
 
 from clients.contract.terms import Broken, NotApplicable, claim, expect
-from clients.contract.usage import processes, spent
 from clients.system.kernel import tcp
-from clients.system.launch import LISTENING, command, last_words, running, started
+from clients.system.launch import LISTENING, command, last_words, started
 
 
 @claim()
@@ -32,17 +31,14 @@ def its_defaults_are_127_0_0_1_port_3267_and_backlog_5(server):
         socket.create_server(address).close()
     except OSError as error:
         raise NotApplicable(f"port 3267 is in use: {error}") from error
-    with running(server.program, "--host", address[0], port=None) as default:
+    with server.again("--host", address[0], port=None) as default:
         expect("the address without --port", address, default.address)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(frozen(processes(default), server.eventually))
+        with frozen(default), contextlib.ExitStack() as stack:
             for _ in range(10):
                 sock = stack.enter_context(socket.socket())
                 sock.setblocking(False)
                 sock.connect_ex(address)
-            server.eventually(
-                lambda: sum(accept_queues(address)) > 5, "6 of 10 in the accept queue"
-            )
+            default.eventually(lambda: sum(accept_queues(address)) > 5, "6 in the accept queue")
             queues = accept_queues(address)
     if len(queues) > 1:
         raise NotApplicable("it listens with several sockets, and each has an accept queue")
@@ -50,21 +46,19 @@ def its_defaults_are_127_0_0_1_port_3267_and_backlog_5(server):
 
 
 @contextlib.contextmanager
-def frozen(processes, eventually):
-    """Stop processes for as long as the block lasts: the kernel goes on, and nobody is accepted.
-
-    eventually: a Candidate's.
-    """
+def frozen(server):
+    """Stop server for as long as the block lasts: its kernel goes on, and it accepts nobody."""
+    stopped = server.processes()
     try:
-        for process in processes:
+        for process in stopped:
             process.suspend()
-        eventually(
-            lambda: all(process.status() == psutil.STATUS_STOPPED for process in processes),
+        server.eventually(
+            lambda: all(process.status() == psutil.STATUS_STOPPED for process in stopped),
             "a server stopped by SIGSTOP",
         )
         yield
     finally:
-        for process in processes:
+        for process in stopped:
             process.resume()
 
 
@@ -98,20 +92,20 @@ def when_quiet_it_logs_nothing(server):
 
 @claim("--wait", "0.3")
 def it_can_wait(server):
-    before, began = spent(server), time.perf_counter()
+    before, began = server.spent(), time.perf_counter()
     server.visit()
     if (waited := time.perf_counter() - began) < 0.3:
         raise Broken(f"--wait 0.3: answered after {waited} s")
-    if (used := spent(server) - before) > 0.2:
+    if (used := server.spent() - before) > 0.2:
         raise Broken(f"--wait 0.3: used {used} s of CPU time, as if it computed")
 
 
 @claim("--compute", "0.3")
 def it_can_compute(server):
-    before = spent(server)
+    before = server.spent()
     with server.guest() as guest:  # while it is there, so is the process that serves it
         guest.say(b"please compute")
-        used = spent(server) - before
+        used = server.spent() - before
     if used < 0.28:
         raise Broken(f"--compute 0.3: used only {used} s of CPU time")
 
@@ -156,8 +150,8 @@ def it_can_start_again_on_the_same_port_at_once(server):
         server.process.terminate()
         server.process.wait(server.patience)
         guest.expect_the_end()  # the server closed first, so TIME_WAIT is on its side
-    with running(server.program, port=server.address[1]):
-        server.visit()  # the address is the same
+    with server.again(port=server.address[1]) as again:
+        again.visit()
 
 
 @claim()
