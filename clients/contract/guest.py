@@ -39,8 +39,13 @@ class Guest(socket.socket):
 
     def expect_the_end(self):
         """Expect that the server closes its side, and says nothing before."""
-        if received := self.read(1):
-            raise Broken(f"expected the server to close the connection, received {received!r}")
+        wanted = "expected the server to close the connection"
+        try:
+            received = self.recv(1)
+        except OSError as error:
+            raise Broken(f"{wanted}: {error}") from error
+        if received:
+            raise Broken(f"{wanted}, received {received!r}")
 
     def read(self, size):
         """Return the next size bytes, or fewer where the stream ends before."""

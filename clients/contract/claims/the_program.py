@@ -95,9 +95,9 @@ def it_can_wait(server):
     before, began = server.spent(), time.perf_counter()
     server.visit()
     if (waited := time.perf_counter() - began) < 0.3:
-        raise Broken(f"--wait 0.3: answered after {waited} s")
+        raise Broken(f"--wait 0.3: answered after {waited:.3f} s")
     if (used := server.spent() - before) > 0.2:
-        raise Broken(f"--wait 0.3: used {used} s of CPU time, as if it computed")
+        raise Broken(f"--wait 0.3: used {used:.2f} s of CPU time, as if it computed")
 
 
 @claim("--compute", "0.3")
@@ -107,7 +107,7 @@ def it_can_compute(server):
         guest.say(b"please compute")
         used = server.spent() - before
     if used < 0.28:
-        raise Broken(f"--compute 0.3: used only {used} s of CPU time")
+        raise Broken(f"--compute 0.3: used only {used:.2f} s of CPU time")
 
 
 @claim()
