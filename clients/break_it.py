@@ -23,8 +23,9 @@ from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 
-from clients.contract import claims
-from clients.system.launch import LaunchError, find, running
+from clients.contract.candidate import judge
+from clients.contract.claims import CLAIMS
+from clients.system.launch import LaunchError, find, last_words, running
 
 PATIENCE = 3.0  # seconds to wait for what a broken server will not do
 
@@ -43,11 +44,6 @@ class Fault:
     teaches: str
     claim: str
     changes: list
-
-    @property
-    def check(self):
-        """The claim's function."""
-        return getattr(claims, self.claim)
 
     def broken(self):
         """Return the text of the broken server. Raises ValueError if the server has changed."""
@@ -102,9 +98,7 @@ def show(console, fault, copy, hide):
     """Print what the fault is, or only what is seen of it and where the broken copy stands."""
     console.print(f"What a user sees: {plain(fault.symptom)}\n", markup=False)
     if hide:
-        console.print(
-            "One place in this copy is broken. Find it:", f"  {copy}\n", sep="\n", soft_wrap=True
-        )
+        console.print(f"One place in this copy is broken. Find it:\n  {copy}\n", soft_wrap=True)
     else:
         console.print(Syntax(fault.diff(), "diff", background_color="default", word_wrap=True))
         console.print(f"\nWhat it teaches: {plain(fault.teaches)}\n", markup=False)
@@ -113,36 +107,44 @@ def show(console, fault, copy, hide):
 def caught(console, fault, copy):
     """Hold the broken copy to its claim and print what happened; say whether it failed there."""
     console.print(f"The check: {fault.claim.replace('_', ' ')} …")
-    try:
-        claims.hold(copy, fault.check)
-    except claims.Broken as error:
+    verdict, why = judge(copy, CLAIMS[fault.claim], patience=PATIENCE)
+    if verdict == "broken":
         console.print("failed, as it should:", style="bold green")
-        console.print(f"  {error}\n", markup=False, soft_wrap=True)
-        return True
-    except claims.NotApplicable as reason:
-        console.print(f"cannot be tried here: {reason}", style="bold red")
-        return False
-    console.print("held: the fault was not caught", style="bold red")
-    return False
+        console.print(f"  {why}\n", markup=False, soft_wrap=True)
+    elif verdict == "held":
+        console.print("held: the fault was not caught", style="bold red")
+    else:
+        console.print(f"cannot be tried here: {why}", style="bold red", markup=False)
+    return verdict == "broken"
 
 
 def keep_running(console, fault, copy):
     """Run the broken copy until Ctrl-C, or until it ends by itself."""
-    options = [option for option in fault.check.options if option != "--quiet"]
+    options = [option for option in CLAIMS[fault.claim].options if option != "--quiet"]
     with running(copy, *options) as server:
         with_options = f" with {' '.join(options)}" if options else ""
-        console.print(f"The broken server listens on port {server.address[1]}{with_options}.")
-        console.print("Talk to it in another terminal:\n")
-        console.print(f"  python3 clients/client.py --port {server.address[1]}\n")
+        port = server.address[1]
+        console.print(f"The broken server listens on port {port}{with_options}.")
+        console.print(
+            f"Talk to it in another terminal:\n\n  python3 clients/client.py --port {port}\n"
+        )
         console.print("Ctrl-C ends it.")
         try:
             server.process.wait()
             console.print("The broken server has ended by itself.")
         finally:
-            if log := server.log().splitlines()[-8:]:
-                console.print(
-                    "\nThe end of its log:", *log, sep="\n  ", markup=False, soft_wrap=True
-                )
+            log = last_words(server.log(), 8)
+            console.print(f"\nThe end of its log:\n  {log}", markup=False, soft_wrap=True)
+
+
+def practise(console, fault, hide):
+    """Show a fault, say whether its check catches it, and on a terminal let the broken copy run."""
+    with fault.copied() as copy:
+        show(console, fault, copy, hide)
+        was_caught = caught(console, fault, copy)
+        if sys.stdin.isatty():
+            keep_running(console, fault, copy)
+    return was_caught
 
 
 def main():
@@ -155,22 +157,16 @@ def main():
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up then, too
     console = Console(highlight=False)
-    claims.PATIENCE = PATIENCE
     try:
         faults = faults_of(find(args.server))
         if not faults:
             return f"no faults.toml stands beside {args.server}"
         if args.fault is None:
-            return show_list(console, faults)
+            show_list(console, faults)
+            return 0
         if args.fault not in faults:
             return f"{args.server} has no fault {args.fault}: take one of {', '.join(faults)}"
-        fault = faults[args.fault]
-        with fault.copied() as copy:
-            show(console, fault, copy, args.hide)
-            was_caught = caught(console, fault, copy)
-            if sys.stdin.isatty():
-                keep_running(console, fault, copy)
-        return int(not was_caught)
+        return int(not practise(console, faults[args.fault], args.hide))
     except (LaunchError, ValueError) as error:
         return str(error)
     except KeyboardInterrupt:

@@ -64,15 +64,18 @@ def where(frame, program):
 
 def call(thread):
     """Return the system call in which a thread of this process sleeps, and on which socket."""
+    found = {"call": None, "fd": None, "peer": None}
     try:
-        words = (TASKS / str(thread) / "syscall").read_text().split()
+        number, *arguments = (TASKS / str(thread) / "syscall").read_text().split()
     except OSError:  # no /proc here, no descriptor left to open it with, or the thread has ended
-        return {"call": None, "fd": None, "peer": None}
-    if words[0] == "running" or words[0] == "-1":  # -1: it sleeps, but in no system call
-        return {"call": "running", "fd": None, "peer": None}
-    name = CALLS.get(int(words[0]), f"syscall {words[0]}")
-    fd = int(words[1], 16) & 0xFFFFFFFF if name in ON_A_DESCRIPTOR else None
-    return {"call": name, "fd": fd, "peer": None if fd is None else peer(fd)}
+        return found
+    if number in ("running", "-1"):  # -1: it sleeps, but in no system call
+        return found | {"call": "running"}
+    found["call"] = CALLS.get(int(number), f"syscall {number}")
+    if found["call"] in ON_A_DESCRIPTOR:
+        found["fd"] = int(arguments[0], 16) & 0xFFFFFFFF
+        found["peer"] = peer(found["fd"])
+    return found
 
 
 def peer(fd):

@@ -16,45 +16,41 @@ import textwrap
 
 from rich.console import Console
 
-from clients.contract import claims
-from clients.contract.claims import CLAIMS, Broken, NotApplicable, hold
+from clients.contract.candidate import judge
+from clients.contract.claims import CLAIMS
 from clients.system.launch import LaunchError, find, running
+from clients.system.options import number
+
+MARKS = {
+    "held": ("held  ", "green"),
+    "broken": ("BROKEN", "bold red"),
+    "not applicable": ("n/a   ", "yellow"),
+}
 
 
-def judge(program, function):
-    """Hold program to one claim; return {"claim", "verdict", "why"}, why is "" if it holds."""
-    verdict, why = "held", ""
-    try:
-        hold(program, function)
-    except Broken as error:
-        verdict, why = "broken", str(error)
-    except NotApplicable as reason:
-        verdict, why = "not applicable", str(reason)
-    return {"claim": function.__name__, "verdict": verdict, "why": why}
+def judge_all(program, names, patience, console):
+    """Hold program to the claims, tell of each to console (None: do not), return the results.
 
-
-def tell(console, result):
-    """Print a result: one line, and below it why, if there is something to explain."""
-    mark, style = {
-        "held": ("held  ", "green"),
-        "broken": ("BROKEN", "bold red"),
-        "not applicable": ("n/a   ", "yellow"),
-    }[result["verdict"]]
-    console.print(f"{mark}  {result['claim']}", style=style)
-    for line in textwrap.wrap(result["why"], console.width - 9, break_on_hyphens=False):
-        console.print(f"        {line}", markup=False)
-
-
-def judge_all(program, functions, console):
-    """Hold program to functions, tell of each to console (None: do not) and return the results."""
-    with running(program, patience=claims.PATIENCE):  # no start, no need to try each claim
+    A result is {"claim", "verdict", "why"}.
+    """
+    with running(program, patience=patience):  # no start, no need to try each claim
         pass
     results = []
-    for function in functions:
-        results.append(judge(program, function))
+    for name in names:
+        verdict, why = judge(program, CLAIMS[name], patience=patience)
+        results.append({"claim": name, "verdict": verdict, "why": why})
         if console:
-            tell(console, results[-1])
+            tell(console, **results[-1])
     return results
+
+
+def tell(console, claim, verdict, why):
+    """Print a result: one line, and below it why, if there is something to explain."""
+    mark, style = MARKS[verdict]
+    console.print(f"{mark}  {claim}", style=style)
+    for line in why.splitlines():
+        for part in textwrap.wrap(line, console.width - 9, break_on_hyphens=False):
+            console.print(f"        {part}", markup=False)
 
 
 def report(name, results, console):
@@ -70,28 +66,27 @@ def report(name, results, console):
 
 
 def main():
-    by_name = {function.__name__: function for function in CLAIMS}
     parser = argparse.ArgumentParser(
+        prog="python -m clients.contract",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("server", help="a program's path, or a model's name")
-    parser.add_argument("claim", nargs="*", help="only these; without any, all")
+    parser.add_argument("claim", nargs="*", default=[], help="only these; without any, all")
     parser.add_argument("--json", action="store_true", help="print all results as one JSON object")
     parser.add_argument(
-        "--patience", type=float, default=5, help="seconds to wait for what must happen (5)"
+        "--patience",
+        type=number(float, 0.1, 3600),
+        default=5.0,
+        help="seconds to wait for what must happen (5)",
     )
-    args = parser.parse_args()
-    if unknown := set(args.claim) - set(by_name):
+    args = parser.parse_intermixed_args()  # claims may follow options
+    if unknown := set(args.claim) - set(CLAIMS):
         parser.error(f"no claim {', '.join(sorted(unknown))}: clients/CONTRACT.md names them")
-    if not 0 < args.patience <= 3600:
-        parser.error("--patience takes a number of seconds above 0, up to 3600")
-    claims.PATIENCE = args.patience
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the server then, too
     console = None if args.json else Console(highlight=False)
     try:
-        program = find(args.server)
-        results = judge_all(program, [by_name[name] for name in args.claim or by_name], console)
+        results = judge_all(find(args.server), args.claim or CLAIMS, args.patience, console)
     except LaunchError as error:
         if args.json:
             print(json.dumps({"server": args.server, "keeps": False, "why": str(error)}))

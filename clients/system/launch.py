@@ -20,6 +20,8 @@ from typing import IO
 
 import psutil
 
+from clients.system.text import printable
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 # A server has to flush its first line itself: with this variable it would not matter.
 ENVIRONMENT = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -95,7 +97,7 @@ class Server:
 
         "still runs. Its last words: ..." or "ended with exit status 1. Its last words: ...".
         """
-        with contextlib.suppress(psutil.TimeoutExpired, subprocess.TimeoutExpired):
+        with contextlib.suppress(psutil.TimeoutExpired):
             self.process.wait(seconds)
         status = self.process.poll()
         what = "still runs" if status is None else f"ended with exit status {status}"
@@ -103,8 +105,8 @@ class Server:
 
 
 def last_words(text, lines=5):
-    """Return the last lines of what a program wrote, each on a line of its own."""
-    return "\n  ".join(text.strip().splitlines()[-lines:]) or "(nothing)"
+    """Return the last lines of what a program wrote, printable, each on a line of its own."""
+    return "\n  ".join(map(printable, text.strip().splitlines()[-lines:])) or "(nothing)"
 
 
 def name_of(program):
@@ -148,7 +150,7 @@ def started(line, grace=0.0, **streams):
             stack.callback(_kill_group, process.pid)
             if grace and process.poll() is None:
                 process.terminate()
-                with contextlib.suppress(psutil.TimeoutExpired, subprocess.TimeoutExpired):
+                with contextlib.suppress(psutil.TimeoutExpired):
                     process.wait(grace)
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,13 +40,3 @@ class Observed:
             return json.loads(self._file.read_text())
         except FileNotFoundError:
             return None
-
-    def samples(self):
-        """Yield each new sample while the server runs."""
-        last = None
-        while self.server.process.poll() is None:
-            sample = self.sample()
-            if sample != last:
-                last = sample
-                yield last
-            time.sleep(xray.EVERY / 2)

@@ -85,6 +85,7 @@ def test_a_program_that_is_slow_to_stop_goes_with_its_children(stubborn):
     ("text", "words"),
     [
         ("raise SystemExit('I am ill')", "exit status 1.*I am ill"),
+        (r"raise SystemExit('\x1b[2Jill')", r"words: ·\[2Jill"),
         ("print('hello')", "exit status 0.*nothing"),
         ("import time; time.sleep(600)", "still runs"),
     ],

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from clients.contract import claims
+from clients.contract.candidate import Candidate
 from clients.system import launch
 
 LINES = {"01_blocking": 80, "02_threaded": 85, "03_epoll": 130}
@@ -59,22 +59,22 @@ def test_all_share_the_application_the_options_and_the_sizes():
 
 @pytest.mark.parametrize("name", LINES)
 def test_a_client_that_breaks_off_is_called_so_in_the_log(serve, name):
-    server = serve(name)
-    guest = claims.connect(server)
-    claims.say(guest, b"bob")
-    claims.reset(guest)
-    claims.eventually(lambda: "broke off: [Errno 104]" in server.log(), server.log())
+    server = Candidate(**vars(serve(name)))
+    guest = server.guest()
+    guest.say(b"bob")
+    guest.reset()
+    server.eventually(lambda: "broke off: [Errno 104]" in server.log(), server.log())
 
 
 @pytest.mark.parametrize("name", LINES)
 def test_the_log_of_a_visit_and_of_the_end(serve, name):
-    server = serve(name)
-    with claims.connect(server) as guest:
+    server = Candidate(**vars(serve(name)))
+    with server.guest() as guest:
         port = guest.getsockname()[1]
-        claims.say(guest, b"bob")
+        guest.say(b"bob")
     lines = ["connected", "said b'bob'", "left, 3 bytes heard"]
     lines = [f"127.0.0.1:{port} {line}" for line in lines]
-    claims.eventually(lambda: server.log().splitlines() == lines, lines)
+    server.eventually(lambda: server.log().splitlines() == lines, lines)
     server.process.send_signal(signal.SIGINT)
-    server.process.wait(claims.PATIENCE)
+    server.process.wait(server.patience)
     assert server.log().splitlines() == [*lines, "stopped"]

@@ -14,7 +14,8 @@ import pytest
 
 from clients import xray
 from clients.client import Client
-from clients.contract import claims
+from clients.contract.candidate import Candidate
+from clients.contract.claims import CLAIMS
 from clients.system import launch
 from clients.system.observer import Observed, observe
 
@@ -63,11 +64,11 @@ def test_with_a_silent_client_01_stands_in_recv_and_waits_for_that_client():
     assert (main["function"], main["line"]) == ("handle", line("01_blocking", "conn.recv"))
 
 
-def test_with_a_client_that_never_reads_01_stands_in_send(monkeypatch):
-    monkeypatch.setattr(claims, "A_WHILE", 0.2)
-    with observed("01_blocking", 1, "--quiet") as (server, [client]):
-        claims.flood(client.socket, 2**24)
-        [main] = until(server, in_call("sendto"))
+def test_with_a_client_that_never_reads_01_stands_in_send():
+    with observed("01_blocking", 0, "--quiet") as (server, _):
+        with Candidate(**vars(server.server), a_while=0.2).guest() as guest:
+            guest.flood(2**24)
+            [main] = until(server, in_call("sendto"))
     assert main["line"] == line("01_blocking", "conn.sendall")
 
 
@@ -117,27 +118,24 @@ def test_a_server_that_computes_is_running_and_one_that_waits_sleeps(options, te
 @pytest.mark.parametrize(
     "claim",
     [
-        claims.ctrl_c_ends_it,
-        claims.a_signal_ends_it_in_the_middle_of_its_work,
-        claims.no_descriptor_and_no_thread_is_left_behind,
-        claims.its_first_line_says_where_it_listens,
+        "ctrl_c_ends_it",
+        "a_signal_ends_it_in_the_middle_of_its_work",
+        "no_descriptor_and_no_thread_is_left_behind",
+        "its_first_line_says_where_it_listens",
     ],
-    ids=lambda claim: claim.__name__,
 )
 def test_a_server_keeps_its_contract_under_the_observer(model, claim):
-    with observe(model[1], *claim.options) as server:
-        claim(server.server)
+    with observe(model[1], *CLAIMS[claim].options) as server:
+        CLAIMS[claim](Candidate(**vars(server.server)))
 
 
-def test_the_samples_are_new_ones_and_end_with_the_server():
-    with observe(launch.find("01_blocking")) as server:
-        times = []
-        for sample in server.samples():
-            times.append(sample["at"] if sample else 0)
-            if len(times) == 5:
-                server.server.process.terminate()
+def test_each_look_is_later_than_the_one_before():
+    with observed("01_blocking", 0) as (server, _):
+        times = [0]
+        for _ in range(5):
+            until(server, lambda _: server.sample()["at"] != times[-1])
+            times.append(server.sample()["at"])
     assert times == sorted(set(times))
-    assert len(times) >= 5
 
 
 def test_a_reader_that_goes_and_comes_again_does_not_disturb_the_server(tmp_path):
@@ -214,6 +212,18 @@ def test_without_proc_there_are_still_the_lines(monkeypatch):
     [row] = [row for row in sample["threads"] if row["name"] == "sleeper"]
     assert not sample["kernel"]
     assert (row["function"], row["call"]) == ("wait_for_the_end", None)
+
+
+def test_it_brings_only_the_standard_library_into_the_server(tmp_path):
+    program = tmp_path / "server.py"
+    program.write_text("import sys\nprint(*sys.modules)\n")
+    alone, observed = (
+        subprocess.check_output(launch.command(program, through=through), text=True).split()
+        for through in ([], [xray.__file__])
+    )
+    brought = {name.split(".")[0] for name in set(observed) - set(alone)}
+    assert "argparse" in brought
+    assert brought <= sys.stdlib_module_names
 
 
 def test_peer_leaves_the_socket_to_its_owner():

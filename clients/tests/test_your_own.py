@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from clients import break_it
-from clients.contract import claims
+from clients.contract.claims import CLAIMS
 from clients.system import launch
 
 PERL = """#!/usr/bin/env perl
@@ -97,16 +97,30 @@ def test_what_never_listens_is_reported_once(tmp_path):
     assert re.fullmatch(r"no server \S+: name one of .*\n", done.stderr)
 
 
-def test_a_claim_that_does_not_exist_is_refused():
-    done = check("01_blocking", "it_flies")
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["it_flies"], "no claim it_flies"),
+        (["--patience", "nan", "sigterm_ends_it"], "expected a number from 0.1 to 3600, not 'nan'"),
+    ],
+)
+def test_what_it_does_not_know_it_refuses(words, answer):
+    done = check("01_blocking", *words)
     assert done.returncode == 2
-    assert "no claim it_flies" in done.stderr
+    assert answer in done.stderr
 
 
-def test_the_page_names_every_claim_and_no_other():
+def test_the_page_names_every_claim_in_order_below_the_file_that_holds_it():
     page = (launch.ROOT / "clients" / "CONTRACT.md").read_text()
-    named = re.findall(r"^- `(\w+)`: ", page, re.MULTILINE)
-    assert sorted(named) == sorted(claim.__name__ for claim in claims.CLAIMS)
+    named, file = {}, None
+    pattern = r"\(contract/claims/(\w+)\.py\)|^- `(\w+)`: "
+    for theme, name in re.findall(pattern, page, re.MULTILINE):
+        if theme:
+            file = f"clients.contract.claims.{theme}"
+        else:
+            named[name] = file
+    assert list(named) == list(CLAIMS)
+    assert named == {name: function.__module__ for name, function in CLAIMS.items()}
 
 
 # The folder
@@ -137,8 +151,8 @@ def test_a_folder_of_ones_own_is_found_and_held_to_every_claim(with_mine):
         "clients/tests/test_contract.py",
     ]
     listed = run(*pytest_there, "--collect-only", cwd=with_mine).stdout
-    for claim in claims.CLAIMS:
-        assert f"test_claim[04_mine-{claim.__name__}]" in listed
+    for claim in CLAIMS:
+        assert f"test_claim[04_mine-{claim}]" in listed
 
     one = "04_mine and each_message_is_greeted"
     done = run(*pytest_there, "-k", one, cwd=with_mine)
@@ -146,3 +160,14 @@ def test_a_folder_of_ones_own_is_found_and_held_to_every_claim(with_mine):
     server = with_mine / "04_mine" / "server.py"
     server.write_text(server.read_text().replace('b"Hello, "', 'b"Hullo, "'))
     assert "1 failed" in run(*pytest_there, "-k", one, cwd=with_mine).stdout
+
+
+def test_the_claim_on_the_page_is_one(with_mine):
+    page = (launch.ROOT / "clients" / "CONTRACT.md").read_text()
+    written = re.search(r"```python\n(@claim.*?)```", page, re.DOTALL)[1]
+    name = re.search(r"def (\w+)", written)[1]
+    with open(with_mine / "clients" / "contract" / "claims" / "other_clients.py", "a") as file:
+        file.write(f"\n\n{written}")
+    for server, verdict in (("01_blocking", "BROKEN"), ("04_mine", "held")):
+        done = run("-m", "clients.contract", server, "--patience", 1, name, cwd=with_mine)
+        assert done.stdout.startswith(verdict), done.stdout + done.stderr

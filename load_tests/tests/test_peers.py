@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from clients.contract import claims
-from clients.contract.claims import CLAIMS, Broken, NotApplicable
+from clients.contract.candidate import judge
+from clients.contract.claims import CLAIMS
 
 PEERS_FOLDER = Path(__file__).parent.parent / "peers"
-# With this one beside them, the other claims' select() would meet descriptors above 1,023.
-CROWD = "a_thousand_idle_clients_are_kept"
 
 DIFFERENCES = {
     "socketserver_threads": {
@@ -39,33 +37,21 @@ PEERS = [
 ]
 
 
-def verdict(program, options, claim):
-    """Return (the claim's name, why it is broken or None)."""
-    try:
-        claims.hold(program, claim, *options)
-    except NotApplicable:
-        pass
-    except Broken as error:
-        return claim.__name__, str(error)
-    return claim.__name__, None
-
-
 @pytest.mark.parametrize(("program", "options"), PEERS)
-def test_a_peer_keeps_the_contract_but_for_the_listed_differences(program, options, monkeypatch):
-    listed = set(DIFFERENCES.get(program.stem, {}))
-    first = [claim for claim in CLAIMS if claim.__name__ in listed | {CROWD}]
-    rest = [claim for claim in CLAIMS if claim not in first]
-    with monkeypatch.context() as patch:
-        if listed:  # what never comes need not be waited for
-            patch.setattr(claims, "PATIENCE", 2.0)
-        verdicts = dict(verdict(program, options, claim) for claim in first)
+def test_a_peer_keeps_the_contract_but_for_the_listed_differences(program, options):
+    listed = DIFFERENCES.get(program.stem, {})
+
+    def judged(name):
+        limits = {"patience": 2.0} if name in listed else {}  # what never comes is not waited for
+        return judge(program, CLAIMS[name], *options, **limits)
+
     with ThreadPoolExecutor(8) as pool:
-        verdicts |= dict(pool.map(lambda claim: verdict(program, options, claim), rest))
-    broken = {name: why for name, why in verdicts.items() if why}
-    assert set(broken) == listed, broken
+        verdicts = dict(zip(CLAIMS, pool.map(judged, CLAIMS), strict=True))
+    broken = {name: why for name, (verdict, why) in verdicts.items() if verdict == "broken"}
+    assert set(broken) == set(listed), broken
 
 
 def test_each_listed_difference_is_of_a_peer_and_a_claim():
     assert set(DIFFERENCES) <= {path.stem for path in PEERS_FOLDER.glob("*.py")}
     names = {name for listed in DIFFERENCES.values() for name in listed}
-    assert names <= {claim.__name__ for claim in CLAIMS}
+    assert names <= set(CLAIMS)

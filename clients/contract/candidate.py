@@ -1,0 +1,156 @@
+"""Hold a server program to a claim: as a Candidate, with all that a claim can ask of it."""
+
+import contextlib
+import socket
+import time
+from dataclasses import dataclass, replace
+
+import psutil
+
+from clients.contract.guest import Guest
+from clients.contract.terms import Broken, NotApplicable
+from clients.system.launch import LaunchError, Server, running
+
+PATIENCE = 20.0
+A_WHILE = 1.0
+
+
+def judge(program, claim, *options, **limits):
+    """Hold program to the claim; return "held", "broken" or "not applicable", and why ("": held).
+
+    options, limits: see hold.
+    """
+    try:
+        hold(program, claim, *options, **limits)
+    except Broken as error:
+        return "broken", str(error)
+    except NotApplicable as reason:
+        return "not applicable", str(reason)
+    return "held", ""
+
+
+def hold(program, claim, *options, patience=PATIENCE, a_while=A_WHILE):
+    """Start program as the claim wants it, with more options if any, and hold it to the claim.
+
+    patience, a_while: see Candidate. Raises Broken or NotApplicable, as the claim does.
+    """
+    limits = {"patience": patience, "grace": patience / 4}
+    try:
+        with running(program, *claim.options, *options, **limits) as server:
+            claim(Candidate(**vars(server), patience=patience, a_while=a_while))
+    except LaunchError as error:
+        raise Broken(str(error)) from error
+    except OSError as error:  # the claim expects every connection to succeed
+        raise Broken(f"a connection failed: {error}") from error
+    except psutil.Error as error:
+        raise Broken(f"the server has ended: {error}") from error
+
+
+@dataclass
+class Candidate(Server):
+    """A running server, as launch.Server, with the tools of the claims.
+
+    patience: seconds within which what must happen has to happen. a_while: seconds for which
+    something must not happen.
+    """
+
+    patience: float = PATIENCE
+    a_while: float = A_WHILE
+
+    @contextlib.contextmanager
+    def again(self, *options, port):
+        """Run the program once more and yield that Candidate. port: see launch.running."""
+        with running(self.program, *options, port=port) as server:
+            yield replace(self, **vars(server))
+
+    def guest(self, receive_buffer=None):
+        """Return a new client, connected. receive_buffer: bytes, instead of the kernel's choice."""
+        guest = Guest(self.a_while)
+        try:
+            if receive_buffer:  # before it connects: the handshake tells the other side
+                guest.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            guest.settimeout(self.patience)
+            guest.connect(self.address)
+        except OSError:
+            guest.close()
+            raise
+        return guest
+
+    def visit(self):
+        """Expect that a new client is greeted."""
+        try:
+            with self.guest() as guest:
+                guest.say(b"next, please")
+        except (OSError, Broken) as error:
+            raise Broken(f"a new client was not served: {error}") from error
+
+    def serves_together(self):
+        """Say whether a second client is greeted while the first one is still there."""
+        with self.guest() as first, self.guest() as second:
+            first.say(b"first")
+            second.sendall(b"second")
+            return second.is_answered()
+
+    def serves_others(self, together):
+        """Expect that newcomers are greeted while somebody is there, if the model serves together.
+
+        together: what serves_together() said before.
+        """
+        for _ in range(3 if together else 0):
+            self.visit()
+
+    def eventually(self, condition, what):
+        """Wait until condition() holds. what: words for the message if it never does."""
+        deadline = time.monotonic() + self.patience
+        while not condition():
+            if time.monotonic() > deadline:
+                raise Broken(f"not within {self.patience} s: {what}")
+            time.sleep(0.005)
+
+    def calm(self, what):
+        """Expect next to no use of CPU time for a while. what: words for why there is no need."""
+        before = self.spent()
+        time.sleep(self.a_while)
+        used = self.spent() - before
+        if used > self.a_while / 10:
+            raise Broken(f"{used:.2f} s of CPU time in {self.a_while} s although {what}")
+
+    def descriptors_at_rest(self):
+        """Return how many descriptors are open when no client is there."""
+        with self.guest() as guest:
+            guest.say(b"you have opened all that you need for yourself")
+            return self.descriptors() - 1
+
+    def settle(self, most):
+        """Wait until no more than so many descriptors are open."""
+        self.eventually(lambda: self.descriptors() <= most, f"back at {most} open descriptors")
+
+    # What it uses. Some models fork, so all of its processes count.
+
+    def processes(self):
+        """Return the server's process and all that it has started."""
+        return [self.process, *self.process.children(recursive=True)]
+
+    def spent(self):
+        """Return the seconds of CPU time used so far (to 0.01 s)."""
+        return self._total(lambda process: sum(process.cpu_times()[:2]))
+
+    def descriptors(self):
+        """Return how many descriptors are open."""
+        return self._total(psutil.Process.num_fds)
+
+    def threads(self):
+        """Return how many threads there are."""
+        return self._total(psutil.Process.num_threads)
+
+    def memory(self):
+        """Return the bytes of memory that it has for itself, without what processes share."""
+        return self._total(lambda process: process.memory_full_info().uss)
+
+    def _total(self, measure):
+        """Return the sum of measure(process) over all processes."""
+        numbers = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                numbers.append(measure(process))
+        return sum(numbers)

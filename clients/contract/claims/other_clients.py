@@ -1,0 +1,110 @@
+"""No client costs the others more than the model itself does."""
+
+import contextlib
+
+import psutil
+
+from clients.contract.guest import MEBIBYTE
+from clients.contract.terms import Broken, NotApplicable, claim
+from clients.system.launch import LaunchError, make_room
+
+
+@claim()
+def a_reset_before_the_first_byte_ends_one_connection(server):
+    together = server.serves_together()
+    for _ in range(10):
+        server.guest().reset()
+        server.serves_others(together)
+    server.visit()
+
+
+@claim()
+def a_reset_after_the_first_byte_ends_one_connection(server):
+    with server.guest() as bystander:
+        bystander.say(b"I stay")
+        for number in range(5):
+            guest = server.guest()
+            guest.sendall(b"I go")
+            if number % 2:
+                guest.is_answered(0.1)  # the reset comes after the answer, or before
+            guest.reset()
+        bystander.say(b"still here")
+    server.visit()
+
+
+@claim("--quiet")
+def a_reset_in_the_middle_of_an_answer_ends_one_connection(server):
+    at_rest = server.descriptors_at_rest()
+    together = server.serves_together()
+    guest = server.guest()
+    guest.flood(64 * MEBIBYTE)
+    guest.reset()
+    server.serves_others(together)
+    server.settle(at_rest)
+    server.calm("the client has broken off")
+
+
+@claim()
+def a_client_that_leaves_with_answers_unread_ends_one_connection(server):
+    for _ in range(10):
+        with server.guest() as guest:
+            # Three chunks: the answer to the first makes the client's kernel send a reset, and
+            # the next answer meets it (EPIPE).
+            guest.sendall(b"no need to answer " * 150)
+    server.visit()
+
+
+@claim("--quiet")
+def a_client_that_never_reads_costs_no_memory_and_no_service(server):
+    together = server.serves_together()
+    before = server.memory()
+    with server.guest() as guest:
+        sent = guest.flood(64 * MEBIBYTE)
+        grown = server.memory() - before
+        if grown > 8 * MEBIBYTE:
+            raise Broken(f"sent {len(sent)} bytes and read nothing: memory grew by {grown} bytes")
+        server.calm("a client does not read")
+        server.serves_others(together)
+    server.visit()
+
+
+@claim()
+def a_client_that_never_speaks_costs_no_service(server):
+    together = server.serves_together()
+    with server.guest(), server.guest():
+        server.serves_others(together)
+    server.visit()
+
+
+@claim()
+def a_client_that_drips_costs_no_service(server):
+    together = server.serves_together()
+    with server.guest() as guest:
+        for byte in b"drip":
+            guest.say(bytes([byte]))
+            server.serves_others(together)
+    server.visit()
+
+
+@claim("--quiet", "--backlog", "1024")
+def a_thousand_idle_clients_are_kept(server):
+    crowd = 1000
+    try:
+        most = make_room(crowd + 100)
+    except LaunchError as error:
+        raise NotApplicable(str(error)) from error
+    for process in server.processes():
+        process.rlimit(psutil.RLIMIT_NOFILE, (most, most))
+    before = server.descriptors_at_rest()
+    together = server.serves_together()
+    with contextlib.ExitStack() as stack:
+        idlers = [stack.enter_context(server.guest()) for _ in range(crowd)]
+        if together:
+            expected = before + crowd
+            server.eventually(lambda: server.descriptors() >= expected, f"{expected} descriptors")
+            for idler in idlers[:: crowd // 10]:
+                idler.say(b"I wake up")
+        server.serves_others(together)
+        server.calm(f"{crowd} clients are idle")
+    server.settle(before)
+    server.visit()

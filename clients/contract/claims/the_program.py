@@ -1,0 +1,192 @@
+"""The program itself: its first line, its options, its log, and its end."""
+
+import contextlib
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import time
+
+import psutil
+
+from clients.contract.terms import Broken, NotApplicable, claim, expect
+from clients.system.kernel import tcp
+from clients.system.launch import LISTENING, command, last_words, started
+
+
+@claim()
+def its_first_line_says_where_it_listens(server):
+    line = server.said[0]
+    if not LISTENING.match(line.rstrip()):
+        raise Broken(f'the first line on standard output is {line!r}, not "listening on ..."')
+
+
+@claim()
+def its_defaults_are_127_0_0_1_port_3267_and_backlog_5(server):
+    expect("the host without --host", "127.0.0.1", server.address[0])
+    # All of 127.0.0.0/8 is this machine; an address that no other test uses at this moment:
+    address = "127.3.%d.%d" % divmod(server.address[1], 256), 3267
+    try:
+        socket.create_server(address).close()
+    except OSError as error:
+        raise NotApplicable(f"port 3267 is in use: {error}") from error
+    with server.again("--host", address[0], port=None) as default:
+        expect("the address without --port", address, default.address)
+        with frozen(default), contextlib.ExitStack() as stack:
+            for _ in range(10):
+                sock = stack.enter_context(socket.socket())
+                sock.setblocking(False)
+                sock.connect_ex(address)
+            default.eventually(lambda: sum(accept_queues(address)) > 5, "6 in the accept queue")
+            queues = accept_queues(address)
+    if len(queues) > 1:
+        raise NotApplicable("it listens with several sockets, and each has an accept queue")
+    expect("clients in the accept queue without --backlog, when 10 come", 6, queues[0])
+
+
+@contextlib.contextmanager
+def frozen(server):
+    """Stop server for as long as the block lasts: its kernel goes on, and it accepts nobody."""
+    stopped = server.processes()
+    try:
+        for process in stopped:
+            process.suspend()
+        server.eventually(
+            lambda: all(process.status() == psutil.STATUS_STOPPED for process in stopped),
+            "a server stopped by SIGSTOP",
+        )
+        yield
+    finally:
+        for process in stopped:
+            process.resume()
+
+
+def accept_queues(address):
+    """Return how many connections wait in the accept queue of each listener at address."""
+    listeners = [line for line in tcp(address[1]) if line.state == "LISTEN"]
+    return [line.unread for line in listeners if line.local == address]
+
+
+@claim()
+def it_logs_who_came_what_was_said_and_who_left(server):
+    def tells(part):
+        word = re.compile(rf"(?<![\w-]){part}\b")
+        server.eventually(lambda: word.search(server.log()), f"{part} in the log")
+
+    with server.guest() as guest:
+        tells(guest.getsockname()[1])  # before it has said a word
+        for _ in range(3):
+            guest.say(b"seventeen letters")
+        tells("seventeen letters")
+    tells(51)
+
+
+@claim("--quiet")
+def when_quiet_it_logs_nothing(server):
+    server.visit()
+    server.guest().reset()
+    server.visit()
+    expect("the log with --quiet", "", server.log())
+
+
+@claim("--wait", "0.3")
+def it_can_wait(server):
+    before, began = server.spent(), time.perf_counter()
+    server.visit()
+    if (waited := time.perf_counter() - began) < 0.3:
+        raise Broken(f"--wait 0.3: answered after {waited:.3f} s")
+    if (used := server.spent() - before) > 0.2:
+        raise Broken(f"--wait 0.3: used {used:.2f} s of CPU time, as if it computed")
+
+
+@claim("--compute", "0.3")
+def it_can_compute(server):
+    before = server.spent()
+    with server.guest() as guest:  # while it is there, so is the process that serves it
+        guest.say(b"please compute")
+        used = server.spent() - before
+    if used < 0.28:
+        raise Broken(f"--compute 0.3: used only {used:.2f} s of CPU time")
+
+
+@claim()
+def ctrl_c_ends_it(server):
+    ends(server, signal.SIGINT)
+
+
+@claim()
+def sigterm_ends_it(server):
+    ends(server, signal.SIGTERM)
+
+
+@claim("--wait", "3600", "--compute", "3600")
+def a_signal_ends_it_in_the_middle_of_its_work(server):
+    ends(server, signal.SIGTERM)
+
+
+def ends(server, number):
+    """Expect exit status 0 and no traceback on a signal, with clients connected."""
+    with server.guest() as speaker, server.guest():
+        speaker.sendall(b"hello")
+        speaker.is_answered(0.2)
+        server.process.send_signal(number)
+        try:
+            status = server.process.wait(server.patience)
+        except psutil.TimeoutExpired:
+            raise Broken(f"still runs {server.patience} s after {number.name}") from None
+    wrong = [f"exit status {status} instead of 0"] if status else []
+    if "Traceback" in server.log():
+        wrong.append("a traceback in the log")
+    if wrong:
+        words = f"Its last words: {last_words(server.log())}"
+        raise Broken(f"after {number.name}: {', '.join(wrong)}. {words}")
+
+
+@claim()
+def it_can_start_again_on_the_same_port_at_once(server):
+    with server.guest() as guest:
+        guest.say(b"hello")
+        server.process.terminate()
+        server.process.wait(server.patience)
+        guest.expect_the_end()  # the server closed first, so TIME_WAIT is on its side
+    with server.again(port=server.address[1]) as again:
+        again.visit()
+
+
+@claim()
+def bad_options_get_one_clear_line(server):
+    for options in (
+        ("--port", server.address[1]),  # in use
+        ("--port", 65536),
+        ("--port", "x"),
+        ("--host", "192.0.2.1"),  # RFC 5737: no machine has this address
+        ("--host", "no such host"),
+        ("--backlog", "many"),
+        ("--wait", -0.1),
+        ("--wait", 3600.5),
+        ("--wait", "nan"),
+        ("--compute", -0.1),
+        ("--compute", 3600.5),
+        ("--compute", "long"),
+        ("--nonsense",),
+    ):
+        refuses(server, "--port", 0, *options)
+
+
+def refuses(server, *options):
+    """Expect that the program with these options ends at once, with one line on standard error."""
+    line = command(server.program, *options)
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with started(line, **pipes, text=True, errors="replace") as process:
+        try:
+            out, err = process.communicate(timeout=server.patience)
+        except subprocess.TimeoutExpired:
+            raise Broken(
+                f"{shlex.join(line)}: expected one line and the end, but it still runs"
+            ) from None
+    if process.returncode == 0 or out or not re.fullmatch(r"\S.*\n", err):
+        raise Broken(
+            f"{shlex.join(line)}: expected one line on standard error and an exit status that is "
+            f"not 0, got {process.returncode} and {out + err!r}"
+        )
