@@ -36,7 +36,7 @@ class Client:
     conn: socket.socket
     peer: tuple[str, int]
     heard: int = 0  # bytes
-    unsent: bytes = b""  # the rest of a reply: while there is one, we wait to write, else to read
+    unsent: bytes = b""  # the rest of a reply: while there is one, wait to write, else to read
 
 
 def welcome(listener, epoll, clients):

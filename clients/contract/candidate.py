@@ -99,6 +99,22 @@ class Candidate(Server):
         for _ in range(3 if together else 0):
             self.visit()
 
+    @contextlib.contextmanager
+    def frozen(self):
+        """Stop the server while the block lasts: its kernel goes on, and it accepts nobody."""
+        stopped = self.processes()
+        try:
+            for process in stopped:
+                process.suspend()
+            self.eventually(
+                lambda: all(process.status() == psutil.STATUS_STOPPED for process in stopped),
+                "a server stopped by SIGSTOP",
+            )
+            yield
+        finally:
+            for process in stopped:
+                process.resume()
+
     def eventually(self, condition, what):
         """Wait until condition() holds. what: words for the message if it never does."""
         deadline = time.monotonic() + self.patience
@@ -119,7 +135,11 @@ class Candidate(Server):
         """Return how many descriptors are open when no client is there."""
         with self.guest() as guest:
             guest.say(b"you have opened all that you need for yourself")
-            return self.descriptors() - 1
+            before, now = None, self.descriptors()
+            while before != now:  # another of its processes may still be starting
+                time.sleep(0.05)
+                before, now = now, self.descriptors()
+            return now - 1
 
     def settle(self, most):
         """Wait until no more than so many descriptors are open."""

@@ -84,7 +84,7 @@ EXEMPT = {
     "conn: socket.socket",
     "peer: tuple[str, int]",
     "heard: int = 0  # bytes",
-    'unsent: bytes = b""  # the rest of a reply: while there is one, we wait to write, else to read',
+    'unsent: bytes = b""  # the rest of a reply: while there is one, wait to write, else to read',
     "reply = client.unsent",
     # Every Linux has epoll.
     'if not hasattr(select, "epoll"):',

@@ -15,10 +15,11 @@ import sys
 import time
 
 
-def run(serve, description, **more):
+def run(serve, description, prepare=None, **more):
     """Run a peer until SIGTERM or Ctrl-C.
 
-    description: its docstring. more: its own options, {name: what add_argument() takes}.
+    description: its docstring. prepare: called as serve is, before the line is printed that says
+    that all is ready. more: its own options, {name: what add_argument() takes}.
     """
     options = parse(description, more)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -28,6 +29,8 @@ def run(serve, description, **more):
         listener = socket.create_server((options.host, options.port), backlog=options.backlog)
     except (OSError, OverflowError) as error:
         sys.exit(f"cannot listen on {options.host}:{options.port}: {error}")
+    if prepare:
+        prepare(listener, options)
     print("listening on %s:%d" % listener.getsockname(), flush=True)
     serve(listener, options)
 

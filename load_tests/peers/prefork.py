@@ -15,15 +15,18 @@ from common import end_with, run
 PROCESSES = {"type": int, "default": os.cpu_count(), "help": "how many (default: as many as cores)"}
 
 
-def serve(listener, options):
+def fork(listener, options):
     parent, options.selector = os.getpid(), "epoll"
     for _ in range(options.processes):
         if os.fork() == 0:
             end_with(parent)
             selectors_loop.serve(listener, options)
+
+
+def serve(listener, options):
     while True:
         signal.pause()
 
 
 if __name__ == "__main__":
-    run(serve, __doc__, processes=PROCESSES)
+    run(serve, __doc__, fork, processes=PROCESSES)

@@ -29,10 +29,14 @@ DIFFERENCES = {
         "without_a_descriptor_for_the_first_it_waits": "the same",
     },
 }
-OPTIONS = {"selectors_loop": [["--selector", name] for name in ("select", "poll", "epoll")]}
+OPTIONS = {
+    "selectors_loop": [["--selector", name] for name in ("select", "poll", "epoll")],
+    "loop_with_pool": [["--pool", "threads"], ["--pool", "processes", "--workers", "2"]],
+}
 PEERS = [
     pytest.param(path, options, id=" ".join([path.stem, *options[1:]]))
-    for path in sorted(PEERS_FOLDER.glob("*_*.py"))
+    for path in sorted(PEERS_FOLDER.glob("*.py"))
+    if path.stem != "common"
     for options in OPTIONS.get(path.stem, [[]])
 ]
 

@@ -86,6 +86,20 @@ def a_client_that_drips_costs_no_service(server):
     server.visit()
 
 
+@claim("--quiet", "--backlog", "50")
+def clients_that_come_at_once_are_all_greeted(server):
+    together = server.serves_together()
+    with contextlib.ExitStack() as stack:
+        with server.frozen():  # so that all of them are in the accept queue when it looks
+            guests = [stack.enter_context(server.guest()) for _ in range(8)]
+            for guest in guests:
+                guest.sendall(b"we come together")
+        for guest in guests:
+            guest.expect_greeting(b"we come together")
+            if not together:
+                guest.close()  # it is the next one's turn
+
+
 @claim("--quiet", "--backlog", "1024")
 def a_thousand_idle_clients_are_kept(server):
     crowd = 1000

@@ -33,7 +33,7 @@ def its_defaults_are_127_0_0_1_port_3267_and_backlog_5(server):
         raise NotApplicable(f"port 3267 is in use: {error}") from error
     with server.again("--host", address[0], port=None) as default:
         expect("the address without --port", address, default.address)
-        with frozen(default), contextlib.ExitStack() as stack:
+        with default.frozen(), contextlib.ExitStack() as stack:
             for _ in range(10):
                 sock = stack.enter_context(socket.socket())
                 sock.setblocking(False)
@@ -43,23 +43,6 @@ def its_defaults_are_127_0_0_1_port_3267_and_backlog_5(server):
     if len(queues) > 1:
         raise NotApplicable("it listens with several sockets, and each has an accept queue")
     expect("clients in the accept queue without --backlog, when 10 come", 6, queues[0])
-
-
-@contextlib.contextmanager
-def frozen(server):
-    """Stop server for as long as the block lasts: its kernel goes on, and it accepts nobody."""
-    stopped = server.processes()
-    try:
-        for process in stopped:
-            process.suspend()
-        server.eventually(
-            lambda: all(process.status() == psutil.STATUS_STOPPED for process in stopped),
-            "a server stopped by SIGSTOP",
-        )
-        yield
-    finally:
-        for process in stopped:
-            process.resume()
 
 
 def accept_queues(address):
