@@ -63,9 +63,7 @@ class Client:
             )
         expected = PREFIX + message
         try:
-            unsent = message
-            while unsent:  # send() may take only a part; sendall() is slower under gevent
-                unsent = unsent[self.socket.send(unsent) :]
+            self.socket.sendall(message)
             greeting = self._receive(len(expected))
         except TimeoutError as error:
             self.close()

@@ -21,13 +21,13 @@ from clients.system.launch import LaunchError, find, models
 async def photograph(app, file):
     """Play a small scene without a terminal, and write the screen to file as SVG."""
     async with app.run_test(size=(120, 36)) as pilot:
-        while not app.view:
+        while not app.view.threads:
             await pilot.pause(EVERY)
         for key in "aasas":
             await pilot.press(key)
         for _ in range(50):  # until all is at rest, but not for ever
             await pilot.pause(EVERY)
-            if len(app.view["connections"]) == 3 and all(t["fd"] for t in app.view["threads"]):
+            if len(app.view.connections) == 3 and all(t["fd"] for t in app.view.threads):
                 break
         await pilot.pause(5 * EVERY)  # until that is drawn
         picture = app.export_screenshot(title="clients.classroom")
@@ -65,9 +65,8 @@ def main():
     programs = programs[place:] + programs[:place]
     if args.server not in programs:
         programs.insert(0, args.server)
-    given = [f"--{name}" for name in ("host", "port", "backlog", "wait", "compute")]
-    server = [word for name in given for word in (name, str(getattr(args, name[2:])))]
-    app = Classroom(programs, args.host, server)
+    given = ("host", "port", "backlog", "wait", "compute")
+    app = Classroom(programs, {name: getattr(args, name) for name in given})
     try:
         if args.screenshot:
             asyncio.run(photograph(app, args.screenshot))

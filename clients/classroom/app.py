@@ -1,6 +1,5 @@
 """The screen, the keys and the cast: what a teacher sees, and what each key does."""
 
-import ast
 import asyncio
 import signal
 import textwrap
@@ -10,30 +9,35 @@ import psutil
 from rich.text import Text
 from textual.app import App
 from textual.binding import Binding
-from textual.containers import Container
+from textual.containers import Container, Horizontal
 from textual.widgets import Digits, Static
 
 from clients.classroom import panels
 from clients.classroom.puppets import MOST, Puppet
-from clients.classroom.stage import Stage
-from clients.system import kernel
+from clients.classroom.stage import Stage, View
 from clients.system.launch import LaunchError, name_of
+from clients.system.palette import looks
 
 EVERY = 0.2  # seconds between two looks
 NOTE = 4.0  # seconds for which a note to the teacher stays
-COLOURS = {"01_blocking": "#D55E00", "02_threaded": "#000000", "03_epoll": "#0072B2"}
-ANOTHER = "#009E73"  # a student's own model: the next colour of the palette
-KEYS = "a add,f fifty,↑ ↓ 1-9 choose,s speak,r stop/start reading,l leave,x reset,p pause"
-KEYS = f"{KEYS},n next model,q quit".replace(" ", "\N{NO-BREAK SPACE}").replace(",", "  ")
 
 
 class Classroom(App):
-    """The screen, the keys, and the cast: puppets by their numbers, in the order they came."""
+    """The screen, the keys, and the cast: puppets by their numbers, in the order they came.
+
+    programs: the paths of the servers, the first to begin with. options: those of their command
+    line, {"host": "127.0.0.1", "port": 0, "backlog": 5, ...}.
+    """
 
     CSS = """
-    #head, #cost { height: 1; }
-    #head { color: white; text-style: bold; }
+    Static { text-wrap: nowrap; text-overflow: ellipsis; }
+    #head { height: 1; color: white; text-style: bold; }
+    #title { width: 1fr; }
+    #where { width: auto; padding: 0 1; }
+    #title, #cost { height: 1; padding: 0 0 0 1; }
     #keys { height: auto; background: $surface; }
+    ToastRack { margin-bottom: 3; }
+    Toast { width: auto; max-width: 100%; padding: 0 1; }
     #invitation { display: none; height: auto; }
     #body { layout: grid; grid-size: 2 2; grid-gutter: 0 1; }
     #body Static { border-top: solid $primary; height: 100%; }
@@ -43,30 +47,37 @@ class Classroom(App):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
     ENABLE_COMMAND_PALETTE = False
     BINDINGS = [
-        ("a", "add(1)"),
-        ("f", "add(50)"),
-        ("up", "choose(-1)"),
-        ("down", "choose(1)"),
-        *((str(number), f"choose_number({number})") for number in range(1, 10)),
-        ("s", "speak"),
-        ("r", "stop_reading"),
-        ("l", "go('leave')"),
-        ("x", "go('reset')"),
-        ("p", "pause"),
-        ("n", "next_model"),
-        Binding("q,ctrl+c", "quit", priority=True),
+        Binding("a", "add(1)", "add"),
+        Binding("f", "add(50)", "fifty"),
+        Binding("up", "choose(-1)", "choose", key_display="↑ ↓ 1-9"),
+        Binding("down", "choose(1)", show=False),
+        *(Binding(str(n), f"choose_number({n})", show=False) for n in range(1, 10)),
+        Binding("s", "speak", "speak"),
+        Binding("r", "stop_reading", "stop/start reading"),
+        Binding("l", "go('leave')", "leave"),
+        Binding("x", "go('reset')", "reset"),
+        Binding("p", "pause", "pause"),
+        Binding("n", "next_model", "next model"),
+        Binding("q,ctrl+c", "quit", "quit", key_display="q", priority=True),
     ]
 
-    def __init__(self, programs, host, options):
+    def __init__(self, programs, options):
         super().__init__()
-        self.programs, self.host, self.options = programs, host, options
-        self.stage, self.view, self.cast, self.guests = None, None, {}, {}
-        self.chosen, self.came, self.paused = None, 0, False
-        self.failure, self.said = "", ("", 0.0)
+        self.programs, self.options = programs, options
+        self.looks = looks([name_of(program) for program in programs])
+        self.stage, self.view, self.paused = None, View(), False
+        self.cast, self.came, self.chosen = {}, 0, None
+        # {"host:port": what that client is called}, in the order they came; those of them that
+        # nobody here conducts came at {"host:port": time.monotonic()}.
+        self.names, self.guests = {}, {}
 
     def compose(self):
-        yield Static(id="head")
-        yield Container(Digits(id="large"), Static(id="how"), id="invitation")
+        with Horizontal(id="head"):
+            yield Static(id="title", markup=False)
+            yield Static(id="where")
+        with Container(id="invitation"):
+            yield Digits(id="large")
+            yield Static(id="how")
         with Container(id="body"):
             yield Static(id="source")
             yield Static(id="kernel")
@@ -86,33 +97,39 @@ class Classroom(App):
 
     async def enter(self, program):
         """Bring this program on the stage, with the cast that is there."""
-        before, self.stage, self.view = self.stage, None, None
+        before, self.stage, self.view = self.stage, None, View()
         if before:
             await asyncio.to_thread(before.close)
-        stage, self.failure = Stage(program, *self.options), ""
-        self.query_one("#head").styles.background = COLOURS.get(name_of(program), ANOTHER)
+        stage = Stage(program, self.options)
+        self.query_one("#head").styles.background = self.looks[stage.name][0]
         try:
             await asyncio.to_thread(stage.open)
         except LaunchError as error:
-            self.failure = str(error)
+            self.view = View(ended=str(error))
         except asyncio.CancelledError:  # the teacher has quit meanwhile
             stage.close()
             raise
-        self.stage, self.guests = stage, {}
-        if not self.failure:
-            self.recast(list(self.cast.values()))
+        self.stage = stage
+        if not self.view.ended:
+            self.recast()
             self.invite()
 
-    def recast(self, cast):
+    def recast(self):
         """Let the same clients come in the same order, and do again what they did."""
-        self.cast = {}
-        for old in cast:
+        cast, self.cast, self.names, self.guests = self.cast, {}, {}, {}
+        for old in cast.values():
             old.leave()
-            puppet = self.cast[old.number] = Puppet(old.number, self.address())
+            puppet = self.engage(old.number)
             if old.times:
                 puppet.speak()
             if not old.reading:
                 puppet.stop_reading()
+
+    def engage(self, number):
+        """Let a puppet with this number come."""
+        puppet = self.cast[number] = Puppet(number, self.address())
+        self.names[puppet.name] = f"client {number}"
+        return puppet
 
     def address(self):
         """Return where the puppets connect to: this machine, whatever the server's host is."""
@@ -121,9 +138,9 @@ class Classroom(App):
 
     def invite(self):
         """Show in large letters where the students' programs find the server, if they may."""
-        if self.host == "127.0.0.1":
+        if self.options["host"] == "127.0.0.1":
             return
-        host, port = reachable(self.host), self.stage.server.address[1]
+        host, port = reachable(self.options["host"]), self.stage.server.address[1]
         self.query_one("#invitation").styles.display = "block"
         self.query_one("#large").update(f"{host}:{port}")
         self.query_one("#how").update(
@@ -139,108 +156,89 @@ class Classroom(App):
             puppet.move()
         if self.paused:
             return
-        if self.stage and not self.failure:
+        if self.stage and not self.view.ended:
             self.view = self.stage.look()
             self.meet_guests()
-            self.view.get("connections", []).sort(key=self.place)
         self.draw()
 
     def meet_guests(self):
-        """Give each client that came by itself a name."""
-        ours = {puppet.name for puppet in self.cast.values()}
-        for row in self.view.get("connections", []):
-            if row["client"] not in ours and row["ours"]:
-                self.guests.setdefault(
-                    row["client"], (f"g{len(self.guests) + 1}", time.monotonic())
-                )
-
-    def called(self, address):
-        """Return what the client with this "host:port" is called on the screen."""
-        for puppet in self.cast.values():
-            if puppet.name == address:
-                return f"client {puppet.number}"
-        return self.guests.get(address, (address,))[0]
-
-    def place(self, row):
-        """Return by what the connections are sorted: the cast first, each in the order it came."""
-        name = self.called(row["client"])
-        return name[0] == "g", int("".join(filter(str.isdigit, name)))
+        """Give each client that came by itself a name, and sort the connections: the cast first."""
+        for row in self.view.connections:
+            if row.ours and row.client not in self.names:
+                self.guests[row.client] = time.monotonic()
+                self.names[row.client] = f"g{len(self.guests)}"
+        came = {client: place for place, client in enumerate(self.names)}
+        self.view.connections.sort(
+            key=lambda row: (row.client in self.guests, came.get(row.client, len(came)))
+        )
 
     def draw(self):
         """Write every panel anew; Textual sends to the terminal only what has changed."""
-        ended = self.failure or (self.view or {}).get("ended")
-        self.draw_head(ended)
-        if ended:
-            words = ended.splitlines()
-            self.fill("source", "the server has ended", lambda *at: panels.last(words, *at))
-            self.fill("kernel", "the kernel's side", lambda *at: [])
-        elif self.view:
+        self.draw_frame()
+        if self.view.ended:
+            last = panels.last(self.view.ended, *self.room("source"))
+            self.fill("source", "the server has ended", last)
+            self.fill("kernel", "the kernel's side", [])
+        elif self.stage:
             self.draw_server()
-        note = self.said[0] if time.monotonic() < self.said[1] else "the clients"
-        self.fill("clients", note, self.client_rows)
+        _, height = self.room("clients")
+        rows = panels.clients(list(self.cast.values()), self.guest_rows(), self.chosen, height)
+        self.fill("clients", "the clients", rows)
 
-    def draw_head(self, ended):
-        """Write which model it is, where it listens, and what it costs."""
-        stage, width = self.stage, self.size.width
-        self.query_one("#keys").update(textwrap.fill(KEYS, width))
-        if not stage:
-            self.query_one("#head").update(" the server starts …")
+    def draw_frame(self):
+        """Write which model it is, where it listens, what it costs, and the keys."""
+        self.query_one("#keys").update(legend(self.BINDINGS, self.size.width))
+        title, where, cost = map(self.query_one, ("#title", "#where", "#cost"))
+        if not self.stage:
+            title.update("the server starts …")
             return
-        where = "%s:%d" % stage.server.address if not self.failure else ""
-        state = "PAUSED" if self.paused else "ENDED" if ended else where
-        title = f" {name_of(stage.program)}: {first_sentence(stage.program)}"
-        title = panels.fit(title, width - len(state) - 2)
-        self.query_one("#head").update(Text(f"{title:<{width - len(state) - 2}} {state}"))
-        if not ended and self.view:
-            cost = self.view["cost"]
-            text = (
-                f" cost: threads {cost['threads']}, descriptors {cost['descriptors']}, "
-                f"resident {cost['rss'] / 2**20:.1f} MiB with the observer"
+        title.update(f"{self.stage.name}: {self.stage.sentence}")
+        if self.paused or self.view.ended:
+            where.update("PAUSED" if self.paused else "ENDED")
+        else:
+            where.update("%s:%d" % self.stage.server.address)
+        if not self.view.ended:
+            cost.update(
+                f"cost: threads {len(self.view.threads)}, descriptors {self.view.descriptors}, "
+                f"resident {self.view.resident / 2**20:.1f} MiB with the observer"
             )
-            self.query_one("#cost").update(panels.fit(text, width))
 
     def draw_server(self):
         """Write the program with its threads, and the kernel's side."""
         view, stage = self.view, self.stage
-        self.fill(
-            "source",
-            f"{stage.program.parent.name}/{stage.program.name}",
-            lambda width, height: panels.source(
-                view["threads"], stage.lines, stage.anchors, self.called, width, height
-            ),
-        )
-        limit = kernel.queue_limit(backlog(self.options))
-        self.fill(
-            "kernel",
-            "the kernel's side",
-            lambda width, height: panels.kernel_side(view, limit, self.called, width, height),
-        )
+        _, height = self.room("source")
+        program = panels.source(view.threads, stage.lines, stage.anchors, self.names, height)
+        self.fill("source", f"{stage.program.parent.name}/{stage.program.name}", program)
+        rows = panels.kernel_side(view, self.names, *self.room("kernel"))
+        self.fill("kernel", "the kernel's side", rows)
 
-    def client_rows(self, width, height):
-        """Return the rows of the clients' panel."""
-        rows = {row["client"]: row for row in (self.view or {}).get("connections", [])}
-        guests = [
-            panels.guest(who, at, rows[at], self.stage.said.get(at), time.monotonic() - since)
-            for at, (who, since) in self.guests.items()
+    def guest_rows(self):
+        """Return the rows of the clients that came by themselves and are still there."""
+        now, rows = time.monotonic(), {row.client: row for row in self.view.connections}
+        return [
+            panels.guest_row(rows[at], self.names[at], self.stage.said.get(at), now - since)
+            for at, since in self.guests.items()
             if at in rows
         ]
-        cast = list(self.cast.values())
-        return panels.clients(cast, guests, self.chosen, width, height)
+
+    def room(self, panel):
+        """Return the (columns, rows) of a panel."""
+        return self.query_one(f"#{panel}").content_size
 
     def fill(self, panel, title, rows):
-        """Write rows(width, height) on a panel."""
-        widget = self.query_one(f"#{panel}")
+        """Write rows on a panel: [(text, style), ...]."""
+        widget, text = self.query_one(f"#{panel}"), Text()
+        for line, style in rows:
+            if style == "mark":
+                style = f"bold white on {self.looks[self.stage.name][0]}"
+            text.append(f"{line}\n", style)
         widget.border_title = title
-        width, height = widget.content_size
-        colour = COLOURS.get(name_of(self.stage.program), ANOTHER) if self.stage else ANOTHER
-        text = Text(no_wrap=True)
-        for line, style in rows(width, height)[:height]:
-            text.append(f"{line}\n", f"bold white on {colour}" if style == "mark" else style)
         widget.update(text)
 
     def tell(self, note):
-        """Tell the teacher something for a moment."""
-        self.said = (note, time.monotonic() + NOTE)
+        """Tell the teacher something for a moment, in place of what was told before."""
+        self.clear_notifications()
+        self.notify(note, timeout=NOTE)
 
     def puppet(self):
         """Return the chosen puppet; None, and a note, if there is none."""
@@ -249,17 +247,14 @@ class Classroom(App):
         return self.cast.get(self.chosen)
 
     def action_add(self, count):
-        if not self.view or self.view["ended"]:
+        if not self.stage or self.view.ended:
             self.tell("there is no server yet, or no more")
             return
-        count = min(count, MOST - len(self.cast))
-        for _ in range(count):
-            self.came += 1
-            self.cast[self.came] = Puppet(self.came, self.address())
-        if count:
-            self.chosen = self.came
-        else:
+        if len(self.cast) == MOST:
             self.tell(f"{MOST} clients are enough")
+        for _ in range(min(count, MOST - len(self.cast))):
+            self.came += 1
+            self.chosen = self.engage(self.came).number
 
     def action_choose(self, step):
         if numbers := list(self.cast):
@@ -301,6 +296,13 @@ class Classroom(App):
             self.stage.close()
 
 
+def legend(bindings, width):
+    """Return what each key does, in lines of at most so many columns; none ends within a phrase."""
+    phrases = [f"{one.key_display or one.key} {one.description}" for one in bindings if one.show]
+    whole = [phrase.replace(" ", "\N{NO-BREAK SPACE}") for phrase in phrases]
+    return textwrap.fill("  ".join(whole), width)
+
+
 def reachable(host):
     """Return the address by which other machines reach this one, if host means all of them."""
     if host != "0.0.0.0":
@@ -312,14 +314,3 @@ def reachable(host):
         if one.family.name == "AF_INET"
     ]
     return next((address for address in addresses if not address.startswith("127.")), host)
-
-
-def first_sentence(program):
-    """Return the first line of the program's docstring, which says the model in one sentence."""
-    doc = ast.get_docstring(ast.parse(program.read_text())) or ""
-    return doc.partition("\n")[0]
-
-
-def backlog(options):
-    """Return the backlog that a server gets with these options."""
-    return int(options[options.index("--backlog") + 1])

@@ -3,6 +3,8 @@
 Their sockets never block: move() does for each what can be done now.
 """
 
+import contextlib
+import errno
 import os
 import socket
 import time
@@ -18,21 +20,20 @@ FLOOD = 32 * 2**20  # bytes at most that a puppet asks without reading
 class Puppet:
     """One client. number: its place in the cast; name: its "host:port".
 
-    since: when what it does now began (time.monotonic).
-
-    doing: "connecting", "silent", "waiting" for its greeting, "greeted", "not reading",
-    or "broke off". said, told: the last message and the last greeting, as bytes.
+    doing: "connecting", "silent", "waiting" for its greeting, "greeted", "not reading", or
+    "broke off", and then why says why. since: when that began (time.monotonic). times: how often
+    it spoke. said, told: the last message and the last greeting, as bytes.
     """
 
     def __init__(self, number, address):
-        self.number = number
+        self.number, self.address = number, address
         self.said, self.told, self.unsent, self.flooded, self.times = b"", b"", b"", 0, 0
         self.reading, self.why = True, ""
         self.sock = socket.socket()
         self.sock.setblocking(False)
-        self.begin("connecting")
         self.sock.connect_ex(address)
         self.name = "%s:%d" % self.sock.getsockname()
+        self.begin("connecting")
 
     def begin(self, doing):
         self.doing, self.since = doing, time.monotonic()
@@ -72,26 +73,26 @@ class Puppet:
         if self.doing == "broke off":
             return
         try:
-            if self.doing == "connecting" and self._connected():
-                first = "waiting" if self.unsent else "silent"
-                self.begin(first if self.reading else "not reading")
-            if self.doing != "connecting":
-                self._receive() if self.reading else self._flood()
-                self._send()
+            if self.doing == "connecting":
+                self._connect()
+            if self.reading:
+                self._receive()
+            else:
+                self._flood()
+            self._send()
         except BlockingIOError:
             pass
         except OSError as error:
             self.why = str(error)
             self.begin("broke off")
 
-    def _connected(self):
-        """Say whether the handshake is done; raises OSError if it failed."""
-        if error := self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+    def _connect(self):
+        """Ask how the handshake goes: connect(), called again, tells (EALREADY in connect(2))."""
+        error = self.sock.connect_ex(self.address)
+        if error not in (0, errno.EISCONN):  # BlockingIOError: still in SYN-SENT
             raise OSError(error, os.strerror(error))
-        try:
-            return bool(self.sock.getpeername())
-        except OSError:  # ENOTCONN: still in SYN-SENT
-            return False
+        first = "waiting" if self.unsent else "silent"
+        self.begin(first if self.reading else "not reading")
 
     def _send(self):
         while self.unsent:
@@ -99,16 +100,12 @@ class Puppet:
 
     def _receive(self):
         """Read all that is there; the greeting is whole when it has as many bytes as it must."""
-        while True:
-            try:
-                chunk = self.sock.recv(65536)
-            except BlockingIOError:
-                return
-            if not chunk:
-                raise ConnectionError("the server closed the connection")
-            self.told = (self.told + chunk)[-LONGEST - len(PREFIX) :]
-            if self.doing == "waiting" and len(self.told) >= len(PREFIX + self.said):
-                self.begin("greeted")
+        with contextlib.suppress(BlockingIOError):
+            while chunk := self.sock.recv(65536):
+                self.told = (self.told + chunk)[-LONGEST - len(PREFIX) :]
+                if self.doing == "waiting" and len(self.told) >= len(PREFIX + self.said):
+                    self.begin("greeted")
+            raise ConnectionError("the server closed the connection")
 
     def _flood(self):
         """Ask as much as the kernel takes, so that the answers pile up."""

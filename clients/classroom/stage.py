@@ -1,11 +1,14 @@
 """A server on the stage: it runs under the observer, and is seen from inside and from outside."""
 
+import ast
 import contextlib
 import re
+from dataclasses import dataclass, field
 
 import psutil
 
 from clients.system import kernel
+from clients.system.launch import last_words, name_of
 from clients.system.observer import observe
 
 SAID = re.compile(r"^(\S+:\d+) said (.*)$", re.MULTILINE)
@@ -13,19 +16,58 @@ LATEST = 1 << 16  # bytes of the log in which to look for who said what
 QUEUED = {"ESTABLISHED", "CLOSE-WAIT"}  # what a connection can be before accept() takes it
 
 
-class Stage:
-    """One server program that runs; look() tells what there is to see of it."""
+@dataclass
+class Connection:
+    """One client's connection, as the kernel has it at both ends.
 
-    def __init__(self, program, *options):
-        self.program, self.options = program, options
-        self.lines = program.read_text().splitlines()
+    client: "host:port". theirs: the state of the client's end, if that is on this machine; ours:
+    of the server's; each None where there is no such socket. fd: the server's descriptor, or None.
+    queued: whether it waits for accept(). unread, unsent: bytes in the server's buffers.
+    """
+
+    client: str
+    theirs: str | None = None
+    ours: str | None = None
+    fd: int | None = None
+    queued: bool = False
+    unread: int = 0
+    unsent: int = 0
+
+
+@dataclass
+class View:
+    """What there is to see of a server at one moment.
+
+    ended: its last words, if it has ended; then nothing else is seen. threads: as Observed.sample()
+    gives them. queue: the length of the accept queue, which holds limit. time_wait: how many
+    connections are in TIME-WAIT. resident: bytes of memory.
+    """
+
+    ended: str = ""
+    threads: list[dict] = field(default_factory=list)
+    connections: list[Connection] = field(default_factory=list)
+    queue: int = 0
+    limit: int = 0
+    time_wait: int = 0
+    descriptors: int = 0
+    resident: int = 0
+
+
+class Stage:
+    """One server program that runs; options: {"backlog": 5, ...}, of its command line."""
+
+    def __init__(self, program, options):
+        self.program, self.options, self.name = program, options, name_of(program)
+        text = program.read_text()
+        self.lines, self.sentence = text.splitlines(), first_sentence(text)
         self.anchors = set()  # the lines on which a thread has slept
         self.said = {}  # {"host:port": what the server's log says that it said}
         self._stack = contextlib.ExitStack()
 
     def open(self):
         """Start the server; raises launch.LaunchError."""
-        self.observed = self._stack.enter_context(observe(self.program, *self.options))
+        words = [word for name, value in self.options.items() for word in (f"--{name}", value)]
+        self.observed = self._stack.enter_context(observe(self.program, *words))
         self.server = self.observed.server
 
     def close(self):
@@ -33,51 +75,50 @@ class Stage:
         self._stack.close()
 
     def look(self):
-        """Return what can be seen at this moment, or the server's last words if it has ended.
-
-        {"ended": None or text, "threads": as Observed.sample() gives them, "queue": length of
-        the accept queue, "connections": [row, ...], "time_wait": how many, "cost": {...}}. A row
-        is {"client": "host:port", "fd": the server's descriptor, or None, "queued": whether it
-        waits for accept(), "theirs": state of the client's end if that is on this machine, "ours":
-        of the server's end, "unread", "unsent": bytes in the server's buffers}; a state is None
-        where there is no such socket.
-        """
-        process = self.server.process
+        """Return a View of this moment."""
+        process, port = self.server.process, self.server.address[1]
         try:
             if process.poll() is not None:
                 raise psutil.NoSuchProcess(process.pid)
-            held, lines = kernel.descriptors(process.pid), kernel.tcp(self.server.address[1])
-            cost = {"descriptors": process.num_fds(), "rss": process.memory_info().rss}
+            held, lines = kernel.descriptors(process.pid), kernel.tcp(port)
+            descriptors, resident = process.num_fds(), process.memory_info().rss
         except (psutil.Error, OSError):
-            words = self.server.log(2000).strip().splitlines()[-12:]
-            return {"ended": f"exit status {process.poll()}\n" + "\n".join(words)}
+            words = last_words(self.server.log(2000), 12)
+            return View(f"exit status {process.poll()}\n  {words}")
         threads = (self.observed.sample() or {"threads": []})["threads"]
         self.anchors |= {t["line"] for t in threads if t["line"] and t["fd"] is not None}
         self.said |= dict(SAID.findall(self.server.log(LATEST)))
-        return {
-            "ended": None,
-            "threads": threads,
-            "queue": sum(line.unread for line in lines if line.state == "LISTEN"),
-            "connections": connections(lines, self.server.address[1], held),
-            "time_wait": sum(line.state == "TIME-WAIT" for line in lines),
-            "cost": {"threads": len(threads), **cost},
-        }
+        return View(
+            threads=threads,
+            connections=connections(lines, port, held),
+            queue=sum(line.unread for line in lines if line.state == "LISTEN"),
+            limit=kernel.queue_limit(self.options["backlog"]),
+            time_wait=sum(line.state == "TIME-WAIT" for line in lines),
+            descriptors=descriptors,
+            resident=resident,
+        )
+
+
+def first_sentence(text):
+    """Return the first line of a program's docstring, which says the model in one sentence."""
+    with contextlib.suppress(SyntaxError):  # it will not run either, and Python says why
+        return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+    return ""
 
 
 def connections(lines, port, held):
-    """Return the rows of look(), a row a client; held: {inode: the server's descriptor}."""
+    """Return a Connection a client; held: {inode: the server's descriptor}."""
     rows = {}
     for line in lines:
         if line.state in ("LISTEN", "TIME-WAIT"):
             continue
         ours = line.local[1] == port
         client = "%s:%d" % (line.remote if ours else line.local)
-        row = rows.setdefault(client, {"client": client, "theirs": None, "ours": None, "fd": None})
-        row |= {"queued": False, "unread": 0, "unsent": 0} if len(row) == 4 else {}
+        row = rows.setdefault(client, Connection(client))
         if ours:
-            row |= {"ours": line.state, "unread": line.unread, "unsent": line.unsent}
-            row |= {"fd": held.get(line.inode)}
-            row |= {"queued": line.inode == 0 and line.state in QUEUED}
+            row.ours, row.unread, row.unsent = line.state, line.unread, line.unsent
+            row.fd = held.get(line.inode)
+            row.queued = line.inode == 0 and line.state in QUEUED
         else:
-            row["theirs"] = line.state
+            row.theirs = line.state
     return list(rows.values())

@@ -10,9 +10,11 @@ import time
 
 import psutil
 import pytest
+from rich.cells import cell_len
 
 from clients.classroom import panels
 from clients.classroom.app import Classroom
+from clients.classroom.stage import Connection, View
 from clients.system import launch
 
 PATIENCE = 20.0
@@ -24,13 +26,13 @@ def play(model, scene, *keys, shows=(), size=(140, 40), backlog=64, programs=Non
     Return the rows of the screen.
     """
     programs = programs or [launch.find(model)]
-    options = ["--host", "127.0.0.1", "--port", "0", "--backlog", str(backlog)]
+    options = {"host": "127.0.0.1", "port": 0, "backlog": backlog}
 
     async def run():
-        app = Classroom(programs, "127.0.0.1", options)
+        app = Classroom(programs, options)
         try:
-            async with app.run_test(size=size) as pilot:
-                await until(pilot, lambda app: app.view)
+            async with app.run_test(size=size, notifications=True) as pilot:
+                await until(pilot, lambda app: app.view.threads)
                 for key in keys:
                     await pilot.press(key)
                 await until(pilot, scene)
@@ -60,7 +62,7 @@ def screen(app):
 
 def standing(app):
     """Return (function, system call) of each thread."""
-    return [(thread["function"], thread["call"]) for thread in app.view.get("threads", [])]
+    return [(thread["function"], thread["call"]) for thread in app.view.threads]
 
 
 def doing(app):
@@ -69,8 +71,7 @@ def doing(app):
 
 def queued(app):
     """Return the numbers of the clients in the accept queue."""
-    rows = app.view.get("connections", [])
-    return [int(panels.short(row, app.called)) for row in rows if row["queued"]]
+    return [int(panels.short(row, app.names)) for row in app.view.connections if row.queued]
 
 
 def test_on_01_the_second_client_is_in_the_accept_queue_while_main_stands_in_recv():
@@ -79,7 +80,7 @@ def test_on_01_the_second_client_is_in_the_accept_queue_while_main_stands_in_rec
         lambda app: (
             standing(app) == [("handle", "recvfrom")]
             and queued(app) == [2]
-            and app.view["queue"] == 1
+            and app.view.queue == 1
             and doing(app) == ["silent", "waiting"]
         ),
         *"aas",
@@ -96,7 +97,7 @@ def test_on_01_the_queue_fills_and_more_stay_in_syn_sent():
         "01_blocking",
         lambda app: (
             queued(app) == [2, 3]
-            and [row["theirs"] for row in app.view["connections"]].count("SYN-SENT") == 1
+            and [row.theirs for row in app.view.connections].count("SYN-SENT") == 1
         ),
         *"aaaa",
         backlog=1,
@@ -109,7 +110,7 @@ def test_on_02_fifty_clients_are_fifty_threads_in_recv():
         lambda app: (
             standing(app).count(("handle", "recvfrom")) == 50
             and ("serve", "accept4") in standing(app)
-            and app.view["cost"]["threads"] == 51
+            and len(app.view.threads) == 51
         ),
         "f",
         shows=["50 threads: recvfrom, each for its own client"],
@@ -121,7 +122,7 @@ def test_on_03_fifty_clients_are_one_thread_in_epoll_wait():
         "03_epoll",
         lambda app: (
             standing(app) == [("serve", "epoll_wait")]
-            and sum(row["fd"] is not None for row in app.view["connections"]) == 50
+            and sum(row.fd is not None for row in app.view.connections) == 50
         ),
         "f",
     )
@@ -137,8 +138,8 @@ def test_a_client_that_never_reads(name, call):
         lambda app: (
             call in [each for _, each in standing(app)]
             and doing(app) == ["not reading"]
-            and app.view["connections"][0]["unsent"] > 100_000
-            and app.view["connections"][0]["unread"] > 0
+            and app.view.connections[0].unsent > 100_000
+            and app.view.connections[0].unread > 0
         ),
         *"ar",
     )
@@ -148,9 +149,7 @@ def test_leave_and_reset():
     play(
         "03_epoll",
         lambda app: (
-            list(app.cast) == [1]
-            and app.view["time_wait"] >= 1
-            and len(app.view["connections"]) == 1
+            list(app.cast) == [1] and app.view.time_wait >= 1 and len(app.view.connections) == 1
         ),
         *"aaa2x3l",
     )
@@ -161,8 +160,7 @@ def test_the_next_model_gets_the_same_cast():
     play(
         "01_blocking",
         lambda app: (
-            app.view
-            and len(standing(app)) == 3
+            len(standing(app)) == 3
             and doing(app) == ["silent", "greeted"]
             and list(app.cast) == [1, 2]
         ),
@@ -177,7 +175,7 @@ def test_a_server_that_crashes_is_shown_with_its_last_words(tmp_path):
     program.write_text(source.replace("conn.sendall(greet(chunk))", "raise ValueError('\\x1b[2J')"))
     words = ["the server has ended", "ValueError"]
     options = {"shows": words, "size": (80, 24), "programs": [program]}
-    shown = play(None, lambda app: app.view["ended"], *"as", **options)
+    shown = play(None, lambda app: app.view.ended, *"as", **options)
     assert "\x1b" not in "".join(shown)
 
 
@@ -204,7 +202,7 @@ def test_nothing_is_cut_without_a_sign(size):
     shown = play(
         "02_threaded", lambda app: len(standing(app)) == 51, "f", shows=[*shows, "more"], size=size
     )
-    assert all(len(row) <= size[0] for row in shown)
+    assert all(cell_len(row) <= size[0] for row in shown)
     assert "q quit" in shown[-1]
 
 
@@ -221,19 +219,55 @@ def test_screenshot(tmp_path):
 
 
 def test_a_client_that_believes_more_than_the_server_knows_is_named():
-    row = {"fd": None, "queued": False, "theirs": "ESTABLISHED", "unread": 0, "unsent": 0}
-    rows = [row | {"client": "8", "ours": "SYN-RECEIVED"}, row | {"client": "9", "ours": None}]
-    view = {"connections": rows, "queue": 6, "time_wait": 0}
-    shown = [text for text, _ in panels.kernel_side(view, 6, str, 70, 20)]
+    rows = [
+        Connection("8", theirs="ESTABLISHED", ours="SYN-RECEIVED"),
+        Connection("9", theirs="ESTABLISHED"),
+    ]
+    view = View(connections=rows, queue=6, limit=6)
+    shown = [text for text, _ in panels.kernel_side(view, {}, 70, 20)]
     assert "ACK dropped, still SYN-RECEIVED: 8" in shown
     assert "the server has no socket for: 9" in shown
 
 
 def test_last_words_are_wrapped_and_not_cut():
     words = "a server that has " + "much to say " * 9 + "to the very end"
-    shown = [text for text, _ in panels.last([words, "and\ttwice"], 40, 12)]
+    shown = [text for text, _ in panels.last(f"{words}\nand\ttwice", 40, 12)]
     assert " ".join(shown) == words + " and·twice"
-    assert max(map(len, shown)) <= 40
+    assert max(map(cell_len, shown)) <= 40
+
+
+def test_chinese_text_takes_two_columns_a_character(tmp_path):
+    long = "你好" * 60
+    shown = [text for text, _ in panels.last(long, 41, 12)]
+    assert "".join(shown) == long
+    assert {cell_len(text) for text in shown[:-1]} == {40}
+    assert panels.some("在队列 ", ["你好", "你好"], 14) == "在队列 2 of them"
+    program = tmp_path / "server.py"
+    source = launch.find("03_epoll").read_text().partition("\n")[2]
+    program.write_text(
+        f'"""{long}\n{source.replace("import select", f"import select  # {long}", 1)}'
+    )
+    options = {"shows": ["…"], "size": (80, 24), "programs": [program]}
+    shown = play(None, lambda app: standing(app) == [("serve", "epoll_wait")], "a", **options)
+    assert all(cell_len(row) <= 80 for row in shown)
+    assert "你好" in shown[0]
+    assert "…" in shown[0]
+    assert "127.0.0.1:" in shown[0]
+
+
+def test_a_client_that_has_left_keeps_its_name_as_long_as_the_server_has_its_connection():
+    shown = play(
+        "01_blocking",
+        lambda app: [row.ours for row in app.view.connections] == ["ESTABLISHED", "CLOSE-WAIT"],
+        *"aal",
+        shows=["in it: 2"],
+    )
+    assert "g1" not in "".join(shown)
+
+
+def test_the_teacher_is_told_why_a_key_does_nothing():
+    play("01_blocking", lambda app: True, "s", shows=["choose a client first"])
+    play("01_blocking", lambda app: True, *"aass", shows=["one message at a time"])
 
 
 @pytest.mark.parametrize("how", ["q", "\x03", signal.SIGHUP, signal.SIGTERM])

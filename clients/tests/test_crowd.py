@@ -12,7 +12,9 @@ import time
 import pytest
 from rich.console import Console
 
-from clients import crowd
+from clients.crowd import crowd, scoreboard
+from clients.crowd.picture import picture
+from clients.crowd.scores import intervals
 from clients.system.launch import tool
 
 TOGETHER = ["02_threaded", "03_epoll"]
@@ -28,9 +30,9 @@ def moments(data, what):
 
 def adds_up(data):
     """Say whether the scoreboard and the intervals of data account for everybody and all time."""
-    board = crowd.scoreboard(data)
+    board = scoreboard(data)
     for client in filter(lambda client: client["events"], data["clients"]):
-        spans = crowd.intervals(client, data["seconds"])
+        spans = intervals(client, data["seconds"])
         assert [spans[0][1], spans[-1][2]] == [client["events"][0][0], data["seconds"]]
         for (_, began, ended), (_, begins, _) in itertools.pairwise(spans):
             assert began <= ended == begins
@@ -40,38 +42,38 @@ def adds_up(data):
 
 
 def test_on_01_each_is_served_when_the_one_before_has_left(serve):
-    data = crowd.crowd(serve("01_blocking").address, 4, every=0.01, greetings=2, think=0.05)
+    data = crowd(serve("01_blocking").address, 4, every=0.01, greetings=2, think=0.05)
     served = sorted(zip(moments(data, "answered"), moments(data, "left"), strict=True))
     assert all(left <= answered for (_, left), (answered, _) in itertools.pairwise(served))
-    assert crowd.scoreboard(data)["answered"] == 8
+    assert scoreboard(data)["answered"] == 8
     assert adds_up(data)
 
 
 def test_on_01_the_silent_one_starves_all_who_come_after_it(serve):
     server = serve("01_blocking")
-    data = crowd.crowd(server.address, 4, every=0.3, greetings=1, silent=1, seconds=1.5)
+    data = crowd(server.address, 4, every=0.3, greetings=1, silent=1, seconds=1.5)
     silence = moments(data, "answered")[0]
     answers = [answer for answer in moments(data, "answered")[1:] if answer is not None]
     assert all(answer < silence for answer in answers)
-    board = crowd.scoreboard(data)
+    board = scoreboard(data)
     assert board["cut off"] == board["never served"] == board["still waiting"] >= 1
     assert adds_up(data)
 
 
 @pytest.mark.parametrize("name", TOGETHER)
 def test_the_silent_one_starves_nobody_where_clients_are_served_together(serve, name):
-    data = crowd.crowd(serve(name).address, 5, every=0, greetings=2, think=0.01, silent=1)
+    data = crowd(serve(name).address, 5, every=0, greetings=2, think=0.01, silent=1)
     left = moments(data, "left")
     assert None not in left
     assert all(other < left[0] for other in left[1:])
-    assert crowd.scoreboard(data)["answered"] == 1 + 4 * 2
+    assert scoreboard(data)["answered"] == 1 + 4 * 2
     assert adds_up(data)
 
 
 def test_who_has_no_connection_at_the_end_is_counted(serve):
     server = serve("01_blocking", "--backlog", 0)
-    data = crowd.crowd(server.address, 4, every=0, greetings=1, silent=1, seconds=1)
-    board = crowd.scoreboard(data)
+    data = crowd(server.address, 4, every=0, greetings=1, silent=1, seconds=1)
+    board = scoreboard(data)
     assert board["never connected"] >= 1
     assert board["never served"] >= board["never connected"] + board["still waiting"]
     assert adds_up(data)
@@ -132,7 +134,7 @@ def test_the_picture_fits_the_terminal(width, seconds):
         for number in range(1, 1001)
     ]
     console = Console(width=width, height=24, file=io.StringIO())
-    console.print(crowd.picture({"seconds": seconds, "clients": clients}, width, 24))
+    console.print(picture({"seconds": seconds, "clients": clients}, width, 24))
     lines = console.file.getvalue().splitlines()
     assert len(lines) < 24
     assert all(len(line) <= width for line in lines)
