@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from lab.cable import SYN, Lab, up
 
@@ -77,21 +78,9 @@ def close(lab, end, sock, reset=False):
 
 def together(*functions):
     """Run functions at the same time, each in a thread; a failure of one is raised here."""
-    failures = []
-
-    def caught(function):
-        try:
-            function()
-        except Exception as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=caught, args=[function]) for function in functions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
+    with ThreadPoolExecutor(len(functions)) as threads:
+        for done in [threads.submit(function) for function in functions]:
+            done.result()
 
 
 def greet(lab, listening):
@@ -179,11 +168,12 @@ def time_wait(seconds=63.0, delay=0.005):
 
 def attempt(lab, reuse):
     """Try to listen again, as a restarted server does."""
+    failure = None
     try:
         listener(lab, reuse=reuse).close()
     except OSError as error:
-        return {"at": lab.now(), "reuse": reuse, "error": error.strerror}
-    return {"at": lab.now(), "reuse": reuse, "error": None}
+        failure = error.strerror
+    return {"at": lab.now(), "reuse": reuse, "error": failure}
 
 
 @experiment
@@ -273,23 +263,23 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
         listening = stack.enter_context(listener(lab, backlog))
         before, stop, clients = lab.server.counters(), lab.now() + seconds, []
 
+        def come(at):
+            sock = stack.enter_context(lab.client.socket())
+            clients.append(newcomer(lab, sock, at, stop))
+
         def take_one():
             pause_until(lab, accept_at)
             with lab.noting("server", "accept()"):
                 stack.enter_context(listening.accept()[0])
 
-        arrive = [
-            functools.partial(newcomer, lab, stack.enter_context(lab.client.socket()), at, stop)
-            for at in arrivals
-        ]
         together(
-            *(lambda come=come: clients.append(come()) for come in arrive),
+            *(functools.partial(come, at) for at in arrivals),
             *([take_one] if accept_at is not None else []),
         )
         return observed(
             lab,
             clients=sorted(clients, key=lambda client: client["began"]),
-            queue=next(row["unread"] for row in lab.server.sockets() if not row["to"]),
+            queue=accept_queue_length(lab),
             counted=grown(before, lab.server.counters()),
             ends=ends(lab),
         )
@@ -316,6 +306,10 @@ def newcomer(lab, sock, at, stop):
     return data | {"port": sock.getsockname()[1]}
 
 
+def accept_queue_length(lab):
+    return next(row["unread"] for row in lab.server.sockets() if row["state"] == "LISTEN")
+
+
 def grown(before, after):
     """Return the counters that grew, and by how much."""
     return {name: after[name] - before[name] for name in after if after[name] > before[name]}
@@ -340,16 +334,17 @@ def syn_queue(backlog, clients, max_syn_backlog=None, cookies=1, seconds=0.3, de
     clients in ESTABLISHED before that, "queue": the accept queue afterwards, "counted": what the
     server counted, "limit": the setting that holds.
     """
-    with Lab(delay, lambda end, flags, size: end == "client" and not flags & SYN) as lab:
+    with Lab(delay, lambda sender, flags: sender == "client" and not flags & SYN) as lab:
         lab.server.set("net.ipv4.tcp_syncookies", cookies)
         if max_syn_backlog:
             lab.server.set("net.ipv4.tcp_max_syn_backlog", max_syn_backlog)
         with listener(lab, backlog), contextlib.ExitStack() as stack:
             before, crowd = lab.server.counters(), []
             for _ in range(clients):
-                crowd.append(stack.enter_context(lab.client.socket()))
-                crowd[-1].setblocking(False)
-                crowd[-1].connect_ex((lab.server.address, PORT))
+                sock = stack.enter_context(lab.client.socket())
+                sock.setblocking(False)
+                sock.connect_ex((lab.server.address, PORT))
+                crowd.append(sock)
                 time.sleep(3 * delay)
             time.sleep(seconds)
             states = ends(lab)
@@ -362,7 +357,7 @@ def syn_queue(backlog, clients, max_syn_backlog=None, cookies=1, seconds=0.3, de
                 "clients": clients,
                 "half_open": list(states["server"].values()).count("SYN-RECEIVED"),
                 "believing": list(states["client"].values()).count("ESTABLISHED"),
-                "queue": next(row["unread"] for row in lab.server.sockets() if not row["to"]),
+                "queue": accept_queue_length(lab),
                 "counted": grown(before, lab.server.counters()),
                 "limit": lab.server.get("net.ipv4.tcp_max_syn_backlog"),
             }
@@ -376,19 +371,15 @@ def resolve(name, hosts="", dns=None):
     the questions that reached the DNS server, [[name, type], ...].
     """
     up("lo")
-    for path, text in {
-        "/etc/hosts": hosts + "\n",
-        "/etc/nsswitch.conf": "hosts: files dns\n",
-        "/etc/resolv.conf": "nameserver 127.0.0.1\noptions timeout:5 attempts:2\n",
-    }.items():
-        replace(path, text)
+    replace("/etc/hosts", hosts + "\n")
+    replace("/etc/nsswitch.conf", "hosts: files dns\n")
+    replace("/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:5 attempts:2\n")
     importlib.import_module("scapy.layers.dns")  # before anybody asks: it takes a second
     queries, found, error = [], [], None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 53))
-        threading.Thread(
-            target=answer_names, args=[server, dns or {}, queries], daemon=True
-        ).start()
+        known = dns or {}
+        threading.Thread(target=answer_names, args=[server, known, queries], daemon=True).start()
         try:
             found = socket.getaddrinfo(name, 80, socket.AF_INET, socket.SOCK_STREAM)
         except socket.gaierror as failure:
@@ -417,8 +408,9 @@ def answer_names(server, known, queries):
         while True:
             packet, peer = server.recvfrom(512)
             asked = DNS(packet)
-            name = asked.qd[0].qname.decode().rstrip(".")
-            queries.append([name, {1: "A", 28: "AAAA"}.get(asked.qd[0].qtype, "another")])
+            question = asked.qd[0]
+            name = question.qname.decode().rstrip(".")
+            queries.append([name, {1: "A", 28: "AAAA"}.get(question.qtype, "another")])
             records = [DNSRR(rrname=asked.qd[0].qname, rdata=known[name])] if name in known else []
             code = 0 if records else 3  # 3: there is no such name
             reply = DNS(id=asked.id, qr=1, rd=1, ra=1, qd=asked.qd, an=records, rcode=code)
