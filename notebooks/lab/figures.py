@@ -4,63 +4,48 @@ import functools
 import statistics
 
 import matplotlib.pyplot as plt
+from lab import load
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from load_tests.measuring import report
 from load_tests.measuring.charts import MODELS, OTHERS, STYLE, draw, looks, measured, number, sheet
 from load_tests.measuring.score import never_served
 
 
-def of_models(usage, of):
-    """Return a series for measured(): of(row, first row) against the connections, a line a model.
+def of_comparison(results, name, height):
+    """Return one figure of a comparison's report: "fate", "serving", "first", "rate", ..."""
+    _, panel = report.panels(results)[name]
+    return draw(9, height, panel)
 
-    usage: {model: what load.costs() gives}.
+
+def cost(usage, what, unit):
+    """Return a panel of a sheet: what the connections cost, a line a model.
+
+    usage: {model: what load.costs() gives}; what: of its rows.
     """
-    style = looks(usage)
-    return {
-        name: (*style[name], [(row["connections"], [of(row, rows[0])]) for row in rows])
-        for name, rows in usage.items()
+    series = {
+        name: (*look, [(row["connections"], [row[what]]) for row in usage[name]])
+        for name, look in looks(usage).items()
     }
+    return functools.partial(
+        measured, series=series, title=what, x_label="connections", y_label=unit, log="x"
+    )
 
 
-def cost_panels(usage, kinds, unit):
-    """Return the panels of a sheet: what connections cost, {kind: of(row, first row)}."""
-    return [
-        functools.partial(
-            measured,
-            series=of_models(usage, of),
-            title=kind,
-            x_label="connections",
-            y_label=unit if kind != "threads" else "threads",
-            log="x",
-        )
-        for kind, of in kinds.items()
-    ]
+def rounds(found, what, title, unit):
+    """Return a panel of a sheet: each round of load.blast() against the silent clients.
 
-
-def round_panels(found, kinds):
-    """Return the panels of a sheet: {title: (what of each round, factor, unit)}."""
-    return [
-        functools.partial(
-            measured,
-            series=of_rounds(found, what, factor),
-            title=title,
-            x_label="silent clients",
-            y_label=unit,
-            log="x",
-        )
-        for title, (what, factor, unit) in kinds.items()
-    ]
-
-
-def of_rounds(found, what, factor):
-    """Return a series for measured(): each round of load.blast() against the silent clients."""
-    names = dict.fromkeys(one["server"].split()[0] for one in found)
+    what: seconds, of a round's numbers; they are drawn in µs.
+    """
+    names = dict.fromkeys(load.model(one) for one in found)
     series = {name: (*look, []) for name, look in looks(names).items()}
     for one in found:
-        values = [factor * each[what] for each in one["rounds"]]
-        series[one["server"].split()[0]][2].append((one["idle"], values))
-    return series
+        _, _, points = series[load.model(one)]
+        points.append((one["idle"], [1e6 * each[what] for each in one["rounds"]]))
+    return functools.partial(
+        measured, series=series, title=title, x_label="silent clients", y_label=unit, log="x"
+    )
 
 
 def workloads(results, title, note):

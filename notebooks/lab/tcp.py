@@ -86,17 +86,16 @@ def dissect(packets):
     names = {"S": "SYN", "A": "ACK", "F": "FIN", "R": "RST", "P": "PSH"}
     first, rows = {}, []  # first: {(from port, to port): the first number of this direction}
     for packet in packets:
-        tcp = IP(bytes.fromhex(packet.pop("packet")))[TCP]
+        tcp = IP(bytes.fromhex(packet["packet"]))[TCP]
         seq0 = first.setdefault((tcp.sport, tcp.dport), tcp.seq)
         ack0 = first.get((tcp.dport, tcp.sport), tcp.ack)
-        said = {
-            "port": tcp.sport if packet["sender"] == "client" else tcp.dport,
-            "flags": " ".join(names[flag] for flag in str(tcp.flags) if flag in names),
-            "seq": (tcp.seq - seq0) % 2**32,
-            "ack": (tcp.ack - ack0) % 2**32 if "A" in tcp.flags else None,
-            "length": len(tcp.payload),
-        }
-        rows.append(packet | said)
+        row = {name: packet[name] for name in ("sender", "at", "arrived")}
+        row["port"] = tcp.sport if row["sender"] == "client" else tcp.dport
+        row["flags"] = " ".join(names[flag] for flag in str(tcp.flags) if flag in names)
+        row["seq"] = (tcp.seq - seq0) % 2**32
+        row["ack"] = (tcp.ack - ack0) % 2**32 if "A" in tcp.flags else None
+        row["length"] = len(tcp.payload)
+        rows.append(row)
     return rows
 
 
