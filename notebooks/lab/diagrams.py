@@ -136,12 +136,10 @@ def bars(rows, title, unit, results):
             ax.text(left, place, "  " + said, va="center")
         ax.set_yticks(range(len(rows)), rows)
         longest = max(sum(part[0] for part in parts) for parts in rows.values())
-        ax.set_xlim(0, 2.3 * longest)  # room for the words
+        ax.set(xlim=(0, 2.3 * longest), xlabel=unit, title=title)  # room for the words
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.invert_yaxis()
         ax.grid(visible=False)
-        ax.set_xlabel(unit)
-        ax.set_title(title)
         sources(ax, results.values())
 
     return draw(10, 1.8 + 0.5 * len(rows), panel)
@@ -193,9 +191,8 @@ def attempts(results, title):
         ax.set_yticks(range(len(rows)), rows)
         ax.invert_yaxis()
         ax.set_ylim(top=-0.7)
-        ax.set_xlabel("seconds since connect() was called")
         ax.grid(visible=False, axis="y")
-        ax.set_title(title)
+        ax.set(xlabel="seconds since connect() was called", title=title)
         sources(ax, results.values())
 
     return draw(10, 4.6, panel)
@@ -242,11 +239,9 @@ def countdown(data, title):
                     colour, marker = fails if one["error"] else works
                     ax.plot(one["at"], place, marker, color=colour, ms=6)
             ax.text(at[0], place + 2.2, f"bind() and listen() {name}", fontsize=9.5)
-        ax.set_ylim(-21, 66)
-        ax.set_yticks(range(0, 61, 20))
+        ax.set(ylim=(-21, 66), yticks=range(0, 61, 20), title=title)
         ax.set_xlabel("seconds since the client connected")
         ax.set_ylabel("seconds that TIME-WAIT still lasts")
-        ax.set_title(title)
         sources(ax, [data])
 
     return draw(10, 5, panel)

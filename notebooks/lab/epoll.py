@@ -63,13 +63,13 @@ def close(pair):
 
 
 def message_and_close(pair):
-    pair.client.send(b"bob")
-    pair.client.close()
+    message(pair)
+    close(pair)
 
 
 def reset(pair):
     reset_on_close(pair.client)
-    pair.client.close()
+    close(pair)
 
 
 def both_shut(pair):
@@ -130,7 +130,8 @@ def wake_up(kind, count, times=200):
     """
     with contextlib.ExitStack() as stack:
         fds = [os.eventfd(0) for _ in range(count)]
-        stack.callback(lambda: [os.close(fd) for fd in fds])
+        for fd in fds:
+            stack.callback(os.close, fd)
         os.eventfd_write(fds[-1], 1)
         ask = asking(kind, fds, stack)
         assert ask() == [fds[-1]]
@@ -148,5 +149,5 @@ def asking(kind, fds, stack):
         return lambda: select.select(fds, [], [])[0]
     poller = select.poll() if kind == "poll" else stack.enter_context(select.epoll())
     for fd in fds:
-        poller.register(fd, select.POLLIN if kind == "poll" else select.EPOLLIN)
+        poller.register(fd, select.POLLIN)  # EPOLLIN is the same number
     return lambda: [fd for fd, _ in poller.poll()]

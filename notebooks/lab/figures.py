@@ -5,8 +5,9 @@ import statistics
 
 import matplotlib.pyplot as plt
 from lab import load
+from lab.ladder import write
+from lab.models import LOOK
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from load_tests.measuring import report
 from load_tests.measuring.charts import MODELS, OTHERS, STYLE, draw, looks, measured, number, sheet
@@ -64,8 +65,8 @@ def workloads(results, title, note):
             words = f" {number(rate)}" + (f", leaves {left[model]}" if left[model] else "")
             ax.text(rate, place, words, va="center", fontsize=10)
         ax.set_yticks(range(len(rates)), reversed(rates))
-        ax.set_xlim(0, 1.35 * max(rates.values()))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        ax.set_xlim(0, 1.35 * max(rates.values()))  # room for the words
+        ax.xaxis.set_major_formatter("{x:,.0f}")
         ax.grid(visible=False, axis="y")
         ax.set_xlabel("greetings a second (closed loop)")
         fair = [rate for model, rate in rates.items() if not left[model]]
@@ -79,12 +80,8 @@ def workloads(results, title, note):
 
 def wake_ups(times):
     """Return a Figure of what one wake-up costs: {call: {descriptors: [µs, ...]}}."""
-    series = {
-        kind: (*look, list(found.items()))
-        for (kind, found), look in zip(
-            times.items(), [*OTHERS[:2], MODELS["03_epoll"]], strict=True
-        )
-    }
+    looks = {"select": OTHERS[0], "poll": OTHERS[1], "epoll": MODELS["03_epoll"]}
+    series = {kind: (*look, list(times[kind].items())) for kind, look in looks.items()}
     most = max(times["epoll"])
     slow, fast = (statistics.median(times[kind][most]) for kind in ("poll", "epoll"))
     title = f"With {most:,} descriptors a wake-up of poll costs {number(slow / fast)} times epoll's"
@@ -101,17 +98,14 @@ def lives(results, title):
     end = max(data["seconds"] for data in results.values()) * 1.02
     with plt.rc_context(STYLE):
         figure = Figure(figsize=(10, 3.3 * len(results)), layout="constrained")
-        axes = figure.subplots(
-            2 * len(results), 1, sharex=True, height_ratios=[3, 1] * len(results)
-        )
-        style = looks(results)
-        for (name, data), upper, lower in zip(results.items(), axes[::2], axes[1::2], strict=True):
-            colour, _ = style[name]
-            crowd_rows(upper, data, colour)
+        heights = [3, 1] * len(results)
+        axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+        pairs = zip(axes[::2], axes[1::2], strict=True)
+        for (name, (colour, _)), (upper, lower) in zip(looks(results).items(), pairs, strict=True):
+            crowd_rows(upper, results[name], colour)
             upper.set_title(name, color=colour)
-            crowd_counts(lower, data, colour)
-        axes[-1].set_xlabel("seconds since the first client came")
-        axes[-1].set_xlim(0, end)
+            crowd_counts(lower, results[name], colour)
+        axes[-1].set(xlabel="seconds since the first client came", xlim=(0, end))
         figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     return figure
 
@@ -122,7 +116,7 @@ def crowd_rows(ax, data, colour):
         began, ended = events[0][0], events[-1][0]
         queued = [look["at"] for look in data["looks"] if row in look["queued"]]
         accepted = max([began, *queued])
-        if accepted > data["looks"][-1]["at"] - 0.1:  # it was in the queue to the end
+        if accepted > data["looks"][-1]["at"] - 5 * LOOK:  # it was in the queue to the end
             accepted = ended
         ax.plot([began, accepted], [row, row], color=colour, lw=1.5, ls=":")
         ax.barh(row, ended - accepted, left=accepted, height=0.5, color=colour, alpha=0.35, lw=0)
@@ -144,16 +138,10 @@ def crowd_counts(ax, data, colour):
     ax.step(at, queued, where="post", color=colour, lw=1.2, ls=":")
     ax.set_ylim(-0.3, max(7, *threads, *queued) + 0.5)
     for values, name in ((threads, "threads"), (queued, "in the accept queue")):
-        highest = values.index(max(values))
-        if values[highest]:
-            ax.annotate(
-                f"{values[highest]} {name}",
-                (at[highest], values[highest]),
-                (3, 2),
-                textcoords="offset points",
-                fontsize=9,
-                color=colour,
-            )
+        most = max(values)
+        if most:
+            place, look = (at[values.index(most)], most), {"fontsize": 9, "color": colour}
+            write(ax, place, f"{most} {name}", (3, 2), ha="left", va="baseline", **look)
 
 
 def pieces(sizes, title):
@@ -161,9 +149,7 @@ def pieces(sizes, title):
 
     def panel(ax):
         ax.bar(range(1, len(sizes) + 1), sizes, color=MODELS["03_epoll"][0])
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        ax.set_xlabel("call of recv()")
-        ax.set_ylabel("bytes that it returned")
-        ax.set_title(title)
+        ax.yaxis.set_major_formatter("{x:,.0f}")
+        ax.set(xlabel="call of recv()", ylabel="bytes that it returned", title=title)
 
     return draw(8, 3, panel)
