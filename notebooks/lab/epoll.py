@@ -30,9 +30,11 @@ class Watched:
 
     def event(self, wait=PATIENCE):
         """Return the flags of the next event: "EPOLLIN EPOLLRDHUP"; "nothing" if none comes."""
-        for _, mask in self.epoll.poll(wait):
-            return " ".join(name for name in NAMES if mask & getattr(select, name))
-        return "nothing"
+        events = self.epoll.poll(wait)
+        if not events:
+            return "nothing"
+        [(_, mask)] = events  # only one descriptor is watched
+        return " ".join(name for name in NAMES if mask & getattr(select, name))
 
     def heard(self, size=1024):
         """Return what recv() gives, or the name of what it raises."""
@@ -46,8 +48,7 @@ class Watched:
 
     def __exit__(self, *exc_info):
         for end in (self.client, self.conn, self.epoll):
-            with contextlib.suppress(OSError):
-                end.close()
+            end.close()
 
 
 def message(pair):

@@ -23,7 +23,6 @@ from clients.system.sockets import reset_on_close
 
 NO_NETWORK = 75  # exit status: no network of its own (EX_TEMPFAIL in sysexits.h)
 PORT = 3267
-GREETING = b"Hello, bob"
 EXPERIMENTS = {}
 
 
@@ -59,6 +58,11 @@ def connect(lab, sock):
         sock.connect((lab.server.address, PORT))
 
 
+def accept(lab, listening):
+    with lab.noting("server", "accept()"):
+        return listening.accept()[0]
+
+
 def receive(lab, end, sock):
     with lab.noting(end, "recv()") as answer:
         answer.append(repr(sock.recv(1024)))
@@ -77,30 +81,31 @@ def close(lab, end, sock, reset=False):
 
 
 def together(*functions):
-    """Run functions at the same time, each in a thread; a failure of one is raised here."""
+    """Run functions at the same time, each in a thread; return what they return, or raise it."""
     with ThreadPoolExecutor(len(functions)) as threads:
-        for done in [threads.submit(function) for function in functions]:
-            done.result()
+        under_way = [threads.submit(function) for function in functions]
+    return [done.result() for done in under_way]
 
 
 def greet(lab, listening):
     """Let the client connect and be greeted; return both ends' sockets."""
-    client, ends = lab.client.socket(), []
 
     def speak():
+        client = lab.client.socket()
         connect(lab, client)
         send(lab, "client", client, b"bob")
         receive(lab, "client", client)
+        return client
 
     def serve():
-        with lab.noting("server", "accept()"):
-            ends.append(listening.accept()[0])
-        receive(lab, "server", ends[0])
-        send(lab, "server", ends[0], GREETING)
+        conn = accept(lab, listening)
+        receive(lab, "server", conn)
+        send(lab, "server", conn, b"Hello, bob")
+        return conn
 
-    together(speak, serve)
+    client, conn = together(speak, serve)
     time.sleep(3 * lab.delay)  # the last acknowledgement is still under way
-    return client, ends[0]
+    return client, conn
 
 
 @experiment
@@ -111,21 +116,20 @@ def conversation(closer="client", pause=0.15, delay=0.05):
     breaks off. pause: seconds that the other one takes until it closes as well.
     """
     with Lab(delay) as lab, listener(lab) as listening:
-        ends = dict(zip(("client", "server"), greet(lab, listening), strict=True))
-        if closer == "both":
-            together(*(lambda end=end: close(lab, end, ends[end]) for end in ends))
-        else:
-            first = "server" if closer == "server" else "client"
-            second = "client" if first == "server" else "server"
+        client, conn = greet(lab, listening)
+        first, second = ("client", client), ("server", conn)
+        if closer == "server":
+            first, second = second, first
 
-            def follow():
+        def follow():
+            if closer != "both":
                 with contextlib.suppress(ConnectionResetError):
-                    receive(lab, second, ends[second])
+                    receive(lab, *second)
                 time.sleep(pause)
-                close(lab, second, ends[second])
+            close(lab, *second)
 
-            together(lambda: close(lab, first, ends[first], closer == "reset"), follow)
-        time.sleep(6 * delay)
+        together(lambda: close(lab, *first, reset=closer == "reset"), follow)
+        time.sleep(6 * delay)  # until the last packet of the slowest end has come
         return observed(lab, closer=closer)
 
 
@@ -155,13 +159,15 @@ def time_wait(seconds=63.0, delay=0.005):
         close(lab, "client", client)
         listening.close()
         time.sleep(4 * delay)
-        began, timer, attempts, ended = lab.now(), [], [], None
-        while lab.now() < began + seconds and not (ended and attempts[-2]["error"] is None):
+        began, timer, attempts, ended, free = lab.now(), [], [], None, False
+        while lab.now() < began + seconds and not (ended and free):
             waiting = [row for row in lab.server.sockets() if row["state"] == "TIME-WAIT"]
             timer += [(lab.now(), row["timer"]) for row in waiting]
             if not waiting and ended is None:
                 ended = lab.now()
-            attempts += [attempt(lab, reuse) for reuse in (False, True)]
+            without, reusing = attempt(lab, reuse=False), attempt(lab, reuse=True)
+            attempts += [without, reusing]
+            free = without["error"] is None
             time.sleep(1 if waiting else 0)
         return observed(lab, timer=timer, attempts=attempts, ended=ended)
 
@@ -216,8 +222,7 @@ def deferred(silence=1.0, delay=0.05):
             send(lab, "client", client, b"bob")
 
         def serve():
-            with lab.noting("server", "accept()"):
-                conn, _ = listening.accept()
+            conn = accept(lab, listening)
             receive(lab, "server", conn)
             time.sleep(2 * delay)
             conn.close()
@@ -238,10 +243,8 @@ def early_data(delay=0.02):
         send(lab, "client", client, b"bob")
         time.sleep(4 * delay)
         before = lab.server.sockets()
-        with lab.noting("server", "accept()"):
-            conn, _ = listening.accept()
-        after = lab.server.sockets()
-        with conn:
+        with accept(lab, listening) as conn:
+            after = lab.server.sockets()
             heard = conn.recv(1024, socket.MSG_DONTWAIT).decode()
             return observed(lab, before=before, after=after, heard=heard)
 
@@ -261,21 +264,18 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
             for machine in lab.machines.values():
                 machine.set(name, value)
         listening = stack.enter_context(listener(lab, backlog))
-        before, stop, clients = lab.server.counters(), lab.now() + seconds, []
+        before, stop = lab.server.counters(), lab.now() + seconds
 
         def come(at):
             sock = stack.enter_context(lab.client.socket())
-            clients.append(newcomer(lab, sock, at, stop))
+            return newcomer(lab, sock, at, stop)
 
         def take_one():
-            pause_until(lab, accept_at)
-            with lab.noting("server", "accept()"):
-                stack.enter_context(listening.accept()[0])
+            if accept_at is not None:
+                pause_until(lab, accept_at)
+                stack.enter_context(accept(lab, listening))
 
-        together(
-            *(functools.partial(come, at) for at in arrivals),
-            *([take_one] if accept_at is not None else []),
-        )
+        *clients, _ = together(*(functools.partial(come, at) for at in arrivals), take_one)
         return observed(
             lab,
             clients=sorted(clients, key=lambda client: client["began"]),

@@ -17,6 +17,7 @@ from PIL import Image as Pixels
 
 from clients.system import kernel, launch
 
+COLOURS = 24  # of a picture: enough for the models, the greys, and the edges between them
 running = contextlib.ExitStack()  # what this notebook has started
 atexit.register(running.close)
 
@@ -39,7 +40,7 @@ def show(figure):
     frequent = sorted(pixels.getcolors(1 << 24), reverse=True)
     colours = [rgb for _, rgb in frequent if min(rgb) < 245 or min(rgb) == 255]  # one white only
     palette = Pixels.new("P", (1, 1))
-    palette.putpalette([value for rgb in colours[:24] for value in rgb])
+    palette.putpalette([value for rgb in colours[:COLOURS] for value in rgb])
     pixels.quantize(palette=palette, dither=Pixels.Dither.NONE).save(small, "png", optimize=True)
     return Image(small.getvalue(), format="png")
 
