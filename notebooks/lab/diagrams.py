@@ -43,6 +43,7 @@ STEPS = {
     ("TIME-WAIT", END): "60 s pass",
 }
 BEFORE = {"SYN-SENT": ["CLOSED"], "SYN-RECEIVED": ["CLOSED", "LISTEN"]}  # too short to be seen
+WIDTH, HEIGHT = 0.6, 0.32  # of a state's box, in the units of PLACES
 UNSEEN = "#777777"  # the colour of words where no path came by
 
 
@@ -94,14 +95,15 @@ def node(ax, place, seen):
     """Draw a state and return its box; seen: {colour of a path: seconds, 0: unknown}."""
     (x, y), state = PLACES[place], "CLOSED" if place == END else place
     times = [(colour, spoken(seconds)) for colour, seconds in seen.items() if seconds]
-    box = FancyBboxPatch((x - 0.3, y - 0.16), 0.6, 0.32, boxstyle="round,pad=0.02", zorder=3)
+    corner = (x - WIDTH / 2, y - HEIGHT / 2)
+    box = FancyBboxPatch(corner, WIDTH, HEIGHT, boxstyle="round,pad=0.02", zorder=3)
     box.set(facecolor=COLOUR[state] if seen else "white", lw=2.5 if seen else 1)
     box.set_edgecolor(next(iter(seen)) if len(seen) == 1 else "black" if seen else "#BBBBBB")
     ax.add_patch(box)
     look = {"color": "black" if seen else UNSEEN, "fontweight": "bold", "fontsize": 10}
     write(ax, (x, y + (0.06 if times else 0)), state, zorder=4, **look)
     for rank, (colour, text) in enumerate(times):
-        beside = x + 0.3 * (rank - (len(times) - 1) / 2)
+        beside = x + WIDTH / 2 * (rank - (len(times) - 1) / 2)
         colour = "black" if len(times) == 1 else colour
         write(ax, (beside, y - 0.09), text, zorder=4, fontsize=9.5, color=colour)
     return box
@@ -233,6 +235,7 @@ def countdown(data, title):
         at, left = zip(*data["timer"], strict=True)
         ax.plot(at, left, color=GREY)
         ax.text(at[0], left[0], "  what the kernel's timer says", va="bottom", color=GREY)
+        # Two rows of attempts, below the axis of the seconds that are left.
         for reuse, place, name in ((False, -9, "without SO_REUSEADDR"), (True, -18, "with it")):
             for one in data["attempts"]:
                 if one["reuse"] == reuse:

@@ -128,7 +128,8 @@ def ladder(data, title, since=0.0, until=float("inf"), port=None):
     moments = [p["at"] for p in packets] + [p["arrived"] for p in arrived]
     moments += [at for at, _, _ in calls]
     delay = min((p["arrived"] - p["at"] for p in arrived), default=0.05)
-    clock = Clock([*moments, max(moments) + 0.4 * delay], longest=2 * delay)
+    moments.append(max(moments) + 0.4 * delay)  # so that one sees the last states
+    clock = Clock(moments, longest=2 * delay)
     length = clock.places[-1]
 
     def panel(ax):
@@ -149,7 +150,9 @@ def ladder(data, title, since=0.0, until=float("inf"), port=None):
         caption(ax, f"{data['source']}. Times in ms; a packet takes {number(delay * 1000)} ms.")
         ax.set_title(title, pad=42)
 
-    return draw(10, MARGIN + PACKET * length / delay, panel)
+    figure = draw(10, MARGIN + PACKET * length / delay, panel)
+    figure.draw_without_rendering()  # a first layout leaves more room beside long calls than they need
+    return figure
 
 
 def life_line(ax, clock, side, states):
