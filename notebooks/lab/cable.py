@@ -28,8 +28,10 @@ OTHER = {"client": "server", "server": "client"}
 CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # <linux/if_tun.h>
 SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK, IFF_UP = 0x8914, 0x8916, 0x891C, 1  # <linux/sockios.h>
-SYN, ACK = 0x02, 0x10
-WAITING = 0.002  # seconds between two looks at the states of the sockets
+SYN = 0x02  # a flag of the TCP header
+MINE = "/proc/thread-self/ns/net"  # the network namespace of the calling thread
+LOOK = 0.002  # seconds between two looks at the states of the sockets
+REST = 0.05  # seconds that the cable rests at most before it looks whether all is over
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -40,24 +42,28 @@ def enter(namespace):
         raise OSError(ctypes.get_errno(), "cannot make or enter a network namespace")
 
 
-def up(device):
-    """Switch a network device on, in the namespace of the calling thread."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sH14x", device.encode(), IFF_UP))
-
-
-def new_machine(name):
-    """Return a Machine in a network namespace of its own."""
-    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    with contextlib.suppress(FileNotFoundError):  # Linux before 6.2
-        # A small table of connections is read 50 times as fast as the one that all share.
-        Path("/proc/sys/net/ipv4/tcp_child_ehash_entries").write_text("256")
-    enter(None)
+@contextlib.contextmanager
+def inside(namespace=None):
+    """Let the calling thread act in a network namespace, a new one if none is named."""
+    before = os.open(MINE, os.O_RDONLY)
     try:
-        return Machine(name)
+        enter(namespace)
+        yield
     finally:
         enter(before)
         os.close(before)
+
+
+def up(device, address=None):
+    """Switch a network device on, in the namespace of the calling thread (netdevice(7))."""
+    requests = [(SIOCSIFFLAGS, struct.pack("H", IFF_UP))]
+    if address:
+        kind = struct.pack("HH", socket.AF_INET, 0)  # the beginning of a struct sockaddr_in
+        requests.insert(0, (SIOCSIFADDR, kind + socket.inet_aton(address)))
+        requests.insert(1, (SIOCSIFNETMASK, kind + socket.inet_aton("255.255.255.0")))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        for request, value in requests:
+            fcntl.ioctl(control, request, struct.pack("16s24s", device.encode(), value))
 
 
 class Kept:
@@ -78,52 +84,34 @@ class Kept:
 
 
 class Machine:
-    """One end: its network namespace, its device, and its list of TCP sockets.
-
-    Make it in a thread that is in the namespace already.
-    """
+    """One end: its network namespace, its device, and its list of TCP sockets."""
 
     def __init__(self, name):
         self.name, self.address = name, ADDRESS[name]
-        self.namespace = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-        self.tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-        fcntl.ioctl(self.tun, TUNSETIFF, struct.pack("16sH22x", b"cable", IFF_TUN | IFF_NO_PI))
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-            for request, address in (
-                (SIOCSIFADDR, self.address),
-                (SIOCSIFNETMASK, "255.255.255.0"),
-            ):
-                packed = struct.pack(
-                    "16sHH4s8x", b"cable", socket.AF_INET, 0, socket.inet_aton(address)
-                )
-                fcntl.ioctl(control, request, packed)
-        up("cable")
-        self._sockets = Kept("/proc/thread-self/net/tcp")
-        self._counters = Kept("/proc/thread-self/net/netstat")
-
-    @contextlib.contextmanager
-    def here(self):
-        """Let the calling thread act on this machine: the sockets that it makes belong to it."""
-        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-        enter(self.namespace)
-        try:
-            yield self
-        finally:
-            enter(before)
-            os.close(before)
+        with contextlib.suppress(FileNotFoundError):  # Linux before 6.2
+            # A small table of connections is read 50 times as fast as the one that all share.
+            Path("/proc/sys/net/ipv4/tcp_child_ehash_entries").write_text("256")
+        with inside():
+            self.namespace = os.open(MINE, os.O_RDONLY)
+            self.tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+            fcntl.ioctl(self.tun, TUNSETIFF, struct.pack("16sH22x", b"cable", IFF_TUN | IFF_NO_PI))
+            up("cable", self.address)
+            self._sockets = Kept("/proc/thread-self/net/tcp")
+            self._counters = Kept("/proc/thread-self/net/netstat")
 
     def socket(self):
-        with self.here():
+        """Return a new TCP socket that belongs to this machine, whoever uses it."""
+        with inside(self.namespace):
             return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
 
     def set(self, name, value):
         """Set one of this machine's settings: set("net.ipv4.tcp_syncookies", 0)."""
-        with self.here():
+        with inside(self.namespace):
             Path("/proc/sys", name.replace(".", "/")).write_text(str(value))
 
     def get(self, name):
         """Return one of this machine's settings, a number; None where the kernel has no such."""
-        with self.here(), contextlib.suppress(FileNotFoundError):
+        with inside(self.namespace), contextlib.suppress(FileNotFoundError):
             return int(Path("/proc/sys", name.replace(".", "/")).read_text())
 
     def sockets(self):
@@ -160,14 +148,14 @@ class Machine:
 class Lab:
     """Two machines, the cable between them, and what was observed; times are seconds since 0.
 
-    delay: seconds that a packet takes from one end to the other. loses(sender, flags, length):
-    says whether the cable loses this packet; flags as in the TCP header, length of the data.
+    delay: seconds that a packet takes from one end to the other. loses(sender, flags): says
+    whether the cable loses this packet; flags as in the TCP header.
     """
 
     def __init__(self, delay=0.05, loses=None):
         self.delay, self.loses = delay, loses
         self.packets, self.states, self.calls = [], [], []
-        self.machines = {name: new_machine(name) for name in ADDRESS}
+        self.machines = {name: Machine(name) for name in ADDRESS}
         self.client, self.server = self.machines.values()
         self.start = time.monotonic()
         self._over = threading.Event()
@@ -210,8 +198,8 @@ class Lab:
             poll.register(tun, select.POLLIN)
         under_way = []  # a heap of (when it arrives, its number, where, the packet)
         while not self._over.is_set():
-            wait = under_way[0][0] - self.now() if under_way else 0.05
-            for tun, _ in poll.poll(max(0, min(wait, 0.05)) * 1000):
+            wait = under_way[0][0] - self.now() if under_way else REST
+            for tun, _ in poll.poll(max(0, min(wait, REST)) * 1000):
                 sender, packet = tuns[tun], os.read(tun, 65536)
                 if packet[0] >> 4 == 4 and packet[9] == socket.IPPROTO_TCP:  # IPv6 greets routers
                     self._take(under_way, sender, packet)
@@ -222,16 +210,16 @@ class Lab:
 
     def _take(self, under_way, sender, packet):
         """Note a packet that one end has sent, and send it on its way unless it gets lost."""
-        at, number, tcp = self.now(), len(self.packets), (packet[0] & 15) * 4
-        length = int.from_bytes(packet[2:4]) - tcp - (packet[tcp + 12] >> 4) * 4
+        at, number = self.now(), len(self.packets)
         self.packets.append({"sender": sender, "at": at, "arrived": None, "packet": packet})
-        if not (self.loses and self.loses(sender, packet[tcp + 13], length)):
+        tcp = (packet[0] & 15) * 4  # where the TCP header begins (RFC 791); its flags: RFC 9293
+        if not (self.loses and self.loses(sender, flags=packet[tcp + 13])):
             heapq.heappush(under_way, (at + self.delay, number, OTHER[sender], packet))
 
     def _observe(self):
         """Note each change of state of each connection at both ends, until the lab is over."""
         known = {}
-        while not self._over.wait(WAITING):
+        while not self._over.wait(LOOK):
             for end, machine in self.machines.items():
                 rows = [row for row in machine.sockets() if row["to"]]
                 seen = {(end, row["port"], row["to"]): row["state"] for row in rows}

@@ -2,13 +2,15 @@
 
 import itertools
 
-from lab.ladder import COLOUR, END_COLOUR, GREY, OPEN, OPENING, caption, spells
+from lab.ladder import COLOUR, END_COLOUR, GREY, OPEN, OPENING, caption, spells, write
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
-from load_tests.measuring.charts import draw, number
+from load_tests.measuring.charts import OTHERS, draw, number
 
-# RFC 9293, figure 5: where each state stands, and what leads from one to the next.
+# RFC 9293, figure 5: where each state stands, and what leads from one to the next. A connection
+# is CLOSED before it begins and again when all is over; the diagram has a place for each.
+END = "the end"
 PLACES = {
     "CLOSED": (1.5, 6),
     "LISTEN": (0.5, 5),
@@ -21,7 +23,7 @@ PLACES = {
     "CLOSING": (1.25, 1),
     "LAST-ACK": (2.5, 1),
     "TIME-WAIT": (0.5, 0),
-    "CLOSED ": (2.5, 0),
+    END: (2.5, 0),
 }
 STEPS = {
     ("CLOSED", "LISTEN"): "listen()",
@@ -37,9 +39,12 @@ STEPS = {
     ("FIN-WAIT-2", "TIME-WAIT"): "FIN comes: send ACK",
     ("CLOSING", "TIME-WAIT"): "ACK comes",
     ("CLOSE-WAIT", "LAST-ACK"): "close(): send FIN",
-    ("LAST-ACK", "CLOSED "): "ACK comes",
-    ("TIME-WAIT", "CLOSED "): "60 s pass",
+    ("LAST-ACK", END): "ACK comes",
+    ("TIME-WAIT", END): "60 s pass",
 }
+BEFORE = {"SYN-SENT": ["CLOSED"], "SYN-RECEIVED": ["CLOSED", "LISTEN"]}  # too short to be seen
+WIDTH, HEIGHT = 0.6, 0.32  # of a state's box, in the units of PLACES
+UNSEEN = "#777777"  # the colour of words where no path came by
 
 
 def lasted(data, end, port=None):
@@ -50,26 +55,35 @@ def lasted(data, end, port=None):
     }
 
 
-def diagram(paths, title, note, key=True):
+def walk(stays):
+    """Return the places of the diagram on a path, in order: {place: seconds, None: unknown}.
+
+    stays: what lasted() returns.
+    """
+    before = dict.fromkeys(BEFORE.get(next(iter(stays)), []))
+    return before | {END if state == "CLOSED" else state: stays[state] for state in stays}
+
+
+def diagram(paths, title, note, names=None):
     """Draw TCP's states and mark those that were seen.
 
-    paths: {name: (colour, what lasted() returns)}. Of paths in one colour the longest stay counts.
-    key: whether to write the names.
+    paths: [(colour, what lasted() returns), ...]. Of paths in one colour the longest stay counts.
+    names: {name: colour}, written beside the diagram.
     """
+    walks = [(colour, walk(stays)) for colour, stays in paths]
+    seen, walked = {place: {} for place in PLACES}, {}
+    for colour, path in walks:
+        walked |= dict.fromkeys(itertools.pairwise(path), colour)
+        for place, seconds in path.items():
+            seen[place][colour] = max(seconds or 0, seen[place].get(colour, 0))
 
     def panel(ax):
         ax.set(xlim=(-0.55, 3.15), ylim=(-0.5, 6.45))
         ax.axis("off")
-        seen = {state: {} for state in PLACES}
-        for colour, path in paths.values():
-            for state in reached(path):
-                times = [seen[state].get(colour), path.get(state.strip())]
-                seen[state][colour] = max((time for time in times if time), default=None)
-        boxes = {state: node(ax, state, seen[state]) for state in PLACES}
-        walked = {step: colour for colour, path in paths.values() for step in steps(path)}
+        boxes = {place: node(ax, place, seen[place]) for place in PLACES}
         for step, text in STEPS.items():
             edge(ax, boxes, step, text, walked.get(step))
-        for rank, (name, (colour, _)) in enumerate(paths.items() if key else ()):
+        for rank, (name, colour) in enumerate((names or {}).items()):
             ax.text(-0.5, 6.3 - 0.25 * rank, name, color=colour, fontweight="bold", fontsize=11)
         caption(ax, note)
         ax.set_title(title, pad=10)
@@ -77,52 +91,21 @@ def diagram(paths, title, note, key=True):
     return draw(10, 8.2, panel)
 
 
-def steps(seen):
-    """Return the steps of the diagram that a path took: [(state, next state), ...]."""
-    states = list(seen)
-    if states and states[0] == "SYN-SENT":
-        states.insert(0, "CLOSED")
-    if states and states[0] == "SYN-RECEIVED":
-        states[:0] = ["CLOSED", "LISTEN"]
-    if states[-1] == "CLOSED":
-        states[-1] = "CLOSED "
-    return list(itertools.pairwise(states))
-
-
-def reached(seen):
-    return {state for step in steps(seen) for state in step}
-
-
-def node(ax, state, seen):
-    """Draw a state, with how long it lasted on each path that came by, and return its box."""
-    x, y = PLACES[state]
+def node(ax, place, seen):
+    """Draw a state and return its box; seen: {colour of a path: seconds, 0: unknown}."""
+    (x, y), state = PLACES[place], "CLOSED" if place == END else place
     times = [(colour, spoken(seconds)) for colour, seconds in seen.items() if seconds]
-    box = FancyBboxPatch((x - 0.3, y - 0.16), 0.6, 0.32, boxstyle="round,pad=0.02", zorder=3)
-    box.set(facecolor=COLOUR[state.strip()] if seen else "white", lw=2.5 if seen else 1)
+    corner = (x - WIDTH / 2, y - HEIGHT / 2)
+    box = FancyBboxPatch(corner, WIDTH, HEIGHT, boxstyle="round,pad=0.02", zorder=3)
+    box.set(facecolor=COLOUR[state] if seen else "white", lw=2.5 if seen else 1)
     box.set_edgecolor(next(iter(seen)) if len(seen) == 1 else "black" if seen else "#BBBBBB")
     ax.add_patch(box)
-    ax.text(
-        x,
-        y + (0.06 if times else 0),
-        state.strip(),
-        ha="center",
-        va="center",
-        zorder=4,
-        fontweight="bold",
-        fontsize=10,
-        color="black" if seen else "#777777",
-    )
+    look = {"color": "black" if seen else UNSEEN, "fontweight": "bold", "fontsize": 10}
+    write(ax, (x, y + (0.06 if times else 0)), state, zorder=4, **look)
     for rank, (colour, text) in enumerate(times):
-        ax.text(
-            x + 0.3 * (rank - (len(times) - 1) / 2),
-            y - 0.09,
-            text,
-            ha="center",
-            va="center",
-            zorder=4,
-            fontsize=9.5,
-            color="black" if len(times) == 1 else colour,
-        )
+        beside = x + WIDTH / 2 * (rank - (len(times) - 1) / 2)
+        colour = "black" if len(times) == 1 else colour
+        write(ax, (beside, y - 0.09), text, zorder=4, fontsize=9.5, color=colour)
     return box
 
 
@@ -131,25 +114,18 @@ def spoken(seconds):
 
 
 def edge(ax, boxes, step, text, colour):
-    (x, y), (u, v) = (PLACES[state] for state in step)
-    ends = dict(zip(("patchA", "patchB"), (boxes[state] for state in step), strict=True))
+    """Draw a step from one state to the next, in the colour of the path that took it, if any."""
+    (x, y), (u, v) = (PLACES[place] for place in step)
+    ends = {"patchA": boxes[step[0]], "patchB": boxes[step[1]]}
     arrow = FancyArrowPatch((x, y), (u, v), arrowstyle="-|>", mutation_scale=16, zorder=2, **ends)
     arrow.set(color=colour or "#CCCCCC", lw=3 if colour else 1)
     ax.add_patch(arrow)
-    ax.text(
-        (x + u) / 2,
-        (y + v) / 2,
-        text,
-        ha="center",
-        va="center",
-        fontsize=8.5,
-        zorder=2.5,
-        color="black" if colour else "#777777",
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
-    )
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    look = {"color": "black" if colour else UNSEEN, "fontsize": 8.5, "bbox": box}
+    write(ax, ((x + u) / 2, (y + v) / 2), text, zorder=2.5, **look)
 
 
-def bars(rows, title, unit, sources):
+def bars(rows, title, unit, results):
     """Draw rows of parts: {row: [(how many, what they are, colour, hatch), ...]}."""
 
     def panel(ax):
@@ -162,13 +138,11 @@ def bars(rows, title, unit, sources):
             ax.text(left, place, "  " + said, va="center")
         ax.set_yticks(range(len(rows)), rows)
         longest = max(sum(part[0] for part in parts) for parts in rows.values())
-        ax.set_xlim(0, 2.3 * longest)  # room for the words
+        ax.set(xlim=(0, 2.3 * longest), xlabel=unit, title=title)  # room for the words
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.invert_yaxis()
         ax.grid(visible=False)
-        ax.set_xlabel(unit)
-        ax.set_title(title)
-        caption_below(ax, sources)
+        sources(ax, results.values())
 
     return draw(10, 1.8 + 0.5 * len(rows), panel)
 
@@ -197,17 +171,9 @@ def handshake_bars(results, title):
     return bars(rows, title, "clients whose last ACK was lost", results)
 
 
-def caption_below(ax, results):
-    sources = dict.fromkeys(data["source"] for data in results.values())
-    ax.annotate(
-        "; ".join(sources),
-        (0, 0),
-        (0, -48),
-        xycoords="axes fraction",
-        color=GREY,
-        textcoords="offset points",
-        fontsize=9,
-    )
+def sources(ax, experiments):
+    """Say below a picture and its axis where the data of the experiments come from."""
+    caption(ax, "; ".join(dict.fromkeys(data["source"] for data in experiments)), below=48)
 
 
 def attempts(results, title):
@@ -217,43 +183,38 @@ def attempts(results, title):
     """
 
     def panel(ax):
-        place, ticks = 0, []
+        rows = []
         for name, data in results.items():
-            for client in data["clients"]:
-                times = [
-                    p["at"]
-                    for p in data["packets"]
-                    if p["port"] == client["port"] and p["flags"] == "SYN"
-                ]
-                if len(times) > 1:
-                    waiting_row(ax, place, times, client)
-                    ticks.append((place, f"{name}, client {1 + data['clients'].index(client)}"))
-                    place += 1
-        ax.set_yticks(*zip(*ticks, strict=True))
+            for rank, client in enumerate(data["clients"], 1):
+                syns = [p["at"] - client["began"] for p in data["packets"] if is_syn(p, client)]
+                if len(syns) > 1:
+                    waiting_row(ax, len(rows), syns, client)
+                    rows.append(f"{name}, client {rank}")
+        ax.set_yticks(range(len(rows)), rows)
         ax.invert_yaxis()
         ax.set_ylim(top=-0.7)
-        ax.set_xlabel("seconds since connect() was called")
         ax.grid(visible=False, axis="y")
-        ax.set_title(title)
-        caption_below(ax, results)
-        return place
+        ax.set(xlabel="seconds since connect() was called", title=title)
+        sources(ax, results.values())
 
     return draw(10, 4.6, panel)
 
 
-def waiting_row(ax, place, times, client):
-    start, done = client["began"], client["connected"]
-    times = [at - start for at in times]
-    end = times[-1] if done is None else done - start
+def is_syn(packet, client):
+    return packet["port"] == client["port"] and packet["flags"] == "SYN"
+
+
+def waiting_row(ax, place, syns, client):
+    """Draw how long a client waited; syns: the seconds after which it sent each SYN."""
+    answered = client["connected"] is not None
+    end = client["connected"] - client["began"] if answered else syns[-1]
     ax.plot([0, end], [place, place], color=OPENING, lw=6, solid_capstyle="butt", zorder=1)
-    lost = times if done is None else times[:-1]
+    lost = syns[:-1] if answered else syns
     ax.plot(lost, [place] * len(lost), "x", color="black", ms=8, mew=2, zorder=2)
-    if done is not None:
-        ax.plot(times[-1], place, "o", color=END_COLOUR["client"], ms=9, zorder=2)
-    for at in times:
-        ax.annotate(
-            f"{at:.1f}", (at, place), (0, 8), textcoords="offset points", ha="center", fontsize=9
-        )
+    if answered:
+        ax.plot(syns[-1], place, "o", color=END_COLOUR["client"], ms=9, zorder=2)
+    for at in syns:
+        write(ax, (at, place), f"{at:.1f}", (0, 8), va="baseline", fontsize=9)
 
 
 def left_over(data):
@@ -268,22 +229,22 @@ def left_over(data):
 
 def countdown(data, title):
     """Draw how long TIME-WAIT has still to last, and who may listen on the port meanwhile."""
+    works, fails = (OTHERS[0][0], "o"), (OTHERS[5][0], "x")
 
     def panel(ax):
         at, left = zip(*data["timer"], strict=True)
         ax.plot(at, left, color=GREY)
         ax.text(at[0], left[0], "  what the kernel's timer says", va="bottom", color=GREY)
+        # Two rows of attempts, below the axis of the seconds that are left.
         for reuse, place, name in ((False, -9, "without SO_REUSEADDR"), (True, -18, "with it")):
-            tries = [one for one in data["attempts"] if one["reuse"] == reuse]
-            for works, marker, colour in ((False, "x", "#A05A2C"), (True, "o", "#009E73")):
-                times = [one["at"] for one in tries if (one["error"] is None) == works]
-                ax.plot(times, [place] * len(times), marker, color=colour, ms=6, ls="")
+            for one in data["attempts"]:
+                if one["reuse"] == reuse:
+                    colour, marker = fails if one["error"] else works
+                    ax.plot(one["at"], place, marker, color=colour, ms=6)
             ax.text(at[0], place + 2.2, f"bind() and listen() {name}", fontsize=9.5)
-        ax.set_ylim(-21, 66)
-        ax.set_yticks(range(0, 61, 20))
+        ax.set(ylim=(-21, 66), yticks=range(0, 61, 20), title=title)
         ax.set_xlabel("seconds since the client connected")
         ax.set_ylabel("seconds that TIME-WAIT still lasts")
-        ax.set_title(title)
-        caption_below(ax, {"": data})
+        sources(ax, [data])
 
     return draw(10, 5, panel)

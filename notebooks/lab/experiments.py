@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from lab.cable import SYN, Lab, up
 
@@ -22,7 +23,6 @@ from clients.system.sockets import reset_on_close
 
 NO_NETWORK = 75  # exit status: no network of its own (EX_TEMPFAIL in sysexits.h)
 PORT = 3267
-GREETING = b"Hello, bob"
 EXPERIMENTS = {}
 
 
@@ -58,6 +58,11 @@ def connect(lab, sock):
         sock.connect((lab.server.address, PORT))
 
 
+def accept(lab, listening):
+    with lab.noting("server", "accept()"):
+        return listening.accept()[0]
+
+
 def receive(lab, end, sock):
     with lab.noting(end, "recv()") as answer:
         answer.append(repr(sock.recv(1024)))
@@ -76,42 +81,31 @@ def close(lab, end, sock, reset=False):
 
 
 def together(*functions):
-    """Run functions at the same time, each in a thread; a failure of one is raised here."""
-    failures = []
-
-    def caught(function):
-        try:
-            function()
-        except Exception as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=caught, args=[function]) for function in functions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
+    """Run functions at the same time, each in a thread; return what they return, or raise it."""
+    with ThreadPoolExecutor(len(functions)) as threads:
+        under_way = [threads.submit(function) for function in functions]
+    return [done.result() for done in under_way]
 
 
 def greet(lab, listening):
     """Let the client connect and be greeted; return both ends' sockets."""
-    client, ends = lab.client.socket(), []
 
     def speak():
+        client = lab.client.socket()
         connect(lab, client)
         send(lab, "client", client, b"bob")
         receive(lab, "client", client)
+        return client
 
     def serve():
-        with lab.noting("server", "accept()"):
-            ends.append(listening.accept()[0])
-        receive(lab, "server", ends[0])
-        send(lab, "server", ends[0], GREETING)
+        conn = accept(lab, listening)
+        receive(lab, "server", conn)
+        send(lab, "server", conn, b"Hello, bob")
+        return conn
 
-    together(speak, serve)
+    client, conn = together(speak, serve)
     time.sleep(3 * lab.delay)  # the last acknowledgement is still under way
-    return client, ends[0]
+    return client, conn
 
 
 @experiment
@@ -122,21 +116,20 @@ def conversation(closer="client", pause=0.15, delay=0.05):
     breaks off. pause: seconds that the other one takes until it closes as well.
     """
     with Lab(delay) as lab, listener(lab) as listening:
-        ends = dict(zip(("client", "server"), greet(lab, listening), strict=True))
-        if closer == "both":
-            together(*(lambda end=end: close(lab, end, ends[end]) for end in ends))
-        else:
-            first = "server" if closer == "server" else "client"
-            second = "client" if first == "server" else "server"
+        client, conn = greet(lab, listening)
+        first, second = ("client", client), ("server", conn)
+        if closer == "server":
+            first, second = second, first
 
-            def follow():
+        def follow():
+            if closer != "both":
                 with contextlib.suppress(ConnectionResetError):
-                    receive(lab, second, ends[second])
+                    receive(lab, *second)
                 time.sleep(pause)
-                close(lab, second, ends[second])
+            close(lab, *second)
 
-            together(lambda: close(lab, first, ends[first], closer == "reset"), follow)
-        time.sleep(6 * delay)
+        together(lambda: close(lab, *first, reset=closer == "reset"), follow)
+        time.sleep(6 * delay)  # until the last packet of the slowest end has come
         return observed(lab, closer=closer)
 
 
@@ -166,24 +159,27 @@ def time_wait(seconds=63.0, delay=0.005):
         close(lab, "client", client)
         listening.close()
         time.sleep(4 * delay)
-        began, timer, attempts, ended = lab.now(), [], [], None
-        while lab.now() < began + seconds and not (ended and attempts[-2]["error"] is None):
+        began, timer, attempts, ended, free = lab.now(), [], [], None, False
+        while lab.now() < began + seconds and not (ended and free):
             waiting = [row for row in lab.server.sockets() if row["state"] == "TIME-WAIT"]
             timer += [(lab.now(), row["timer"]) for row in waiting]
             if not waiting and ended is None:
                 ended = lab.now()
-            attempts += [attempt(lab, reuse) for reuse in (False, True)]
+            without, reusing = attempt(lab, reuse=False), attempt(lab, reuse=True)
+            attempts += [without, reusing]
+            free = without["error"] is None
             time.sleep(1 if waiting else 0)
         return observed(lab, timer=timer, attempts=attempts, ended=ended)
 
 
 def attempt(lab, reuse):
     """Try to listen again, as a restarted server does."""
+    failure = None
     try:
         listener(lab, reuse=reuse).close()
     except OSError as error:
-        return {"at": lab.now(), "reuse": reuse, "error": error.strerror}
-    return {"at": lab.now(), "reuse": reuse, "error": None}
+        failure = error.strerror
+    return {"at": lab.now(), "reuse": reuse, "error": failure}
 
 
 @experiment
@@ -226,8 +222,7 @@ def deferred(silence=1.0, delay=0.05):
             send(lab, "client", client, b"bob")
 
         def serve():
-            with lab.noting("server", "accept()"):
-                conn, _ = listening.accept()
+            conn = accept(lab, listening)
             receive(lab, "server", conn)
             time.sleep(2 * delay)
             conn.close()
@@ -248,10 +243,8 @@ def early_data(delay=0.02):
         send(lab, "client", client, b"bob")
         time.sleep(4 * delay)
         before = lab.server.sockets()
-        with lab.noting("server", "accept()"):
-            conn, _ = listening.accept()
-        after = lab.server.sockets()
-        with conn:
+        with accept(lab, listening) as conn:
+            after = lab.server.sockets()
             heard = conn.recv(1024, socket.MSG_DONTWAIT).decode()
             return observed(lab, before=before, after=after, heard=heard)
 
@@ -271,25 +264,22 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
             for machine in lab.machines.values():
                 machine.set(name, value)
         listening = stack.enter_context(listener(lab, backlog))
-        before, stop, clients = lab.server.counters(), lab.now() + seconds, []
+        before, stop = lab.server.counters(), lab.now() + seconds
+
+        def come(at):
+            sock = stack.enter_context(lab.client.socket())
+            return newcomer(lab, sock, at, stop)
 
         def take_one():
-            pause_until(lab, accept_at)
-            with lab.noting("server", "accept()"):
-                stack.enter_context(listening.accept()[0])
+            if accept_at is not None:
+                pause_until(lab, accept_at)
+                stack.enter_context(accept(lab, listening))
 
-        arrive = [
-            functools.partial(newcomer, lab, stack.enter_context(lab.client.socket()), at, stop)
-            for at in arrivals
-        ]
-        together(
-            *(lambda come=come: clients.append(come()) for come in arrive),
-            *([take_one] if accept_at is not None else []),
-        )
+        *clients, _ = together(*(functools.partial(come, at) for at in arrivals), take_one)
         return observed(
             lab,
             clients=sorted(clients, key=lambda client: client["began"]),
-            queue=next(row["unread"] for row in lab.server.sockets() if not row["to"]),
+            queue=accept_queue_length(lab),
             counted=grown(before, lab.server.counters()),
             ends=ends(lab),
         )
@@ -316,6 +306,10 @@ def newcomer(lab, sock, at, stop):
     return data | {"port": sock.getsockname()[1]}
 
 
+def accept_queue_length(lab):
+    return next(row["unread"] for row in lab.server.sockets() if row["state"] == "LISTEN")
+
+
 def grown(before, after):
     """Return the counters that grew, and by how much."""
     return {name: after[name] - before[name] for name in after if after[name] > before[name]}
@@ -340,16 +334,17 @@ def syn_queue(backlog, clients, max_syn_backlog=None, cookies=1, seconds=0.3, de
     clients in ESTABLISHED before that, "queue": the accept queue afterwards, "counted": what the
     server counted, "limit": the setting that holds.
     """
-    with Lab(delay, lambda end, flags, size: end == "client" and not flags & SYN) as lab:
+    with Lab(delay, lambda sender, flags: sender == "client" and not flags & SYN) as lab:
         lab.server.set("net.ipv4.tcp_syncookies", cookies)
         if max_syn_backlog:
             lab.server.set("net.ipv4.tcp_max_syn_backlog", max_syn_backlog)
         with listener(lab, backlog), contextlib.ExitStack() as stack:
             before, crowd = lab.server.counters(), []
             for _ in range(clients):
-                crowd.append(stack.enter_context(lab.client.socket()))
-                crowd[-1].setblocking(False)
-                crowd[-1].connect_ex((lab.server.address, PORT))
+                sock = stack.enter_context(lab.client.socket())
+                sock.setblocking(False)
+                sock.connect_ex((lab.server.address, PORT))
+                crowd.append(sock)
                 time.sleep(3 * delay)
             time.sleep(seconds)
             states = ends(lab)
@@ -362,7 +357,7 @@ def syn_queue(backlog, clients, max_syn_backlog=None, cookies=1, seconds=0.3, de
                 "clients": clients,
                 "half_open": list(states["server"].values()).count("SYN-RECEIVED"),
                 "believing": list(states["client"].values()).count("ESTABLISHED"),
-                "queue": next(row["unread"] for row in lab.server.sockets() if not row["to"]),
+                "queue": accept_queue_length(lab),
                 "counted": grown(before, lab.server.counters()),
                 "limit": lab.server.get("net.ipv4.tcp_max_syn_backlog"),
             }
@@ -376,19 +371,15 @@ def resolve(name, hosts="", dns=None):
     the questions that reached the DNS server, [[name, type], ...].
     """
     up("lo")
-    for path, text in {
-        "/etc/hosts": hosts + "\n",
-        "/etc/nsswitch.conf": "hosts: files dns\n",
-        "/etc/resolv.conf": "nameserver 127.0.0.1\noptions timeout:5 attempts:2\n",
-    }.items():
-        replace(path, text)
+    replace("/etc/hosts", hosts + "\n")
+    replace("/etc/nsswitch.conf", "hosts: files dns\n")
+    replace("/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:5 attempts:2\n")
     importlib.import_module("scapy.layers.dns")  # before anybody asks: it takes a second
     queries, found, error = [], [], None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 53))
-        threading.Thread(
-            target=answer_names, args=[server, dns or {}, queries], daemon=True
-        ).start()
+        known = dns or {}
+        threading.Thread(target=answer_names, args=[server, known, queries], daemon=True).start()
         try:
             found = socket.getaddrinfo(name, 80, socket.AF_INET, socket.SOCK_STREAM)
         except socket.gaierror as failure:
@@ -417,8 +408,9 @@ def answer_names(server, known, queries):
         while True:
             packet, peer = server.recvfrom(512)
             asked = DNS(packet)
-            name = asked.qd[0].qname.decode().rstrip(".")
-            queries.append([name, {1: "A", 28: "AAAA"}.get(asked.qd[0].qtype, "another")])
+            question = asked.qd[0]
+            name = question.qname.decode().rstrip(".")
+            queries.append([name, {1: "A", 28: "AAAA"}.get(question.qtype, "another")])
             records = [DNSRR(rrname=asked.qd[0].qname, rdata=known[name])] if name in known else []
             code = 0 if records else 3  # 3: there is no such name
             reply = DNS(id=asked.id, qr=1, rd=1, ra=1, qd=asked.qd, an=records, rcode=code)

@@ -4,63 +4,49 @@ import functools
 import statistics
 
 import matplotlib.pyplot as plt
+from lab import load
+from lab.ladder import write
+from lab.models import LOOK
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
+from load_tests.measuring import report
 from load_tests.measuring.charts import MODELS, OTHERS, STYLE, draw, looks, measured, number, sheet
 from load_tests.measuring.score import never_served
 
 
-def of_models(usage, of):
-    """Return a series for measured(): of(row, first row) against the connections, a line a model.
+def of_comparison(results, name, height):
+    """Return one figure of a comparison's report: "fate", "serving", "first", "rate", ..."""
+    _, panel = report.panels(results)[name]
+    return draw(9, height, panel)
 
-    usage: {model: what load.costs() gives}.
+
+def cost(usage, what, unit):
+    """Return a panel of a sheet: what the connections cost, a line a model.
+
+    usage: {model: what load.costs() gives}; what: of its rows.
     """
-    style = looks(usage)
-    return {
-        name: (*style[name], [(row["connections"], [of(row, rows[0])]) for row in rows])
-        for name, rows in usage.items()
+    series = {
+        name: (*look, [(row["connections"], [row[what]]) for row in usage[name]])
+        for name, look in looks(usage).items()
     }
+    return functools.partial(
+        measured, series=series, title=what, x_label="connections", y_label=unit, log="x"
+    )
 
 
-def cost_panels(usage, kinds, unit):
-    """Return the panels of a sheet: what connections cost, {kind: of(row, first row)}."""
-    return [
-        functools.partial(
-            measured,
-            series=of_models(usage, of),
-            title=kind,
-            x_label="connections",
-            y_label=unit if kind != "threads" else "threads",
-            log="x",
-        )
-        for kind, of in kinds.items()
-    ]
+def rounds(found, what, title, unit):
+    """Return a panel of a sheet: each round of load.blast() against the silent clients.
 
-
-def round_panels(found, kinds):
-    """Return the panels of a sheet: {title: (what of each round, factor, unit)}."""
-    return [
-        functools.partial(
-            measured,
-            series=of_rounds(found, what, factor),
-            title=title,
-            x_label="silent clients",
-            y_label=unit,
-            log="x",
-        )
-        for title, (what, factor, unit) in kinds.items()
-    ]
-
-
-def of_rounds(found, what, factor):
-    """Return a series for measured(): each round of load.blast() against the silent clients."""
-    names = dict.fromkeys(one["server"].split()[0] for one in found)
+    what: seconds, of a round's numbers; they are drawn in µs.
+    """
+    names = dict.fromkeys(load.model(one) for one in found)
     series = {name: (*look, []) for name, look in looks(names).items()}
     for one in found:
-        values = [factor * each[what] for each in one["rounds"]]
-        series[one["server"].split()[0]][2].append((one["idle"], values))
-    return series
+        _, _, points = series[load.model(one)]
+        points.append((one["idle"], [1e6 * each[what] for each in one["rounds"]]))
+    return functools.partial(
+        measured, series=series, title=title, x_label="silent clients", y_label=unit, log="x"
+    )
 
 
 def workloads(results, title, note):
@@ -79,8 +65,8 @@ def workloads(results, title, note):
             words = f" {number(rate)}" + (f", leaves {left[model]}" if left[model] else "")
             ax.text(rate, place, words, va="center", fontsize=10)
         ax.set_yticks(range(len(rates)), reversed(rates))
-        ax.set_xlim(0, 1.35 * max(rates.values()))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        ax.set_xlim(0, 1.35 * max(rates.values()))  # room for the words
+        ax.xaxis.set_major_formatter("{x:,.0f}")
         ax.grid(visible=False, axis="y")
         ax.set_xlabel("greetings a second (closed loop)")
         fair = [rate for model, rate in rates.items() if not left[model]]
@@ -94,12 +80,8 @@ def workloads(results, title, note):
 
 def wake_ups(times):
     """Return a Figure of what one wake-up costs: {call: {descriptors: [µs, ...]}}."""
-    series = {
-        kind: (*look, list(found.items()))
-        for (kind, found), look in zip(
-            times.items(), [*OTHERS[:2], MODELS["03_epoll"]], strict=True
-        )
-    }
+    looks = {"select": OTHERS[0], "poll": OTHERS[1], "epoll": MODELS["03_epoll"]}
+    series = {kind: (*look, list(times[kind].items())) for kind, look in looks.items()}
     most = max(times["epoll"])
     slow, fast = (statistics.median(times[kind][most]) for kind in ("poll", "epoll"))
     title = f"With {most:,} descriptors a wake-up of poll costs {number(slow / fast)} times epoll's"
@@ -116,17 +98,14 @@ def lives(results, title):
     end = max(data["seconds"] for data in results.values()) * 1.02
     with plt.rc_context(STYLE):
         figure = Figure(figsize=(10, 3.3 * len(results)), layout="constrained")
-        axes = figure.subplots(
-            2 * len(results), 1, sharex=True, height_ratios=[3, 1] * len(results)
-        )
-        style = looks(results)
-        for (name, data), upper, lower in zip(results.items(), axes[::2], axes[1::2], strict=True):
-            colour, _ = style[name]
-            crowd_rows(upper, data, colour)
+        heights = [3, 1] * len(results)
+        axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+        pairs = zip(axes[::2], axes[1::2], strict=True)
+        for (name, (colour, _)), (upper, lower) in zip(looks(results).items(), pairs, strict=True):
+            crowd_rows(upper, results[name], colour)
             upper.set_title(name, color=colour)
-            crowd_counts(lower, data, colour)
-        axes[-1].set_xlabel("seconds since the first client came")
-        axes[-1].set_xlim(0, end)
+            crowd_counts(lower, results[name], colour)
+        axes[-1].set(xlabel="seconds since the first client came", xlim=(0, end))
         figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     return figure
 
@@ -137,7 +116,7 @@ def crowd_rows(ax, data, colour):
         began, ended = events[0][0], events[-1][0]
         queued = [look["at"] for look in data["looks"] if row in look["queued"]]
         accepted = max([began, *queued])
-        if accepted > data["looks"][-1]["at"] - 0.1:  # it was in the queue to the end
+        if accepted > data["looks"][-1]["at"] - 5 * LOOK:  # it was in the queue to the end
             accepted = ended
         ax.plot([began, accepted], [row, row], color=colour, lw=1.5, ls=":")
         ax.barh(row, ended - accepted, left=accepted, height=0.5, color=colour, alpha=0.35, lw=0)
@@ -159,16 +138,10 @@ def crowd_counts(ax, data, colour):
     ax.step(at, queued, where="post", color=colour, lw=1.2, ls=":")
     ax.set_ylim(-0.3, max(7, *threads, *queued) + 0.5)
     for values, name in ((threads, "threads"), (queued, "in the accept queue")):
-        highest = values.index(max(values))
-        if values[highest]:
-            ax.annotate(
-                f"{values[highest]} {name}",
-                (at[highest], values[highest]),
-                (3, 2),
-                textcoords="offset points",
-                fontsize=9,
-                color=colour,
-            )
+        most = max(values)
+        if most:
+            place, look = (at[values.index(most)], most), {"fontsize": 9, "color": colour}
+            write(ax, place, f"{most} {name}", (3, 2), ha="left", va="baseline", **look)
 
 
 def pieces(sizes, title):
@@ -176,9 +149,7 @@ def pieces(sizes, title):
 
     def panel(ax):
         ax.bar(range(1, len(sizes) + 1), sizes, color=MODELS["03_epoll"][0])
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        ax.set_xlabel("call of recv()")
-        ax.set_ylabel("bytes that it returned")
-        ax.set_title(title)
+        ax.yaxis.set_major_formatter("{x:,.0f}")
+        ax.set(xlabel="call of recv()", ylabel="bytes that it returned", title=title)
 
     return draw(8, 3, panel)

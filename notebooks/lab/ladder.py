@@ -1,13 +1,15 @@
 """The ladder: every packet, state and call of a conversation, drawn from what was observed."""
 
+import bisect
 import itertools
 import math
+from dataclasses import dataclass
 
 from matplotlib.patches import FancyArrowPatch, Rectangle
+from matplotlib.transforms import offset_copy
 
 from load_tests.measuring.charts import OTHERS, draw, number
 
-SIDES = {"client": (0.32, -1), "server": (0.68, 1)}  # where the life line stands, and its outside
 END_COLOUR = {"client": OTHERS[0][0], "server": OTHERS[5][0]}
 OPENING, OPEN, CLOSING, LINGERING = "#F3D27A", "#A9D8C6", "#E3B7CF", "#C9C9C9"
 COLOUR = {
@@ -24,7 +26,50 @@ COLOUR = {
     "CLOSED": LINGERING,
 }
 GREY = "#555555"
-SHORT = 0.004  # seconds that cannot be seen in a picture
+SHORT = 0.004  # seconds that cannot be seen in a picture: what lies so close is one moment
+LOST = 0.05  # seconds that a lost packet is drawn to be under way
+
+# Inches down the page: the time that a packet takes, and what is not time (title, caption).
+PACKET, MARGIN = 0.62, 1.5
+
+# Parts of the width of the page: how wide a life line is, and from its middle to ...
+BAR = 0.014
+STATE = 0.012  # ... the names of states,
+TICK = 0.11  # ... the end of the thin line where a state begins,
+CALL = 0.125  # ... the program's calls,
+EDGE = 0.008  # ... where arrows begin and end, inside.
+
+
+@dataclass(frozen=True)
+class Side:
+    """Where one end stands on the page: the place of its life line, and which way is outside."""
+
+    x: float
+    outside: int  # 1: to the right, -1: to the left
+
+    def away(self, distance):
+        """Return the place that lies so far outside the life line; inside it if below 0."""
+        return self.x + self.outside * distance
+
+    def write(self, ax, distance, place, text, rise, **look):
+        """Write text that begins so far outside the life line and goes on outwards."""
+        align = "left" if self.outside > 0 else "right"
+        write(ax, (self.away(distance), place), text, (0, rise), ha=align, **look)
+
+
+SIDES = {"client": Side(0.32, -1), "server": Side(0.68, 1)}
+
+
+def write(ax, place, text, shift=(0, 0), **look):
+    """Write text at a place of the data, shifted to the right and up by so many points."""
+    moved = offset_copy(ax.transData, ax.figure, *shift, units="points")
+    ax.text(*place, text, transform=moved, **{"ha": "center", "va": "center"} | look)
+
+
+def caption(ax, text, below=26):
+    """Say where the data come from, so many points below a picture."""
+    moved = offset_copy(ax.transAxes, ax.figure, 0, -below, units="points")
+    ax.text(0, 0, text, transform=moved, color=GREY, fontsize=9)
 
 
 def spells(data, end, port=None):
@@ -37,36 +82,35 @@ def spells(data, end, port=None):
     changes = [
         change for change in data["states"] if change["end"] == end and port in (None, change[key])
     ]
-    later = itertools.chain((change["at"] for change in changes[1:]), [None])
+    ends = [*(change["at"] for change in changes[1:]), None]
     return [
-        (change["state"], change["at"], until)
-        for change, until in zip(changes, later, strict=False)
+        (change["state"], change["at"], ended) for change, ended in zip(changes, ends, strict=False)
     ]
 
 
 class Clock:
-    """Time that runs down a page: to scale, but long waits in which nothing happens are cut."""
+    """Time that runs down a page: to scale, but long waits in which nothing happens are cut.
+
+    moments: seconds, and places: how far down each of them is, in seconds of shown time. cuts:
+    [(from place, to place, the seconds that it stands for), ...].
+    """
 
     def __init__(self, moments, longest):
-        self.cuts, places, place = [], [], 0.0
-        self.moments = sorted(set(moments))
-        for before, moment in itertools.pairwise([self.moments[0], *self.moments]):
-            gap = moment - before
+        self.moments, self.places, self.cuts = sorted(set(moments)), [0.0], []
+        for before, moment in itertools.pairwise(self.moments):
+            top, gap = self.places[-1], moment - before
             if gap > longest:
-                self.cuts.append((place, place + longest / 2, gap))
+                self.cuts.append((top, top + longest / 2, gap))
                 gap = longest / 2
-            place += gap
-            places.append(place)
-        self.places = places
+            self.places.append(top + gap)
 
     def __call__(self, moment):
-        """Return the place of a moment: its distance from the top in seconds of shown time."""
-        for (a, b), (x, y) in zip(
-            itertools.pairwise(self.moments), itertools.pairwise(self.places), strict=True
-        ):
-            if a <= moment <= b:
-                return x + (moment - a) / (b - a) * (y - x)
-        return self.places[0] if moment < self.moments[0] else self.places[-1]
+        """Return the place of a moment; those before the first and after the last are there."""
+        moment = min(max(moment, self.moments[0]), self.moments[-1])
+        rank = max(1, bisect.bisect_left(self.moments, moment))
+        before, after = self.moments[rank - 1 : rank + 1]
+        top, bottom = self.places[rank - 1 : rank + 1]
+        return top + (moment - before) / (after - before) * (bottom - top)
 
 
 def ladder(data, title, since=0.0, until=float("inf"), port=None):
@@ -80,63 +124,38 @@ def ladder(data, title, since=0.0, until=float("inf"), port=None):
         p for p in data["packets"] if since <= p["at"] <= until and port in (None, p["port"])
     ]
     calls = [row for row in notes(data["calls"]) if since <= row[0] <= until]
-    states = {end: spells(data, end, port) for end in SIDES}
-    moments = [p["at"] for p in packets] + [p["arrived"] for p in packets if p["arrived"]]
+    arrived = [p for p in packets if p["arrived"]]
+    moments = [p["at"] for p in packets] + [p["arrived"] for p in arrived]
     moments += [at for at, _, _ in calls]
-    delay = min((p["arrived"] - p["at"] for p in packets if p["arrived"]), default=0.05)
-    clock = Clock([*moments, max(moments) + 0.4 * delay], 2 * delay)
+    delay = min((p["arrived"] - p["at"] for p in arrived), default=0.05)
+    moments.append(max(moments) + 0.4 * delay)  # so that one sees the last states
+    clock = Clock(moments, longest=2 * delay)
     length = clock.places[-1]
 
     def panel(ax):
         ax.set(xlim=(0, 1), ylim=(length, 0))
         ax.axis("off")
-        for end, (x, outside) in SIDES.items():
-            ax.annotate(
-                end,
-                (x, 0),
-                (0, 18),
-                textcoords="offset points",
-                ha="center",
-                fontweight="bold",
-                fontsize=13,
-            )
-            life_line(ax, clock, states[end], x, outside)
-            write_calls(
-                ax, clock, [(at, text) for at, who, text in calls if who == end], x, outside
-            )
+        for end, side in SIDES.items():
+            write(ax, (side.x, 0), end, (0, 18), va="baseline", fontweight="bold", fontsize=13)
+            life_line(ax, clock, side, spells(data, end, port))
+            write_calls(ax, clock, side, [(at, text) for at, who, text in calls if who == end])
         for group in grouped(packets):
             arrow(ax, clock, group, crossed=any(crosses(group[0], packet) for packet in packets))
+        left, right = (side.away(0.01) for side in SIDES.values())
         for top, bottom, gap in clock.cuts:
-            ax.add_patch(Rectangle((0.31, top), 0.38, bottom - top, color="#F4F4F4", zorder=0))
-            ax.text(
-                0.5,
-                (top + bottom) / 2,
-                f"{number(gap * 1000)} ms",
-                color=GREY,
-                fontsize=9.5,
-                ha="center",
-                va="center",
-            )
+            band = Rectangle((left, top), right - left, bottom - top, color="#F4F4F4", zorder=0)
+            ax.add_patch(band)
+            text = f"{number(gap * 1000)} ms"
+            write(ax, (0.5, (top + bottom) / 2), text, color=GREY, fontsize=9.5)
         caption(ax, f"{data['source']}. Times in ms; a packet takes {number(delay * 1000)} ms.")
         ax.set_title(title, pad=42)
 
-    return turn(draw(10, 1.5 + 0.62 * (length / delay), panel))
+    figure = draw(10, MARGIN + PACKET * length / delay, panel)
+    figure.draw_without_rendering()  # a first layout leaves more room beside long calls than they need
+    return figure
 
 
-def caption(ax, text):
-    """Say below a picture where its data come from."""
-    ax.annotate(
-        text,
-        (0, 0),
-        (0, -26),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        color=GREY,
-        fontsize=9,
-    )
-
-
-def life_line(ax, clock, states, x, outside):
+def life_line(ax, clock, side, states):
     """Draw the states of one end; those too short to be told apart share a label."""
     first, last = clock.moments[0], clock.moments[-1]
     passed = []
@@ -149,17 +168,9 @@ def life_line(ax, clock, states, x, outside):
         top = clock(began)
         bottom = clock(ended) if ended else top if state == "CLOSED" else clock.places[-1]
         colour = COLOUR[state]
-        ax.add_patch(Rectangle((x - 0.007, top), 0.014, bottom - top, color=colour, lw=0))
-        ax.plot([x, x + outside * 0.11], [top, top], color=colour, lw=1)
-        ax.annotate(
-            ",\n".join(passed),
-            (x + outside * 0.012, top),
-            (0, -3),
-            textcoords="offset points",
-            ha="right" if outside < 0 else "left",
-            va="top",
-            fontsize=9.5,
-        )
+        ax.add_patch(Rectangle((side.x - BAR / 2, top), BAR, bottom - top, color=colour, lw=0))
+        ax.plot([side.x, side.away(TICK)], [top, top], color=colour, lw=1)
+        side.write(ax, STATE, top, ",\n".join(passed), -3, va="top", fontsize=9.5)
         passed = []
 
 
@@ -170,7 +181,7 @@ def notes(calls):
         answer = "" if call["answer"] is None else f" = {call['answer']}"
         if call["answer"] and call["answer"].endswith("Error"):
             answer = f": {call['answer']}"
-        if call["ended"] - call["began"] > 0.004:
+        if call["ended"] - call["began"] > SHORT:
             rows.append((call["began"], call["end"], f"{call['call']} waits"))
             rows.append((call["ended"], call["end"], f"{call['call']}{answer or ' returns'}"))
         else:
@@ -178,35 +189,25 @@ def notes(calls):
     return sorted(rows, key=lambda row: row[0])
 
 
-def write_calls(ax, clock, rows, x, outside):
+def write_calls(ax, clock, side, rows):
     """Write the program's calls outside the life line; those of one moment stand together."""
-    x += outside * 0.125
     together = []
     for at, text in rows:
-        if together and clock(at) - together[-1][0] < 0.045 * clock.places[-1] / 4:
+        if together and clock(at) - together[-1][0] < SHORT:
             together[-1][1].append(text)
         else:
             together.append((clock(at), [text]))
+    look = {"va": "top", "fontsize": 9, "family": "monospace", "color": GREY}
     for place, texts in together:
-        ax.annotate(
-            "\n".join(texts),
-            (x, place),
-            (0, 3),
-            textcoords="offset points",
-            ha="right" if outside < 0 else "left",
-            va="top",
-            fontsize=9,
-            family="monospace",
-            color=GREY,
-        )
+        side.write(ax, CALL, place, "\n".join(texts), 3, **look)
 
 
 def grouped(packets):
-    """Yield lists of packets that one end sent at nearly the same time: one arrow, two labels."""
+    """Return lists of packets that one end sent at one moment: one arrow, two labels."""
     groups = []
     for packet in packets:
         for group in groups[-2:]:
-            if group[0]["sender"] == packet["sender"] and packet["at"] - group[0]["at"] < 0.003:
+            if group[0]["sender"] == packet["sender"] and packet["at"] - group[0]["at"] < SHORT:
                 group.append(packet)
                 break
         else:
@@ -215,82 +216,46 @@ def grouped(packets):
 
 
 def crosses(packet, other):
+    """Say whether two packets meet under way."""
     if packet["sender"] == other["sender"] or not (packet["arrived"] and other["arrived"]):
         return False
-    return packet["at"] < other["arrived"] - 0.003 and other["at"] < packet["arrived"] - 0.003
+    return packet["at"] < other["arrived"] - SHORT and other["at"] < packet["arrived"] - SHORT
 
 
 def arrow(ax, clock, group, crossed):
-    """Draw what was sent at one moment, with one label or two."""
-    sender, (x, away) = group[0]["sender"], SIDES[group[0]["sender"]]
-    top, x = clock(group[0]["at"]), x - away * 0.008
-    lost = group[0]["arrived"] is None
-    bottom = clock(group[-1]["arrived"] or group[0]["at"] + 0.05)
-    across = (1 - 2 * x) * (0.5 if lost else 1)
-    colour = END_COLOUR[sender]
-    ax.add_patch(
-        FancyArrowPatch(
-            (x, top),
-            (x + across, bottom),
-            arrowstyle="-|>",
-            lw=1.8,
-            mutation_scale=14,
-            color=colour,
-            shrinkA=0,
-            shrinkB=0,
-        )
-    )
+    """Draw what was sent at one moment, with one label or two; a lost packet gets half way."""
+    first, last = group[0], group[-1]
+    side, colour, lost = SIDES[first["sender"]], END_COLOUR[first["sender"]], not first["arrived"]
+    start = side.away(-EDGE)
+    end = 0.5 if lost else 1 - start
+    top, bottom = clock(first["at"]), clock(last["arrived"] or first["at"] + LOST)
+    line = {"arrowstyle": "-|>", "mutation_scale": 14, "shrinkA": 0, "shrinkB": 0, "lw": 1.8}
+    ax.add_patch(FancyArrowPatch((start, top), (end, bottom), color=colour, **line))
     if lost:
-        ax.text(
-            x + across,
-            bottom,
-            "lost",
-            color=colour,
-            ha="center",
-            va="center",
-            fontweight="bold",
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
-        )
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        write(ax, (end, bottom), "lost", color=colour, fontweight="bold", bbox=box)
     texts = list(dict.fromkeys(label(packet) for packet in group))
-    share, first_below = (0.25, sender == "client") if crossed else (0.5, False)
+    share, first_below = (0.25, first["sender"] == "client") if crossed else (0.5, False)
     for text, below in zip(texts, (first_below, not first_below), strict=False):
-        write_along(ax, (x, top), (x + across, bottom), share, text, below)
-    ax.annotate(
-        number(round(group[0]["at"] * 1000)),
-        (x + away * 0.02, top),
-        (0, 2),
-        fontsize=8,
-        textcoords="offset points",
-        ha="left" if away > 0 else "right",
-        color=colour,
-    )
+        write_along(ax, (start, top), (end, bottom), share, text, below)
+    sent = number(round(first["at"] * 1000))
+    side.write(ax, STATE, top, sent, 2, va="baseline", fontsize=8, color=colour)
 
 
 def write_along(ax, start, end, share, text, below):
-    """Write text on a slanted line, above or below it; turn() makes it follow the line."""
-    (x, top), (u, bottom) = start, end
-    written = ax.annotate(
+    """Write text along a slanted line, above or below it, at a share of its length."""
+    across, down = end[0] - start[0], end[1] - start[1]
+    write(
+        ax,
+        (start[0] + share * across, start[1] + share * down),
         text,
-        (x + share * (u - x), top + share * (bottom - top)),
         (0, -2 if below else 2),
-        textcoords="offset points",
-        ha="center",
         va="top" if below else "bottom",
-        rotation_mode="anchor",
         fontsize=9.5,
+        rotation=math.degrees(math.atan(down / across)),  # it reads from left to right
+        rotation_mode="anchor",
+        transform_rotates_text=True,  # the angle is one of the data, not of the page
     )
-    written.set_gid((start, end))
-
-
-def turn(figure):
-    """Turn the text on slanted lines, once the layout has decided how steep they are."""
-    figure.draw_without_rendering()
-    for ax in figure.axes:
-        for text in (text for text in ax.texts if text.get_gid()):
-            start, end = map(ax.transData.transform, text.get_gid())
-            angle = math.degrees(math.atan2(end[1] - start[1], end[0] - start[0]))
-            text.set_rotation((angle + 90) % 180 - 90)  # it reads from left to right
-    return figure
 
 
 def label(packet):

@@ -1,21 +1,20 @@
 """What notebooks 4 and 5 measure: load tests as child processes, and what connections cost."""
 
+import contextlib
 import json
 import shutil
-import socket
 import statistics
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
-import psutil
-
-from clients.client import PREFIX
+from clients.client import Client
 from clients.system import launch
 from load_tests.measuring.score import never_served
 from load_tests.measuring.watch import reading
 
+MEMORY = ("resident memory", "virtual memory", "kernel memory")
 KERNEL = ("Slab", "KernelStack", "PageTables")  # of /proc/meminfo, in KiB (proc(5))
 
 
@@ -35,16 +34,17 @@ def compare(*servers, **options):
         return json.loads(Path(folder, "results.json").read_text())
 
 
-def blast(*servers, **options):
-    """Run load_tests.blast; return {connections: [a server's numbers, ...]}.
+def blast(*servers, connections, **options):
+    """Run load_tests.blast with one number of connections; return each server's numbers, a list.
 
     A server's numbers: {"server", "idle", "kib_per_idle", "rounds": [{"answered", "seconds",
     "rate", "p50", "p99", "max", "cpu", "busy", "generator_busy"}, ...]}; times in seconds.
     """
     with tempfile.TemporaryDirectory() as folder:
-        run("load_tests.blast", *servers, json=Path(folder, "blast.json"), **options)
-        data = json.loads(Path(folder, "blast.json").read_text())
-    return {block["connections"]: block["servers"] for block in data["blocks"]}
+        file = Path(folder, "blast.json")
+        run("load_tests.blast", *servers, connections=connections, json=file, **options)
+        [block] = json.loads(file.read_text())["blocks"]
+    return block["servers"]
 
 
 def run(module, *arguments, **options):
@@ -80,9 +80,10 @@ def compute(size):
     return total
 
 
-def timed(work):
+def two_pieces(way, size):
+    """Return the seconds that two pieces of work take; way: map, or the map of a pool."""
     began = time.perf_counter()
-    work()
+    list(way(compute, [size, size]))
     return time.perf_counter() - began
 
 
@@ -101,11 +102,15 @@ def free_threaded_run():
     return f"02_threaded, work that computes: {rates[0]:.0f} a second; free-threaded {rates[1]:.0f}"
 
 
+def model(numbers):
+    """Return the name of a server, without what blast() adds to tell it from the others."""
+    return numbers["server"].split()[0]
+
+
 def first_and_last(found, name):
     """Return a server's numbers with the fewest and with the most silent clients."""
-    mine = sorted(
-        (one for one in found if one["server"].split()[0] == name), key=lambda one: one["idle"]
-    )
+    mine = [one for one in found if model(one) == name]
+    mine.sort(key=lambda one: one["idle"])
     return mine[0], mine[-1]
 
 
@@ -122,34 +127,31 @@ def costs(name, counts):
     """Let ever more clients connect to a server, be greeted once, and stay.
 
     Return what they cost after each of the counts: watch.reading() of the server, with
-    "connections": how many it serves, "kernel": bytes of memory that the whole machine's kernel
-    uses, and "usual": what it is without them. Both ends of each connection are on this machine.
+    "connections": how many it serves, and the MEMORY: MiB more than before the first of them,
+    of the server, and of the whole machine's kernel. Both ends of each connection are on this
+    machine.
     """
     launch.make_room()
-    rows, clients = [], []
-    with launch.running(launch.find(name), "--quiet", "--backlog", 4096) as server:
-        usual = kernel_memory()
-        try:
-            for count in counts:
-                while len(clients) < count:
-                    clients.append(greeted(server.address))
-                time.sleep(0.5)  # the kernel frees some of what it took at first
-                row = reading(psutil.Process(server.process.pid), server.address[1])
-                rows.append(row | {"connections": count, "kernel": kernel_memory(), "usual": usual})
-        finally:
-            for client in clients:
-                client.close()
+    rows, options = [], ("--quiet", "--backlog", 4096)
+    with launch.running(launch.find(name), *options) as server, contextlib.ExitStack() as stack:
+        before, connected = usage(server), 0
+        for count in counts:
+            for _ in range(connected, count):
+                client = stack.enter_context(Client(*server.address, timeout=30))
+                client.greet(b"bob")
+            connected = count
+            time.sleep(0.5)  # the kernel frees some of what it took at first
+            row = usage(server)
+            more = {kind: row[kind] - before[kind] for kind in MEMORY}
+            rows.append(row | more | {"connections": count})
     return rows
 
 
-def greeted(address):
-    """Connect and be greeted once; return the connection."""
-    client = socket.create_connection(address, timeout=30)
-    client.sendall(b"bob")
-    answer = client.recv(64)
-    if answer != PREFIX + b"bob":
-        raise RuntimeError(f"a client was answered {answer!r}")
-    return client
+def usage(server):
+    """Return watch.reading() of a server, and the MEMORY that it and the kernel use, in MiB."""
+    row = reading(server.process, server.address[1])
+    sizes = row["rss"], row["vms"], kernel_memory()
+    return row | {kind: size / 2**20 for kind, size in zip(MEMORY, sizes, strict=True)}
 
 
 def kernel_memory():

@@ -4,8 +4,6 @@ import threading
 import time
 from collections import Counter
 
-import psutil
-
 from clients.client import Client
 from clients.crowd import crowd
 from clients.system import kernel, launch
@@ -22,14 +20,14 @@ def watched_crowd(name, **options):
     """
     with launch.running(launch.find(name), "--quiet") as server:
         looks, over, began = [], threading.Event(), time.perf_counter()
-        process, port = psutil.Process(server.process.pid), server.address[1]
+        port = server.address[1]
 
         def look():
             while not over.wait(LOOK):
                 lines = [line for line in kernel.tcp(port) if line.local[1] == port]
                 queued = [line.remote[1] for line in lines if is_queued(line)]
-                at = time.perf_counter() - began
-                looks.append({"at": at, "threads": process.num_threads(), "queued": queued})
+                at, threads = time.perf_counter() - began, server.process.num_threads()
+                looks.append({"at": at, "threads": threads, "queued": queued})
 
         thread = threading.Thread(target=look)
         thread.start()
@@ -52,7 +50,7 @@ def is_queued(line):
 def threads_of(name, clients):
     """Let so many clients be greeted as far as the server can; return where its threads stand.
 
-    The first line that each of xray's threads has, and the sample: see observer.Observed.sample().
+    That is what clients.xray shows: see observer.Observed.sample().
     """
     with observe(launch.find(name), "--quiet") as observed:
         lines = [Client(*observed.server.address, timeout=0.3) for _ in range(clients)]
@@ -71,14 +69,14 @@ def threads_of(name, clients):
 def marked(name, sample):
     """Return the lines of a server on which threads stand, each with who stands there."""
     source = launch.find(name).read_text().splitlines()
-    stands = {}
-    for thread in sample["threads"]:
-        fd = "" if thread["fd"] is None else f", descriptor {thread['fd']}"
-        stands.setdefault(thread["line"], []).append((thread["name"], f"{thread['call']}{fd}"))
-    rows = []
-    for line, threads in sorted(stands.items()):
-        rows.append(f"{name}/server.py:{line}  {source[line - 1].strip()}")
-        rows += [f"        <- {who.split(' ')[0]:10} sleeps in {call}" for who, call in threads]
+    rows, last = [], None
+    for thread in sorted(sample["threads"], key=lambda thread: thread["line"]):
+        line, who = thread["line"], thread["name"].split(" ")[0]
+        if line != last:
+            rows.append(f"{name}/server.py:{line}  {source[line - 1].strip()}")
+        descriptor = "" if thread["fd"] is None else f", descriptor {thread['fd']}"
+        rows.append(f"        <- {who:10} sleeps in {thread['call']}{descriptor}")
+        last = line
     return "\n".join(rows)
 
 

@@ -12,10 +12,12 @@ from collections import Counter
 from pathlib import Path
 
 from IPython.display import Image
+from lab.models import is_queued
 from PIL import Image as Pixels
 
 from clients.system import kernel, launch
 
+COLOURS = 24  # of a picture: enough for the models, the greys, and the edges between them
 running = contextlib.ExitStack()  # what this notebook has started
 atexit.register(running.close)
 
@@ -38,7 +40,7 @@ def show(figure):
     frequent = sorted(pixels.getcolors(1 << 24), reverse=True)
     colours = [rgb for _, rgb in frequent if min(rgb) < 245 or min(rgb) == 255]  # one white only
     palette = Pixels.new("P", (1, 1))
-    palette.putpalette([value for rgb in colours[:24] for value in rgb])
+    palette.putpalette([value for rgb in colours[:COLOURS] for value in rgb])
     pixels.quantize(palette=palette, dither=Pixels.Dither.NONE).save(small, "png", optimize=True)
     return Image(small.getvalue(), format="png")
 
@@ -85,16 +87,16 @@ def sockets_of(server):
     """Print the kernel's list of the sockets that have to do with a server, and who holds each."""
     port = server.address[1]
     holders = {"this notebook": os.getpid(), "the server": server.process.pid}
-    held = {who: kernel.descriptors(pid) for who, pid in holders.items()}
+    held = {
+        inode: f"descriptor {fd} of {who}"
+        for who, pid in holders.items()
+        for inode, fd in kernel.descriptors(pid).items()
+    }
     for line in kernel.tcp(port):
-        who = [
-            f"descriptor {fds[line.inode]} of {who}"
-            for who, fds in held.items()
-            if line.inode in fds
-        ]
         remote = "%s:%d" % line.remote if line.remote[1] else "anybody"
         ends = "%s:%d" % line.local + " -> " + remote
-        print(f"{ends:36} {line.state:12} inode {line.inode:<8} {who[0] if who else 'no process'}")
+        holder = held.get(line.inode, "no process")
+        print(f"{ends:36} {line.state:12} inode {line.inode:<8} {holder}")
 
 
 def raw_line(inode):
@@ -105,10 +107,8 @@ def raw_line(inode):
 
 def wait_until_accepted(server):
     """Wait until accept() has taken every connection to a server: each has an inode then."""
-    port, waits = server.address[1], ("ESTABLISHED", 0)
-    while any(
-        line.local[1] == port and (line.state, line.inode) == waits for line in kernel.tcp(port)
-    ):
+    port = server.address[1]
+    while any(line.local[1] == port and is_queued(line) for line in kernel.tcp(port)):
         time.sleep(0.01)
 
 

@@ -9,7 +9,6 @@ forbids that, it says so once and hands out what the same experiment gave on ano
 """
 
 import datetime
-import functools
 import json
 import os
 import platform
@@ -23,8 +22,8 @@ from lab.experiments import NO_NETWORK
 
 RECORDED = Path(__file__).with_name("recorded.json")
 NOTEBOOKS = Path(__file__).resolve().parent.parent
-WAITED = ("seconds",)  # options that say how long to watch, not what
 RECORDING = threading.Lock()
+explained = set()  # reasons for recorded data that a reader has been told
 
 
 class Forbidden(RuntimeError):
@@ -85,39 +84,36 @@ def dissect(packets):
     from scapy.layers.inet import IP, TCP  # here, as the experiments do not need its half a second
 
     names = {"S": "SYN", "A": "ACK", "F": "FIN", "R": "RST", "P": "PSH"}
-    first, rows = {}, []
+    first, rows = {}, []  # first: {(from port, to port): the first number of this direction}
     for packet in packets:
         tcp = IP(bytes.fromhex(packet["packet"]))[TCP]
-        port = tcp.sport if packet["sender"] == "client" else tcp.dport
-        seq0 = first.setdefault((port, packet["sender"]), tcp.seq)
-        ack0 = first.get((port, "server" if packet["sender"] == "client" else "client"), tcp.ack)
-        rows.append(
-            {
-                "sender": packet["sender"],
-                "at": packet["at"],
-                "arrived": packet["arrived"],
-                "port": port,
-                "flags": " ".join(names[flag] for flag in str(tcp.flags) if flag in names),
-                "seq": (tcp.seq - seq0) % 2**32,
-                "ack": (tcp.ack - ack0) % 2**32 if "A" in tcp.flags else None,
-                "length": len(tcp.payload),
-            }
-        )
+        seq0 = first.setdefault((tcp.sport, tcp.dport), tcp.seq)
+        ack0 = first.get((tcp.dport, tcp.sport), tcp.ack)
+        row = {name: packet[name] for name in ("sender", "at", "arrived")}
+        row["port"] = tcp.sport if row["sender"] == "client" else tcp.dport
+        row["flags"] = " ".join(names[flag] for flag in str(tcp.flags) if flag in names)
+        row["seq"] = (tcp.seq - seq0) % 2**32
+        row["ack"] = (tcp.ack - ack0) % 2**32 if "A" in tcp.flags else None
+        row["length"] = len(tcp.payload)
+        rows.append(row)
     return rows
 
 
-@functools.cache  # once for each reason
 def explain(reason):
-    print(
-        f"no network of its own here ({reason}). The pictures show recorded data and say "
-        "so; to see it live, start Jupyter with sudo, or on a Linux that allows user namespaces."
-    )
+    """Say why the data are recorded ones; once, and not for each picture."""
+    if reason not in explained:
+        explained.add(reason)
+        print(
+            f"no network of its own here ({reason}). The pictures show recorded data and say "
+            "so; to see it live, start Jupyter with sudo, or on a Linux that allows user "
+            "namespaces."
+        )
 
 
 def key(experiment, options):
     """Return the name under which an experiment is recorded; how long it watched is no part."""
-    kept = {name: value for name, value in sorted(options.items()) if name not in WAITED}
-    return f"{experiment} {json.dumps(kept)}"
+    kept = {name: value for name, value in options.items() if name != "seconds"}
+    return f"{experiment} {json.dumps(kept, sort_keys=True)}"
 
 
 def recorded(experiment, options):
@@ -126,21 +122,10 @@ def recorded(experiment, options):
 
 
 def record(experiment, options, data):
+    """Add to the recorded data, with all times to a hundredth of a millisecond."""
+    short = json.loads(json.dumps(data), parse_float=lambda digits: round(float(digits), 5))
     with RECORDING:
-        remember(key(experiment, options), data)
-
-
-def shortened(data):
-    """Return data with its times to a hundredth of a millisecond."""
-    if isinstance(data, dict):
-        return {name: shortened(value) for name, value in data.items()}
-    if isinstance(data, list):
-        return [shortened(value) for value in data]
-    return round(data, 5) if isinstance(data, float) else data
-
-
-def remember(name, data):
-    known = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
-    known[name] = data
-    lines = (f"{json.dumps(name)}: {json.dumps(shortened(known[name]))}" for name in sorted(known))
-    RECORDED.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        known = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
+        known[key(experiment, options)] = short
+        lines = [f"{json.dumps(name)}: {json.dumps(known[name])}" for name in sorted(known)]
+        RECORDED.write_text("{\n" + ",\n".join(lines) + "\n}\n")

@@ -4,6 +4,7 @@ import pytest
 from lab import epoll, figures, load, models, page
 
 from clients.system import launch
+from load_tests.measuring import charts
 
 EVENTS = {  # what happens: the event, what recv() gives
     "the client sends bob": ("EPOLLIN", "b'bob'"),
@@ -74,7 +75,8 @@ def test_what_connections_cost_is_counted_for_those_that_were_greeted():
     empty, full = load.costs("02_threaded", [0, 20])
     assert full["threads"] - empty["threads"] == 20
     assert full["descriptors"] - empty["descriptors"] == 20
-    assert full["rss"] > empty["rss"]
+    assert full["resident memory"] > empty["resident memory"]
+    assert full["virtual memory"] > empty["virtual memory"]
     assert full["cpu"] > empty["cpu"]
 
 
@@ -108,5 +110,6 @@ def test_a_model_of_a_student_s_own_is_drawn_beside_the_others():
     data = {"seconds": 1.0, "clients": [client], "looks": [{"at": 0.5, "threads": 3, "queued": []}]}
     figure = figures.lives({"03_epoll": data, "04_mine": data}, "title")
     assert "04_mine" in [ax.get_title(loc="left") for ax in figure.axes]
-    rows = [{"connections": 0, "rss": 1}, {"connections": 9, "rss": 2}]
-    assert len(figures.of_models({"04_mine": rows}, lambda row, _: row["rss"])["04_mine"][2]) == 2
+    rows = [{"connections": 0, "threads": 1}, {"connections": 9, "threads": 10}]
+    figure = charts.draw(5, 4, figures.cost({"04_mine": rows}, "threads", "threads"))
+    assert "04_mine" in [text.get_text() for text in figure.axes[0].texts]

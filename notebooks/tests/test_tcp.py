@@ -211,7 +211,7 @@ def test_where_user_namespaces_are_forbidden_recorded_data_take_over(monkeypatch
     (tmp_path / "unshare").write_text(f"#!/bin/sh\necho '{REFUSAL}' >&2\nexit 1\n")
     (tmp_path / "unshare").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    tcp.explain.cache_clear()
+    monkeypatch.setattr(tcp, "explained", set())
     for _ in range(2):
         data = tcp.run("conversation", closer="client")
         assert re.match(r"recorded \d{4}-\d\d-\d\d, Linux", data["source"])
