@@ -7,20 +7,8 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-# Okabe and Ito's palette: distinct for colour-blind readers, and in print.
-MODELS = {
-    "01_blocking": ("#D55E00", "o"),
-    "02_threaded": ("#000000", "s"),
-    "03_epoll": ("#0072B2", "^"),
-}
-OTHERS = [
-    ("#009E73", "D"),
-    ("#CC79A7", "v"),
-    ("#E69F00", "P"),
-    ("#56B4E9", "X"),
-    ("#7F7F7F", "*"),
-    ("#A05A2C", "h"),
-]
+from clients.system.palette import MODELS, OTHERS, looks  # noqa: F401 (others draw with them)
+
 STYLE = {
     "font.size": 11,
     "axes.titlesize": 11,
@@ -34,12 +22,6 @@ STYLE = {
     "figure.facecolor": "white",
     "lines.linewidth": 2,
 }
-
-
-def looks(names):
-    """Return {name: (colour, marker)}: the models' own, and the next ones for all others."""
-    others = itertools.cycle(OTHERS)
-    return {name: MODELS[name] if name in MODELS else next(others) for name in names}
 
 
 def number(value):
