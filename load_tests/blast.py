@@ -37,6 +37,8 @@ from clients.system.launch import (
     started,
     tool,
 )
+from clients.system.options import number, numbers
+from load_tests.measuring.score import nearest_rank, spread
 from load_tests.measuring.watch import cpu_seconds
 
 BACKLOG = 4096  # nobody's SYN is dropped, however many come at once
@@ -56,30 +58,22 @@ def options(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "servers",
-        nargs="+",
-        metavar="SERVER",
-        help='a model, a folder, a program, "PROGRAM OPTIONS"',
-    )
-    parser.add_argument("--connections", type=counts, default=[10, 100, 1000], metavar="N,N,...")
-    parser.add_argument("--rounds", type=int, default=5, help="for each server (default: 5)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of a round")
-    parser.add_argument(
-        "--load", choices=LOADS, default="greet", help="visit: connect, one greeting, leave"
-    )
-    parser.add_argument(
+    counts, add = numbers(int, 1, 100_000, distinct=False), parser.add_argument
+    add("servers", nargs="+", metavar="SERVER", help='a model, a folder, "PROGRAM OPTIONS"')
+    add("--connections", type=counts, default=[10, 100, 1000], metavar="N,N,...")
+    add("--rounds", type=number(int, 1, 1000), default=5, help="for each server (default: 5)")
+    add("--seconds", type=number(float, 0.05, 60), default=1.0, help="length of a round")
+    add("--load", choices=LOADS, default="greet", help="visit: connect, one greeting, leave")
+    add(
         "--idle",
-        type=counts,
+        type=numbers(int, 0, 100_000, distinct=False),
         default=[0],
         metavar="N",
         help="more connections that say nothing; N,N,... gives one number for each server",
     )
-    parser.add_argument("--processes", type=int, default=1, help="that ask each server")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every round there")
+    add("--processes", type=number(int, 1, 16), default=1, help="that ask each server")
+    add("--json", type=Path, metavar="FILE", help="write every round there")
     args = parser.parse_args(arguments)
-    if not (1 <= args.rounds <= 1000 and 0.05 <= args.seconds <= 60 and 1 <= args.processes <= 16):
-        parser.error("--rounds takes 1 to 1000, --seconds 0.05 to 60, --processes 1 to 16")
     if min(args.connections) < args.processes:
         parser.error("--connections takes one for each of the --processes or more")
     if len(args.idle) == 1:
@@ -92,17 +86,6 @@ def options(arguments=None):
     except (LaunchError, ValueError) as error:
         parser.error(str(error))
     return args
-
-
-def counts(text):
-    """Read "10,100" for argparse: a list of numbers of connections."""
-    values = [int(part) for part in text.split(",")]
-    if not 0 <= min(values) <= max(values) <= 100_000:
-        raise ValueError
-    return values
-
-
-counts.__name__ = "list of numbers up to 100000"  # argparse says it
 
 
 @dataclass
@@ -154,8 +137,8 @@ class Target:
             "answered": len(waits),
             "seconds": elapsed,
             "rate": len(waits) / elapsed,
-            "p50": percentile(waits, 50),
-            "p99": percentile(waits, 99),
+            "p50": nearest_rank(waits, 50),
+            "p99": nearest_rank(waits, 99),
             "max": waits[-1],
             "cpu": used / len(waits),
             "busy": used / elapsed,
@@ -174,11 +157,6 @@ def reply(generator):
 def shares(count, parts):
     """Divide count by so many parts: [4, 3, 3]."""
     return [count // parts + (number < count % parts) for number in range(parts)]
-
-
-def percentile(ordered, share):
-    """Return the nearest-rank percentile: the least value that share % do not exceed."""
-    return ordered[max(0, -(-len(ordered) * share // 100) - 1)]
 
 
 @contextlib.contextmanager
@@ -246,12 +224,19 @@ def median(found, what):
     return statistics.median(one[what] for one in found["rounds"])
 
 
+def empty_table(first, *numbers):
+    """Return a table with these headings and no rows."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(first, overflow="fold")
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
 def measured(found, load):
     """Return the table of what was measured: medians of the rounds, and the longest wait of all."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("server", overflow="fold")
-    for name in (f"{LOADS[load]}\n/s", "p50\nµs", "p99\nµs", "max\nms", "CPU\nµs", "busy\n%"):
-        table.add_column(name, justify="right", no_wrap=True)
+    headings = f"{LOADS[load]}\n/s", "p50\nµs", "p99\nµs", "max\nms", "CPU\nµs", "busy\n%"
+    table = empty_table("server", *headings)
     for one in found:
         busy = median(one, "busy")
         table.add_row(
@@ -268,26 +253,16 @@ def measured(found, load):
 
 def ratios(found):
     """Return the table of each server over the first, round by round: median and quartiles."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(f"over {found[0]['server']}", overflow="fold")
-    for what in ("CPU", "rate", "p99"):
-        table.add_column(what, justify="right", no_wrap=True)
-    for one in found[1:]:
+    first, *others = found
+    table = empty_table(f"over {first['server']}", "CPU", "rate", "p99")
+    for one in others:
         row = []
         for what in ("cpu", "rate", "p99"):
-            pairs = zip(one["rounds"], found[0]["rounds"], strict=True)
-            row.append(spread([mine[what] / first[what] for mine, first in pairs]))
+            pairs = zip(one["rounds"], first["rounds"], strict=True)
+            low, middle, high = spread([mine[what] / its[what] for mine, its in pairs])
+            row.append(f"{middle:.2f}" + (f" ({low:.2f}-{high:.2f})" if low < high else ""))
         table.add_row(one["server"], *row)
     return table
-
-
-def spread(values):
-    """Return "1.21 (1.19-1.23)": the median and the quartiles."""
-    middle = f"{statistics.median(values):.2f}"
-    if len(values) < 2:
-        return middle
-    low, _, high = statistics.quantiles(values, method="inclusive")
-    return f"{middle} ({low:.2f}-{high:.2f})"
 
 
 def show(found, connections, args, console):

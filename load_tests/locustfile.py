@@ -9,21 +9,21 @@ import itertools
 import json
 import random
 import time
-from collections import Counter
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import gevent
 import gevent.pool
 import gevent.resolver.blocking
+import gevent.socket
 import locust.runners
 import locust.stats
-import psutil
 from gevent import GreenletExit
 from locust import User, constant, events, task
 
 from clients.client import Client
 from load_tests.measuring import live
+from load_tests.measuring.journal import Journal
 
 GREETINGS = 5  # of one visit
 MOST_AT_ONCE = 10_000  # visitors of the open loop whom one process carries
@@ -44,54 +44,12 @@ gc.set_threshold(100_000, 100, 1000)
 gevent.get_hub().resolver = gevent.resolver.blocking.Resolver()
 
 
-class Journal:
-    """What happened: a row for each request, and how the generator itself fared.
-
-    samples: tuples (visitor, what, began, ended, outcome); what is a key of ROWS; began and
-    ended are seconds since the epoch, from perf_counter; outcome is "answered", "unanswered"
-    (cut off by the end of the run) or "failed". generators: {process: {"cpu": the share of
-    one core, "lag": the seconds by which each sleep was too long}}. errors: {text: how often}.
-    """
-
-    def __init__(self):
-        self.samples, self.generators, self.errors = [], {}, Counter()
-        self.epoch = time.time() - time.perf_counter()
-        self.over = False
-
-    def note(self, visitor, what, began, ended, outcome):
-        if self.over:  # users are stopped one by one, and the place of one may serve the next
-            outcome = "unanswered"
-        self.samples.append((visitor, what, self.epoch + began, self.epoch + ended, outcome))
-
-    def drain(self):
-        """Return the content as plain data, and forget the samples and errors."""
-        content = {"samples": self.samples, "generators": self.generators, "errors": self.errors}
-        self.samples, self.errors = [], Counter()
-        return content
-
-    def take(self, content, worker):
-        """Add what worker has drained; its visitors get its name."""
-        for sample in content["samples"]:
-            self.samples.append((f"{worker}/{sample[0]}", *sample[1:]))
-        for name, generator in content["generators"].items():
-            self.generators[f"{worker}/{name}"] = generator
-        self.errors.update(content["errors"])
-
-    def watch_generator(self, every=0.05):
-        """Measure by how much sleep() oversleeps, and the CPU time of this process."""
-        me = psutil.Process()
-        started, before = time.perf_counter(), time.process_time()
-        seen = self.generators[str(me.pid)] = {"cpu": 0.0, "lag": []}
-        while True:
-            due = time.perf_counter() + every
-            gevent.sleep(every)
-            now = time.perf_counter()
-            seen["lag"].append(round(now - due, 6))
-            seen["cpu"] = round((time.process_time() - before) / (now - started), 4)
-
-
 journal = Journal()
 numbers = itertools.count(1)
+
+
+class Unanswered(Exception):
+    """The run ended before the server answered."""
 
 
 class Guest(User):
@@ -114,27 +72,35 @@ class Guest(User):
         seconds = self.environment.parsed_options.seconds or 5
         gevent.sleep(random.uniform(0, min(1.3, seconds / 4)))  # a visit and a pause take 1.3 s
 
+    def visit(self, began=None):
+        """Connect, greet five times with thinking between, and leave; began: see visiting()."""
+        with self.visiting(began) as visit:
+            visit.connect()
+            visit.greet("first", b"visitor %d, greeting 1" % visit.number)
+            for number in range(2, GREETINGS + 1):
+                gevent.sleep(random.uniform(0.1, 0.3))  # thinking
+                visit.greet("next", b"visitor %d, greeting %d" % (visit.number, number))
+
     @contextlib.contextmanager
-    def timed(self, visitor, what, began=None):
-        """Note how long the body took since began, and how it ended."""
+    def visiting(self, began=None, wants=("connect", "first", "visit")):
+        """Yield a Visit, and note in the end what of it was not answered; a failure ends it.
+
+        began: the moment (perf_counter) from which it is timed, now if None. wants: the requests
+        whose wait begins then.
+        """
         began = time.perf_counter() if began is None else began
-        outcome, error = "answered", None
+        visit = Visit(self, dict.fromkeys(wants, began))
         try:
-            yield
-        except GreenletExit:  # the run ends, and this request has no answer
-            outcome = "unanswered"
+            yield visit
+            visit.answered("visit")
+        except GreenletExit:
+            visit.cut_off()
             raise
-        except (OSError, ValueError) as failure:
-            outcome, error = "failed", failure
-            journal.errors[f"{ROWS[what]}: {failure}"] += what != "visit"
-            raise
+        except (OSError, ValueError) as error:
+            visit.failed(error)
         finally:
-            ended = time.perf_counter()
-            journal.note(visitor, what, began, ended, outcome)
-            if outcome == "unanswered":
-                error = Unanswered(f"no answer to: {ROWS[what]}")
-            if outcome != "unanswered" or (what != "visit" and ended - began > UNANSWERED_AFTER):
-                self.report(what, ended - began, error)
+            if visit.client:
+                visit.client.close()
 
     def report(self, what, seconds, error=None):
         """Enter a request in Locust's own tables."""
@@ -147,44 +113,57 @@ class Guest(User):
             context={},
         )
 
-    @contextlib.contextmanager
-    def connected(self, visitor, began=None):
-        """Connect, and note a whole visit when the body has ended; yield the client."""
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(self.timed(visitor, "visit", began))
-            with self.timed(visitor, "connect", began):
-                client = stack.enter_context(Client(*self.address, timeout=None))
-            yield client
+
+class QuickSocket(gevent.socket.socket):
+    """gevent's own sendall() asks for the buffer's size each time: a tenth of a greeting's cost."""
+
+    def sendall(self, data):
+        while data:
+            data = data[self.send(data) :]
 
 
-class Unanswered(Exception):
-    """The run ended before the server answered."""
+class Visit:
+    """What one visitor asks, and its notes. asked: {a request without an answer: since when}."""
+
+    def __init__(self, guest, asked):
+        self.guest, self.asked, self.number = guest, asked, next(numbers)
+        self.client = None
+
+    def connect(self):
+        self.client = Client(*self.guest.address, timeout=None)
+        self.client.socket = QuickSocket(fileno=self.client.socket.detach())
+        self.answered("connect")
+
+    def greet(self, what, message):
+        """Send message and wait for its greeting; the "first" has been asked for from the start."""
+        self.asked.setdefault(what, time.perf_counter())
+        self.client.greet(message)
+        self.answered(what)
+
+    def answered(self, what):
+        began, ended = self.asked.pop(what), time.perf_counter()
+        journal.note(self.number, what, began, ended, "answered")
+        self.guest.report(what, ended - began)
+
+    def failed(self, error):
+        """Note that an error ended this visit, and the requests that it left open."""
+        ended = time.perf_counter()
+        for what, began in self.asked.items():
+            journal.note(self.number, what, began, ended, "failed")
+            self.guest.report(what, ended - began, error)
+            if what != "visit":
+                journal.errors[f"{ROWS[what]}: {error}"] += 1
+
+    def cut_off(self):
+        """Note that the run ended before the answers came."""
+        ended = time.perf_counter()
+        for what, began in self.asked.items():
+            journal.note(self.number, what, began, ended, "unanswered")
+            if what != "visit" and ended - began > UNANSWERED_AFTER:
+                self.guest.report(what, ended - began, Unanswered(f"no answer to: {ROWS[what]}"))
 
 
-class Visiting(Guest):
-    """A visit: connect, five greetings with thinking between them, leave."""
-
-    abstract = True
-
-    def visit(self, began=None):
-        """Make one visit; began is the moment (perf_counter) from which it is to be timed."""
-        visitor = next(numbers)
-        began = time.perf_counter() if began is None else began
-        with contextlib.suppress(OSError, ValueError):  # noted as failed
-            self._visit(visitor, began)
-
-    def _visit(self, visitor, began):
-        with contextlib.ExitStack() as stack:
-            with self.timed(visitor, "first", began):
-                client = stack.enter_context(self.connected(visitor, began))
-                client.greet(b"visitor %d, greeting 1" % visitor)
-            for number in range(2, GREETINGS + 1):
-                gevent.sleep(random.uniform(0.1, 0.3))  # thinking
-                with self.timed(visitor, "next"):
-                    client.greet(b"visitor %d, greeting %d" % (visitor, number))
-
-
-class Visitors(Visiting):
+class Visitors(Guest):
     """Closed loop: a user makes a visit, pauses, and comes again; nobody comes for the stuck."""
 
     def wait_time(self):
@@ -195,7 +174,7 @@ class Visitors(Visiting):
         self.visit()
 
 
-class Arrivals(Visiting):
+class Arrivals(Guest):
     """Open loop: visitors come at --arrivals a second (Poisson), however slow the answers are.
 
     Their times are counted from the moment at which they meant to come.
@@ -227,27 +206,11 @@ class Chatterbox(Guest):
 
     @task
     def chat(self):
-        visitor = next(numbers)
-        with contextlib.suppress(OSError, ValueError):
-            with contextlib.ExitStack() as stack:
-                with self.timed(visitor, "first"):
-                    client = stack.enter_context(self.connected(visitor))
-                    client.greet(b"chatterbox %d" % visitor)
-                self.go_on(client, visitor, b"chatterbox %d, again" % visitor)
-
-    def go_on(self, client, visitor, message):
-        """Greet for ever: as timed() does, in a form light enough for 40,000 a second."""
-        clock, note, greet, report = time.perf_counter, journal.note, client.greet, self.report
-        while True:
-            began = clock()
-            try:
-                greet(message)
-            except BaseException:
-                with self.timed(visitor, "next", began):
-                    raise
-            ended = clock()
-            note(visitor, "next", began, ended, "answered")
-            report("next", ended - began)
+        with self.visiting() as visit:
+            visit.connect()
+            visit.greet("first", b"chatterbox %d" % visit.number)
+            while True:
+                visit.greet("next", b"chatterbox %d, again" % visit.number)
 
 
 class Idlers(Guest):
@@ -255,7 +218,8 @@ class Idlers(Guest):
 
     @task
     def hold(self):
-        with contextlib.suppress(OSError, ValueError), self.connected(next(numbers)):
+        with self.visiting(wants=("connect", "visit")) as visit:
+            visit.connect()
             gevent.sleep(1e6)
 
 
@@ -311,7 +275,7 @@ def start_watching(environment, **_):
     if seconds and not isinstance(environment.runner, locust.runners.WorkerRunner):
         gevent.spawn_later(seconds, environment.runner.quit)
     if not isinstance(environment.runner, locust.runners.MasterRunner):
-        journal.watcher = gevent.spawn(journal.watch_generator)
+        journal.start_watching()
 
 
 @events.test_stopping.add_listener
@@ -320,8 +284,8 @@ def end(**_):
 
 
 @events.test_stop.add_listener
-def stop_watching(environment, **_):
-    gevent.kill(getattr(journal, "watcher", None) or gevent.Greenlet())
+def stop_watching(**_):
+    journal.stop_watching()
 
 
 @events.report_to_master.add_listener

@@ -11,17 +11,15 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from clients.system.launch import ROOT, models, running
-
-HERE = Path(__file__).resolve().parent
+from clients.system.launch import models, running
+from clients.system.options import number
+from load_tests.measuring.runs import LOCUSTFILE, locust
 
 # Every request of FastHttpUser fits into one recv(1024), and this answers it.
 ANSWER = 'b"HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\nHello"'
@@ -39,46 +37,35 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--users", type=int, default=100)
-    parser.add_argument("--seconds", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--users", type=number(int, 1, 10_000), default=100)
+    parser.add_argument("--seconds", type=number(int, 1, 3600), default=5)
+    parser.add_argument("--rounds", type=number(int, 1, 1000), default=3)
     args = parser.parse_args()
     epoll = models()["03_epoll"]
+    rates = {"Chatterbox": [], "FastHttpUser": []}
     with tempfile.TemporaryDirectory() as folder:
-        http = Path(folder, "http_server.py")
+        http, fast = Path(folder, "http_server.py"), Path(folder, "fast.py")
         http.write_text(epoll.read_text().replace('b"Hello, " + chunk', ANSWER))
-        fast = Path(folder, "fast.py")
         fast.write_text(FAST_HTTP)
-        rates = {"Chatterbox": [], "FastHttpUser": []}
         for _ in range(args.rounds):
-            rates["Chatterbox"].append(
-                rate(epoll, "tcp", [HERE / "locustfile.py", "Chatterbox"], args, folder)
-            )
-            rates["FastHttpUser"].append(rate(http, "http", [fast, "Fast"], args, folder))
+            rates["Chatterbox"].append(rate(epoll, "tcp", LOCUSTFILE, "Chatterbox", args))
+            rates["FastHttpUser"].append(rate(http, "http", fast, "Fast", args))
     show(rates, args)
 
 
-def rate(program, scheme, what, args, folder):
+def rate(program, scheme, locustfile, user, args):
     """Return the answers a second that one Locust process got from program."""
     cores = sorted(os.sched_getaffinity(0))
-    locustfile, user = what
-    result = Path(folder, "result")  # Locust adds .json
-    with running(program, "--quiet", "--backlog", 1024) as server:
-        server.process.cpu_affinity(cores[:1])
-        host, port = server.address
-        command = [sys.executable, "-m", "locust", "-f", locustfile, "--headless"]
-        command += ["-u", args.users, "-r", args.users, "-t", f"{args.seconds}s"]
-        command += ["--host", f"{scheme}://{host}:{port}", "--json-file", result, user]
-        subprocess.run(
-            list(map(str, command)),
-            cwd=ROOT,
-            check=False,  # requests cut off by the end make it 1
-            timeout=args.seconds + 60,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            preexec_fn=lambda: os.sched_setaffinity(0, cores[-1:]),
-        )
-    rows = json.loads(result.with_suffix(".json").read_text())
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder, "result")  # Locust adds .json
+        with running(program, "--quiet", "--backlog", 1024) as server:
+            server.process.cpu_affinity(cores[:1])
+            host, port = server.address
+            options = ["-f", locustfile, "--headless", "-u", args.users, "-r", args.users]
+            options += ["-t", f"{args.seconds}s", "--json-file", result]
+            options += ["--host", f"{scheme}://{host}:{port}", user]
+            locust(*options, timeout=args.seconds + 60, core=cores[-1])
+        rows = json.loads(result.with_suffix(".json").read_text())
     busiest = max(rows, key=lambda row: row["num_requests"])
     return busiest["num_requests"] / (busiest["last_request_timestamp"] - busiest["start_time"])
 
@@ -87,8 +74,8 @@ def show(rates, args):
     title = f"answers a second, one Locust process, {args.users} users without thinking"
     table = Table(title=title, title_justify="left")
     table.add_column("user class")
-    for number in range(args.rounds):
-        table.add_column(f"round {number + 1}", justify="right")
+    for count in range(args.rounds):
+        table.add_column(f"round {count + 1}", justify="right")
     table.add_column("median", justify="right")
     for name, found in rates.items():
         texts = [f"{one:,.0f}" for one in [*found, statistics.median(found)]]

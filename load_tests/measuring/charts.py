@@ -7,20 +7,8 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-# Okabe and Ito's palette: distinct for colour-blind readers, and in print.
-MODELS = {
-    "01_blocking": ("#D55E00", "o"),
-    "02_threaded": ("#000000", "s"),
-    "03_epoll": ("#0072B2", "^"),
-}
-OTHERS = [
-    ("#009E73", "D"),
-    ("#CC79A7", "v"),
-    ("#E69F00", "P"),
-    ("#56B4E9", "X"),
-    ("#7F7F7F", "*"),
-    ("#A05A2C", "h"),
-]
+from clients.system.palette import MODELS, OTHERS, looks  # noqa: F401 (others draw with them)
+
 STYLE = {
     "font.size": 11,
     "axes.titlesize": 11,
@@ -34,12 +22,6 @@ STYLE = {
     "figure.facecolor": "white",
     "lines.linewidth": 2,
 }
-
-
-def looks(names):
-    """Return {name: (colour, marker)}: the models' own, and the next ones for all others."""
-    others = itertools.cycle(OTHERS)
-    return {name: MODELS[name] if name in MODELS else next(others) for name in names}
 
 
 def number(value):
@@ -84,68 +66,77 @@ def label_ends(ax, lines):
         )
 
 
+def value_axis(ax, log):
+    """Let the vertical axis begin at 0, or be logarithmic with enough labels to read it."""
+    if log:
+        ax.set_yscale("log")
+        low, high = ax.get_ylim()
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        ax.set_ylim(bottom=0)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+
+
+def place_axis(ax, places):
+    """Label the horizontal axis at these places and nowhere else."""
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xticks(places, [number(place) for place in places])
+
+
 def load_unit(results):
     """Return what the load of a comparison is counted in."""
     return "arrivals a second" if results["options"]["loop"] == "open" else "users"
 
 
-def narrow(ax):
-    """Say whether the logarithmic axis needs more than the powers of ten for its labels."""
-    low, high = ax.get_ylim()
-    return high < 200 * low
+def sound(results):
+    """Return the runs of a comparison that gave numbers."""
+    return [run for run in results["runs"] if not run["error"]]
 
 
-def curves(ax, results, measure, title, unit, log=False, bound=None):
-    """Draw measure(run) against the load, a line a model.
+def heaviest(results):
+    """Return the runs with the most load of those that gave numbers."""
+    most = max(run["load"] for run in sound(results))
+    return [run for run in sound(results) if run["load"] == most]
 
-    measure returns None where there is nothing to draw. bound(run): whether the number is a
+
+def looks_of(results):
+    """Return {model: (colour, marker)} of all the models of a comparison."""
+    return looks(dict.fromkeys(run["model"] for run in results["runs"]))
+
+
+def curves(ax, results, value, title, unit, log=False, is_bound=None):
+    """Draw value(run) against the load, a line a model.
+
+    value returns None where there is nothing to draw. is_bound(run): whether the number is a
     lower bound, drawn as an arrow that points upwards.
     """
-    names = list(dict.fromkeys(run["model"] for run in results["runs"]))
-    style, ends = looks(names), []
-    for name in names:
-        runs = [run for run in results["runs"] if run["model"] == name and not run["error"]]
-        points = [(run["load"], measure(run), run) for run in runs]
-        points = [point for point in points if point[1] is not None]
-        if not points:
+    ends = []
+    for name, (colour, marker) in looks_of(results).items():
+        runs = [run for run in sound(results) if run["model"] == name and value(run) is not None]
+        if not runs:
             continue
-        colour, marker = style[name]
-        xs, ys, runs = zip(*points, strict=True)
+        xs, ys = [run["load"] for run in runs], [value(run) for run in runs]
         ax.plot(xs, ys, color=colour, marker=marker, clip_on=False)
-        for x, y, run in points:
-            if bound and bound(run):
-                ax.annotate(
-                    "",
-                    (x, y),
-                    (0, 16),
-                    textcoords="offset points",
-                    arrowprops={"arrowstyle": "<-", "color": colour},
-                )
+        for run, x, y in zip(runs, xs, ys, strict=True):
+            if is_bound and is_bound(run):
+                arrow = {"arrowstyle": "<-", "color": colour}
+                ax.annotate("", (x, y), (0, 16), textcoords="offset points", arrowprops=arrow)
         ends.append((name, xs[-1], ys[-1], colour))
     loads = sorted({run["load"] for run in results["runs"]})
-    if len(loads) > 1 and loads[0] > 0:
+    if len(loads) > 1:
         ax.set_xscale("log")
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks(loads, [number(load) for load in loads])
-    if log:
-        ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow(ax) else (1,)))
-        ax.yaxis.set_minor_formatter(NullFormatter())
-    else:
-        ax.set_ylim(bottom=0)
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    ax.set_xlabel(f"{load_unit(results)} ({results['options']['loop']} loop)")
-    ax.set_ylabel(unit)
-    ax.set_title(title)
+    place_axis(ax, loads)
+    value_axis(ax, log)
+    loop = results["options"]["loop"]
+    ax.set(title=title, xlabel=f"{load_unit(results)} ({loop} loop)", ylabel=unit)
     label_ends(ax, ends)
 
 
 def timelines(ax, results, title):
     """Draw how many visitors were being served at each moment of the runs with the most load."""
-    most = max(run["load"] for run in results["runs"])
-    runs = [run for run in results["runs"] if run["load"] == most and not run["error"]]
-    style, ends = looks(list(dict.fromkeys(run["model"] for run in results["runs"]))), []
-    for run in runs:
+    style, ends = looks_of(results), []
+    for run in heaviest(results):
         moments, counts = zip(*run["serving"], strict=True)
         colour, marker = style[run["model"]]
         every = max(1, len(moments) // 8)
@@ -153,9 +144,8 @@ def timelines(ax, results, title):
         ends.append((run["model"], moments[-1], counts[-1], colour))
     ax.set_ylim(bottom=0)
     loop = results["options"]["loop"]
-    ax.set_xlabel(f"seconds since the first visitor came ({loop} loop)")
-    ax.set_ylabel("visitors")
-    ax.set_title(title)
+    xlabel = f"seconds since the first visitor came ({loop} loop)"
+    ax.set(title=title, xlabel=xlabel, ylabel="visitors")
     label_ends(ax, ends)
 
 
@@ -169,9 +159,7 @@ def outcomes(ax, results, title):
         "never connected": (("never connected",), "xx"),
         "failed": (("failed",), "**"),
     }
-    most = max(run["load"] for run in results["runs"])
-    runs = [run for run in results["runs"] if run["load"] == most and not run["error"]][::-1]
-    style = looks(list(dict.fromkeys(run["model"] for run in results["runs"])))
+    style, runs = looks_of(results), heaviest(results)[::-1]
     box = {"facecolor": "white", "edgecolor": "none", "pad": 2}
     for place, run in enumerate(runs):
         board, left = run["scoreboard"], 0
@@ -187,10 +175,10 @@ def outcomes(ax, results, title):
             left += share
     ax.set_yticks(range(len(runs)), [run["model"] for run in runs])
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
-    ax.set_xlim(0, 1)
     ax.grid(visible=False)
-    ax.set_xlabel(f"share of the visitors that came ({results['options']['loop']} loop)")
-    ax.set_title(title)
+    loop = results["options"]["loop"]
+    xlabel = f"share of the visitors that came ({loop} loop)"
+    ax.set(title=title, xlabel=xlabel, xlim=(0, 1))
 
 
 def darken(path, dark):
@@ -242,16 +230,7 @@ def measured(ax, series, title, x_label, y_label, log="xy"):
     places = sorted({x for _, _, points in series.values() for x, _ in points})
     if "x" in log:
         ax.set_xscale("symlog", linthresh=places[places[0] == 0] or 1, linscale=0.4)
-        ax.set_xticks(places, [number(place) for place in places])
-        ax.xaxis.set_minor_locator(NullLocator())
-    if "y" in log:
-        ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow(ax) else (1,)))
-        ax.yaxis.set_minor_formatter(NullFormatter())
-    else:
-        ax.set_ylim(bottom=0)
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    ax.set_xlabel(x_label)
-    ax.set_ylabel(y_label)
-    ax.set_title(title)
+        place_axis(ax, places)
+    value_axis(ax, "y" in log)
+    ax.set(title=title, xlabel=x_label, ylabel=y_label)
     label_ends(ax, ends)

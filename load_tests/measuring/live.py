@@ -50,12 +50,12 @@ def rows(now, before, first):
 def add_tab(environment, pid):
     """Add the tab to the page: on /, and alone on /extend; its rows come with /stats/requests."""
     process, page = psutil.Process(pid), environment.web_ui
-    seen = []
+    readings = []
 
     def look():
-        now = reading(process, urlsplit(environment.host).port or 3267)
-        seen[:] = [*(seen[:1] or [now]), seen[-1] if seen else now, now]
-        return rows(now, seen[1], seen[0])
+        readings.append(reading(process, urlsplit(environment.host).port or 3267))
+        del readings[1:-2]  # nobody asks for more than the first and the last two
+        return rows(readings[-1], readings[-2:][0], readings[0])
 
     extend = Blueprint("extend", __name__)
 

@@ -1,42 +1,24 @@
-"""Show the results of a comparison: a table, a picture, and a page that opens offline."""
+"""Show the results of a comparison: a table, a picture, and a page that opens offline.
+
+METRICS says once what is measured of a run; columns, ratios and figures are made from it.
+"""
 
 import base64
-import html
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from jinja2 import Environment, FileSystemLoader
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from load_tests.measuring import charts
-from load_tests.measuring.charts import load_unit, milliseconds, number
+from load_tests.measuring.charts import heaviest, load_unit, milliseconds, number, sound
 from load_tests.measuring.score import FATES, never_served
 
 DASH = "-"
-
-
-# What is measured of a run, None where there is nothing
-
-
-def first_p50(run):
-    return time_of(run, "first", "p50")
-
-
-def first_p99(run):
-    return time_of(run, "first", "p99")
-
-
-def time_of(run, what, share):
-    found = run["latency"][what][share]
-    return found and max(found["ms"], 1e-3)
-
-
-def is_bound(what, share, run):
-    found = run["latency"][what][share]
-    return bool(found) and not found["exact"]
 
 
 def bounded(run, what, share):
@@ -47,6 +29,10 @@ def bounded(run, what, share):
     return f"{'' if found['exact'] else '≥ '}{milliseconds(found['ms'])}"
 
 
+def never(run):
+    return never_served(run["scoreboard"])
+
+
 def per_connection(run):
     """Return KiB for each connection, where there are enough of them to tell."""
     server = run["server"]
@@ -54,143 +40,172 @@ def per_connection(run):
     return max(server["rss_per_connection"], 0) / 1024 if enough else None
 
 
-def cpu(run):
-    return run["server"]["cpu_us_per_greeting"]
+@dataclass(kw_only=True)
+class Metric:
+    """One number of a run, with all that its column and its figure need.
 
-
-def text(value, suffix=""):
-    return DASH if value is None else number(value) + suffix
-
-
-def sound(results):
-    return [run for run in results["runs"] if not run["error"]]
-
-
-def never(run):
-    return never_served(run["scoreboard"])
-
-
-@dataclass
-class Curve:
-    """A figure of one number against the load, a line a model.
-
-    heading, unit, explanation: its texts. measure(run): the number, None where there is none;
-    show(run): the same as text. best: max or min, whichever is better. latency: (what, share)
-    if it is a latency, whose axis is logarithmic and whose numbers may be lower bounds.
-    generated: whether a load generator that is too slow spoils it.
+    column: its name in tables. of(run): the number, None where there is none. best: min or max,
+    whichever is better. A figure has three texts: title, explanation and axis (its unit). unit:
+    what follows the number in the title. generated: whether a load generator that is too slow
+    spoils it. unfit: the loads of which it says nothing. panel(ax, results, title): what draws
+    it, if that is not a curve.
     """
 
-    heading: str
-    unit: str
-    explanation: str
-    measure: Callable
-    show: Callable
+    column: str
+    of: Callable | None = None
     best: Callable = min
-    latency: tuple = ()
+    title: str = ""
+    explanation: str = ""
+    axis: str = ""
+    unit: str = ""
     generated: bool = False
+    unfit: tuple = ()
+    panel: Callable | None = None
+
+    def value(self, run):
+        return self.of(run)
+
+    def text(self, run):
+        value = self.value(run)
+        return DASH if value is None else number(value)
+
+    def finding(self, results):
+        """Return a title: the best and the worst of the models under the most load."""
+        runs = [run for run in heaviest(results) if self.value(run) is not None]
+        if not runs:
+            return self.title
+        worst = min if self.best is max else max
+        good, bad = self.best(runs, key=self.value), worst(runs, key=self.value)
+        ends = [good] if good is bad else [good, bad]
+        said = (f"{run['model']} {self.text(run)}{self.unit}" for run in ends)
+        return f"{self.title}: {', '.join(said)}"
 
     def draw(self, ax, results):
-        title = finding(results, self.heading, self.measure, self.show, self.best)
-        slow = self.generated and any(run["generator"]["bottleneck"] for run in sound(results))
-        bound = partial(is_bound, *self.latency) if self.latency else None
-        title += "*" if slow else ""
-        charts.curves(ax, results, self.measure, title, self.unit, bool(self.latency), bound)
+        slow = any(run["generator"]["bottleneck"] for run in sound(results))
+        title = self.finding(results) + ("*" if self.generated and slow else "")
+        (self.panel or self.curve)(ax, results, title)
+
+    def curve(self, ax, results, title):
+        charts.curves(ax, results, self.value, title, self.axis)
 
 
-def finding(results, what, measure, show, best):
-    """Return a title: the best and the worst of the models under the most load, by measure."""
-    most = max(run["load"] for run in sound(results))
-    runs = [run for run in sound(results) if run["load"] == most and measure(run) is not None]
-    if not runs:
-        return what
-    good, bad = best(runs, key=measure), (min if best is max else max)(runs, key=measure)
-    ends = [good] if good is bad else [good, bad]
-    return f"{what}: " + ", ".join(f"{run['model']} {show(run)}" for run in ends)
+@dataclass(kw_only=True)
+class Wait(Metric):
+    """How long requests took, in ms: a percentile (share) of one kind of them (what).
+
+    It may be a lower bound, and its axis is logarithmic.
+    """
+
+    what: str
+    share: str
+    axis: str = "ms, p99"
+    generated: bool = True
+
+    def value(self, run):
+        found = run["latency"][self.what][self.share]
+        return found and max(found["ms"], 1e-3)
+
+    def text(self, run):
+        return bounded(run, self.what, self.share)
+
+    def is_bound(self, run):
+        return not run["latency"][self.what][self.share]["exact"]
+
+    def curve(self, ax, results, title):
+        charts.curves(ax, results, self.value, title, self.axis, True, self.is_bound)
 
 
-CURVES = {
-    "first": Curve(
-        "First greeting p99",
-        "ms, p99",
-        "How long the slowest hundredth waited for the first greeting, from the start of connect. "
-        "An arrow upwards: the end of the run cut off requests that had no answer, so the true "
-        "value is higher.",
-        first_p99,
-        lambda run: bounded(run, "first", "p99"),
-        latency=("first", "p99"),
-        generated=True,
+METRICS = {
+    "came": Metric(column="came", of=lambda run: run["scoreboard"]["came"]),
+    "fate": Metric(
+        column="never served",
+        of=never,
+        title="Left waiting",
+        explanation="What became of everybody who came, in the runs with the most load. Nobody "
+        "is left out: the parts add up to all that came.",
+        panel=charts.outcomes,
     ),
-    "next": Curve(
-        "Later greetings p99",
-        "ms, p99",
-        "The same for the later greetings: whoever is served at all is served quickly.",
-        lambda run: time_of(run, "next", "p99"),
-        lambda run: bounded(run, "next", "p99"),
-        latency=("next", "p99"),
-        generated=True,
-    ),
-    "rate": Curve(
-        "Greetings a second",
-        "greetings a second",
-        "Greetings answered in a second, over the whole run.",
-        lambda run: run["greetings_per_second"],
-        lambda run: number(run["greetings_per_second"]),
+    "serving": Metric(
+        column="served at once",
+        of=lambda run: run["serving_mean"],
         best=max,
+        title="Served at once",
+        explanation="How many visitors were being served at each moment, from the first greeting "
+        "until they left. A blocking server serves one; the others differ by nothing but noise "
+        "until the machine is full.",
+        unfit=("idlers", "chatterbox"),
+        panel=charts.timelines,
+    ),
+    "first p50": Wait(column="first p50", what="first", share="p50"),
+    "first": Wait(
+        column="first p99",
+        what="first",
+        share="p99",
+        title="First greeting p99",
+        explanation="How long the slowest hundredth waited for the first greeting, from the "
+        "start of connect. An arrow upwards: the end of the run cut off requests that had no "
+        "answer, so the true value is higher.",
+        unfit=("idlers",),
+    ),
+    "next": Wait(
+        column="next p99",
+        what="next",
+        share="p99",
+        title="Later greetings p99",
+        explanation="The same for the later greetings: whoever is served at all is served quickly.",
+        unfit=("idlers",),
+    ),
+    "rate": Metric(
+        column="greetings/s",
+        of=lambda run: run["greetings_per_second"],
+        best=max,
+        title="Greetings a second",
+        explanation="Greetings answered in a second, over the whole run.",
+        axis="greetings a second",
         generated=True,
+        unfit=("idlers",),
     ),
-    "threads": Curve(
-        "Threads",
-        "threads",
-        "The most threads that the server had at once.",
-        lambda run: run["server"]["threads_most"],
-        lambda run: number(run["server"]["threads_most"]),
+    "threads": Metric(
+        column="threads",
+        of=lambda run: run["server"]["threads_most"],
+        title="Threads",
+        explanation="The most threads that the server had at once.",
+        axis="threads",
     ),
-    "cpu": Curve(
-        "CPU a greeting",
-        "µs",
-        "CPU time of the server for each greeting, accepting and closing included.",
-        cpu,
-        lambda run: text(cpu(run), " µs"),
+    "cpu": Metric(
+        column="CPU µs a greeting",
+        of=lambda run: run["server"]["cpu_us_per_greeting"],
+        title="CPU a greeting",
+        explanation="CPU time of the server for each greeting, accepting and closing included.",
+        axis="µs",
+        unit=" µs",
+        unfit=("idlers",),
     ),
-    "memory": Curve(
-        "Memory a connection",
-        "KiB",
-        "By how much the server's resident memory grew, for each connection that it held at "
-        "once; only where it held at least ten. The kernel's own memory is not in it.",
-        per_connection,
-        lambda run: text(per_connection(run), " KiB"),
+    "memory": Metric(
+        column="KiB a connection",
+        of=per_connection,
+        title="Memory a connection",
+        explanation="By how much the server's resident memory grew, for each connection that it "
+        "held at once; only where it held at least ten. The kernel's own memory is not in it.",
+        axis="KiB",
+        unit=" KiB",
     ),
 }
-UNFIT = {"idlers": {"serving", "first", "next", "rate", "cpu"}, "chatterbox": {"serving"}}
+COLUMNS = ("came", "fate", "serving", "first p50", "first", "threads")
+MORE_COLUMNS = ("rate", "memory", "cpu")  # where the terminal is wide enough
+RATIOS = ("rate", "first p50", "first", "memory", "cpu")
+PICTURE = ("fate", "serving", "first", "rate", "threads", "cpu", "memory")  # six that fit
+first_p99 = METRICS["first"].value  # for figures that others draw
 
 
 def panels(results):
     """Return {name: (what to look for, panel(ax))} of the figures that this load has to show."""
-    left = finding(results, "Left waiting", never, lambda run: number(never(run)), min)
-
-    def mean(run):
-        return run["serving_mean"]
-
-    served = finding(results, "Served at once", mean, lambda run: number(mean(run)), max)
-    shown = {
-        "fate": (
-            "What became of everybody who came, in the runs with the most load. Nobody is left "
-            "out: the parts add up to all that came.",
-            partial(charts.outcomes, results=results, title=left),
-        ),
-        "serving": (
-            "How many visitors were being served at each moment, from the first greeting until "
-            "they left. A blocking server serves one; the others differ by nothing but noise "
-            "until the machine is full.",
-            partial(charts.timelines, results=results, title=served),
-        ),
-        **{
-            name: (curve.explanation, partial(curve.draw, results=results))
-            for name, curve in CURVES.items()
-        },
+    load = results["options"]["load"]
+    return {
+        name: (metric.explanation, partial(metric.draw, results=results))
+        for name, metric in METRICS.items()
+        if metric.explanation and load not in metric.unfit
     }
-    unfit = UNFIT.get(results["options"]["load"], set())
-    return {name: panel for name, panel in shown.items() if name not in unfit}
 
 
 def asked(results):
@@ -231,40 +246,6 @@ def starred(results):
     return f" * The load generator, not the server, was the limit: {how}."
 
 
-# The columns of the table; those from "greetings/s" on need a wide terminal.
-COLUMNS = {
-    "came": lambda run: number(run["scoreboard"]["came"]),
-    "never served": lambda run: f"[bold red]{never(run)}[/]" if never(run) else "0",
-    "served at once": lambda run: number(run["serving_mean"]),
-    "first p50": lambda run: bounded(run, "first", "p50"),
-    "first p99": lambda run: bounded(run, "first", "p99"),
-    "threads": lambda run: number(run["server"]["threads_most"]),
-    "greetings/s": lambda run: (
-        number(run["greetings_per_second"]) + ("*" if run["generator"]["bottleneck"] else "")
-    ),
-    "KiB a connection": lambda run: text(per_connection(run)),
-    "CPU µs a greeting": lambda run: text(cpu(run)),
-}
-
-
-def table(results, wide):
-    """Return the table of all the runs for the terminal."""
-    columns = dict(list(COLUMNS.items())[: None if wide else 6])
-    looks = {"title_justify": "left", "title_style": "", "box": SIMPLE_HEAD, "pad_edge": False}
-    shown = Table(title=asked(results), **looks)
-    shown.add_column("server", no_wrap=True)
-    for name in (load_unit(results), *columns):
-        shown.add_column(name, justify="right", max_width=None if wide else 9)
-    last = None
-    for run in results["runs"]:
-        if last not in (None, run["load"]):
-            shown.add_section()
-        last = run["load"]
-        texts = ["failed"] if run["error"] else [show(run) for show in columns.values()]
-        shown.add_row(run["model"], number(run["load"]), *texts)
-    return shown
-
-
 def failures(results):
     """Return a line for each run in which visitors failed: how many, and the commonest reason."""
     lines = []
@@ -276,100 +257,86 @@ def failures(results):
     return lines
 
 
-RATIOS = {
-    "greetings/s": lambda run: run["greetings_per_second"],
-    "first p50": first_p50,
-    "first p99": first_p99,
-    "KiB/conn.": per_connection,
-    "CPU µs/greet.": cpu,
-}
+def table(results, wide):
+    """Return the table of all the runs for the terminal."""
+    names = COLUMNS + (MORE_COLUMNS if wide else ())
+    shown, last = empty_table(asked(results), results, names), None
+    for run in results["runs"]:
+        if last not in (None, run["load"]):
+            shown.add_section()
+        last = run["load"]
+        texts = ["failed"] if run["error"] else [cell(name, run) for name in names]
+        shown.add_row(run["model"], number(run["load"]), *texts)
+    return shown
 
 
 def ratios(results, old):
     """Return a table of these results over old ones, for the runs that both have."""
-    shown = Table(title=f"These results over those of {old['date'][:16]}", title_justify="left")
-    shown.add_column("server", no_wrap=True)
-    for name in (load_unit(results), *RATIOS):
-        shown.add_column(name, justify="right")
+    title = f"These results over those of {old['date'][:16]}"
+    shown = empty_table(title, results, RATIOS)
     before = {(run["model"], run["load"]): run for run in sound(old)}
     for run in sound(results):
         if then := before.get((run["model"], run["load"])):
-            pairs = [(measure(run), measure(then)) for measure in RATIOS.values()]
+            pairs = [(METRICS[name].value(run), METRICS[name].value(then)) for name in RATIOS]
             texts = [f"{now / past:.2f}" if now and past else DASH for now, past in pairs]
             shown.add_row(run["model"], number(run["load"]), *texts)
     return shown
 
 
+def empty_table(title, results, names):
+    """Return a table with a column for each of these metrics, and no rows."""
+    shown = Table(
+        title=title,
+        title_justify="left",
+        title_style="",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    shown.add_column("server", no_wrap=True)
+    for heading in (load_unit(results), *(METRICS[name].column for name in names)):
+        # With headings of two lines, seven numbers fit into 80 columns beside a model's name.
+        shown.add_column(heading.replace(" ", "\n", 1), justify="right")
+    return shown
+
+
+def cell(name, run):
+    """Return what the table shows of a run in one of its columns."""
+    text = METRICS[name].text(run)
+    if name == "fate" and never(run):
+        return f"[bold red]{text}[/]"
+    if name == "rate" and run["generator"]["bottleneck"]:
+        return text + "*"
+    return text
+
+
 def picture(results, path, dark):
     """Draw the six figures that say most, on one sheet; to dark the same for a dark page."""
-    all_panels = panels(results)
-    order = ("fate", "serving", "first", "rate", "threads", "cpu", "memory")
-    wanted = [name for name in order if name in all_panels][:6]
-    most = max(run["load"] for run in sound(results))
+    shown = panels(results)
+    drawn = [shown[name][1] for name in PICTURE if name in shown][:6]
+    most = heaviest(results)[0]["load"]
     title = f"The same load on each server: what it does with {most:g} {load_unit(results)}"
-    sheet = charts.sheet(
-        [all_panels[name][1] for name in wanted], title, asked(results) + starred(results)
-    )
-    sheet.savefig(path, dpi=110)
+    charts.sheet(drawn, title, asked(results) + starred(results)).savefig(path, dpi=110)
     charts.darken(path, dark)
 
 
 def page(results, path):
-    """Write the whole report as one file that needs nothing else."""
-    parts = [f"<p class=asked>{html.escape(asked(results) + starred(results))}</p>"]
-    if results["interrupted"]:
-        parts.append("<p class=error>Interrupted: this is what was measured until then.</p>")
-    for run in results["runs"]:
-        if run["error"]:
-            message = f"{run['model']}, load {run['load']:g}: {run['error']}"
-            parts.append(f"<p class=error>{html.escape(message)}</p>")
-    parts += [f"<p class=error>{html.escape(line)}</p>" for line in failures(results)]
-    parts += [scores(results), *map(_section, panels(results).values())]
-    style = (Path(__file__).parent / "report.css").read_text()
-    path.write_text(
-        "<!doctype html><html lang=en><meta charset=utf-8>"
-        "<meta name=viewport content='width=device-width'>"
-        f"<title>The models compared</title><style>{style}</style>"
-        f"<h1>The models compared</h1>{''.join(parts)}</html>"
+    """Write the whole report as one file that needs nothing else; report.html.j2 is its form."""
+    folder = FileSystemLoader(Path(__file__).parent)
+    forms = Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    text = forms.get_template("report.html.j2").render(
+        results=results,
+        runs=sound(results),
+        asked=asked(results) + starred(results),
+        failures=failures(results),
+        fates=FATES,
+        figures=[(explanation, png(panel)) for explanation, panel in panels(results).values()],
     )
+    path.write_text(text)
 
 
-def _section(panel):
-    explanation, draw = panel
+def png(panel):
+    """Return a picture of one panel as text: a PNG in base64."""
     stream = io.BytesIO()
-    charts.draw(10, 5, draw).savefig(stream, format="png", dpi=140)
-    picture = base64.b64encode(stream.getvalue()).decode()
-    alt = html.escape(explanation)
-    return f"<section><img alt='{alt}' src='data:image/png;base64,{picture}'><p>{alt}</p></section>"
-
-
-def scores(results):
-    """Return the scoreboard as an HTML table: what became of everybody who came."""
-    head = "".join(f"<th title='{html.escape(FATES[name])}'>{name}" for name in FATES)
-    rows = []
-    for run in sound(results):
-        board = run["scoreboard"]
-        numbers = "".join(
-            f"<td class={'bad' if name.startswith('never') and board[name] else 'n'}>{board[name]}"
-            for name in FATES
-        )
-        server = run["server"]
-        rows.append(
-            f"<tr><td>{html.escape(run['model'])}<td class=n>{run['load']:g}"
-            f"<td class=n>{board['came']}{numbers}"
-            f"<td class=n>{server['accept_queue_most']} of {server['accept_queue_limit']}"
-            f"<td class=n>{server['syn_sent_most']}<td class=n>{server['listen_drops']}"
-            f"<td class=n>{run['generator']['cpu_share']:.0%}"
-            f"<td><a href='{html.escape(run['locust'])}'>Locust</a>"
-        )
-    meanings = "".join(f"<dt>{name}<dd>{html.escape(text)}" for name, text in FATES.items())
-    return (
-        "<h2>Scoreboard</h2><table><tr><th>server<th>load<th>came" + head +
-        "<th>accept queue<th>SYN-SENT<th>SYN drops<th>generator<th>report" + "".join(rows) +
-        f"</table><details><summary>What the words mean</summary><dl>{meanings}"
-        "<dt>accept queue<dd>the most connections seen waiting for accept(), of how many fit"
-        "<dt>SYN-SENT<dd>the most clients seen whose connect() had no answer yet"
-        "<dt>SYN drops<dd>packets that the kernel dropped because the accept queue was full "
-        "(ListenDrops, of the whole machine)<dt>generator<dd>the CPU share of the busiest Locust "
-        "process; above 90 % it is the bottleneck</dl></details>"
-    )  # fmt: skip
+    charts.draw(10, 5, panel).savefig(stream, format="png", dpi=140)
+    return base64.b64encode(stream.getvalue()).decode()

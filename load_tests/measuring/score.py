@@ -5,7 +5,21 @@ the end of the run cut off was not answered; how long it waited until then is th
 its answer would have taken. It counts in every percentile: the statistics call it censored.
 """
 
+import statistics
+
 JUST_CAME = 0.5  # seconds: who came later than that before the end was not left waiting
+
+
+def nearest_rank(ordered, share):
+    """Return a percentile of numbers in order: the least that share % of them do not exceed."""
+    return ordered[max(0, -(-len(ordered) * share // 100) - 1)]
+
+
+def spread(values):
+    """Return the lower quartile, the median and the upper quartile."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    return tuple(statistics.quantiles(values, method="inclusive"))
 
 
 def percentile(samples, share):

@@ -142,13 +142,6 @@ def test_the_server_heard_as_many_greetings_as_were_counted(serve):
         sock.close()
 
 
-def test_percentiles_are_exact():
-    hundred = list(range(1, 101))
-    assert [blast.percentile(hundred, share) for share in (1, 50, 99, 100)] == [1, 50, 99, 100]
-    assert [blast.percentile([10, 20, 30], share) for share in (33, 34, 50, 99)] == [10, 20, 20, 30]
-    assert blast.percentile([7], 50) == 7
-
-
 @pytest.mark.parametrize("name", WRONG)
 def test_a_server_that_fails_ends_the_run(name, tmp_path):
     answer, words = WRONG[name]
@@ -207,7 +200,7 @@ def test_ctrl_c_leaves_no_process(number):
         (["03_epoll 'half"], "No closing quotation"),
         ([""], "no server"),
         (["03_epoll", "--connections", "0"], "--connections"),
-        (["03_epoll", "--connections", "many"], "list of numbers"),
+        (["03_epoll", "--connections", "many"], "whole numbers from 1"),
         (["03_epoll", "--rounds", "0"], "--rounds"),
         (["03_epoll", "--seconds", "nan"], "--seconds"),
         (["03_epoll", "--idle", "1,2"], "--idle"),

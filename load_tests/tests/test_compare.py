@@ -197,9 +197,9 @@ def test_bad_servers_are_reported_and_the_others_still_run(tmp_path):
     ("options", "words"),
     [
         (["no_such_server"], "no server no_such_server"),
-        (["--users", "0"], "list of numbers"),
-        (["--users", "many"], "list of numbers"),
-        (["--seconds", "0.1"], "0.5 or more"),
+        (["--users", "0"], "whole numbers from 1 to 20000"),
+        (["--users", "many"], "whole numbers from 1 to 20000"),
+        (["--seconds", "0.1"], "a number from 0.5"),
         (["--load", "visitors", "--against", "missing.json"], "missing.json"),
         (["--arrivals", "5", "--load", "idlers"], "leave out --load"),
     ],

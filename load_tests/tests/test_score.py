@@ -48,6 +48,19 @@ def test_a_request_cut_off_at_once_says_nothing():
     assert score.percentile(samples, 99) == {"ms": pytest.approx(100), "exact": True}
 
 
+def test_percentiles_of_plain_numbers_are_exact():
+    hundred = list(range(1, 101))
+    assert [score.nearest_rank(hundred, share) for share in (1, 50, 99, 100)] == [1, 50, 99, 100]
+    few = [score.nearest_rank([10, 20, 30], share) for share in (33, 34, 50, 99)]
+    assert few == [10, 20, 20, 30]
+    assert score.nearest_rank([7], 50) == 7
+
+
+def test_the_spread_is_the_median_between_the_quartiles():
+    assert score.spread([5, 1, 4, 2, 3]) == (2, 3, 4)
+    assert score.spread([7]) == (7, 7, 7)
+
+
 def test_no_samples_no_percentile():
     assert score.percentile([], 50) is None
 
