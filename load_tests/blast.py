@@ -20,6 +20,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from clients.system.launch import (
     ROOT,
     LaunchError,
     Server,
+    family,
     find,
     make_room,
     name_of,
@@ -39,7 +41,8 @@ from clients.system.launch import (
 )
 from clients.system.options import number, numbers
 from load_tests.measuring.score import nearest_rank, spread
-from load_tests.measuring.watch import cpu_seconds
+from load_tests.measuring.warm import warm
+from load_tests.measuring.watch import family_cpu_seconds, kernel_memory
 
 BACKLOG = 4096  # nobody's SYN is dropped, however many come at once
 WARM = 0.2  # seconds of a first round that does not count
@@ -71,6 +74,7 @@ def options(arguments=None):
         metavar="N",
         help="more connections that say nothing; N,N,... gives one number for each server",
     )
+    add("--cold", action="store_true", help="do not warm the servers: see README.md first")
     add("--processes", type=number(int, 1, 16), default=1, help="that ask each server")
     add("--json", type=Path, metavar="FILE", help="write every round there")
     args = parser.parse_args(arguments)
@@ -95,7 +99,7 @@ class Target:
     name: str
     server: Server
     generators: list
-    kib_per_idle: float | None = None  # resident memory
+    cost_of_idle: dict | None = None  # what one idle connection costs: see hold()
 
     def ask(self, commands):
         """Give each generator its command, and return what they answer. Raises BlastError."""
@@ -114,23 +118,36 @@ class Target:
         return f"{self.name}: {error}" if alive else f"{self.name} {end}"
 
     def hold(self, busy, idle):
-        """Open connections, those that stay silent last, and note what one of them costs."""
+        """Open connections, those that stay silent last, and note what one of these costs.
+
+        "resident": KiB in the server's processes; "kernel": KiB in the machine's kernel, for both
+        ends of the connection; "connect": seconds until it has been greeted once, so many
+        connecting at a time as there are generators.
+        """
         if busy:
             self.ask([("hold", share, 0) for share in shares(busy, len(self.generators))])
-        before = self.server.process.memory_info().rss
+        before, kernel, began = self.resident(), kernel_memory(), time.perf_counter()
         self.ask([("hold", 0, share) for share in shares(idle, len(self.generators))])
         if idle:
-            self.kib_per_idle = (self.server.process.memory_info().rss - before) / 1024 / idle
+            self.cost_of_idle = {
+                "resident": (self.resident() - before) / 1024 / idle,
+                "kernel": (kernel_memory() - kernel) / 1024 / idle,
+                "connect": (time.perf_counter() - began) / idle,
+            }
+
+    def resident(self):
+        """Return the bytes of memory that the server and all that it has started have."""
+        return sum(one.memory_info().rss for one in family(self.server.process))
 
     def round(self, load, connections, seconds):
         """Return the numbers of one round; times are in seconds. Raises BlastError."""
-        before = cpu_seconds(self.server.process.pid)
+        before = family_cpu_seconds(self.server.process)
         if load == "greet":
             results = self.ask([("greet", seconds)] * len(self.generators))
         else:
             parts = shares(connections, len(self.generators))
             results = self.ask([("visit", part, seconds) for part in parts])
-        used = cpu_seconds(self.server.process.pid) - before
+        used = family_cpu_seconds(self.server.process) - before
         waits = sorted(wait / 1e9 for result in results for wait in result["waits"])
         elapsed = max(result["seconds"] for result in results)
         return {
@@ -160,16 +177,19 @@ def shares(count, parts):
 
 
 @contextlib.contextmanager
-def target(name, program, more, cores, processes):
+def target(name, program, more, cores, args):
     """Start a server on the first core and its generators on the others; yield a Target."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(running(program, "--quiet", "--backlog", BACKLOG, *more))
-        for thread in os.listdir(f"/proc/{server.process.pid}/task"):
-            os.sched_setaffinity(int(thread), cores[:1])
+        for one in family(server.process):
+            for thread in one.threads():
+                os.sched_setaffinity(thread.id, cores[:1])
+        if not args.cold:
+            warm(server.address)
         others = cores[1:] or cores
         generators = [
             stack.enter_context(generating(others[number % len(others)], server.address, number))
-            for number in range(processes)
+            for number in range(args.processes)
         ]
         yield Target(name, server, generators)
 
@@ -190,7 +210,7 @@ def block(args, connections, console):
     cores = sorted(os.sched_getaffinity(0))
     with contextlib.ExitStack() as stack:
         targets = [
-            stack.enter_context(target(name, *server, cores, args.processes))
+            stack.enter_context(target(name, *server, cores, args))
             for name, server in zip(names(args), args.servers, strict=True)
         ]
         for one, idle in zip(targets, args.idle, strict=True):
@@ -203,7 +223,7 @@ def block(args, connections, console):
                     status.update(f"{connections} connections, round {number + 1}: {one.name}")
                     done.append(one.round(args.load, connections, args.seconds))
     return [
-        {"server": one.name, "idle": idle, "kib_per_idle": one.kib_per_idle, "rounds": done}
+        {"server": one.name, "idle": idle, "cost_of_idle": one.cost_of_idle, "rounds": done}
         for one, idle, done in zip(targets, args.idle, rounds, strict=True)
     ]
 
@@ -276,8 +296,11 @@ def show(found, connections, args, console):
         console.print(ratios(found), highlight=False)
     for one in found:
         if one["idle"]:
-            text = f"{one['server']}: {one['kib_per_idle']:.2f} KiB of resident memory for each"
-            console.print(f"{text} of {one['idle']:,} idle connections", highlight=False)
+            cost = one["cost_of_idle"]
+            text = f"{one['server']}: each of {one['idle']:,} idle connections takes "
+            text += f"{cost['resident']:.2f} KiB in the server, {cost['kernel']:.1f} KiB in the "
+            text += f"kernel (both ends), and {1e6 * cost['connect']:.0f} µs to connect"
+            console.print(text, highlight=False)
     if any(median(one, "busy") < SATURATED for one in found):
         console.print("* It had time left: rate and waits are also those of what asked it.")
     console.print()
@@ -286,7 +309,8 @@ def show(found, connections, args, console):
 def main():
     args = options()
     try:
-        make_room(max(args.connections) + max(args.idle) + DESCRIPTORS)
+        # A server needs as many as its generators together, unless it is several processes.
+        make_room((max(args.connections) + max(args.idle)) // args.processes + DESCRIPTORS)
     except LaunchError as error:
         sys.exit(str(error))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too

@@ -51,6 +51,13 @@ def options(arguments=None):
     add("--backlog", type=number(int, 0, 65_535), default=5)
     add("--wait", type=number(float, 0, 3600), default=0.0, help="seconds each greeting waits")
     add("--compute", type=number(float, 0, 3600), default=0.0, help="seconds each one computes")
+    add(
+        "--heavy",
+        type=number(int, 0, 1000),
+        default=0,
+        metavar="N",
+        help="N more users, and --wait and --compute are for their greetings alone",
+    )
     add("--processes", type=number(int, 1, 64), default=1, help="Locust processes")
     add("--out", type=Path, default=HERE / "results", metavar="DIR")
     add("--against", type=Path, metavar="RESULTS.JSON", help="print the ratios")
@@ -58,6 +65,8 @@ def options(arguments=None):
     args = parser.parse_args(arguments)
     if args.arrivals and args.load != "visitors":
         parser.error("--arrivals are visitors: leave out --load")
+    if args.heavy and not (args.wait or args.compute):
+        parser.error("--heavy needs --compute or --wait: that is what is heavy")
     args.loads = args.arrivals or args.users
     args.out = args.out.resolve()
     args.user = "Arrivals" if args.arrivals else USERS[args.load]
@@ -83,6 +92,7 @@ def compare(args, console):
             "backlog": args.backlog,
             "wait": args.wait,
             "compute": args.compute,
+            "heavy": args.heavy,
             "processes": args.processes,
         },
         "interrupted": False,

@@ -33,6 +33,7 @@ ROWS = {  # Locust sorts its tables by name, and these tell the story in order
     "first": "2 first greeting, from the start of connect",
     "next": "3 later greetings",
     "visit": "4 whole visit",
+    "heavy": "5 heavy greeting",
 }
 
 # Locust rounds to whole milliseconds, and on the loopback that is 0.
@@ -132,7 +133,8 @@ class Visit:
     def connect(self):
         self.client = Client(*self.guest.address, timeout=None)
         self.client.socket = QuickSocket(fileno=self.client.socket.detach())
-        self.answered("connect")
+        if "connect" in self.asked:
+            self.answered("connect")
 
     def greet(self, what, message):
         """Send message and wait for its greeting; the "first" has been asked for from the start."""
@@ -213,6 +215,22 @@ class Chatterbox(Guest):
                 visit.greet("next", b"chatterbox %d, again" % visit.number)
 
 
+class Heavy(Guest):
+    """Beside the others: their greetings are the slow ones, and the others' are not.
+
+    What they ask is noted, but they count as no visitors.
+    """
+
+    fixed_count = 1
+
+    @task
+    def keep_asking(self):
+        with self.visiting(wants=()) as visit:
+            visit.connect()
+            while True:
+                visit.greet("heavy", b"heavy %d" % visit.number)
+
+
 class Idlers(Guest):
     """They connect and say nothing, holding their places until the run ends."""
 
@@ -233,6 +251,7 @@ def add_options(parser):
     parser.add_argument(
         "--arrivals", type=float, default=10.0, help="Arrivals: visitors a second, in all"
     )
+    parser.add_argument("--heavy", type=int, default=1, help="Heavy: how many users are heavy")
     parser.add_argument(
         "--workers-in-all", type=int, default=1, help="Arrivals: processes that share the rate"
     )
@@ -262,6 +281,7 @@ def add_options(parser):
 def choose(environment, **_):
     """Without a class named or picked, send visitors; show the server that --server-pid names."""
     options = environment.parsed_options
+    Heavy.fixed_count = options.heavy
     if not options.user_classes and not options.class_picker:
         environment.user_classes = [Visitors]
     if environment.web_ui and options.server_pid:

@@ -9,7 +9,7 @@ import psutil
 
 from clients.contract.guest import Guest
 from clients.contract.terms import Broken, NotApplicable
-from clients.system.launch import LaunchError, Server, running
+from clients.system.launch import LaunchError, Server, family, running
 
 PATIENCE = 20.0
 A_WHILE = 1.0
@@ -149,7 +149,7 @@ class Candidate(Server):
 
     def processes(self):
         """Return the server's process and all that it has started."""
-        return [self.process, *self.process.children(recursive=True)]
+        return family(self.process)
 
     def spent(self):
         """Return the seconds of CPU time used so far (to 0.01 s)."""

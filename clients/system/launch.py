@@ -104,6 +104,20 @@ class Server:
         return f"{what}. Its last words: {last_words(self.log())}"
 
 
+def family(process):
+    """Return a process and all that it has started, those whose parent has ended among them.
+
+    process: psutil.Process, the leader of its session, as everything is that started() starts.
+    (A program that has made a session of its own, a daemon, is found only below its parent.)
+    """
+    found = {one.pid: one for one in (process, *process.children(recursive=True))}
+    for one in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if one.pid and os.getsid(one.pid) == process.pid:
+                found.setdefault(one.pid, one)
+    return list(found.values())
+
+
 def last_words(text, lines=5):
     """Return the last lines of what a program wrote, printable, each on a line of its own."""
     return "\n  ".join(map(printable, text.strip().splitlines()[-lines:])) or "(nothing)"

@@ -50,7 +50,8 @@ class Generator:
         sock = socket.socket()
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
-        sock.bind((f"127.0.0.{1 + self.number // SPREAD % 250}", 0))
+        block = self.number // SPREAD
+        sock.bind((f"127.0.{block // 250 % 250}.{1 + block % 250}", 0))
         error = sock.connect_ex(self.address)
         if error not in (0, errno.EINPROGRESS):
             raise OSError(error, os.strerror(error))

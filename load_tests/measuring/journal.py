@@ -13,8 +13,8 @@ import gevent
 class Journal:
     """The samples of one Locust process; the master's takes those of its workers.
 
-    samples: tuples (visitor, what, began, ended, outcome); what is "connect", "first", "next"
-    or "visit"; began and ended are seconds since the epoch, from perf_counter; outcome is
+    samples: tuples (visitor, what, began, ended, outcome); what is "connect", "first", "next",
+    "visit" or "heavy"; began and ended are seconds since the epoch, from perf_counter; outcome is
     "answered", "unanswered" (cut off by the end of the run) or "failed". generators: {process:
     {"cpu": the share of one core, "lag": the seconds by which each sleep was too long}}.
     errors: {text: how often}.

@@ -217,9 +217,8 @@ def asked(results):
         if options["loop"] == "open"
         else "Closed loop: a user who waits sends nothing else."
     )
-    extra = "".join(
-        f", --{name} {options[name]:g}" for name in ("wait", "compute") if options[name]
-    )
+    names = ("wait", "compute", "heavy")
+    extra = "".join(f", --{name} {options[name]:g}" for name in names if options.get(name))
     return (
         f"{loop} Load: {options['load']}, {options['seconds']:g} s a run, "
         f"--backlog {options['backlog']}{extra}, {options['processes']} Locust process(es). "

@@ -15,9 +15,11 @@ import psutil
 from clients.system.kernel import queue_limit
 from clients.system.launch import ROOT, last_words, name_of, running, started, tool
 from load_tests.measuring import score
+from load_tests.measuring.warm import warm
 from load_tests.measuring.watch import watching
 
 LOCUSTFILE = ROOT / "load_tests" / "locustfile.py"
+HEAVY = Path(__file__).with_name("heavy.py")
 SLACK = 60  # seconds after which a Locust that should have ended is killed
 
 
@@ -31,7 +33,9 @@ def run(program, load, args):
     args: compare.py's options. Raises LaunchError or RunError.
     """
     page = f"locust-{name_of(program)}-{load:g}.html"
-    with running(program, *settings(args)) as server:
+    through = (HEAVY,) if args.heavy else ()
+    with running(program, *settings(args), through=through) as server:
+        warm(server.address)
         with watching(server.process, server.address[1]) as readings:
             journal = journal_of(server.address, load, args, args.out / page)
         if server.process.poll() is not None:
@@ -51,7 +55,9 @@ def settings(args):
 def journal_of(address, load, args, page):
     """Let Locust load the server at address, and write its report to page; return its journal."""
     host, port = address
-    users = args.processes if args.arrivals else load
+    users, classes = args.processes if args.arrivals else load, [args.user]
+    if args.heavy:
+        users, classes = users + args.heavy, [args.user, "Heavy"]
     with tempfile.TemporaryDirectory() as folder:
         journal, log = Path(folder, "journal.json"), Path(folder, "log")
         options = ["-f", LOCUSTFILE, "--headless", "-u", users, "-r", users]
@@ -62,8 +68,10 @@ def journal_of(address, load, args, page):
             options += ["--arrivals", load]
         if args.processes > 1:
             options += together(args.processes)
+        if args.heavy:
+            options += ["--heavy", args.heavy]
         with open(log, "wb") as output:
-            locust(*options, args.user, output=output, timeout=args.seconds + SLACK)
+            locust(*options, *classes, output=output, timeout=args.seconds + SLACK)
         try:
             content = json.loads(journal.read_text())
         except (OSError, ValueError):

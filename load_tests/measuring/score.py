@@ -49,7 +49,7 @@ def percentile(samples, share):
 def latency(samples):
     """Return {what: {"asked", "answered", "unanswered", "failed", "p50", "p90", "p99", "max"}}."""
     rows = {}
-    for what in ("connect", "first", "next", "visit"):
+    for what in ("connect", "first", "next", "visit", "heavy"):
         these = [sample for sample in samples if sample[1] == what]
         outcomes = [sample[4] for sample in these]
         timed = [sample for sample in these if sample[4] != "failed"]
@@ -133,8 +133,9 @@ def serving(samples, every=0.1):
 
 def summary(samples):
     """Return all the numbers of a run that its samples give; see README.md, "results.json"."""
-    seconds = max(sample[3] for sample in samples) - min(sample[2] for sample in samples)
     rows = latency(samples)
+    samples = [sample for sample in samples if sample[1] != "heavy"]  # they are no visitors
+    seconds = max(sample[3] for sample in samples) - min(sample[2] for sample in samples)
     greetings = rows["first"]["answered"] + rows["next"]["answered"]
     moments = serving(samples)
     return {

@@ -13,6 +13,9 @@ from pathlib import Path
 import psutil
 
 from clients.system import kernel
+from clients.system.launch import family
+
+KERNEL = ("Slab", "KernelStack", "PageTables")  # of /proc/meminfo, in KiB (proc(5))
 
 
 @contextlib.contextmanager
@@ -42,34 +45,44 @@ def watching(process, port, every=0.5):
 
 
 def reading(process, port):
-    """Return what process, a server that listens on port, uses at this moment.
+    """Return what process, a server that listens on port, uses at this moment, with its family.
 
     at: seconds since the epoch; rss, vms: bytes; threads, descriptors: how many; cpu: seconds
     since its start; switches: context switches of the threads that it has now (proc(5),
     /proc/PID/task/TID/status); and what sockets() and drops() give.
     """
-    with process.oneshot():
-        memory = process.memory_info()
-        return {
-            "at": time.time(),
-            "rss": memory.rss,
-            "vms": memory.vms,
-            "threads": process.num_threads(),
-            "descriptors": process.num_fds(),
-            "cpu": cpu_seconds(process.pid),
-            "switches": switches(process.pid),
-            **sockets(port, process.pid),
-            **drops(process.pid),
-        }
+    total = Counter(rss=0, vms=0, threads=0, descriptors=0, cpu=0, switches=0)
+    for one in family(process):
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError), one.oneshot():
+            memory = one.memory_info()
+            total.update(rss=memory.rss, vms=memory.vms, threads=one.num_threads())
+            total.update(descriptors=one.num_fds(), cpu=cpu_seconds(one))
+            total.update(switches=switches(one.pid))
+    return {"at": time.time(), **total, **sockets(port, process.pid), **drops(process.pid)}
 
 
-def cpu_seconds(pid):
-    """Return the CPU time that a process has used since its start, to the nanosecond.
+def family_cpu_seconds(process):
+    """Return the CPU time that a server and all that it has started have used since its start."""
+    return sum(cpu_seconds(one) for one in family(process))
 
-    /proc/PID/stat counts in hundredths of a second, too coarse for a short run. The clock's
-    number is the one that clock_getcpuclockid(3) gives (posix-timers.h, CPUCLOCK_SCHED).
+
+def cpu_seconds(process):
+    """Return the CPU time of a process since its start, and of its children that have ended.
+
+    /proc/PID/stat counts in hundredths of a second, too coarse for a short run, and that is what
+    the children's time is known to. The clock's number is the one that clock_getcpuclockid(3)
+    gives (posix-timers.h, CPUCLOCK_SCHED).
     """
-    return time.clock_gettime(~pid << 3 | 2)
+    times = process.cpu_times()
+    own = time.clock_gettime(~process.pid << 3 | 2)
+    return own + times.children_user + times.children_system
+
+
+def kernel_memory():
+    """Return the bytes that the kernel itself uses on this machine, for all that run on it."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    amounts = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+    return 1024 * sum(amounts[name] for name in KERNEL)
 
 
 def switches(pid):

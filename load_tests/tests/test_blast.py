@@ -117,7 +117,7 @@ def test_servers_take_turns(monkeypatch):
         def note(*_):
             turns.append(name)
 
-        yield SimpleNamespace(name=name, hold=lambda *_: None, round=note, kib_per_idle=None)
+        yield SimpleNamespace(name=name, hold=lambda *_: None, round=note, cost_of_idle=None)
 
     monkeypatch.setattr(blast, "target", target)
     args = blast.options(["01_blocking", "03_epoll", "--rounds", "3"])
@@ -230,6 +230,7 @@ def test_idle_connections_are_held_and_weighed(tmp_path):
     assert done.returncode == 0, done.stderr
     alone, beside = json.loads(file.read_text())["blocks"][0]["servers"]
     assert (alone["idle"], beside["idle"]) == (0, 300)
-    assert alone["kib_per_idle"] is None
-    assert 0 < beside["kib_per_idle"] < 100
+    assert alone["cost_of_idle"] is None
+    assert 0 < beside["cost_of_idle"]["resident"] < 100
+    assert beside["cost_of_idle"]["connect"] > 0
     assert "300 idle connections" in done.stdout

@@ -151,7 +151,7 @@ def ladder(data, title, since=0.0, until=float("inf"), port=None):
         ax.set_title(title, pad=42)
 
     figure = draw(10, MARGIN + PACKET * length / delay, panel)
-    figure.draw_without_rendering()  # a first layout leaves more room beside long calls than they need
+    figure.draw_without_rendering()  # a first layout leaves too much room beside long calls
     return figure
 
 

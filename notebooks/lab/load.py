@@ -12,10 +12,9 @@ from pathlib import Path
 from clients.client import Client
 from clients.system import launch
 from load_tests.measuring.score import never_served
-from load_tests.measuring.watch import reading
+from load_tests.measuring.watch import kernel_memory, reading
 
 MEMORY = ("resident memory", "virtual memory", "kernel memory")
-KERNEL = ("Slab", "KernelStack", "PageTables")  # of /proc/meminfo, in KiB (proc(5))
 
 
 def peer(name):
@@ -37,7 +36,7 @@ def compare(*servers, **options):
 def blast(*servers, connections, **options):
     """Run load_tests.blast with one number of connections; return each server's numbers, a list.
 
-    A server's numbers: {"server", "idle", "kib_per_idle", "rounds": [{"answered", "seconds",
+    A server's numbers: {"server", "idle", "cost_of_idle", "rounds": [{"answered", "seconds",
     "rate", "p50", "p99", "max", "cpu", "busy", "generator_busy"}, ...]}; times in seconds.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -152,10 +151,3 @@ def usage(server):
     row = reading(server.process, server.address[1])
     sizes = row["rss"], row["vms"], kernel_memory()
     return row | {kind: size / 2**20 for kind, size in zip(MEMORY, sizes, strict=True)}
-
-
-def kernel_memory():
-    """Return the bytes that the kernel itself uses on this machine."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    amounts = {line.split(":")[0]: int(line.split()[1]) for line in lines}
-    return 1024 * sum(amounts[name] for name in KERNEL)

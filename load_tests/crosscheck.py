@@ -1,0 +1,148 @@
+"""Check the benchmark: the same servers asked by a program in C, and another clock.
+
+.venv/bin/python -m load_tests.crosscheck
+
+blast.py asks with a generator in Python and reads the clock of clock_getcpuclockid(3). Here
+measuring/asker.c asks, compiled with cc, each server is started anew for each round, and its CPU
+time is what /proc/PID/stat counts (psutil). What both say of the servers' ratios should agree.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from clients.system.launch import ROOT, LaunchError, find, name_of, running, started, tool
+from clients.system.options import number, numbers
+from load_tests.measuring.warm import warm
+
+ASKER = Path(__file__).with_name("measuring") / "asker.c"
+PEERS = ["uvloop_protocol", "asyncio_protocol", "asyncio_streams", "gevent_server"]
+SERVERS = ["03_epoll", *(f"load_tests/peers/{name}.py" for name in PEERS)]
+
+
+def options():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("servers", nargs="*", default=SERVERS, metavar="SERVER")
+    connections = numbers(int, 1, 10_000)
+    parser.add_argument("--connections", type=connections, default=[10, 100, 1000])
+    parser.add_argument("--rounds", type=number(int, 1, 100), default=5)
+    parser.add_argument("--greetings", type=number(int, 1000, 10**8), default=100_000)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there, too")
+    args = parser.parse_args()
+    try:
+        args.programs = [find(name) for name in args.servers]
+    except LaunchError as error:
+        parser.error(str(error))
+    return args
+
+
+def compiled(folder):
+    """Compile the asker into folder and return its path; raises LaunchError without a compiler."""
+    program = Path(folder, "asker")
+    line = [os.environ.get("CC", "cc"), "-O2", "-Wall", "-o", program, ASKER]
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    except FileNotFoundError as error:
+        raise LaunchError(f"there is no C compiler {line[0]} (apt-get install gcc)") from error
+    if done.returncode:
+        raise LaunchError(f"{ASKER.name} does not compile: {done.stderr}")
+    return program
+
+
+def asked_in_c(asker, program, connections, greetings):
+    """Start a server, warm it, let the asker ask; return its CPU time in seconds a greeting."""
+    cores = sorted(os.sched_getaffinity(0))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with running(program, "--quiet", "--backlog", 4096) as server:
+        server.process.cpu_affinity(cores[:1])
+        warm(server.address)
+        line = [str(asker), *map(str, server.address), str(connections), str(greetings)]
+        with started(line, **pipes, text=True) as process:
+            process.cpu_affinity(cores[-1:])
+            process.stdout.readline()  # all are connected
+            before = spent(server.process)
+            with contextlib.suppress(BrokenPipeError):
+                print(file=process.stdin, flush=True)
+            if not process.stdout.readline():
+                raise LaunchError(f"{name_of(program)}: {process.stderr.read().strip()}")
+            return (spent(server.process) - before) / greetings
+
+
+def spent(process):
+    """Return the seconds of CPU time that a process has used, to a hundredth (proc(5), stat)."""
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def blasted(args, connections):
+    """Return the same from blast.py: {server: CPU seconds a greeting, the median}."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "blast.json")
+        more = ("--connections", connections, "--rounds", 3 * args.rounds, "--seconds", 0.3)
+        line = tool("load_tests.blast", *args.programs, *more, "--json", file)
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=900)
+        if done.returncode:
+            raise LaunchError(f"blast failed: {done.stderr.strip()}")
+        [block] = json.loads(file.read_text())["blocks"]
+    return {
+        name_of(program): statistics.median(each["cpu"] for each in one["rounds"])
+        for program, one in zip(args.programs, block["servers"], strict=True)
+    }
+
+
+def measure(args, asker, connections):
+    """Return {server: (CPU seconds a greeting asked in C, the same by blast.py)}."""
+    ours = {name_of(program): [] for program in args.programs}
+    for _ in range(args.rounds):
+        for program in args.programs:
+            cost = asked_in_c(asker, program, connections, args.greetings)
+            ours[name_of(program)].append(cost)
+    theirs = blasted(args, connections)
+    return {name: (statistics.median(costs), theirs[name]) for name, costs in ours.items()}
+
+
+def show(found, connections, console):
+    first = next(iter(found))
+    title = f"{connections:,} connections: CPU of a greeting, in µs and over {first}"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("server")
+    for name in ("asker.c", "blast.py", "asker.c", "blast.py", "differ by"):
+        table.add_column(name, justify="right")
+    for name, costs in found.items():
+        over = [cost / base for cost, base in zip(costs, found[first], strict=True)]
+        texts = [f"{1e6 * cost:.2f}" for cost in costs] + [f"{ratio:.2f}" for ratio in over]
+        table.add_row(name, *texts, f"{over[0] / over[1] - 1:+.0%}")
+    console.print(table)
+    console.print()
+
+
+def main():
+    args, console, all_found = options(), Console(highlight=False), {}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            asker = compiled(folder)
+            for connections in args.connections:
+                found = all_found[connections] = measure(args, asker, connections)
+                show(found, connections, console)
+    except LaunchError as error:
+        return str(error)
+    except KeyboardInterrupt:
+        return 130
+    if args.json:
+        args.json.write_text(json.dumps(all_found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
