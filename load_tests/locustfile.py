@@ -248,33 +248,15 @@ def workers(environment):
 
 @events.init_command_line_parser.add_listener
 def add_options(parser):
-    parser.add_argument(
-        "--arrivals", type=float, default=10.0, help="Arrivals: visitors a second, in all"
-    )
-    parser.add_argument("--heavy", type=int, default=1, help="Heavy: how many users are heavy")
-    parser.add_argument(
-        "--workers-in-all", type=int, default=1, help="Arrivals: processes that share the rate"
-    )
-    parser.add_argument(
-        "--seconds",
-        type=float,
-        default=0.0,
-        include_in_web_ui=False,
-        help="end after so many seconds of load, to the millisecond; 0 leaves that to --run-time",
-    )
-    parser.add_argument(
-        "--server-pid",
-        type=int,
-        default=0,
-        include_in_web_ui=False,
-        help="show this process, the server under test, in a tab of the page",
-    )
-    parser.add_argument(
-        "--journal",
-        default="",
-        include_in_web_ui=False,
-        help="write every sample to this JSON file at the end",
-    )
+    add, hidden = parser.add_argument, {"include_in_web_ui": False}
+    add("--arrivals", type=float, default=10.0, help="Arrivals: visitors a second, in all")
+    add("--heavy", type=int, default=1, help="Heavy: how many users are heavy")
+    add("--workers-in-all", type=int, default=1, help="Arrivals: processes that share the rate")
+    words = "end after so many seconds of load, to the millisecond; 0 leaves that to --run-time"
+    add("--seconds", type=float, default=0.0, help=words, **hidden)
+    words = "show this process, the server under test, in a tab of the page"
+    add("--server-pid", type=int, default=0, help=words, **hidden)
+    add("--journal", default="", help="write every sample to this JSON file at the end", **hidden)
 
 
 @events.init.add_listener
