@@ -58,6 +58,13 @@ def options(arguments=None):
         metavar="N",
         help="N more users, and --wait and --compute are for their greetings alone",
     )
+    add(
+        "--switch-interval",
+        type=number(float, 1e-6, 10),
+        default=sys.getswitchinterval(),
+        metavar="S",
+        help="with --heavy: sys.setswitchinterval() of the server",
+    )
     add("--processes", type=number(int, 1, 64), default=1, help="Locust processes")
     add("--out", type=Path, default=HERE / "results", metavar="DIR")
     add("--against", type=Path, metavar="RESULTS.JSON", help="print the ratios")
@@ -93,6 +100,7 @@ def compare(args, console):
             "wait": args.wait,
             "compute": args.compute,
             "heavy": args.heavy,
+            "switch_interval": args.switch_interval,
             "processes": args.processes,
         },
         "interrupted": False,

@@ -1,6 +1,8 @@
 """Run a server so that only some clients are slow: those whose message begins with "heavy".
 
-heavy.py SERVER.py OPTIONS: the server's --wait and --compute then apply to such messages alone.
+heavy.py INTERVAL SERVER.py OPTIONS: the server's --wait and --compute then apply to such messages
+alone. INTERVAL: seconds after which a thread that computes must hand over the interpreter lock if
+another one asks for it (sys.setswitchinterval; Python's own is 0.005).
 Its file is unchanged; what is replaced, as it starts, is its function greeting(chunk, ...), which
 the three models and their peers have.
 """
@@ -22,8 +24,9 @@ def only_heavy(greeting):
 
 
 def main():
-    program = Path(sys.argv[1]).resolve()
-    sys.argv = sys.argv[1:]
+    sys.setswitchinterval(float(sys.argv[1]))
+    program = Path(sys.argv[2]).resolve()
+    sys.argv = sys.argv[2:]
     sys.path[0] = str(program.parent)
     if (program.parent / "common.py").is_file():  # a peer: its greeting() stands there
         import common

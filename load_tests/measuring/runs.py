@@ -33,7 +33,7 @@ def run(program, load, args):
     args: compare.py's options. Raises LaunchError or RunError.
     """
     page = f"locust-{name_of(program)}-{load:g}.html"
-    through = (HEAVY,) if args.heavy else ()
+    through = (HEAVY, args.switch_interval) if args.heavy else ()
     with running(program, *settings(args), through=through) as server:
         warm(server.address)
         with watching(server.process, server.address[1]) as readings:
