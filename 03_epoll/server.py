@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 
 def serve(listener, greet):
-    listener.setblocking(False)  # a newcomer may be gone before accept() is called: accept(2)
+    listener.setblocking(False)  # accept() then says that the queue is empty, and does not wait
     epoll = select.epoll()
     epoll.register(listener, select.EPOLLIN)
     door, clients = listener.fileno(), {}  # {descriptor: Client}
@@ -40,22 +40,22 @@ class Client:
 
 
 def welcome(listener, epoll, clients):
-    """Accept one newcomer; if there are more, the next poll() tells of them (level-triggered)."""
+    """Accept everybody in the accept queue."""
     try:
-        conn, peer = listener.accept()
-        conn.setblocking(False)
-        epoll.register(conn, select.EPOLLIN)
-    except BlockingIOError:  # it is gone
-        return
+        while True:
+            conn, peer = listener.accept()
+            conn.setblocking(False)
+            epoll.register(conn, select.EPOLLIN)
+            logging.info("%s:%d connected", *peer)
+            clients[conn.fileno()] = Client(conn, peer)
+    except BlockingIOError:  # the queue is empty
+        pass
     except OSError as error:  # out of descriptors, or what else accept(2) lists
         logging.warning("cannot accept: %s; trying again when a client leaves", error)
         if clients:
             epoll.modify(listener, 0)  # or it would be reported again at once, for ever
         else:
             time.sleep(1)
-        return
-    logging.info("%s:%d connected", *peer)
-    clients[conn.fileno()] = Client(conn, peer)
 
 
 def handle(client, greet, epoll):

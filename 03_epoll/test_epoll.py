@@ -9,6 +9,7 @@ import sys
 import time
 
 from clients.client import Client
+from clients.contract.candidate import Candidate
 from clients.system import launch
 
 PATIENCE = 20.0
@@ -41,6 +42,17 @@ def test_one_slow_greeting_stalls_everybody(serve):
     for client in clients:
         assert client.socket.recv(1024) == b"Hello, hello"
     assert time.perf_counter() - began >= 4 * 0.3
+
+
+def test_everybody_in_the_queue_is_accepted_before_the_first_is_greeted(serve):
+    # One newcomer a turn would do as well, but for slow greetings: then a turn is long.
+    server = Candidate(**vars(serve("03_epoll", "--wait", 0.3)))
+    with contextlib.ExitStack() as stack:
+        with server.frozen():
+            guests = [stack.enter_context(server.guest()) for _ in range(5)]
+            guests[0].sendall(b"bob")
+        guests[0].expect_greeting(b"bob")
+        assert server.log().count("connected") == 5
 
 
 def test_a_reply_that_the_kernel_does_not_take_waits_and_reading_stops(serve):

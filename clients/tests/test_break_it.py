@@ -80,7 +80,6 @@ EXEMPT = {
     "door, clients = listener.fileno(), {}  # {descriptor: Client}",
     "if fd == door:",
     "welcome(listener, epoll, clients)",
-    "return",
     "conn: socket.socket",
     "peer: tuple[str, int]",
     "heard: int = 0  # bytes",
@@ -88,9 +87,6 @@ EXEMPT = {
     "reply = client.unsent",
     # Every Linux has epoll.
     'if not hasattr(select, "epoll"):',
-    # A newcomer is never gone before accept() on Linux, unless several processes share a listener.
-    "listener.setblocking(False)  # a newcomer may be gone before accept() is called: accept(2)",
-    "except BlockingIOError:  # it is gone",
     # It saves a call of a clock, and that is all it does.
     "if compute:",
     # epoll reports a socket for writing only when a third of its buffer is free, so send() finds

@@ -110,7 +110,7 @@ def test_a_server_that_computes_is_running_and_one_that_waits_sleeps(options, te
         client.socket.sendall(b"work")
         [main] = until(
             server,
-            lambda threads: (threads[0]["function"], threads[0]["call"]) == ("slow_greet", call),
+            lambda threads: (threads[0]["function"], threads[0]["call"]) == ("greeting", call),
         )
     assert main["line"] - line("03_epoll", text) in (0, 1)
 

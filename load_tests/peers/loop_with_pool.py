@@ -14,8 +14,8 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from asyncio_streams import main
 from common import end_with, greeting, run
 
-POOL = {"choices": ["threads", "processes"], "default": "threads"}
-WORKERS = {"type": int, "default": 32, "help": "threads or processes in the pool"}
+POOL = {"choices": ["threads", "processes"], "help": "default: processes if it computes"}
+WORKERS = {"type": int, "help": "default: 100 threads, or a process for each core"}
 
 
 def serve(listener, options):
@@ -26,11 +26,11 @@ def serve(listener, options):
 
 def in_pool(options):
     """Return a coroutine function that answers a chunk, and lets the pool do the work."""
-    if options.pool == "threads":
-        pool = ThreadPoolExecutor(options.workers)
+    if (options.pool or ("processes" if options.compute else "threads")) == "threads":
+        pool = ThreadPoolExecutor(options.workers or 100)
     else:  # fork: a child of this process can be told to end with it
-        fork = multiprocessing.get_context("fork")
-        pool = ProcessPoolExecutor(options.workers, fork, end_with, (os.getpid(),))
+        fork, workers = multiprocessing.get_context("fork"), options.workers or os.cpu_count()
+        pool = ProcessPoolExecutor(workers, fork, end_with, (os.getpid(),))
 
     async def answer(chunk):
         loop = asyncio.get_running_loop()

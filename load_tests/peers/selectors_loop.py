@@ -32,16 +32,19 @@ def serve(listener, options):
 
 def accept(listener, selector, options):
     try:
-        conn, peer = listener.accept()
+        while True:
+            take(*listener.accept(), selector, options)
     except BlockingIOError:
-        return
+        pass
     except OSError as error:
         logging.warning("cannot accept: %s; trying again when a client leaves", error)
         if len(selector.get_map()) > 1:
             selector.unregister(listener)
         else:
             time.sleep(1)
-        return
+
+
+def take(conn, peer, selector, options):
     if options.selector == "select" and conn.fileno() >= 1024:  # FD_SETSIZE, see select(2)
         logging.warning("%s:%d turned away: select() knows the descriptors to 1,023 only", *peer)
         conn.close()

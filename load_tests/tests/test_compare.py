@@ -202,6 +202,7 @@ def test_bad_servers_are_reported_and_the_others_still_run(tmp_path):
         (["--seconds", "0.1"], "a number from 0.5"),
         (["--load", "visitors", "--against", "missing.json"], "missing.json"),
         (["--arrivals", "5", "--load", "idlers"], "leave out --load"),
+        (["--heavy", "1"], "--heavy needs --compute or --wait"),
     ],
 )
 def test_bad_options(tmp_path, options, words):
@@ -209,6 +210,16 @@ def test_bad_options(tmp_path, options, words):
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_heavy_client_is_measured_beside_the_visitors_and_is_none_of_them(tmp_path):
+    options = ["--users", 2, "--heavy", 1, "--compute", 0.05, "--seconds", 1]
+    done = start("02_threaded", *options, out=tmp_path)
+    assert done.returncode == 0, done.stderr
+    [run] = json.loads((tmp_path / "results.json").read_text())["runs"]
+    assert run["latency"]["heavy"]["answered"] > 0
+    assert run["latency"]["heavy"]["p50"]["ms"] >= 50
+    assert run["latency"]["visit"]["asked"] == run["scoreboard"]["came"]
 
 
 def test_too_few_descriptors(tmp_path):

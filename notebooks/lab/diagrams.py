@@ -2,11 +2,12 @@
 
 import itertools
 
-from lab.ladder import COLOUR, END_COLOUR, GREY, OPEN, OPENING, caption, spells, write
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
 from load_tests.measuring.charts import OTHERS, draw, number
+
+from .ladder import COLOUR, END_COLOUR, GREY, OPEN, OPENING, caption, spells, write
 
 # RFC 9293, figure 5: where each state stands, and what leads from one to the next. A connection
 # is CLOSED before it begins and again when all is over; the diagram has a place for each.

@@ -17,9 +17,9 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from lab.cable import SYN, Lab, up
-
 from clients.system.sockets import reset_on_close
+
+from .cable import SYN, Lab, up
 
 NO_NETWORK = 75  # exit status: no network of its own (EX_TEMPFAIL in sysexits.h)
 PORT = 3267

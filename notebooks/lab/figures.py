@@ -4,14 +4,15 @@ import functools
 import statistics
 
 import matplotlib.pyplot as plt
-from lab import load
-from lab.ladder import write
-from lab.models import LOOK
 from matplotlib.figure import Figure
 
 from load_tests.measuring import report
 from load_tests.measuring.charts import MODELS, OTHERS, STYLE, draw, looks, measured, number, sheet
 from load_tests.measuring.score import never_served
+
+from . import load, lock
+from .ladder import write
+from .models import LOOK
 
 
 def of_comparison(results, name, height):
@@ -47,6 +48,74 @@ def rounds(found, what, title, unit):
     return functools.partial(
         measured, series=series, title=title, x_label="silent clients", y_label=unit, log="x"
     )
+
+
+def busy(found, what, title, unit, factor):
+    """Return a panel of a sheet: each round of load.blast() against the clients that all ask.
+
+    found: {clients: load.blast() with so many connections}; what: of a round's numbers, drawn
+    times factor. Both axes are logarithmic.
+    """
+    names = dict.fromkeys(load.model(one) for servers in found.values() for one in servers)
+    series = {name: (*look, []) for name, look in looks(names).items()}
+    for count, servers in found.items():
+        for one in servers:
+            values = [factor * each[what] for each in one["rounds"]]
+            series[load.model(one)][2].append((count, values))
+    labels = "clients that all ask, none of them thinking", unit
+    return lambda ax: measured(ax, series, title, *labels)
+
+
+def waits(runs, title):
+    """Return a Figure of how long later greetings took: a row for each of {name: a run}.
+
+    The bar begins at the median and ends at p99: one in a hundred waited longer than that.
+    """
+    style = looks({name.split(",")[0]: None for name in runs})
+
+    def panel(ax):
+        for place, (name, run) in enumerate(reversed(runs.items())):
+            found = run["latency"]["next"]
+            colour, marker = style[name.split(",")[0]]
+            middle, last = found["p50"]["ms"], found["p99"]["ms"]
+            ax.plot([middle, last], [place, place], color=colour, alpha=0.35, lw=8)
+            ax.plot(middle, place, marker, color=colour, ms=10)
+            text = f"  half of them at least {number(middle)} ms"
+            ax.text(last, place, text, va="center", fontsize=10)
+        ax.set_yticks(range(len(runs)), reversed(runs))
+        ax.set_xscale("log")
+        ax.set_xlim(0.03, 6_000)  # room for the words
+        ax.xaxis.set_major_formatter("{x:,g}")
+        ax.set_ylim(-0.6, len(runs) - 0.4)
+        ax.grid(visible=False, axis="y")
+        label = "ms that the others wait for an answer: the sign is the median, the bar ends at p99"
+        ax.set(xlabel=label, title=title)
+
+    return draw(10, 1.4 + 0.55 * len(runs), panel)
+
+
+def turns(found, title, note):
+    """Return a Figure of threads that compute: {name: lock.turns()}, a panel each, a row a thread.
+
+    Dark: the thread runs. Pale: it waits for the interpreter lock.
+    """
+    colours = {lock.RUNS: MODELS["02_threaded"][0], lock.WAITS: "#E9C46A", lock.SLEEPS: "white"}
+
+    def panel(ax, name, threads):
+        for row, spans in enumerate(threads.values()):
+            for what, began, ended in spans:
+                width = 1000 * (ended - began)
+                ax.barh(row, width, left=1000 * began, height=0.7, color=colours[what], lw=0)
+        ax.set_yticks(range(len(threads)), [f"thread {row + 1}" for row in range(len(threads))])
+        ax.invert_yaxis()
+        ax.grid(visible=False)
+        ax.set(title=name, xlabel="milliseconds")
+        for what in (lock.RUNS, lock.WAITS):
+            ax.plot([], [], color=colours[what], lw=8, label=what)
+        ax.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=10)
+
+    panels = [functools.partial(panel, name=name, threads=one) for name, one in found.items()]
+    return sheet(panels, title, note, 1, (10, 2.1 * len(found) + 0.8))
 
 
 def workloads(results, title, note):

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 import statistics
 import subprocess
 import tempfile
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from clients.client import Client
 from clients.system import launch
-from load_tests.measuring.score import never_served
+from load_tests.measuring.score import never_served, spread
 from load_tests.measuring.watch import kernel_memory, reading
 
 MEMORY = ("resident memory", "virtual memory", "kernel memory")
@@ -47,7 +46,9 @@ def blast(*servers, connections, **options):
 
 
 def run(module, *arguments, **options):
-    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    words = []
+    for name, value in options.items():  # cold=True is --cold
+        words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [value])
     line = launch.tool(module, *arguments, *words)
     done = subprocess.run(line, cwd=launch.ROOT, capture_output=True, text=True, timeout=900)
     if done.returncode:
@@ -86,21 +87,6 @@ def two_pieces(way, size):
     return time.perf_counter() - began
 
 
-def free_threaded_run():
-    """Return what a free-threaded Python makes of 02_threaded's work that computes, in a line."""
-    python = next(filter(None, map(shutil.which, ("python3.14t", "python3.13t"))), None)
-    if python is None:
-        return "no free-threaded Python on this machine (python3.13t or python3.14t)"
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder, "free_threaded")
-        program.write_text(f'#!/bin/sh\nexec {python} {launch.find("02_threaded")} "$@"\n')
-        program.chmod(0o755)
-        load = {"users": 20, "seconds": 2, "load": "chatterbox", "compute": 0.005}
-        runs = compare("02_threaded", str(program), **load)["runs"]
-    rates = [run["greetings_per_second"] for run in runs]
-    return f"02_threaded, work that computes: {rates[0]:.0f} a second; free-threaded {rates[1]:.0f}"
-
-
 def model(numbers):
     """Return the name of a server, without what blast() adds to tell it from the others."""
     return numbers["server"].split()[0]
@@ -113,13 +99,22 @@ def first_and_last(found, name):
     return mine[0], mine[-1]
 
 
+def median(one, what):
+    """Return the median of a server's rounds."""
+    return statistics.median(each[what] for each in one["rounds"])
+
+
 def ratio(one, other, what):
     """Return the median of one server's rounds over the other's, and the quartiles."""
     pairs = zip(one["rounds"], other["rounds"], strict=True)
-    low, middle, high = statistics.quantiles(
-        [mine[what] / its[what] for mine, its in pairs], n=4, method="inclusive"
-    )
+    low, middle, high = spread([mine[what] / its[what] for mine, its in pairs])
     return middle, low, high
+
+
+def over(one, other, what):
+    """Return ratio() as text: "1.21 (1.19 to 1.23)"."""
+    middle, low, high = ratio(one, other, what)
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def costs(name, counts):

@@ -12,12 +12,12 @@ from collections import Counter
 from pathlib import Path
 
 from IPython.display import Image
-from lab.models import is_queued
 from PIL import Image as Pixels
 
 from clients.system import kernel, launch
 
-COLOURS = 24  # of a picture: enough for the models, the greys, and the edges between them
+from .models import is_queued
+
 running = contextlib.ExitStack()  # what this notebook has started
 atexit.register(running.close)
 
@@ -33,15 +33,12 @@ def choose(test, usual, full):
 
 
 def show(figure):
-    """Return a figure as a picture for a notebook, in few colours: a small file."""
+    """Return a figure as a picture for a notebook, a byte for each of its pixels: a small file."""
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=84)
-    pixels = Pixels.open(drawn).convert("RGB")
-    frequent = sorted(pixels.getcolors(1 << 24), reverse=True)
-    colours = [rgb for _, rgb in frequent if min(rgb) < 245 or min(rgb) == 255]  # one white only
-    palette = Pixels.new("P", (1, 1))
-    palette.putpalette([value for rgb in colours[:COLOURS] for value in rgb])
-    pixels.quantize(palette=palette, dither=Pixels.Dither.NONE).save(small, "png", optimize=True)
+    # A palette by octree has the colours of rare marks, too, and not only the most frequent ones.
+    few = Pixels.open(drawn).convert("RGB").quantize(255, Pixels.Quantize.FASTOCTREE)
+    few.save(small, "png", optimize=True)
     return Image(small.getvalue(), format="png")
 
 

@@ -18,7 +18,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lab.experiments import NO_NETWORK
+from .experiments import NO_NETWORK
 
 RECORDED = Path(__file__).with_name("recorded.json")
 NOTEBOOKS = Path(__file__).resolve().parent.parent

@@ -1,7 +1,9 @@
 """What notebooks 3 to 5 rest on: their measurements count right, and their claims hold."""
 
+import json
+
 import pytest
-from lab import epoll, figures, load, models, page
+from lab import epoll, figures, limits, load, lock, models, page
 
 from clients.system import launch
 from load_tests.measuring import charts
@@ -113,3 +115,46 @@ def test_a_model_of_a_student_s_own_is_drawn_beside_the_others():
     rows = [{"connections": 0, "threads": 1}, {"connections": 9, "threads": 10}]
     figure = charts.draw(5, 4, figures.cost({"04_mine": rows}, "threads", "threads"))
     assert "04_mine" in [text.get_text() for text in figure.axes[0].texts]
+
+
+def test_as_many_threads_as_asked_for_meet_no_limit():
+    found = limits.most_threads(50)
+    assert (found["threads"], found["limit"], found["error"]) == (50, None, None)
+    assert found["virtual"] > 50 * 2**20
+
+
+def test_the_limit_that_stops_threads_is_named(monkeypatch):
+    numbers = {"max_map_count": 65530, "pid_max": 32768, "threads-max": 100_000}
+    monkeypatch.setattr(limits, "number", lambda path: numbers.get(path.rpartition("/")[2]))
+    assert limits.met(22_000, 65_529) == "vm.max_map_count = 65,530"
+    assert limits.met(32_000, 60_000) == "kernel.pid_max = 32,768"
+    assert "RLIMIT_AS" in limits.met(16, 100)
+
+
+@pytest.mark.parametrize(
+    ("line", "state"),
+    [
+        (b"running\n", lock.RUNS),
+        (b"-1 0x7ffd 0x7f\n", lock.RUNS),
+        (b"202 0x55 0x89 0x0\n", lock.WAITS),
+        (b"230 0x1 0x0 0x7f\n", lock.SLEEPS),
+    ],
+)
+def test_what_the_kernel_says_of_a_thread(line, state, monkeypatch):
+    monkeypatch.setattr(lock, "CALLS", {202: "futex", 230: "clock_nanosleep"})
+    assert lock.state(line) == state
+
+
+def test_threads_that_compute_run_or_wait_for_the_lock():
+    found = lock.turns(launch.find("02_threaded"), seconds=0.1)
+    assert len(found) == 3  # main sleeps in accept()
+    states = {what for spans in found.values() for what, _, _ in spans}
+    assert lock.RUNS in states
+    assert states <= {lock.RUNS, lock.WAITS}
+
+
+def test_the_recorded_run_without_the_lock_is_whole():
+    data = json.loads(lock.RECORDED.read_text())
+    assert set(data["turns"]) == set(data["rates"]) == {"with", "without"}
+    for spans in data["turns"]["without"].values():
+        assert [what for what, _, _ in spans] == [lock.RUNS]
