@@ -173,6 +173,7 @@ class Classroom(App):
         stage, names = self.stage, self.names
         if not stage:
             self.query_one("#title").update("the server starts …")
+            self.query_one("#where").update("")
             return
         self.draw_frame()
         width, height = self.room("source")
