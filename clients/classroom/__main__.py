@@ -21,13 +21,13 @@ from clients.system.launch import LaunchError, find, models
 async def photograph(app, file):
     """Play a small scene without a terminal, and write the screen to file as SVG."""
     async with app.run_test(size=(120, 36)) as pilot:
-        while not app.view.threads:
+        while not (app.stage and app.stage.threads):
             await pilot.pause(EVERY)
         for key in "aasas":
             await pilot.press(key)
         for _ in range(50):  # until all is at rest, but not for ever
             await pilot.pause(EVERY)
-            if len(app.view.connections) == 3 and all(t["fd"] for t in app.view.threads):
+            if len(app.stage.connections) == 3 and all(t["fd"] for t in app.stage.threads):
                 break
         await pilot.pause(5 * EVERY)  # until that is drawn
         picture = app.export_screenshot(title="clients.classroom")

@@ -14,8 +14,8 @@ from textual.widgets import Digits, Static
 
 from clients.classroom import panels
 from clients.classroom.puppets import MOST, Puppet
-from clients.classroom.stage import Stage, View
-from clients.system.launch import LaunchError, name_of
+from clients.classroom.stage import Stage
+from clients.system.launch import name_of
 from clients.system.palette import looks
 
 EVERY = 0.2  # seconds between two looks
@@ -65,7 +65,7 @@ class Classroom(App):
         super().__init__()
         self.programs, self.options = programs, options
         self.looks = looks([name_of(program) for program in programs])
-        self.stage, self.view, self.paused = None, View(), False
+        self.stage, self.stages, self.paused = None, [], False
         self.cast, self.came, self.chosen = {}, 0, None
         # {"host:port": what that client is called}, in the order they came; those of them that
         # nobody here conducts came at {"host:port": time.monotonic()}.
@@ -97,20 +97,15 @@ class Classroom(App):
 
     async def enter(self, program):
         """Bring this program on the stage, with the cast that is there."""
-        before, self.stage, self.view = self.stage, None, View()
+        before, self.stage = self.stage, None
         if before:
             await asyncio.to_thread(before.close)
         stage = Stage(program, self.options)
+        self.stages.append(stage)
         self.query_one("#head").styles.background = self.looks[stage.name][0]
-        try:
-            await asyncio.to_thread(stage.open)
-        except LaunchError as error:
-            self.view = View(ended=str(error))
-        except asyncio.CancelledError:  # the teacher has quit meanwhile
-            stage.close()
-            raise
+        await asyncio.to_thread(stage.open)
         self.stage = stage
-        if not self.view.ended:
+        if not stage.ended:
             self.recast()
             self.invite()
 
@@ -156,65 +151,62 @@ class Classroom(App):
             puppet.move()
         if self.paused:
             return
-        if self.stage and not self.view.ended:
-            self.view = self.stage.look()
+        if self.stage and not self.stage.ended:
+            self.stage.look()
             self.meet_guests()
         self.draw()
 
     def meet_guests(self):
         """Give each client that came by itself a name, and sort the connections: the cast first."""
-        for row in self.view.connections:
+        for row in self.stage.connections:
             if row.ours and row.client not in self.names:
                 self.guests[row.client] = time.monotonic()
                 self.names[row.client] = f"g{len(self.guests)}"
         came = {client: place for place, client in enumerate(self.names)}
-        self.view.connections.sort(
+        self.stage.connections.sort(
             key=lambda row: (row.client in self.guests, came.get(row.client, len(came)))
         )
 
     def draw(self):
         """Write every panel anew; Textual sends to the terminal only what has changed."""
+        self.query_one("#keys").update(legend(self.BINDINGS, self.size.width))
+        stage, names = self.stage, self.names
+        if not stage:
+            self.query_one("#title").update("the server starts …")
+            self.query_one("#where").update("")
+            return
         self.draw_frame()
-        if self.view.ended:
-            last = panels.last(self.view.ended, *self.room("source"))
-            self.fill("source", "the server has ended", last)
+        width, height = self.room("source")
+        if stage.ended:
+            rows = panels.last(stage.ended, width, height)
+            self.fill("source", "the server has ended", rows)
             self.fill("kernel", "the kernel's side", [])
-        elif self.stage:
-            self.draw_server()
+        else:
+            title = f"{stage.program.parent.name}/{stage.program.name}"
+            self.fill("source", title, panels.source(stage, names, height))
+            rows = panels.kernel_side(stage, names, *self.room("kernel"))
+            self.fill("kernel", "the kernel's side", rows)
         _, height = self.room("clients")
         rows = panels.clients(list(self.cast.values()), self.guest_rows(), self.chosen, height)
         self.fill("clients", "the clients", rows)
 
     def draw_frame(self):
-        """Write which model it is, where it listens, what it costs, and the keys."""
-        self.query_one("#keys").update(legend(self.BINDINGS, self.size.width))
-        title, where, cost = map(self.query_one, ("#title", "#where", "#cost"))
-        if not self.stage:
-            title.update("the server starts …")
-            return
-        title.update(f"{self.stage.name}: {self.stage.sentence}")
-        if self.paused or self.view.ended:
+        """Write which model it is, where it listens, and what it costs."""
+        stage, title, where, cost = self.stage, *map(self.query_one, ("#title", "#where", "#cost"))
+        title.update(f"{stage.name}: {stage.sentence}")
+        if self.paused or stage.ended:
             where.update("PAUSED" if self.paused else "ENDED")
         else:
-            where.update("%s:%d" % self.stage.server.address)
-        if not self.view.ended:
+            where.update("%s:%d" % stage.server.address)
+        if not stage.ended:
             cost.update(
-                f"cost: threads {len(self.view.threads)}, descriptors {self.view.descriptors}, "
-                f"resident {self.view.resident / 2**20:.1f} MiB with the observer"
+                f"cost: threads {len(stage.threads)}, descriptors {stage.descriptors}, "
+                f"resident {stage.resident / 2**20:.1f} MiB with the observer"
             )
-
-    def draw_server(self):
-        """Write the program with its threads, and the kernel's side."""
-        view, stage = self.view, self.stage
-        _, height = self.room("source")
-        program = panels.source(view.threads, stage.lines, stage.anchors, self.names, height)
-        self.fill("source", f"{stage.program.parent.name}/{stage.program.name}", program)
-        rows = panels.kernel_side(view, self.names, *self.room("kernel"))
-        self.fill("kernel", "the kernel's side", rows)
 
     def guest_rows(self):
         """Return the rows of the clients that came by themselves and are still there."""
-        now, rows = time.monotonic(), {row.client: row for row in self.view.connections}
+        now, rows = time.monotonic(), {row.client: row for row in self.stage.connections}
         return [
             panels.guest_row(rows[at], self.names[at], self.stage.said.get(at), now - since)
             for at, since in self.guests.items()
@@ -247,7 +239,7 @@ class Classroom(App):
         return self.cast.get(self.chosen)
 
     def action_add(self, count):
-        if not self.stage or self.view.ended:
+        if not self.stage or self.stage.ended:
             self.tell("there is no server yet, or no more")
             return
         if len(self.cast) == MOST:
@@ -292,8 +284,8 @@ class Classroom(App):
         """Let everybody go and end the server."""
         for puppet in self.cast.values():
             puppet.leave()
-        if self.stage:
-            self.stage.close()
+        for stage in self.stages:  # one may have been about to open
+            stage.close()
 
 
 def legend(bindings, width):

@@ -1,6 +1,7 @@
 """What the classroom writes on its panels: rows of plain text, each with a style.
 
-width, height: the columns and rows of the panel. What is too wide is cut by the screen, with "…";
+width, height: the columns and rows of the panel. names: {"host:port": what that client is called}.
+What is too wide is cut by the screen, with "…";
 where there was no room for more rows, or more names, a sign says so ("⋮", "and 38 more").
 """
 
@@ -28,15 +29,16 @@ def head(rows, height):
 
 def last(text, width, height):
     """Return the last words of a server, as many as fit, in the colour of an alarm."""
-    lines = [part.plain.rstrip() for line in text.splitlines() for part in wrapped(line, width)]
+    lines = [
+        part.plain.rstrip()
+        for line in text.splitlines()
+        for part in Content(printable(line)).wrap(
+            width
+        )  # in columns: a Chinese character takes two
+    ]
     cut = len(lines) - height
     shown = [f"⋮ {cut + 1} lines", *lines[cut + 1 :]] if cut > 0 else lines
     return [(line, "#b00020") for line in shown]
-
-
-def wrapped(line, width):
-    """Return a line in pieces of at most so many columns; a Chinese character takes two."""
-    return Content(printable(line)).wrap(width)
 
 
 def size(count):
@@ -44,17 +46,17 @@ def size(count):
     return str(count) if count < 10_000 else f"{count / 1024:,.0f}K"
 
 
-def source(threads, lines, anchors, names, height):
+def source(stage, names, height):
     """Return the lines on which threads stand, marked, and as much around them as has room.
 
-    lines: of the program; anchors: numbers of lines to keep in view; names: {"host:port": what
-    that client is called}.
+    Lines on which one has slept before are kept in view where they fit.
     """
+    lines = stage.lines
     marks = {
         line: [label(call, these, names) for call, these in what.items()]
-        for line, what in standing(threads).items()
+        for line, what in standing(stage.threads).items()
     }
-    shown = around(anchors | set(marks), marks, len(lines), height)
+    shown = around(stage.anchors | set(marks), marks, len(lines), height)
     shown = shown or around(set(marks), marks, len(lines), height)
     rows, before = [], 0
     for line in [*shown, len(lines) + 1]:
@@ -106,17 +108,17 @@ def label(call, threads, names):
     return text + (f", waiting for {names.get(peer, peer)}" if peer else "")
 
 
-def kernel_side(view, names, width, height):
+def kernel_side(stage, names, width, height):
     """Return the accept queue as a bar, who is in it, and each connection as the kernel has it."""
-    rows = view.connections
-    cells = min(view.limit, max(4, width - 26))
-    full = "█" * round(cells * view.queue / view.limit)
+    rows = stage.connections
+    cells = min(stage.limit, max(4, width - 26))
+    full = "█" * round(cells * stage.queue / stage.limit)
     queued = [short(row, names) for row in rows if row.queued]
     asking = [short(row, names) for row in rows if row.theirs == "SYN-SENT"]
     half = [short(row, names) for row in rows if (row.theirs, row.ours) == HALF_OPEN]
     dropped = [short(row, names) for row in rows if (row.theirs, row.ours) == LOST]
     top = [
-        (f"accept queue {full:░<{cells}} {view.queue} of {view.limit}", "bold"),
+        (f"accept queue {full:░<{cells}} {stage.queue} of {stage.limit}", "bold"),
         (some("  in it: ", queued, width), "bold #8a5a00" if queued else "dim"),
         (some("SYN-SENT: ", asking, width), BAD if asking else "dim"),
     ]
@@ -125,8 +127,8 @@ def kernel_side(view, names, width, height):
     if dropped:
         top.append((some("the server has no socket for: ", dropped, width), BAD))
     table = [(connection(row, names, width), "") for row in rows]
-    if view.time_wait:
-        table.append((f"TIME-WAIT: {view.time_wait} (over; the kernel keeps the port)", "dim"))
+    if stage.time_wait:
+        table.append((f"TIME-WAIT: {stage.time_wait} (over; the kernel keeps the port)", "dim"))
     ends = f"{'its end':<13}{'at the server':<14}" if width >= WIDE else f"{'state':<13}"
     title = (f"{'':<4}{ends}{'at':<6}{'unread':>8}{'unsent':>8}", "dim")
     return [*top, title, *head(table, height - len(top) - 1)]
@@ -165,7 +167,7 @@ def clients(cast, guests, chosen, height):
     if len(rows) <= height or height < 4:
         return head(rows, height)
     place = next((at for at, puppet in enumerate(cast) if puppet.number == chosen), 0)
-    above = max(0, min(place - height // 2, len(rows) - height))
+    above = max(0, min(place - height // 2, len(rows) - height + 1))
     counts = Counter(puppet.doing for puppet in cast)
     tally = ", ".join(f"{count} {doing}" for doing, count in counts.items())
     more = f"… {len(rows)} in all: {tally}" + (f", {len(guests)} guests" if guests else "")

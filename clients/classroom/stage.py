@@ -3,12 +3,12 @@
 import ast
 import contextlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import psutil
 
 from clients.system import kernel
-from clients.system.launch import last_words, name_of
+from clients.system.launch import LaunchError, last_words, name_of
 from clients.system.observer import observe
 
 SAID = re.compile(r"^(\S+:\d+) said (.*)$", re.MULTILINE)
@@ -34,69 +34,56 @@ class Connection:
     unsent: int = 0
 
 
-@dataclass
-class View:
-    """What there is to see of a server at one moment.
-
-    ended: its last words, if it has ended; then nothing else is seen. threads: as Observed.sample()
-    gives them. queue: the length of the accept queue, which holds limit. time_wait: how many
-    connections are in TIME-WAIT. resident: bytes of memory.
-    """
-
-    ended: str = ""
-    threads: list[dict] = field(default_factory=list)
-    connections: list[Connection] = field(default_factory=list)
-    queue: int = 0
-    limit: int = 0
-    time_wait: int = 0
-    descriptors: int = 0
-    resident: int = 0
-
-
 class Stage:
-    """One server program that runs; options: {"backlog": 5, ...}, of its command line."""
+    """One server program that runs, and what there is to see of it since the last look().
+
+    options: {"backlog": 5, ...}, of its command line. ended: its last words, if it has ended.
+    threads: as Observed.sample() gives them. queue: the length of the accept queue, which holds
+    limit. time_wait: how many connections are in TIME-WAIT. resident: bytes of memory.
+    """
 
     def __init__(self, program, options):
         self.program, self.options, self.name = program, options, name_of(program)
-        text = program.read_text()
+        text = program.read_text(errors="replace")
         self.lines, self.sentence = text.splitlines(), first_sentence(text)
+        self.limit = kernel.queue_limit(options["backlog"])
+        self.ended, self.threads, self.connections = "", [], []
+        self.queue = self.time_wait = self.descriptors = self.resident = 0
         self.anchors = set()  # the lines on which a thread has slept
         self.said = {}  # {"host:port": what the server's log says that it said}
         self._stack = contextlib.ExitStack()
 
     def open(self):
-        """Start the server; raises launch.LaunchError."""
+        """Start the server; if it does not come to listen it has ended."""
         words = [word for name, value in self.options.items() for word in (f"--{name}", value)]
-        self.observed = self._stack.enter_context(observe(self.program, *words))
-        self.server = self.observed.server
+        try:
+            self.observed = self._stack.enter_context(observe(self.program, *words))
+            self.server = self.observed.server
+        except LaunchError as error:
+            self.ended = str(error)
 
     def close(self):
         """End the server; may be called twice, and before open()."""
         self._stack.close()
 
     def look(self):
-        """Return a View of this moment."""
+        """See what there is to see at this moment."""
         process, port = self.server.process, self.server.address[1]
         try:
             if process.poll() is not None:
                 raise psutil.NoSuchProcess(process.pid)
             held, lines = kernel.descriptors(process.pid), kernel.tcp(port)
-            descriptors, resident = process.num_fds(), process.memory_info().rss
+            self.descriptors, self.resident = process.num_fds(), process.memory_info().rss
         except (psutil.Error, OSError):
             words = last_words(self.server.log(2000), 12)
-            return View(f"exit status {process.poll()}\n  {words}")
-        threads = (self.observed.sample() or {"threads": []})["threads"]
-        self.anchors |= {t["line"] for t in threads if t["line"] and t["fd"] is not None}
+            self.ended, self.connections = f"exit status {process.poll()}\n  {words}", []
+            return
+        self.threads = (self.observed.sample() or {"threads": []})["threads"]
+        self.anchors |= {t["line"] for t in self.threads if t["line"] and t["fd"] is not None}
         self.said |= dict(SAID.findall(self.server.log(LATEST)))
-        return View(
-            threads=threads,
-            connections=connections(lines, port, held),
-            queue=sum(line.unread for line in lines if line.state == "LISTEN"),
-            limit=kernel.queue_limit(self.options["backlog"]),
-            time_wait=sum(line.state == "TIME-WAIT" for line in lines),
-            descriptors=descriptors,
-            resident=resident,
-        )
+        self.connections = connections(lines, port, held)
+        self.queue = sum(line.unread for line in lines if line.state == "LISTEN")
+        self.time_wait = sum(line.state == "TIME-WAIT" for line in lines)
 
 
 def first_sentence(text):

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 
 from clients.classroom import panels
 from clients.classroom.app import Classroom
-from clients.classroom.stage import Connection, View
+from clients.classroom.stage import Connection, Stage
 from clients.system import launch
 
 PATIENCE = 20.0
@@ -32,7 +32,7 @@ def play(model, scene, *keys, shows=(), size=(140, 40), backlog=64, programs=Non
         app = Classroom(programs, options)
         try:
             async with app.run_test(size=size, notifications=True) as pilot:
-                await until(pilot, lambda app: app.view.threads)
+                await until(pilot, lambda app: app.stage and app.stage.threads)
                 for key in keys:
                     await pilot.press(key)
                 await until(pilot, scene)
@@ -46,7 +46,9 @@ def play(model, scene, *keys, shows=(), size=(140, 40), backlog=64, programs=Non
     async def until(pilot, condition):
         deadline = time.monotonic() + PATIENCE
         while not condition(pilot.app):
-            assert time.monotonic() < deadline, "\n".join([str(pilot.app.view), *screen(pilot.app)])
+            assert time.monotonic() < deadline, "\n".join(
+                [str(vars(pilot.app.stage)), *screen(pilot.app)]
+            )
             await pilot.pause(0.02)
 
     return asyncio.run(run())
@@ -62,7 +64,7 @@ def screen(app):
 
 def standing(app):
     """Return (function, system call) of each thread."""
-    return [(thread["function"], thread["call"]) for thread in app.view.threads]
+    return [(thread["function"], thread["call"]) for thread in app.stage.threads]
 
 
 def doing(app):
@@ -71,7 +73,7 @@ def doing(app):
 
 def queued(app):
     """Return the numbers of the clients in the accept queue."""
-    return [int(panels.short(row, app.names)) for row in app.view.connections if row.queued]
+    return [int(panels.short(row, app.names)) for row in app.stage.connections if row.queued]
 
 
 def test_on_01_the_second_client_is_in_the_accept_queue_while_main_stands_in_recv():
@@ -80,7 +82,7 @@ def test_on_01_the_second_client_is_in_the_accept_queue_while_main_stands_in_rec
         lambda app: (
             standing(app) == [("handle", "recvfrom")]
             and queued(app) == [2]
-            and app.view.queue == 1
+            and app.stage.queue == 1
             and doing(app) == ["silent", "waiting"]
         ),
         *"aas",
@@ -97,7 +99,7 @@ def test_on_01_the_queue_fills_and_more_stay_in_syn_sent():
         "01_blocking",
         lambda app: (
             queued(app) == [2, 3]
-            and [row.theirs for row in app.view.connections].count("SYN-SENT") == 1
+            and [row.theirs for row in app.stage.connections].count("SYN-SENT") == 1
         ),
         *"aaaa",
         backlog=1,
@@ -110,7 +112,7 @@ def test_on_02_fifty_clients_are_fifty_threads_in_recv():
         lambda app: (
             standing(app).count(("handle", "recvfrom")) == 50
             and ("serve", "accept4") in standing(app)
-            and len(app.view.threads) == 51
+            and len(app.stage.threads) == 51
         ),
         "f",
         shows=["50 threads: recvfrom, each for its own client"],
@@ -122,7 +124,7 @@ def test_on_03_fifty_clients_are_one_thread_in_epoll_wait():
         "03_epoll",
         lambda app: (
             standing(app) == [("serve", "epoll_wait")]
-            and sum(row.fd is not None for row in app.view.connections) == 50
+            and sum(row.fd is not None for row in app.stage.connections) == 50
         ),
         "f",
     )
@@ -138,8 +140,8 @@ def test_a_client_that_never_reads(name, call):
         lambda app: (
             call in [each for _, each in standing(app)]
             and doing(app) == ["not reading"]
-            and app.view.connections[0].unsent > 100_000
-            and app.view.connections[0].unread > 0
+            and app.stage.connections[0].unsent > 100_000
+            and app.stage.connections[0].unread > 0
         ),
         *"ar",
     )
@@ -149,7 +151,7 @@ def test_leave_and_reset():
     play(
         "03_epoll",
         lambda app: (
-            list(app.cast) == [1] and app.view.time_wait >= 1 and len(app.view.connections) == 1
+            list(app.cast) == [1] and app.stage.time_wait >= 1 and len(app.stage.connections) == 1
         ),
         *"aaa2x3l",
     )
@@ -160,7 +162,8 @@ def test_the_next_model_gets_the_same_cast():
     play(
         "01_blocking",
         lambda app: (
-            len(standing(app)) == 3
+            app.stage
+            and len(standing(app)) == 3
             and doing(app) == ["silent", "greeted"]
             and list(app.cast) == [1, 2]
         ),
@@ -175,7 +178,7 @@ def test_a_server_that_crashes_is_shown_with_its_last_words(tmp_path):
     program.write_text(source.replace("conn.sendall(greet(chunk))", "raise ValueError('\\x1b[2J')"))
     words = ["the server has ended", "ValueError"]
     options = {"shows": words, "size": (80, 24), "programs": [program]}
-    shown = play(None, lambda app: app.view.ended, *"as", **options)
+    shown = play(None, lambda app: app.stage.ended, *"as", **options)
     assert "\x1b" not in "".join(shown)
 
 
@@ -198,7 +201,7 @@ def test_what_a_guest_says_is_shown_safely():
 @pytest.mark.parametrize("size", [(80, 24), (140, 40), (200, 60)])
 def test_nothing_is_cut_without_a_sign(size):
     # No number after fd: what is free depends on the files that the observer has open just then.
-    shows = ["main: accept4(fd ", "50 threads: recvfrom", "50 in all: 50 silent", "and", "q quit"]
+    shows = ["main: accept4(fd ", "50 threads: recvfrom", "50 in all: 50 silent", "▸ 50", "q quit"]
     shown = play(
         "02_threaded", lambda app: len(standing(app)) == 51, "f", shows=[*shows, "more"], size=size
     )
@@ -223,8 +226,9 @@ def test_a_client_that_believes_more_than_the_server_knows_is_named():
         Connection("8", theirs="ESTABLISHED", ours="SYN-RECEIVED"),
         Connection("9", theirs="ESTABLISHED"),
     ]
-    view = View(connections=rows, queue=6, limit=6)
-    shown = [text for text, _ in panels.kernel_side(view, {}, 70, 20)]
+    stage = Stage(launch.find("01_blocking"), {"backlog": 5})
+    stage.connections = rows
+    shown = [text for text, _ in panels.kernel_side(stage, {}, 70, 20)]
     assert "ACK dropped, still SYN-RECEIVED: 8" in shown
     assert "the server has no socket for: 9" in shown
 
@@ -258,7 +262,7 @@ def test_chinese_text_takes_two_columns_a_character(tmp_path):
 def test_a_client_that_has_left_keeps_its_name_as_long_as_the_server_has_its_connection():
     shown = play(
         "01_blocking",
-        lambda app: [row.ours for row in app.view.connections] == ["ESTABLISHED", "CLOSE-WAIT"],
+        lambda app: [row.ours for row in app.stage.connections] == ["ESTABLISHED", "CLOSE-WAIT"],
         *"aal",
         shows=["in it: 2"],
     )
