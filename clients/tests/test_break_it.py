@@ -74,7 +74,6 @@ PLUMBING = re.compile(
 )
 EXEMPT = {
     # Nothing works without these, and everybody sees that.
-    "conn, peer = listener.accept()",
     "handle(conn, peer, greet)",
     "epoll = select.epoll()",
     "door, clients = listener.fileno(), {}  # {descriptor: Client}",
