@@ -135,6 +135,10 @@ def test_the_server_heard_as_many_greetings_as_were_counted(serve):
     assert min(greetings, came) >= 3
     assert server.log().count(" said ") == 5 + greetings + came
     assert server.log().count(" connected") == 5 + came
+    until = time.monotonic() + 20
+    while server.log().count(" left") < came:  # the last one is told of after its close
+        assert time.monotonic() < until
+        time.sleep(0.01)
     assert server.log().count(" left") == came
     for result in (done, visits):  # one after the other, on each of three connections
         assert 0 < sum(result["waits"]) / 1e9 <= 3 * result["seconds"]
