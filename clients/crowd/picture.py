@@ -17,6 +17,7 @@ LOOKS = {  # state: its sign in the picture and its colour
     "failed": ("!", "bold red"),
 }
 STATUS = len("connecting 3599.9 s")  # columns for what a client does now
+MOST_ERRORS = 3  # lines that tell why clients failed
 STEPS = [factor * ten for ten in (0.01, 0.1, 1, 10, 100, 1000) for factor in (1, 2, 5)]
 
 
@@ -82,5 +83,7 @@ def summary(data):
         table.add_row(Text(str(board[name]), justify="right"), name)
     ends = ", ".join(f"{board[end]} {end}" for end in ENDS)
     came = f"{board['came']} of {len(clients)} clients came: {ends}; {data['seconds']:.1f} s"
-    errors = {client["error"] for client in clients} - {None} if board["failed"] else ()
-    return Group(came, table, *sorted(errors))
+    errors = sorted({client["error"] for client in clients} - {None} if board["failed"] else ())
+    if len(errors) > MOST_ERRORS:  # a flood of them would scroll the picture away
+        errors[MOST_ERRORS:] = [f"… and {len(errors) - MOST_ERRORS} more such lines"]
+    return Group(came, table, *errors)

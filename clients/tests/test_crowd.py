@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from clients.crowd import crowd, scoreboard
-from clients.crowd.picture import picture
+from clients.crowd.picture import MOST_ERRORS, picture, summary
 from clients.crowd.scores import intervals
 from clients.system.launch import tool
 
@@ -151,3 +151,15 @@ def test_bad_options_get_one_line(options):
     assert done.returncode == 2
     assert "take" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_many_failures_do_not_scroll_the_picture_away():
+    clients = [
+        {"silent": False, "error": f"client {n}: no", "events": [[0, "connects"], [1, "failed"]]}
+        for n in range(40)
+    ]
+    console = Console(width=80, file=io.StringIO())
+    console.print(summary({"seconds": 1.0, "clients": clients}))
+    text = console.file.getvalue()
+    assert text.count(": no") == MOST_ERRORS
+    assert "37 more such lines" in text
