@@ -1,6 +1,6 @@
 """Event loop that reads like threads: gevent switches to another client wherever one waits.
 
-Run it: python3 load_tests/peers/gevent_server.py --port 3267
+Run it: .venv/bin/python load_tests/peers/gevent_server.py --port 3267
 """
 
 import gevent

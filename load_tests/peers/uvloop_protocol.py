@@ -1,6 +1,6 @@
 """Event loop in C: the asyncio.Protocol of asyncio_protocol.py, run by uvloop (libuv).
 
-Run it: python3 load_tests/peers/uvloop_protocol.py --port 3267
+Run it: .venv/bin/python load_tests/peers/uvloop_protocol.py --port 3267
 """
 
 import uvloop
