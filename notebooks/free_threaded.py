@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 from notebooks.lab import lock
+from notebooks.lab.tcp import shortened
 
 SOURCES = """Types: deb-src
 URIs: http://deb.debian.org/debian
@@ -69,18 +70,9 @@ def main():
             return f"{error}"
     cores = len(os.sched_getaffinity(0))
     found["when"] = f"{datetime.date.today()}, Linux {platform.release()}, {cores} cores"
-    lock.RECORDED.write_text(json.dumps(rounded(found)) + "\n")
+    lock.RECORDED.write_text(json.dumps(shortened(found)) + "\n")
     print(f"Python {found['python']}: {found['rates']}")
     return 0
-
-
-def rounded(data):
-    """Return data with its times to a hundredth of a millisecond."""
-    if isinstance(data, dict):
-        return {name: rounded(value) for name, value in data.items()}
-    if isinstance(data, list):
-        return [rounded(value) for value in data]
-    return round(data, 5) if isinstance(data, float) else data
 
 
 if __name__ == "__main__":

@@ -121,11 +121,15 @@ def recorded(experiment, options):
     return data | {"source": f"recorded {data['when']}"}
 
 
+def shortened(data):
+    """Return plain data with all times to a hundredth of a millisecond, as they are recorded."""
+    return json.loads(json.dumps(data), parse_float=lambda digits: round(float(digits), 5))
+
+
 def record(experiment, options, data):
-    """Add to the recorded data, with all times to a hundredth of a millisecond."""
-    short = json.loads(json.dumps(data), parse_float=lambda digits: round(float(digits), 5))
+    """Add to the recorded data."""
     with RECORDING:
         known = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
-        known[key(experiment, options)] = short
+        known[key(experiment, options)] = shortened(data)
         lines = [f"{json.dumps(name)}: {json.dumps(known[name])}" for name in sorted(known)]
         RECORDED.write_text("{\n" + ",\n".join(lines) + "\n}\n")
