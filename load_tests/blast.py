@@ -38,6 +38,7 @@ from clients.system.launch import (
     running,
     started,
     tool,
+    total,
 )
 from clients.system.options import number, numbers
 from load_tests.measuring.score import nearest_rank, spread
@@ -137,7 +138,7 @@ class Target:
 
     def resident(self):
         """Return the bytes of memory that the server and all that it has started have."""
-        return sum(one.memory_info().rss for one in family(self.server.process))
+        return total(self.server.process, lambda one: one.memory_info().rss)
 
     def round(self, load, connections, seconds):
         """Return the numbers of one round; times are in seconds. Raises BlastError."""

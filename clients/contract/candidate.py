@@ -9,7 +9,7 @@ import psutil
 
 from clients.contract.guest import Guest
 from clients.contract.terms import Broken, NotApplicable
-from clients.system.launch import LaunchError, Server, family, running
+from clients.system.launch import LaunchError, Server, family, running, total
 
 PATIENCE = 20.0
 A_WHILE = 1.0
@@ -153,24 +153,16 @@ class Candidate(Server):
 
     def spent(self):
         """Return the seconds of CPU time used so far (to 0.01 s)."""
-        return self._total(lambda process: sum(process.cpu_times()[:2]))
+        return total(self.process, lambda process: sum(process.cpu_times()[:2]))
 
     def descriptors(self):
         """Return how many descriptors are open."""
-        return self._total(psutil.Process.num_fds)
+        return total(self.process, psutil.Process.num_fds)
 
     def threads(self):
         """Return how many threads there are."""
-        return self._total(psutil.Process.num_threads)
+        return total(self.process, psutil.Process.num_threads)
 
     def memory(self):
         """Return the bytes of memory that it has for itself, without what processes share."""
-        return self._total(lambda process: process.memory_full_info().uss)
-
-    def _total(self, measure):
-        """Return the sum of measure(process) over all processes."""
-        numbers = []
-        for process in self.processes():
-            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
-                numbers.append(measure(process))
-        return sum(numbers)
+        return total(self.process, lambda process: process.memory_full_info().uss)

@@ -111,11 +111,20 @@ def family(process):
     (A program that has made a session of its own, a daemon, is found only below its parent.)
     """
     found = {one.pid: one for one in (process, *process.children(recursive=True))}
-    for one in psutil.process_iter():
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if one.pid and os.getsid(one.pid) == process.pid:
-                found.setdefault(one.pid, one)
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+            if pid not in found and os.getsid(pid) == process.pid:
+                found[pid] = psutil.Process(pid)
     return list(found.values())
+
+
+def total(process, measure):
+    """Return the sum of measure(one) over a process and all that it has started."""
+    numbers = []
+    for one in family(process):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            numbers.append(measure(one))
+    return sum(numbers)
 
 
 def last_words(text, lines=5):
@@ -203,7 +212,7 @@ def _address(server, patience):
     found = queue.Queue()
 
     def read_all():  # to the very end: a server that prints much must not block
-        with contextlib.suppress(ValueError):  # closed: the server has been ended
+        with server.process.stdout:
             for line in server.process.stdout:
                 server.said.append(line)
                 if match := LISTENING.match(line.rstrip()):

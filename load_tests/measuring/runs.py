@@ -55,9 +55,8 @@ def settings(args):
 def journal_of(address, load, args, page):
     """Let Locust load the server at address, and write its report to page; return its journal."""
     host, port = address
-    users, classes = args.processes if args.arrivals else load, [args.user]
-    if args.heavy:
-        users, classes = users + args.heavy, [args.user, "Heavy"]
+    users = (args.processes if args.arrivals else load) + args.heavy
+    classes = [args.user]
     with tempfile.TemporaryDirectory() as folder:
         journal, log = Path(folder, "journal.json"), Path(folder, "log")
         options = ["-f", LOCUSTFILE, "--headless", "-u", users, "-r", users]
@@ -70,6 +69,7 @@ def journal_of(address, load, args, page):
             options += together(args.processes)
         if args.heavy:
             options += ["--heavy", args.heavy]
+            classes.append("Heavy")
         with open(log, "wb") as output:
             locust(*options, *classes, output=output, timeout=args.seconds + SLACK)
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from clients.system import kernel
-from clients.system.launch import family
+from clients.system.launch import family, total
 
 KERNEL = ("Slab", "KernelStack", "PageTables")  # of /proc/meminfo, in KiB (proc(5))
 
@@ -51,19 +51,19 @@ def reading(process, port):
     since its start; switches: context switches of the threads that it has now (proc(5),
     /proc/PID/task/TID/status); and what sockets() and drops() give.
     """
-    total = Counter(rss=0, vms=0, threads=0, descriptors=0, cpu=0, switches=0)
+    used = Counter(rss=0, vms=0, threads=0, descriptors=0, cpu=0, switches=0)
     for one in family(process):
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError), one.oneshot():
             memory = one.memory_info()
-            total.update(rss=memory.rss, vms=memory.vms, threads=one.num_threads())
-            total.update(descriptors=one.num_fds(), cpu=cpu_seconds(one))
-            total.update(switches=switches(one.pid))
-    return {"at": time.time(), **total, **sockets(port, process.pid), **drops(process.pid)}
+            used.update(rss=memory.rss, vms=memory.vms, threads=one.num_threads())
+            used.update(descriptors=one.num_fds(), cpu=cpu_seconds(one))
+            used.update(switches=switches(one.pid))
+    return {"at": time.time(), **used, **sockets(port, process.pid), **drops(process.pid)}
 
 
 def family_cpu_seconds(process):
     """Return the CPU time that a server and all that it has started have used since its start."""
-    return sum(cpu_seconds(one) for one in family(process))
+    return total(process, cpu_seconds)
 
 
 def cpu_seconds(process):
