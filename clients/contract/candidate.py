@@ -86,10 +86,11 @@ class Candidate(Server):
 
     def serves_together(self):
         """Say whether a second client is greeted while the first one is still there."""
-        with self.guest() as first, self.guest() as second:
-            first.say(b"first")
-            second.sendall(b"second")
-            return second.is_answered()
+        with self.guest() as first:
+            first.say(b"first")  # greeted before the second one comes: no two newcomers at once
+            with self.guest() as second:
+                second.sendall(b"second")
+                return second.is_answered()
 
     def serves_others(self, together):
         """Expect that newcomers are greeted while somebody is there, if the model serves together.
