@@ -30,6 +30,7 @@ from clients.system.sockets import reset_on_close
 HOST = "127.0.0.1"
 FIRST = 50000  # client 1 has port 50001, and so on, so that each recording has the same numbers
 BUFFERS = "4096 4608 4608"  # bytes: the least that the kernel takes (tcp(7), tcp_wmem and tcp_rmem)
+MTU = 1000  # bytes of a packet: with the usual 65,536 a reply goes into the buffer whole or not
 BITE = b"a" * 500  # what a client asks that floods
 MOST = 1500  # moments of a recording
 AGAIN = 1.4  # seconds after which each SYN has been sent again
@@ -410,7 +411,7 @@ def record(story, program, options, backlog=5):
     """Play one story to one server; return {"story", "program", "text", "moments"}."""
     network.small_tables()
     network.enter(None)
-    network.up("lo")
+    network.up("lo", mtu=MTU)
     for name in ("tcp_wmem", "tcp_rmem"):
         Path("/proc/sys/net/ipv4", name).write_text(BUFFERS)
     words = ["--backlog", backlog, *options]

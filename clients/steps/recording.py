@@ -8,14 +8,13 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from clients.classroom.stage import first_sentence
 from clients.steps.sentences import sentence
 from clients.steps.stories import STORIES
 from clients.system import launch
 
-ROUNDS = 3  # rounds of a loop that are shown when it goes on in the same way: two, and the last
+ROUNDS = 2  # rounds of a loop that are shown when it goes on in the same way: first and last
 LONGEST = 40  # steps of a round, at most
 
 
@@ -36,8 +35,8 @@ def record(programs, stories=STORIES):
     A step is what recorder.moment() describes, with "sentence", what happened in one sentence, and
     "rounds", for a step that stands for so many rounds of a loop left out. "act" is the number of
     the story's action to which it belongs, from 1; 0 before the first. Its "threads", "variables",
-    "kernel" and "clients" are places in the pool, where each value stands once; so are, in the pool,
-    the rows of "threads", of "clients", and of a kernel's "connections" and "epoll".
+    "kernel" and "clients" are places in the pool, where each value stands once; so are, in the
+    pool, the rows of "threads", of "clients", and of a kernel's "connections" and "epoll".
     """
     pool, places = [], {}
 
@@ -112,7 +111,7 @@ def folded(steps):
         length, times = repeats(shapes, at)
         if times > ROUNDS:
             last = at + (times - 1) * length
-            found += steps[at : at + 2 * length]
+            found += steps[at : at + length]
             found.append(steps[last - 1] | {"rounds": times - ROUNDS, "changed": []})
             found += steps[last : last + length]
             at = last + length

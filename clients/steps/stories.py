@@ -1,8 +1,8 @@
 """The stories that are played to each server: who does what, in which order. They are data.
 
-A client comes ("connects"), speaks, may stop reading ("reads no more"), reads at last, ends its half
-of the conversation, leaves, or breaks off with a reset. What a client does not refuse to read it
-reads as soon as the server is at rest; that need not be said.
+A client comes ("connects"), speaks, may stop reading ("reads no more"), reads at last, leaves, or
+breaks off with a reset. What a client does not refuse to read it reads as soon as the server is at
+rest; that need not be said.
 """
 
 from dataclasses import dataclass

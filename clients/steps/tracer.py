@@ -2,10 +2,10 @@
 
     python -m clients.steps.tracer --to SOCKET 01_blocking/server.py --port 3267
 
-Each thread of the server has a channel, a connection to SOCKET (a Unix socket's path). Before a line
-of the program's file is executed, when a function of it is called or left, and when a line has
-raised something, the thread sends what it sees, a line of JSON (see Tracer.tell), and waits until a
-line comes back: "go" lets it execute that one line, "look" makes it look at its sockets again.
+Each thread of the server has a channel, a connection to SOCKET (a Unix socket's path). Before a
+line of the program's file is executed, when a function of it is called or left, and when a line has
+raised something, the thread sends what it sees, a line of JSON (see Tracer.tell), and waits until
+a line comes back: "go" lets it execute that one line, "look" makes it look at its sockets again.
 Another connection carries orders for all: "walk" makes the threads stop, "run" lets them run (as
 they do at first), and its end ends the server.
 
@@ -36,7 +36,7 @@ READY = 12  # channels that are open from the beginning: later there may be no d
 SIOCOUTQNSD = 0x894B  # <linux/sockios.h>: bytes that TCP has not sent yet
 READABLE, WRITABLE = select.POLLIN | select.POLLHUP | select.POLLERR, select.POLLOUT
 PLAIN = (bool, int, float, type(None))
-LONGEST = 48  # characters of a value
+LONGEST = 32  # characters of a value
 peers = weakref.WeakKeyDictionary()  # {socket: "host:port"}: after a reset the kernel forgets it
 
 

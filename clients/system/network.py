@@ -13,7 +13,8 @@ from pathlib import Path
 CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 libc = ctypes.CDLL(None, use_errno=True)
 
-SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK, IFF_UP = 0x8914, 0x8916, 0x891C, 1  # <linux/sockios.h>
+SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK, SIOCSIFMTU = 0x8914, 0x8916, 0x891C, 0x8922
+IFF_UP = 1  # <linux/if.h>; the others: <linux/sockios.h>
 
 
 def enter(namespace):
@@ -32,9 +33,14 @@ def small_tables():
         Path("/proc/sys/net/ipv4/tcp_child_ehash_entries").write_text("256")
 
 
-def up(device, address=None):
-    """Switch a network device on, in the namespace of the calling thread (netdevice(7))."""
+def up(device, address=None, mtu=None):
+    """Switch a network device on, in the namespace of the calling thread (netdevice(7)).
+
+    address: IPv4, in a network of 24 bits. mtu: bytes of the largest packet.
+    """
     requests = [(SIOCSIFFLAGS, struct.pack("H", IFF_UP))]
+    if mtu:
+        requests.append((SIOCSIFMTU, struct.pack("i", mtu)))
     if address:
         kind = struct.pack("HH", socket.AF_INET, 0)  # the beginning of a struct sockaddr_in
         requests.insert(0, (SIOCSIFADDR, kind + socket.inet_aton(address)))
