@@ -56,6 +56,9 @@ class Classroom(App):
         Binding("r", "stop_reading", "stop/start reading"),
         Binding("l", "go('leave')", "leave"),
         Binding("x", "go('reset')", "reset"),
+        Binding("w", "walk", "line by line/run"),
+        Binding("space", "line", "a line"),
+        Binding("c", "call", "to a call"),
         Binding("p", "pause", "pause"),
         Binding("n", "next_model", "next model"),
         Binding("q,ctrl+c", "quit", "quit", key_display="q", priority=True),
@@ -194,8 +197,9 @@ class Classroom(App):
         """Write which model it is, where it listens, and what it costs."""
         stage, title, where, cost = self.stage, *map(self.query_one, ("#title", "#where", "#cost"))
         title.update(f"{stage.name}: {stage.sentence}")
-        if self.paused or stage.ended:
-            where.update("PAUSED" if self.paused else "ENDED")
+        walking = stage.walk and stage.walk.on
+        if self.paused or stage.ended or walking:
+            where.update("PAUSED" if self.paused else "ENDED" if stage.ended else "LINE BY LINE")
         else:
             where.update("%s:%d" % stage.server.address)
         if not stage.ended:
@@ -270,6 +274,25 @@ class Classroom(App):
         if puppet := self.puppet():
             self.action_choose(-1 if puppet.number == max(self.cast) else 1)
             getattr(self.cast.pop(puppet.number), how)()
+
+    def action_walk(self):
+        if self.stage and not self.stage.ended:
+            self.stage.walk.turn(not self.stage.walk.on)
+
+    def action_line(self):
+        self.go_on("line")
+
+    def action_call(self):
+        self.go_on("call")
+
+    def go_on(self, how):
+        """Let a thread of the server go on: the one that serves the chosen client, or the next."""
+        if not (self.stage and not self.stage.ended and self.stage.walk.on):
+            self.tell("w first: then the server goes line by line")
+            return
+        peer = self.cast[self.chosen].name if self.chosen in self.cast else None
+        if not getattr(self.stage.walk, how)(peer):
+            self.tell("each thread sleeps in a call: let a client do something")
 
     def action_pause(self):
         self.paused = not self.paused

@@ -56,6 +56,9 @@ def source(stage, names, height):
         line: [label(call, these, names) for call, these in what.items()]
         for line, what in standing(stage.threads).items()
     }
+    line, values = stage.walk.variables(lambda number: lines[number - 1])
+    if line in marks:
+        marks[line] += [f"   {named(value, names)}" for value in values]
     shown = around(stage.anchors | set(marks), marks, len(lines), height)
     shown = shown or around(set(marks), marks, len(lines), height)
     rows, before = [], 0
@@ -67,6 +70,13 @@ def source(stage, names, height):
             rows += [(f"   ▶ {text}", "mark") for text in marks.get(line, [])]
         before = line
     return rows
+
+
+def named(text, names):
+    """Return a text in which connections are called by their clients."""
+    for peer, name in names.items():
+        text = text.replace(f"connection with {peer} ", f"{name} ")
+    return text
 
 
 def standing(threads):

@@ -1,15 +1,19 @@
-"""A server on the stage: it runs under the observer, and is seen from inside and from outside."""
+"""A server on the stage: under the observer and the tracer, seen from inside and from outside."""
 
 import ast
 import contextlib
 import re
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
+from clients.classroom.walk import Walk
+from clients.steps.tracee import traced
 from clients.system import kernel
 from clients.system.launch import LaunchError, last_words, name_of
-from clients.system.observer import observe
+from clients.system.observer import Observed
 
 SAID = re.compile(r"^(\S+:\d+) said (.*)$", re.MULTILINE)
 LATEST = 1 << 16  # bytes of the log in which to look for who said what
@@ -47,7 +51,7 @@ class Stage:
         text = program.read_text(errors="replace")
         self.lines, self.sentence = text.splitlines(), first_sentence(text)
         self.limit = kernel.queue_limit(options["backlog"])
-        self.ended, self.threads, self.connections = "", [], []
+        self.ended, self.threads, self.connections, self.walk = "", [], [], None
         self.queue = self.time_wait = self.descriptors = self.resident = 0
         self.anchors = set()  # the lines on which a thread has slept
         self.said = {}  # {"host:port": what the server's log says that it said}
@@ -57,8 +61,12 @@ class Stage:
         """Start the server; if it does not come to listen it has ended."""
         words = [word for name, value in self.options.items() for word in (f"--{name}", value)]
         try:
-            self.observed = self._stack.enter_context(observe(self.program, *words))
-            self.server = self.observed.server
+            folder = self._stack.enter_context(tempfile.TemporaryDirectory())
+            sample = Path(folder, "sample.json")
+            traces = traced(self.program, *words, limit=0, sample=sample)
+            self.walk = Walk(self._stack.enter_context(traces))
+            self.server = self.walk.tracee.server
+            self.observed = Observed(self.server, sample)
         except LaunchError as error:
             self.ended = str(error)
 
@@ -73,12 +81,14 @@ class Stage:
             if process.poll() is not None:
                 raise psutil.NoSuchProcess(process.pid)
             held, lines = kernel.descriptors(process.pid), kernel.tcp(port)
-            self.descriptors, self.resident = process.num_fds(), process.memory_info().rss
+            self.descriptors = process.num_fds() - self.walk.tracee.channels()
+            self.resident = process.memory_info().rss
         except (psutil.Error, OSError):
             words = last_words(self.server.log(2000), 12)
             self.ended, self.connections = f"exit status {process.poll()}\n  {words}", []
             return
-        self.threads = (self.observed.sample() or {"threads": []})["threads"]
+        rows = (self.observed.sample() or {"threads": []})["threads"]
+        self.threads = self.walk.look([row for row in rows if row["name"] != "tracer"])
         self.anchors |= {t["line"] for t in self.threads if t["line"] and t["fd"] is not None}
         self.said |= dict(SAID.findall(self.server.log(LATEST)))
         self.connections = connections(lines, port, held)

@@ -110,7 +110,8 @@ class Recorder:
         if self.story.room is not None:
             process, held = self.server.process, self.descriptors()
             process.rlimit(psutil.RLIMIT_NOFILE, (max(held) + 1 + self.story.room,) * 2)
-        for self.number, act in enumerate(self.story.acts, start=1):
+        for act in self.story.acts:
+            self.number += 1
             self.act(act)
             self.until_rest()
             self.let_them_read()

@@ -75,7 +75,7 @@ def act_text(act):
     """Return an action as a mark of the time line: "2 says bob"."""
     if not act.clients:
         return "time passes"
-    who = f"{act.clients[0]}–{act.clients[-1]}" if len(act.clients) > 1 else act.clients[0]
+    who = f"{act.clients[0]} to {act.clients[-1]}" if len(act.clients) > 1 else act.clients[0]
     return f"{who} {act.does} {act.words.decode()}".strip()
 
 

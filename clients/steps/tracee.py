@@ -18,7 +18,7 @@ from pathlib import Path
 
 from clients import xray
 from clients.steps import tracer
-from clients.system.launch import Server, running
+from clients.system.launch import running
 
 LOOK = 0.001  # seconds between two looks at whether a thread sleeps
 LOOKS = 3  # that many in a row find a thread asleep before it is believed
@@ -42,35 +42,44 @@ class Traced:
 
 
 @contextlib.contextmanager
-def traced(program, *options, walk=False, limit=tracer.HIGH, **more):
+def traced(program, *options, walk=False, limit=tracer.HIGH, sample=None, **more):
     """Start a server under the tracer, yield a Tracee.
 
     walk: its threads stop as soon as it listens. limit: up to which descriptor the tracer looks.
-    more: for launch.running.
+    sample: a file for the observer's looks. more: for launch.running.
     """
-    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as door:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        door = stack.enter_context(socket.socket(socket.AF_UNIX))
         path = str(Path(folder, "socket"))
         door.bind(path)
         door.listen(1024)
         through = ("-m", tracer.__name__, "--to", path, "--limit", limit)
         through += ("--walk",) if walk else ()
+        through += ("--sample", sample) if sample else ()
+        tracee = Tracee(door)
+        stack.callback(tracee.close)
         with running(program, *options, through=through, **more) as server:
-            tracee = Tracee(server, door)
+            tracee.meet(server)
             try:
                 yield tracee
             finally:
-                tracee.close()
+                tracee.run()  # it ends itself, as at any other time
 
 
 class Tracee:
-    """threads: {the kernel's number: Traced}, those of the server that have been seen to stop."""
+    """server: see launch. threads: {the kernel's number: Traced}, those that have ever stopped."""
 
-    def __init__(self, server: Server, door):
-        self.server, self.threads, self.orders = server, {}, None
+    def __init__(self, door):
+        self.server, self.threads, self.orders = None, {}, None
         self._heard, self._door, self._texts = selectors.DefaultSelector(), door, {}
         self._looks = Counter()  # {thread's number: how many times in a row it was asleep}
         door.setblocking(False)
         self._heard.register(door, selectors.EVENT_READ)
+
+    def meet(self, server):
+        """Wait until the tracer in the server has made itself known."""
+        self.server = server
         while self.orders is None:
             self.listen(1)
 
@@ -86,7 +95,8 @@ class Tracee:
 
     def run(self):
         """Let all threads run."""
-        self.orders.sendall(b"run\n")
+        with contextlib.suppress(OSError):  # the server has ended
+            self.orders.sendall(b"run\n")
         time.sleep(0.01)  # the order comes first
         for thread in self.stopped():
             self.go(thread)
@@ -103,6 +113,10 @@ class Tracee:
         thread.channel.sendall(b"look\n")
         while not thread.stopped:
             self.listen(1)
+
+    def channels(self):
+        """Return how many descriptors of the server's process are the tracer's."""
+        return len(self._heard.get_map()) - 1  # one is the door, here
 
     def stopped(self):
         return [thread for thread in self.threads.values() if thread.stopped]

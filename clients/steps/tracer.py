@@ -28,6 +28,7 @@ import termios
 import threading
 import time
 import weakref
+from pathlib import Path
 
 from clients import xray
 
@@ -264,6 +265,9 @@ def main():
     parser.add_argument("--to", required=True, metavar="SOCKET", help="where to tell it")
     parser.add_argument("--limit", type=int, default=HIGH, help="descriptors to look at (200)")
     parser.add_argument("--walk", action="store_true", help="from the moment when it listens")
+    parser.add_argument(
+        "--sample", type=Path, metavar="FILE", help="be the observer, too: see xray"
+    )
     parser.add_argument("program", help="the server's file")
     parser.add_argument("options", nargs=argparse.REMAINDER, help="the server's own")
     args = parser.parse_args()
@@ -273,6 +277,9 @@ def main():
     threading.Thread(target=tracer.obey, args=(orders, ready), name="tracer", daemon=True).start()
     ready.wait()
     orders.sendall(b'{"orders": true}\n')
+    if args.sample:
+        look = (args.program, xray.to_file(args.sample))
+        threading.Thread(target=xray.watch, args=look, daemon=True).start()
     if args.walk:
         sys.stdout = Announced(sys.stdout, tracer.walk)
     threading.settrace(tracer.enter)

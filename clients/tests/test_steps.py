@@ -1,0 +1,161 @@
+"""A story is recorded as it happens: the program's steps, and the kernel's side of each."""
+
+import os
+import signal
+import subprocess
+import time
+
+import psutil
+import pytest
+
+from clients.client import Client
+from clients.steps import recording, tracer
+from clients.steps.sentences import sentence
+from clients.steps.stories import STORIES
+from clients.steps.tracee import traced
+from clients.system import launch
+
+MODELS = launch.models()
+
+
+def steps(story, model):
+    """Return the steps of a story, or skip the test where no network can be made."""
+    try:
+        return recording.play(story, MODELS[model])
+    except recording.Forbidden as error:
+        pytest.skip(str(error))
+
+
+def called(found, name):
+    """Return the steps in which the program made a call of the kernel."""
+    return [step for step in found if name in [call[0] for call in step.get("calls", ())]]
+
+
+def row(step, client):
+    rows = step["kernel"]["connections"]
+    return next(one for one in rows if one["client"] == client)
+
+
+@pytest.mark.parametrize("name", ["02_threaded", "03_epoll"])
+def test_a_recording_is_the_same_each_time_it_is_made(name):
+    assert steps("descriptors", name) == steps("descriptors", name)
+
+
+def test_the_kernel_accepts_before_the_program_does():
+    found = steps("two", "01_blocking")
+    comes = next(step for step in found if step.get("does") == "connects")
+    assert row(comes, 1)["ours"] == "ESTABLISHED"
+    assert row(comes, 1)["queued"]
+    assert comes["kernel"]["queue"] == 1
+    taken = called(found, "accept")[0]
+    assert taken["kernel"]["queue"] == 0
+    assert row(taken, 1)["fd"] == 4
+    assert taken["variables"]["conn"] == "connection with client 1 (descriptor 4)"
+
+
+def test_the_second_client_of_the_blocking_server_is_served_when_the_first_has_left():
+    found = steps("two", "01_blocking")
+    left = next(at for at, step in enumerate(found) if step.get("does") == "leaves")
+    assert row(found[left - 1], 2)["queued"]
+    assert found[left - 1]["kernel"]["connections"][1]["buffers"] == [0, 3, 0, 0]
+    assert found[-1]["clients"][1]["heard"] == "b'Hello, bob'"
+
+
+def test_each_client_of_the_threaded_server_has_a_thread_that_is_named_after_it():
+    found = steps("two", "02_threaded")
+    names = {thread["name"] for step in found for thread in step["threads"]}
+    assert names == {"main", "client 1", "client 2"}
+    assert [step["thread"] for step in called(found, "sendall")] == ["client 2"]
+
+
+def test_out_of_descriptors_the_loop_mutes_its_listener_until_somebody_leaves():
+    found = steps("descriptors", "03_epoll")
+    comes = next(at for at, step in enumerate(found) if step.get("who") == [3])
+    assert row(found[comes], 3)["queued"]
+    listener = [step["kernel"]["epoll"][0] for step in found[comes:]]
+    assert {one["fd"] for one in listener} == {3}
+    assert listener[0] == {"fd": 3, "waits": "", "ready": False}
+    assert "IN" in [one["waits"] for one in listener]
+    assert found[-1]["clients"][2]["heard"] == "b'Hello, cy'"
+
+
+def test_a_reply_that_does_not_fit_is_kept_and_finished_when_there_is_room():
+    found = steps("full", "03_epoll")
+    wants = [{one["fd"]: one["waits"] for one in step["kernel"].get("epoll", ())} for step in found]
+    half = next(at for at, want in enumerate(wants) if want.get(5) == "OUT")
+    assert found[half]["variables"]["client.unsent"] != "b''"
+    assert sum(row(found[half], 1)["buffers"]) > 0
+    assert "IN" in [want.get(5) for want in wants[half:]]
+    ends = found[-1]["clients"][0]
+    assert ends["left"] == "left"
+    reads = [step for step in found if step.get("does") == "reads" and step["who"] == [1]]
+    floods = [step for step in found if step.get("does") == "floods"]
+    assert sum(step["heard"] for step in reads) > sum(step["said"] for step in floods)
+
+
+def test_what_happened_is_said_in_a_sentence():
+    found = steps("two", "03_epoll")
+    lines = MODELS["03_epoll"].read_text().splitlines()
+    pairs = zip([None, *found], found, strict=False)
+    told = [sentence(step, before, lines) for before, step in pairs]
+    assert all(told)
+    assert any(text.startswith("recv() gives b'bob': 3 bytes") for text in told)
+    assert "accept() takes client 1 out of the accept queue and gives it descriptor 5." in told
+    assert "epoll is to tell when there is something to read from descriptor 5 (client 1)." in told
+    assert any("Client 2 says b'bob': 3 bytes lie in the buffer" in text for text in told)
+
+
+def test_rounds_that_repeat_are_left_out_and_counted():
+    made = {"kind": "line", "thread": "main", "calls": [], "act": 1, "changed": []}
+    lines = [1, 2, 3] + [4, 5] * 6 + [9]
+    found = recording.folded([made | {"line": line} for line in lines])
+    assert [step["line"] for step in found] == [1, 2, 3, 4, 5, 5, 4, 5, 9]
+    assert [step.get("rounds") for step in found] == [None] * 5 + [4] + [None] * 3
+
+
+def test_every_story_is_for_every_model():
+    assert {act.does for story in STORIES.values() for act in story.acts} <= {
+        "connects", "says", "floods", "reads", "reads no more", "leaves", "resets", "waits",
+    }  # fmt: skip
+
+
+# The tracer
+
+
+def test_a_thread_goes_as_far_as_it_is_let_and_then_runs():
+    with traced(MODELS["01_blocking"], walk=True) as tracee:
+        tracee.settle()
+        [thread] = tracee.stopped()
+        assert thread.told["stack"][0][0] == "main"
+        while thread.stopped:
+            tracee.go(thread)
+            tracee.settle()
+        assert thread.call in ("accept", "accept4")
+        tracee.run()
+        with Client(*tracee.server.address) as client:
+            assert client.greet(b"bob") == b"Hello, bob"
+
+
+def test_the_servers_descriptors_are_what_they_are_without_the_tracer():
+    with traced(MODELS["02_threaded"]) as tracee, Client(*tracee.server.address) as client:
+        client.greet(b"bob")
+        held = os.listdir(f"/proc/{tracee.server.process.pid}/fd")
+        assert sorted(int(fd) for fd in held if int(fd) < tracer.HIGH) == [0, 1, 2, 3, 4]
+        assert tracee.channels() == len([fd for fd in held if int(fd) >= tracer.HIGH])
+
+
+def test_a_server_ends_with_the_recorder_that_is_killed_in_the_middle_of_a_step():
+    code = (
+        "import time; from clients.steps.tracee import traced; from clients.system import launch\n"
+        "with traced(launch.find('03_epoll'), walk=True) as t:\n"
+        "    t.settle(); print(t.server.process.pid, flush=True); time.sleep(60)"
+    )
+    line = [launch.sys.executable, "-c", code]
+    with launch.started(line, cwd=launch.ROOT, stdout=subprocess.PIPE, text=True) as process:
+        server = psutil.Process(int(process.stdout.readline()))
+        os.kill(process.pid, signal.SIGKILL)
+        process.stdout.close()
+        deadline = time.monotonic() + 20
+        while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)

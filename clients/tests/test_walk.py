@@ -1,0 +1,82 @@
+"""The server on the stage goes line by line, as the teacher lets it."""
+
+import asyncio
+import time
+
+from clients.classroom.app import Classroom
+from clients.system import launch
+
+PATIENCE = 20.0
+
+
+def walked(model, *script):
+    """Play a script in the classroom: keys to press, and functions of the app to wait for."""
+
+    async def run():
+        app = Classroom([launch.find(model)], {"host": "127.0.0.1", "port": 0, "backlog": 64})
+        try:
+            async with app.run_test(size=(140, 40), notifications=True) as pilot:
+                for part in (lambda app: app.stage and app.stage.threads, *script):
+                    if isinstance(part, str):
+                        await pilot.press(part)
+                        continue
+                    deadline = time.monotonic() + PATIENCE
+                    while not part(app):
+                        assert time.monotonic() < deadline, vars(app.stage)
+                        await pilot.pause(0.02)
+        finally:
+            app.end()
+
+    asyncio.run(run())
+
+
+def stands(function, line=None):
+    """Return what says whether a thread of the server stands before a line of this function."""
+
+    def condition(app):
+        rows = [row for row in app.stage.threads if row["function"] == function]
+        return any("stands" in (row["call"] or "") and line in (None, row["line"]) for row in rows)
+
+    return condition
+
+
+def asleep(function):
+    return lambda app: any(
+        row["function"] == function and row["fd"] is not None for row in app.stage.threads
+    )
+
+
+def shows(panel, text):
+    return lambda app: text in app.query_one(panel).content.plain
+
+
+def test_a_newcomer_is_accepted_only_when_the_server_is_let_go_on():
+    walked(
+        "03_epoll",
+        *("w", "a", stands("serve"), lambda app: app.stage.queue == 1),
+        *("space", "space", stands("welcome"), lambda app: app.stage.queue == 1),
+        *("c", lambda app: app.stage.queue == 0, shows("#source", "conn = client 1")),
+        *("w", asleep("serve")),
+    )
+
+
+def test_the_thread_of_the_chosen_client_goes():
+    walked(
+        "02_threaded",
+        *("a", "a", lambda app: len(app.stage.threads) == 3, asleep("serve"), "w"),
+        *(
+            "1",
+            "s",
+            "2",
+            "s",
+            stands("handle"),
+            lambda app: len(app.stage.walk.tracee.stopped()) == 2,
+        ),
+        "c",
+        lambda app: app.stage.walk.current == app.stage.walk.next(app.cast[2].name).number,
+        *("w", lambda app: all(puppet.told for puppet in app.cast.values())),
+    )
+
+
+def test_the_next_model_runs_freely():
+    walked("01_blocking", "w", "a", stands("serve"), "n", lambda app: not app.stage.walk.on)
