@@ -46,6 +46,10 @@ def asleep(function):
     )
 
 
+def runs(app):
+    return app.stage and app.stage.walk and not app.stage.walk.on
+
+
 def shows(panel, text):
     return lambda app: text in app.query_one(panel).content.plain
 
@@ -79,4 +83,4 @@ def test_the_thread_of_the_chosen_client_goes():
 
 
 def test_the_next_model_runs_freely():
-    walked("01_blocking", "w", "a", stands("serve"), "n", lambda app: not app.stage.walk.on)
+    walked("01_blocking", "w", "a", stands("serve"), "n", runs)
