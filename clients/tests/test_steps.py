@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import time
+from xml.etree import ElementTree
 
 import psutil
 import pytest
 
 from clients.client import Client
-from clients.steps import recording, tracer
+from clients.steps import motion, recording, tracer
 from clients.steps.sentences import sentence
 from clients.steps.stories import STORIES
 from clients.steps.tracee import traced
@@ -117,6 +118,27 @@ def test_every_story_is_for_every_model():
     assert {act.does for story in STORIES.values() for act in story.acts} <= {
         "connects", "says", "floods", "reads", "reads no more", "leaves", "resets", "waits",
     }  # fmt: skip
+
+
+def test_the_moving_picture_says_who_is_served_and_stands_still_where_it_must():
+    try:
+        data = recording.record(MODELS, {"two": STORIES["two"]})
+    except recording.Forbidden as error:
+        pytest.skip(str(error))
+    for dark in (False, True):
+        picture = motion.draw(data, dark)
+        root = ElementTree.fromstring(picture)
+        assert len(picture) < 300_000
+        assert not {"script", "image", "foreignObject"} & {one.tag[28:] for one in root.iter()}
+        title = root.find("{http://www.w3.org/2000/svg}title").text
+        assert "01_blocking: client 2 waits until: 1 leaves." in title
+        assert "02_threaded: client 2 is answered at once." in title
+        assert "03_epoll: client 2 is answered at once." in title
+        assert "prefers-reduced-motion" in picture
+        still = [one for one in root.iter() if "still" in one.get("class", "").split()]
+        words = " ".join(text for one in still for text in one.itertext())
+        assert words.count("hears Hello, bob") == 2
+        assert words.count("waits …") == 1
 
 
 # The tracer
