@@ -289,6 +289,8 @@ class Recorder:
             return step["kind"] == "call" or (
                 step["kind"] == "return" and before["event"] == "call"
             )
+        if step["kind"] == "exception" and step["value"].startswith("StopIteration"):
+            return False  # so a coroutine hands over its result
         text = self.text[step["line"] - 1]
         idle = step["kind"] == "line" and not step["calls"] and not step["changed"]
         return not (idle and QUIET.match(text))
@@ -313,7 +315,9 @@ class Recorder:
         """Return where each thread of the program is."""
         rows = []
         for thread in self.sorted(self.tracee.threads.values()):
-            function, line = thread.told["stack"][0]
+            told = thread.told
+            left = told["event"] == "return" and not thread.stopped and len(told["stack"]) > 1
+            function, line = told["stack"][1 if left else 0]
             row = {"name": self.name(thread.number), "function": function, "line": line}
             asleep = {} if thread.stopped else {"call": thread.call, "fd": thread.fd}
             rows.append(row | {"call": None, "fd": None} | asleep)
