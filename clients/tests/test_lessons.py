@@ -1,5 +1,6 @@
 """What the lessons name is there: files, programs, tests and claims."""
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -36,6 +37,17 @@ def test_each_test_and_claim_that_a_lesson_names_exists(page):
         known.add(file.stem)
     for name in re.findall(r"`(test_\w+|\w+(?:_\w+){3,})`", page.read_text()):
         assert name in known or name.startswith(("tcp_", "cpu_", "listen_", "accept_")), name
+
+
+def test_each_lesson_ends_with_what_comes_next_in_the_reading_order():
+    front = (launch.ROOT / "README.md").read_text()
+    order = re.findall(r"^\| \d \| \[.*?\]\((.*?)\)", front, re.MULTILINE)
+    pages = [launch.ROOT / link for link in order]
+    lessons = [pair for pair in itertools.pairwise(pages) if pair[0].suffix == ".md"]
+    assert len(lessons) == 3
+    for lesson, after in lessons:
+        last = re.findall(r"\]\((.*?)\)", lesson.read_text())[-1]
+        assert (lesson.parent / last).resolve() == after, lesson
 
 
 FRAMES = [  # what makes 02 a server of frames, as the exercise in CONTRACT.md wants it
