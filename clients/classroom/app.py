@@ -248,6 +248,8 @@ class Classroom(App):
             return
         if len(self.cast) == MOST:
             self.tell(f"{MOST} clients are enough")
+        elif count > self.stage.limit:  # or it would look as if this model could not carry them
+            self.tell(f"{count} at once; the accept queue holds {self.stage.limit}: --backlog 64")
         for _ in range(min(count, MOST - len(self.cast))):
             self.came += 1
             self.chosen = self.engage(self.came).number

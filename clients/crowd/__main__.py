@@ -17,7 +17,7 @@ from rich.live import Live
 
 from clients.client import HOST, PORT
 from clients.crowd.lives import MOST, Plan, crowd
-from clients.crowd.picture import picture, summary
+from clients.crowd.picture import at_the_end, picture, summary
 from clients.crowd.scores import scoreboard
 
 
@@ -32,7 +32,7 @@ def show(address, plan):
             live.update(picture(data, console.width, console.height))
 
         data = crowd(address, **plan, look=look)
-        look(data)
+        live.update(at_the_end(data, console))
     return data
 
 

@@ -1,5 +1,7 @@
 """A crowd on the terminal: the timeline, a row a client, and the scoreboard in words."""
 
+from collections import Counter
+
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -17,7 +19,6 @@ LOOKS = {  # state: its sign in the picture and its colour
     "failed": ("!", "bold red"),
 }
 STATUS = len("connecting 3599.9 s")  # columns for what a client does now
-MOST_ERRORS = 3  # lines that tell why clients failed
 STEPS = [factor * ten for ten in (0.01, 0.1, 1, 10, 100, 1000) for factor in (1, 2, 5)]
 
 
@@ -33,6 +34,12 @@ def picture(data, width, height):
         board.add_row(number, past(client, until, cell), present(client, until))
     board.add_row("", axis(columns, cell), "")
     return Group(board, *([others(rest, until)] if rest else []), legend())
+
+
+def at_the_end(data, console):
+    """Return the timeline that leaves room below it for the summary, and for the prompt."""
+    below = len(console.render_lines(summary(data))) + 1
+    return picture(data, console.width, console.height - below)
 
 
 def past(client, until, cell):
@@ -83,7 +90,16 @@ def summary(data):
         table.add_row(Text(str(board[name]), justify="right"), name)
     ends = ", ".join(f"{board[end]} {end}" for end in ENDS)
     came = f"{board['came']} of {len(clients)} clients came: {ends}; {data['seconds']:.1f} s"
-    errors = sorted({client["error"] for client in clients} - {None} if board["failed"] else ())
-    if len(errors) > MOST_ERRORS:  # a flood of them would scroll the picture away
-        errors[MOST_ERRORS:] = [f"… and {len(errors) - MOST_ERRORS} more such lines"]
-    return Group(came, table, *errors)
+    failed = [one["error"] for one in clients if state(one, data["seconds"])[0] == "failed"]
+    return Group(came, table, *why(failed))
+
+
+def why(errors):
+    """Yield what most of those who failed were told, and how many were told something else.
+
+    All that they were told would scroll the picture away.
+    """
+    for error, count in Counter(errors).most_common(1):
+        yield f"{count} failed: {error}"
+        if rest := len(errors) - count:
+            yield f"and {rest} more failed"

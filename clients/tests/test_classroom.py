@@ -274,6 +274,11 @@ def test_the_teacher_is_told_why_a_key_does_nothing():
     play("01_blocking", lambda app: True, *"aass", shows=["one message at a time"])
 
 
+def test_the_teacher_is_told_that_fifty_at_once_find_no_room():
+    told = ["50 at once; the accept queue holds 6: --backlog 64"]
+    play("03_epoll", lambda app: len(app.cast) == 50, "f", shows=told, size=(80, 24), backlog=5)
+
+
 @pytest.mark.parametrize("how", ["q", "\x03", signal.SIGHUP, signal.SIGTERM])
 def test_leaving_leaves_no_process_behind(how):
     teacher, terminal = pty.openpty()

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from clients.crowd import crowd, scoreboard
-from clients.crowd.picture import MOST_ERRORS, picture, summary
+from clients.crowd.picture import at_the_end, picture, summary
 from clients.crowd.scores import intervals
 from clients.system.launch import tool
 
@@ -153,13 +153,31 @@ def test_bad_options_get_one_line(options):
     assert "Traceback" not in done.stderr
 
 
-def test_many_failures_do_not_scroll_the_picture_away():
+def told(errors):
+    """Return the data of a crowd in which all failed, each with its error."""
+    events = [[0.0, "connects"], [1.0, "failed"]]
     clients = [
-        {"silent": False, "error": f"client {n}: no", "events": [[0, "connects"], [1, "failed"]]}
-        for n in range(40)
+        {"number": number, "silent": False, "error": error, "events": events}
+        for number, error in enumerate(errors, 1)
     ]
+    return {"seconds": 1.0, "clients": clients}
+
+
+def test_many_failures_are_told_in_two_lines_the_commonest_with_its_words():
+    data = told(["lost"] * 3 + [f"client {n}: no" for n in range(37)])
+    data["clients"].append({"silent": False, "error": "closed", "events": [[1, "cut off"]]})
     console = Console(width=80, file=io.StringIO())
-    console.print(summary({"seconds": 1.0, "clients": clients}))
-    text = console.file.getvalue()
-    assert text.count(": no") == MOST_ERRORS
-    assert "37 more such lines" in text
+    console.print(summary(data))
+    lines = console.file.getvalue().splitlines()
+    assert lines[0] == "41 of 41 clients came: 0 left, 1 cut off, 40 failed; 1.0 s"
+    assert lines[5:] == ["3 failed: lost", "and 37 more failed"]
+
+
+def test_at_the_end_the_first_client_is_still_on_the_screen():
+    data = told([f"client {n} was told something long " * 4 for n in range(100)])
+    console = Console(width=80, height=24, file=io.StringIO())
+    console.print(at_the_end(data, console), summary(data), sep="\n")
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) < 24
+    assert lines[0].split()[0] == "1"
+    assert lines[-1] == "and 99 more failed"

@@ -1,6 +1,10 @@
 """What the lessons name is there: files, programs, tests and claims."""
 
+import itertools
 import re
+import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -33,3 +37,59 @@ def test_each_test_and_claim_that_a_lesson_names_exists(page):
         known.add(file.stem)
     for name in re.findall(r"`(test_\w+|\w+(?:_\w+){3,})`", page.read_text()):
         assert name in known or name.startswith(("tcp_", "cpu_", "listen_", "accept_")), name
+
+
+def test_each_lesson_ends_with_what_comes_next_in_the_reading_order():
+    front = (launch.ROOT / "README.md").read_text()
+    order = re.findall(r"^\| \d \| \[.*?\]\((.*?)\)", front, re.MULTILINE)
+    pages = [launch.ROOT / link for link in order]
+    lessons = [pair for pair in itertools.pairwise(pages) if pair[0].suffix == ".md"]
+    assert len(lessons) == 3
+    for lesson, after in lessons:
+        last = re.findall(r"\]\((.*?)\)", lesson.read_text())[-1]
+        assert (lesson.parent / last).resolve() == after, lesson
+
+
+FRAMES = [  # what makes 02 a server of frames, as the exercise in CONTRACT.md wants it
+    (
+        "def handle(",
+        """def frame(conn):
+    size = int.from_bytes(head := conn.recv(4, socket.MSG_WAITALL))
+    if head and not 1 <= size <= 65536:
+        raise OSError(f"a frame of {size} bytes")
+    return conn.recv(size, socket.MSG_WAITALL)
+
+
+def handle(""",
+    ),
+    ("chunk := conn.recv(1024)", "chunk := frame(conn)"),
+    (
+        "conn.sendall(greet(chunk))",
+        "conn.sendall(len(reply := greet(chunk)).to_bytes(4) + reply)",
+    ),
+]
+
+
+def test_the_check_of_frames_on_the_page_tells_frames_from_none(tmp_path):
+    page = (launch.ROOT / "clients" / "CONTRACT.md").read_text()
+    shutil.copytree(launch.ROOT / "clients", tmp_path / "clients")
+    for name in ("conftest.py", ".pytest.ini"):
+        shutil.copy(launch.ROOT / name, tmp_path)
+    mine = tmp_path / "my_frames"
+    mine.mkdir()
+    [check] = re.findall(r"```python\n(.*?)```", page.partition("**7. ")[2], re.DOTALL)
+    (mine / "test_frames.py").write_text(check)
+    source = launch.find("02_threaded").read_text()
+    assert verdict(mine, source) == "3 failed"
+    for was, now in FRAMES:
+        assert source.count(was) == 1
+        source = source.replace(was, now)
+    assert verdict(mine, source) == "3 passed"
+
+
+def verdict(folder, source):
+    """Return how pytest ends in a reader's folder, with this source as its server."""
+    (folder / "server.py").write_text(source)
+    line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder.name]
+    done = subprocess.run(line, cwd=folder.parent, capture_output=True, text=True, timeout=120)
+    return " ".join(done.stdout.splitlines()[-1].split()[:2])
