@@ -197,11 +197,14 @@ def crowd_rows(ax, data, colour):
             ax.text(began, row, " not connected", va="center", fontsize=9, color=GREY)
         queued = [look["at"] for look in data["looks"] if row in look["queued"]]
         accepted = max([connected, *queued])
-        if accepted > data["looks"][-1]["at"] - 5 * LOOK:  # it was in the queue to the end
+        answers = [at for at, what in events if what == "answered"]
+        looks_at = [look["at"] for look in data["looks"]]
+        if accepted > looks_at[-1] - 5 * LOOK:  # it was in the queue to the end
             accepted = ended
+        elif queued:  # the next look, or an answer, says that it is not there any more
+            accepted = min(at for at in answers + looks_at if at > accepted)
         ax.plot([connected, accepted], [row, row], color=colour, lw=1.8, ls=":")
         ax.barh(row, ended - accepted, left=accepted, height=0.5, color=colour, alpha=0.35, lw=0)
-        answers = [at for at, what in events if what == "answered"]
         ax.plot(answers, [row] * len(answers), "o", color=colour, ms=6)
         if events[-1][1] == "cut off":
             ax.text(ended, row, " cut off", va="center", fontsize=9)

@@ -149,7 +149,8 @@ def test_a_hasty_client_is_answered_in_one_of_two_ways():
 
 
 def test_a_model_of_a_student_s_own_is_drawn_beside_the_others():
-    client = {"number": 1, "port": 1, "events": [[0.0, "connects"], [0.1, "answered"], [1, "left"]]}
+    steps = [[0.0, "connects"], [0.0, "connected"], [0.1, "answered"], [1, "left"]]
+    client = {"number": 1, "port": 1, "events": steps}
     away = {"number": 2, "port": 2, "events": [[0.0, "connects"], [1.0, "cut off"]]}
     data = {
         "seconds": 1.0,
