@@ -202,7 +202,7 @@ def crowd_rows(ax, data, colour):
         if accepted > looks_at[-1] - 5 * LOOK:  # it was in the queue to the end
             accepted = ended
         elif queued:  # the next look, or an answer, says that it is not there any more
-            accepted = min(at for at in answers + looks_at if at > accepted)
+            accepted = min(answers + [at for at in looks_at if at > accepted])
         ax.plot([connected, accepted], [row, row], color=colour, lw=1.8, ls=":")
         ax.barh(row, ended - accepted, left=accepted, height=0.5, color=colour, alpha=0.35, lw=0)
         ax.plot(answers, [row] * len(answers), "o", color=colour, ms=6)
