@@ -6,6 +6,7 @@ import select
 import socket
 import statistics
 import time
+from pathlib import Path
 
 from clients.system.sockets import reset_on_close
 
@@ -34,7 +35,7 @@ class Watched:
         if not events:
             return "nothing"
         [(_, mask)] = events  # only one descriptor is watched
-        return " ".join(name for name in NAMES if mask & getattr(select, name))
+        return names(mask)
 
     def heard(self, size=1024):
         """Return what recv() gives, or the name of what it raises."""
@@ -49,6 +50,25 @@ class Watched:
     def __exit__(self, *exc_info):
         for end in (self.client, self.conn, self.epoll):
             end.close()
+
+
+def names(mask, known=NAMES):
+    """Return the names of an event mask's flags."""
+    return " ".join(name for name in known if mask & getattr(select, name))
+
+
+def waits_for(sock):
+    """Return what this process's epoll sets are to tell of a socket: "EPOLLIN", "nothing".
+
+    The kernel lists it, whoever made the set: /proc/self/fdinfo (proc_pid_fdinfo(5), "tfd:").
+    """
+    mask = 0
+    for file in Path("/proc/self/fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile, as this list's own is
+            for words in map(str.split, file.read_text().splitlines()):
+                if words[:2] == ["tfd:", str(sock.fileno())]:
+                    mask |= int(words[3], 16)
+    return names(mask, NAMES[:2]) or "nothing"  # EPOLLERR and EPOLLHUP are always in it
 
 
 def message(pair):

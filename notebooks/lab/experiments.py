@@ -364,15 +364,16 @@ def syn_queue(backlog, clients, max_syn_backlog=None, cookies=1, seconds=0.3, de
 
 
 @experiment
-def resolve(name, hosts="", dns=None):
+def resolve(name, hosts="", dns=None, order="files dns"):
     """Look a name up where /etc/hosts is the text hosts, and a DNS server knows {name: address}.
 
-    Returns "addresses": what getaddrinfo() gives, [] if it fails, "error": why, and "queries":
-    the questions that reached the DNS server, [[name, type], ...].
+    order: who is asked first, as /etc/nsswitch.conf says it. Only an IPv4 address is asked for.
+    Returns "addresses": what getaddrinfo() gives, [] if it fails, "error": why, and "queries": the
+    questions that reached the DNS server, [[name, type], ...].
     """
     up("lo")
     replace("/etc/hosts", hosts + "\n")
-    replace("/etc/nsswitch.conf", "hosts: files dns\n")
+    replace("/etc/nsswitch.conf", f"hosts: {order}\n")
     replace("/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:5 attempts:2\n")
     importlib.import_module("scapy.layers.dns")  # before anybody asks: it takes a second
     queries, found, error = [], [], None

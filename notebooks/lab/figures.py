@@ -5,13 +5,15 @@ import statistics
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from load_tests.measuring import report
 from load_tests.measuring.charts import MODELS, OTHERS, STYLE, draw, looks, measured, number, sheet
 from load_tests.measuring.score import never_served
 
 from . import load, lock
-from .ladder import write
+from .ladder import GREY, write
 from .models import LOOK
 
 
@@ -161,8 +163,7 @@ def wake_ups(times):
 def lives(results, title):
     """Return a Figure of crowds: {model: what models.watched_crowd() gives}, a row a client.
 
-    A thin line is a connection in the accept queue, a bar one that the server has accepted, a
-    dot an answer. Below each crowd: the server's threads, and how many are in its queue.
+    Below each crowd: the server's threads, and how many are in its queue.
     """
     end = max(data["seconds"] for data in results.values()) * 1.02
     with plt.rc_context(STYLE):
@@ -175,7 +176,15 @@ def lives(results, title):
             upper.set_title(name, color=colour)
             crowd_counts(lower, results[name], colour)
         axes[-1].set(xlabel="seconds since the first client came", xlim=(0, end))
-        figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+        figure.suptitle(f"{title}\n", x=0.01, ha="left", fontsize=13, fontweight="bold")
+        signs = [
+            Line2D([], [], color=GREY, marker="o", ls="", label="an answer"),
+            Patch(color=GREY, alpha=0.35, lw=0, label="accepted by the server"),
+            Line2D([], [], color=GREY, ls=":", label="connected, and waits in the accept queue"),
+        ]
+        below = (0, 1 - 0.2 / figure.get_figheight())  # the empty line of the title
+        look = {"loc": "upper left", "bbox_to_anchor": below, "frameon": False, "fontsize": 10}
+        figure.legend(handles=signs, ncols=3, **look)
     return figure
 
 
@@ -183,13 +192,19 @@ def crowd_rows(ax, data, colour):
     for client in data["clients"]:
         row, events = client["number"], client["events"]
         began, ended = events[0][0], events[-1][0]
+        connected = next((at for at, what in events if what == "connected"), ended)
+        if connected - began > 10 * LOOK:
+            ax.text(began, row, " not connected", va="center", fontsize=9, color=GREY)
         queued = [look["at"] for look in data["looks"] if row in look["queued"]]
-        accepted = max([began, *queued])
-        if accepted > data["looks"][-1]["at"] - 5 * LOOK:  # it was in the queue to the end
-            accepted = ended
-        ax.plot([began, accepted], [row, row], color=colour, lw=1.5, ls=":")
-        ax.barh(row, ended - accepted, left=accepted, height=0.5, color=colour, alpha=0.35, lw=0)
+        accepted = max([connected, *queued])
         answers = [at for at, what in events if what == "answered"]
+        looks_at = [look["at"] for look in data["looks"]]
+        if accepted > looks_at[-1] - 5 * LOOK:  # it was in the queue to the end
+            accepted = ended
+        elif queued:  # the next look, or an answer, says that it is not there any more
+            accepted = min(answers + [at for at in looks_at if at > accepted])
+        ax.plot([connected, accepted], [row, row], color=colour, lw=1.8, ls=":")
+        ax.barh(row, ended - accepted, left=accepted, height=0.5, color=colour, alpha=0.35, lw=0)
         ax.plot(answers, [row] * len(answers), "o", color=colour, ms=6)
         if events[-1][1] == "cut off":
             ax.text(ended, row, " cut off", va="center", fontsize=9)
@@ -206,19 +221,29 @@ def crowd_counts(ax, data, colour):
     ax.step(at, threads, where="post", color=colour, lw=1.8)
     ax.step(at, queued, where="post", color=colour, lw=1.2, ls=":")
     ax.set_ylim(-0.3, max(7, *threads, *queued) + 0.5)
-    for values, name in ((threads, "threads"), (queued, "in the accept queue")):
-        most = max(values)
-        if most:
-            place, look = (at[values.index(most)], most), {"fontsize": 9, "color": colour}
-            write(ax, place, f"{most} {name}", (3, 2), ha="left", va="baseline", **look)
+    many, waiting = max(threads), max(queued)
+    look = {"va": "baseline", "fontsize": 10, "color": colour}
+    last = at[len(threads) - 1 - threads[::-1].index(many)]  # where the queue is empty again
+    write(ax, (last, many), f"{many} thread{'s' * (many > 1)}", (0, 3), ha="right", **look)
+    if sum(map(bool, queued)) > 10:  # not only somebody on the way through, on a busy machine
+        first = at[queued.index(waiting)]
+        write(ax, (first, waiting), f"{waiting} in the accept queue", (3, 3), ha="left", **look)
 
 
-def pieces(sizes, title):
-    """Return a Figure of the pieces, in bytes, in which data arrived."""
+def pieces(runs, title):
+    """Return a Figure of the pieces, in bytes, in which data arrived: {name: sizes}, a row each."""
 
     def panel(ax):
-        ax.bar(range(1, len(sizes) + 1), sizes, color=MODELS["03_epoll"][0])
-        ax.yaxis.set_major_formatter("{x:,.0f}")
-        ax.set(xlabel="call of recv()", ylabel="bytes that it returned", title=title)
+        for row, sizes in enumerate(runs.values()):
+            starts = [sum(sizes[:place]) for place in range(len(sizes))]
+            ax.barh(row, sizes, left=starts, color="#CFE3F1", edgecolor=MODELS["03_epoll"][0])
+            for start, size in zip(starts, sizes, strict=True):
+                if size > sum(sizes) / 16:  # there is room for the number
+                    ax.text(start + size / 2, row, f"{size:,}", ha="center", va="center", size=9)
+        ax.set_yticks(range(len(runs)), [f"{name}  " for name in runs])
+        ax.invert_yaxis()
+        ax.grid(visible=False)
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+        ax.set(xlabel="bytes, in order: each box is what one recv() returned", title=title)
 
-    return draw(8, 3, panel)
+    return draw(10, 1.4 + 0.5 * len(runs), panel)

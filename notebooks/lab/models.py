@@ -12,21 +12,25 @@ from clients.system.observer import observe
 LOOK = 0.02  # seconds between two looks at the kernel's table
 
 
-def watched_crowd(name, **options):
+def watched_crowd(name, *settings, **options):
     """Send a crowd (see crowd.crowd) to a server; return its data, and what the kernel said.
+
+    settings: options of the server, as "--wait", "0.5".
 
     Adds "model" and "looks": [{"at": seconds since the crowd's start, "threads": the server's,
     "queued": the numbers of the clients in its accept queue}, ...].
     """
-    with launch.running(launch.find(name), "--quiet") as server:
+    with launch.running(launch.find(name), "--quiet", *settings) as server:
         looks, over, began = [], threading.Event(), time.perf_counter()
         port = server.address[1]
 
         def look():
             while not over.wait(LOOK):
+                at = time.perf_counter() - began  # before the list is read: it may take a while
                 lines = [line for line in kernel.tcp(port) if line.local[1] == port]
-                queued = [line.remote[1] for line in lines if is_queued(line)]
-                at, threads = time.perf_counter() - began, server.process.num_threads()
+                # A set: the list changes while it is read, and then a line may come twice.
+                queued = {line.remote[1] for line in lines if is_queued(line)}
+                threads = server.process.num_threads()
                 looks.append({"at": at, "threads": threads, "queued": queued})
 
         thread = threading.Thread(target=look)
@@ -38,7 +42,7 @@ def watched_crowd(name, **options):
             thread.join()
     numbers = {client["port"]: client["number"] for client in data["clients"]}
     for one in looks:
-        one["queued"] = [numbers[port] for port in one["queued"] if port in numbers]
+        one["queued"] = sorted(numbers[port] for port in one["queued"] if port in numbers)
     return data | {"model": name, "looks": looks}
 
 

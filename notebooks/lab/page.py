@@ -57,10 +57,19 @@ def end():
     running.close()
 
 
-def connection():
-    """Return the two ends of a TCP connection, both in this process."""
+def connection(small=False):
+    """Return the two ends of a TCP connection, both in this process.
+
+    small: what goes from there to here finds as little room as the kernel allows (socket(7),
+    SO_SNDBUF and SO_RCVBUF: it makes more of the 1 that is asked for).
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        here = running.enter_context(socket.create_connection(listener.getsockname()))
+        here = running.enter_context(socket.socket())
+        if small:  # before the handshake, in which the sizes are agreed on
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+            here.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        here.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # no piece waits for an ACK
+        here.connect(listener.getsockname())
         return here, running.enter_context(listener.accept()[0])
 
 
@@ -77,12 +86,13 @@ def diff(one, other):
     print(*lines, f"({sum(line[0] in '+-' for line in lines)} lines differ)", sep="\n")
 
 
-def source(name, function):
-    """Print a function of a model's server, as it stands in the file."""
+def source(name, part):
+    """Print a function or a class of a server's program, as it stands in the file."""
     text = launch.find(name).read_text()
     for node in ast.parse(text).body:
-        if getattr(node, "name", None) == function:
-            print(ast.get_source_segment(text, node))
+        if getattr(node, "name", None) == part:
+            first = min(each.lineno for each in (node, *node.decorator_list))
+            print(*text.splitlines()[first - 1 : node.end_lineno], sep="\n")
 
 
 def sockets_of(server):
@@ -121,10 +131,10 @@ def wait_until_left(server):
         time.sleep(0.01)
 
 
-def hasty_client(server, messages, times, rest):
+def hasty_client(server, messages, times, pause):
     """Send all messages without waiting for answers; count the ways in which the answer came.
 
-    rest: seconds between two messages. This is done so many times, each on a new connection.
+    pause: seconds between two messages. This is done so many times, each on a new connection.
     Returns Counter({"Hello, annbob": 7, "Hello, annHello, bob": 3}).
     """
     outcomes = Counter()
@@ -132,8 +142,9 @@ def hasty_client(server, messages, times, rest):
         with socket.create_connection(server.address, timeout=10) as sock:
             for message in messages:
                 sock.send(message)
-                if rest:  # sleep(0) would be one, too: it lets others run
-                    time.sleep(rest)
+                over = time.perf_counter() + pause
+                while time.perf_counter() < over:  # a sleep cannot be as short as these pauses
+                    pass
             sock.shutdown(socket.SHUT_WR)
             outcomes[sock.makefile("rb").read().decode()] += 1
     return outcomes

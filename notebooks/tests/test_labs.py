@@ -1,5 +1,6 @@
-"""What notebooks 3 to 5 rest on: their measurements count right, and their claims hold."""
+"""What notebooks 1 and 3 to 5 rest on: their measurements count right, and their claims hold."""
 
+import contextlib
 import json
 
 import pytest
@@ -38,6 +39,31 @@ def test_only_level_triggered_events_are_reported_again(flag, again):
         assert (pair.event(), pair.heard(3), pair.event(0.1)) == ("EPOLLIN", "b'bob'", again)
 
 
+def test_what_epoll_waits_for_is_read_from_the_kernel():
+    with epoll.Watched(epoll.select.EPOLLIN) as pair:
+        assert epoll.waits_for(pair.conn) == "EPOLLIN"
+        pair.epoll.modify(pair.conn, epoll.select.EPOLLIN | epoll.select.EPOLLOUT)
+        assert epoll.waits_for(pair.conn) == "EPOLLIN EPOLLOUT"
+        pair.epoll.modify(pair.conn, 0)
+        assert epoll.waits_for(pair.conn) == "nothing"
+        assert epoll.waits_for(pair.client) == "nothing"
+
+
+def test_a_few_replies_fill_a_small_connection_and_its_client_can_make_room():
+    here, there = page.connection(small=True)
+    there.setblocking(False)
+    taken = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            taken += there.send(bytes(1031))
+    assert 1031 < taken < 20 * 1031
+    here.settimeout(10)
+    while taken:
+        taken -= len(here.recv(taken))
+    assert there.send(bytes(1031)) == 1031
+    page.end()
+
+
 def test_select_cannot_watch_a_descriptor_above_1023():
     if launch.make_room() < 1200:
         pytest.skip("this machine allows fewer than 1,200 descriptors")
@@ -64,6 +90,11 @@ def test_threads_are_as_many_as_the_clients_that_are_served():
     assert max(look["threads"] for look in data["looks"]) == 4
     # Where the machine is busy a client may be seen on its way through the queue.
     assert sum(bool(look["queued"]) for look in data["looks"]) < len(data["looks"]) / 2
+
+
+def test_a_crowd_may_come_to_a_server_with_options():
+    data = models.watched_crowd("03_epoll", "--wait", "0.3", clients=2, every=0, greetings=1)
+    assert data["seconds"] >= 2 * 0.3
 
 
 def test_each_thread_is_found_on_its_line():
@@ -96,6 +127,8 @@ def test_a_load_test_that_fails_says_why():
 def test_the_source_that_is_shown_is_the_file_s(capsys):
     page.source("03_epoll", "serve")
     assert capsys.readouterr().out.rstrip("\n") in launch.find("03_epoll").read_text()
+    page.source("03_epoll", "Client")
+    assert capsys.readouterr().out.startswith("@dataclass(slots=True)\nclass Client:\n")
     page.diff("01_blocking", "02_threaded")
     assert "+                threading.Thread" in capsys.readouterr().out
 
@@ -107,14 +140,36 @@ def test_a_server_of_a_notebook_ends_with_it():
     assert not server.process.is_running()
 
 
+def test_a_hasty_client_is_answered_in_one_of_two_ways():
+    server = page.start("01_blocking", "--quiet")
+    outcomes = page.hasty_client(server, [b"ann", b"bob"], times=5, pause=0.001)
+    page.end()
+    assert outcomes.total() == 5
+    assert set(outcomes) <= {"Hello, annbob", "Hello, annHello, bob"}
+
+
 def test_a_model_of_a_student_s_own_is_drawn_beside_the_others():
-    client = {"number": 1, "port": 1, "events": [[0.0, "connects"], [0.1, "answered"], [1, "left"]]}
-    data = {"seconds": 1.0, "clients": [client], "looks": [{"at": 0.5, "threads": 3, "queued": []}]}
+    steps = [[0.0, "connects"], [0.0, "connected"], [0.1, "answered"], [1, "left"]]
+    client = {"number": 1, "port": 1, "events": steps}
+    away = {"number": 2, "port": 2, "events": [[0.0, "connects"], [1.0, "cut off"]]}
+    data = {
+        "seconds": 1.0,
+        "clients": [client, away],
+        "looks": [{"at": 0.5, "threads": 3, "queued": []}],
+    }
     figure = figures.lives({"03_epoll": data, "04_mine": data}, "title")
     assert "04_mine" in [ax.get_title(loc="left") for ax in figure.axes]
+    words = [text.get_text().strip() for ax in figure.axes for text in ax.texts]
+    assert sorted(words) == sorted(2 * ["3 threads", "not connected", "cut off"])
     rows = [{"connections": 0, "threads": 1}, {"connections": 9, "threads": 10}]
     figure = charts.draw(5, 4, figures.cost({"04_mine": rows}, "threads", "threads"))
     assert "04_mine" in [text.get_text() for text in figure.axes[0].texts]
+
+
+def test_each_piece_that_arrived_is_drawn():
+    figure = figures.pieces({"one": [10, 90], "another": [100]}, "title")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["10", "90", "100"]
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [10, 90, 100]
 
 
 def test_as_many_threads_as_asked_for_meet_no_limit():

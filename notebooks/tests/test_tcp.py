@@ -179,8 +179,10 @@ def test_the_hosts_file_is_asked_before_dns():
     dns = {"example.com": "127.0.0.7"}
     data = tcp.run("resolve", name="example.com", hosts="127.0.0.5 example.com", dns=dns)
     assert (data["addresses"], data["queries"]) == (["127.0.0.5:80"], [])
-    data = tcp.run("resolve", name="example.com", dns=dns)
-    assert (data["addresses"], data["queries"]) == (["127.0.0.7:80"], [["example.com", "A"]])
+    other = {"hosts": "127.0.0.5 example.com", "order": "dns files"}
+    for options in ({}, other):
+        data = tcp.run("resolve", name="example.com", dns=dns, **options)
+        assert (data["addresses"], data["queries"]) == (["127.0.0.7:80"], [["example.com", "A"]])
 
 
 def test_threads_that_read_one_file_of_the_kernel_at_once_all_see_it_whole():
