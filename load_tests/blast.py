@@ -24,26 +24,34 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from clients.system.launch import (
     ROOT,
     LaunchError,
     Server,
-    family,
     find,
     make_room,
-    name_of,
     running,
     started,
     tool,
     total,
 )
 from clients.system.options import number, numbers
+from clients.system.text import printable
+from load_tests.measuring.results import (
+    CannotWrite,
+    Screen,
+    ended,
+    lines,
+    make_sure_of_file,
+    names_of,
+    numbered,
+)
 from load_tests.measuring.score import nearest_rank, spread
 from load_tests.measuring.warm import warm
-from load_tests.measuring.watch import family_cpu_seconds, kernel_memory
+from load_tests.measuring.watch import family_cpu_seconds, kernel_memory, pin
 
 BACKLOG = 4096  # nobody's SYN is dropped, however many come at once
 WARM = 0.2  # seconds of a first round that does not count
@@ -89,7 +97,7 @@ def options(arguments=None):
         words = [shlex.split(text) or [""] for text in args.servers]
         args.servers = [(find(name), more) for name, *more in words]
     except (LaunchError, ValueError) as error:
-        parser.error(str(error))
+        parser.error(lines(str(error)))
     return args
 
 
@@ -182,9 +190,7 @@ def target(name, program, more, cores, args):
     """Start a server on the first core and its generators on the others; yield a Target."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(running(program, "--quiet", "--backlog", BACKLOG, *more))
-        for one in family(server.process):
-            for thread in one.threads():
-                os.sched_setaffinity(thread.id, cores[:1])
+        pin(server.process, cores[:1])
         if not args.cold:
             warm(server.address)
         others = cores[1:] or cores
@@ -221,7 +227,8 @@ def block(args, connections, console):
         with console.status("") as status:
             for number in range(args.rounds):
                 for one, done in zip(targets, rounds, strict=True):
-                    status.update(f"{connections} connections, round {number + 1}: {one.name}")
+                    text = f"{connections} connections, round {number + 1}: {one.name}"
+                    status.update(Text(text))
                     done.append(one.round(args.load, connections, args.seconds))
     return [
         {"server": one.name, "idle": idle, "cost_of_idle": one.cost_of_idle, "rounds": done}
@@ -231,14 +238,11 @@ def block(args, connections, console):
 
 def names(args):
     """Return what the tables call the servers: no two the same."""
-    texts = []
-    for (program, more), idle in zip(args.servers, args.idle, strict=True):
-        text = " ".join([name_of(program), *more])
+    texts, short = [], names_of([program for program, _ in args.servers])
+    for name, (_, more), idle in zip(short, args.servers, args.idle, strict=True):
+        text = " ".join([name, *map(printable, more)])
         texts.append(text + (f" +{idle} idle" if idle else ""))
-    return [
-        text if texts.count(text) == 1 else f"{text} ({texts[: number + 1].count(text)})"
-        for number, text in enumerate(texts)
-    ]
+    return numbered(texts)
 
 
 def median(found, what):
@@ -280,8 +284,10 @@ def ratios(found):
         row = []
         for what in ("cpu", "rate", "p99"):
             pairs = zip(one["rounds"], first["rounds"], strict=True)
-            low, middle, high = spread([mine[what] / its[what] for mine, its in pairs])
-            row.append(f"{middle:.2f}" + (f" ({low:.2f}-{high:.2f})" if low < high else ""))
+            over = [mine[what] / its[what] for mine, its in pairs if its[what]]
+            low, middle, high = spread(over) if over else (0, 0, 0)
+            text = f"{middle:.2f}" + (f" ({low:.2f}-{high:.2f})" if low < high else "")
+            row.append(text if over else "-")
         table.add_row(one["server"], *row)
     return table
 
@@ -312,10 +318,11 @@ def main():
     try:
         # A server needs as many as its generators together, unless it is several processes.
         make_room((max(args.connections) + max(args.idle)) // args.processes + DESCRIPTORS)
-    except LaunchError as error:
-        sys.exit(str(error))
+        make_sure_of_file(args.json)
+    except (LaunchError, CannotWrite) as error:
+        sys.exit(lines(str(error)))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too
-    console, blocks, failed = Console(), [], None
+    console, blocks, failed = Screen(), [], None
     if len(os.sched_getaffinity(0)) == 1:
         console.print("There is one core only: rates and waits are those of both sides together.")
     try:
@@ -329,9 +336,7 @@ def main():
         failed = str(error)
     if failed and blocks:
         console.print("What stands above was measured before the run ended.")
-    if args.json:
-        args.json.write_text(json.dumps({"load": args.load, "blocks": blocks}, indent=1))
-    return failed
+    return ended(failed, args.json, json.dumps({"load": args.load, "blocks": blocks}, indent=1))
 
 
 if __name__ == "__main__":

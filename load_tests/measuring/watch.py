@@ -5,6 +5,7 @@ with watching(server.process, server.address[1]) as readings:
 """
 
 import contextlib
+import os
 import threading
 import time
 from collections import Counter
@@ -59,6 +60,14 @@ def reading(process, port):
             used.update(descriptors=one.num_fds(), cpu=cpu_seconds(one))
             used.update(switches=switches(one.pid))
     return {"at": time.time(), **used, **sockets(port, process.pid), **drops(process.pid)}
+
+
+def pin(process, cores):
+    """Let a server, with all its threads and all that it has started, run on these cores alone."""
+    for one in family(process):
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):  # it has ended
+            for thread in one.threads():
+                os.sched_setaffinity(thread.id, cores)
 
 
 def family_cpu_seconds(process):
