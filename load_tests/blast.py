@@ -24,6 +24,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from rich.table import Table
 from rich.text import Text
 
@@ -51,7 +52,7 @@ from load_tests.measuring.results import (
 )
 from load_tests.measuring.score import nearest_rank, spread
 from load_tests.measuring.warm import warm
-from load_tests.measuring.watch import family_cpu_seconds, kernel_memory, pin
+from load_tests.measuring.watch import family_cpu_seconds, forgets, kernel_memory, pin
 
 BACKLOG = 4096  # nobody's SYN is dropped, however many come at once
 WARM = 0.2  # seconds of a first round that does not count
@@ -230,9 +231,16 @@ def block(args, connections, console):
                     text = f"{connections} connections, round {number + 1}: {one.name}"
                     status.update(Text(text))
                     done.append(one.round(args.load, connections, args.seconds))
+        bounds = [forgets(one.server.process) for one in targets]
     return [
-        {"server": one.name, "idle": idle, "cost_of_idle": one.cost_of_idle, "rounds": done}
-        for one, idle, done in zip(targets, args.idle, rounds, strict=True)
+        {
+            "server": one.name,
+            "idle": idle,
+            "cost_of_idle": one.cost_of_idle,
+            "cpu_is_bound": bound,
+            "rounds": done,
+        }
+        for one, idle, bound, done in zip(targets, args.idle, bounds, rounds, strict=True)
     ]
 
 
@@ -270,7 +278,7 @@ def measured(found, load):
             f"{1e6 * median(one, 'p50'):,.0f}",
             f"{1e6 * median(one, 'p99'):,.0f}",
             f"{1e3 * max(each['max'] for each in one['rounds']):,.1f}",
-            f"{1e6 * median(one, 'cpu'):,.2f}",
+            ("≥ " if one["cpu_is_bound"] else "") + f"{1e6 * median(one, 'cpu'):,.2f}",
             f"{100 * busy:.0f}" + ("*" if busy < SATURATED else " "),
         )
     return table
@@ -308,6 +316,8 @@ def show(found, connections, args, console):
             text += f"{cost['resident']:.2f} KiB in the server, {cost['kernel']:.1f} KiB in the "
             text += f"kernel (both ends), and {1e6 * cost['connect']:.0f} µs to connect"
             console.print(text, highlight=False)
+    if any(one["cpu_is_bound"] for one in found):
+        console.print("≥ It ignores SIGCHLD: the time of a child that has ended is lost.")
     if any(median(one, "busy") < SATURATED for one in found):
         console.print("* It had time left: rate and waits are also those of what asked it.")
     console.print()
@@ -334,6 +344,8 @@ def main():
         failed = "interrupted"
     except (BlastError, LaunchError) as error:
         failed = str(error)
+    except psutil.NoSuchProcess:
+        failed = "a server has ended between two rounds"
     if failed and blocks:
         console.print("What stands above was measured before the run ended.")
     return ended(failed, args.json, json.dumps({"load": args.load, "blocks": blocks}, indent=1))

@@ -6,6 +6,7 @@ with watching(server.process, server.address[1]) as readings:
 
 import contextlib
 import os
+import signal
 import threading
 import time
 from collections import Counter
@@ -82,9 +83,27 @@ def cpu_seconds(process):
     the children's time is known to. The clock's number is the one that clock_getcpuclockid(3)
     gives (posix-timers.h, CPUCLOCK_SCHED).
     """
-    times = process.cpu_times()
-    own = time.clock_gettime(~process.pid << 3 | 2)
+    try:
+        times = process.cpu_times()
+        own = time.clock_gettime(~process.pid << 3 | 2)
+    except OSError as error:
+        raise psutil.NoSuchProcess(process.pid) from error
     return own + times.children_user + times.children_system
+
+
+def forgets(process):
+    """Return whether the CPU time of what a server starts is lost as it ends.
+
+    The kernel adds it to the parent's as that waits for it, and a parent that ignores SIGCHLD never
+    waits (wait(2), proc(5) on SigIgn).
+    """
+
+    def ignores(one):
+        lines = Path(f"/proc/{one.pid}/status").read_text().splitlines()
+        [mask] = [line.split()[1] for line in lines if line.startswith("SigIgn")]
+        return int(mask, 16) >> signal.SIGCHLD - 1 & 1
+
+    return total(process, ignores) > 0
 
 
 def kernel_memory():

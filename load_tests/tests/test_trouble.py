@@ -281,6 +281,10 @@ def test_a_server_that_forks_is_not_free(tmp_path, children):
     [block] = json.loads(file.read_text())["blocks"]
     forked, epoll = (one["rounds"][0]["cpu"] for one in block["servers"])
     assert forked > 5 * epoll
+    done = start("blast", forks, "03_epoll", *options[:6], "--load", "visit")
+    assert done.returncode == 0, done.stderr
+    assert ("lost" in done.stdout) == ("IGN" in children)
+    assert re.search(r"^forks .*≥", done.stdout, re.MULTILINE) or "DFL" in children
 
 
 @pytest.mark.parametrize("module", ["compare", "blast", "crosscheck"])
