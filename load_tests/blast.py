@@ -305,17 +305,17 @@ def show(found, connections, args, console):
     what = "in flight" if args.load == "greet" else "visitors at a time"
     title = f"{connections:,} {what}, {args.rounds} rounds of {args.seconds:g} s"
     console.rule(title, align="left")
-    console.print(measured(found, args.load), highlight=False)
+    console.print(measured(found, args.load))
     if len(found) > 1:
         console.print()
-        console.print(ratios(found), highlight=False)
+        console.print(ratios(found))
     for one in found:
         if one["idle"]:
             cost = one["cost_of_idle"]
             text = f"{one['server']}: each of {one['idle']:,} idle connections takes "
             text += f"{cost['resident']:.2f} KiB in the server, {cost['kernel']:.1f} KiB in the "
             text += f"kernel (both ends), and {1e6 * cost['connect']:.0f} µs to connect"
-            console.print(text, highlight=False)
+            console.print(text)
     if any(one["cpu_is_bound"] for one in found):
         console.print("≥ It ignores SIGCHLD: the time of a child that has ended is lost.")
     if any(median(one, "busy") < SATURATED for one in found):

@@ -16,6 +16,7 @@ from rich.console import Console
 from clients.system.launch import models
 from clients.system.text import printable
 
+NARROW = 80  # columns that a table needs: a terminal with less breaks its lines
 ROOM = 16 * 2**20  # bytes: more than one comparison writes
 
 
@@ -72,6 +73,8 @@ class Screen(Console):
         if sys.stdout:
             sys.stdout.reconfigure(errors="replace")
         super().__init__(markup=False, emoji=False, highlight=False)
+        if self.width < NARROW:
+            self.width = NARROW
 
     def render_str(self, text, **options):
         return super().render_str(lines(text), **options)
