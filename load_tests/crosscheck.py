@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 import signal
 import statistics
 import subprocess
@@ -105,7 +106,8 @@ def blasted(args, connections):
         # A round begins with all asking at once; with thousands it must be long to hide that.
         seconds = max(0.3, connections / 2500)
         more = ("--connections", connections, "--rounds", 3 * args.rounds, "--seconds", seconds)
-        line = tool("load_tests.blast", *args.programs, *more, "--json", file)
+        programs = [shlex.quote(str(program)) for program in args.programs]
+        line = tool("load_tests.blast", *programs, *more, "--json", file)
         done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=900)
         if done.returncode:
             raise LaunchError(f"blast failed: {done.stderr.strip()}")

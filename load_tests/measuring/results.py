@@ -16,6 +16,7 @@ from rich.console import Console
 from clients.system.launch import models
 from clients.system.text import printable
 
+ASCII = str.maketrans({"≥": ">=", "µ": "u"})
 NARROW = 80  # columns that a table needs: a terminal with less breaks its lines
 ROOM = 16 * 2**20  # bytes: more than one comparison writes
 
@@ -77,6 +78,8 @@ class Screen(Console):
             self.width = NARROW
 
     def render_str(self, text, **options):
+        if not self.encoding.startswith("utf"):
+            text = text.translate(ASCII)
         return super().render_str(lines(text), **options)
 
     def on_broken_pipe(self):
