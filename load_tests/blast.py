@@ -24,26 +24,35 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
+import psutil
 from rich.table import Table
+from rich.text import Text
 
 from clients.system.launch import (
     ROOT,
     LaunchError,
     Server,
-    family,
     find,
     make_room,
-    name_of,
     running,
     started,
     tool,
     total,
 )
 from clients.system.options import number, numbers
+from clients.system.text import printable
+from load_tests.measuring.results import (
+    CannotWrite,
+    Screen,
+    ended,
+    lines,
+    make_sure_of_file,
+    names_of,
+    numbered,
+)
 from load_tests.measuring.score import nearest_rank, spread
-from load_tests.measuring.warm import warm
-from load_tests.measuring.watch import family_cpu_seconds, kernel_memory
+from load_tests.measuring.warm import be_sure, warm
+from load_tests.measuring.watch import family_cpu_seconds, forgets, kernel_memory, pin
 
 BACKLOG = 4096  # nobody's SYN is dropped, however many come at once
 WARM = 0.2  # seconds of a first round that does not count
@@ -89,7 +98,7 @@ def options(arguments=None):
         words = [shlex.split(text) or [""] for text in args.servers]
         args.servers = [(find(name), more) for name, *more in words]
     except (LaunchError, ValueError) as error:
-        parser.error(str(error))
+        parser.error(lines(str(error)))
     return args
 
 
@@ -182,9 +191,8 @@ def target(name, program, more, cores, args):
     """Start a server on the first core and its generators on the others; yield a Target."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(running(program, "--quiet", "--backlog", BACKLOG, *more))
-        for one in family(server.process):
-            for thread in one.threads():
-                os.sched_setaffinity(thread.id, cores[:1])
+        pin(server.process, cores[:1])
+        be_sure(server.address)
         if not args.cold:
             warm(server.address)
         others = cores[1:] or cores
@@ -221,24 +229,29 @@ def block(args, connections, console):
         with console.status("") as status:
             for number in range(args.rounds):
                 for one, done in zip(targets, rounds, strict=True):
-                    status.update(f"{connections} connections, round {number + 1}: {one.name}")
+                    text = f"{connections} connections, round {number + 1}: {one.name}"
+                    status.update(Text(text))
                     done.append(one.round(args.load, connections, args.seconds))
+        bounds = [forgets(one.server.process) for one in targets]
     return [
-        {"server": one.name, "idle": idle, "cost_of_idle": one.cost_of_idle, "rounds": done}
-        for one, idle, done in zip(targets, args.idle, rounds, strict=True)
+        {
+            "server": one.name,
+            "idle": idle,
+            "cost_of_idle": one.cost_of_idle,
+            "cpu_is_bound": bound,
+            "rounds": done,
+        }
+        for one, idle, bound, done in zip(targets, args.idle, bounds, rounds, strict=True)
     ]
 
 
 def names(args):
     """Return what the tables call the servers: no two the same."""
-    texts = []
-    for (program, more), idle in zip(args.servers, args.idle, strict=True):
-        text = " ".join([name_of(program), *more])
+    texts, short = [], names_of([program for program, _ in args.servers])
+    for name, (_, more), idle in zip(short, args.servers, args.idle, strict=True):
+        text = " ".join([name, *map(printable, more)])
         texts.append(text + (f" +{idle} idle" if idle else ""))
-    return [
-        text if texts.count(text) == 1 else f"{text} ({texts[: number + 1].count(text)})"
-        for number, text in enumerate(texts)
-    ]
+    return numbered(texts)
 
 
 def median(found, what):
@@ -266,7 +279,7 @@ def measured(found, load):
             f"{1e6 * median(one, 'p50'):,.0f}",
             f"{1e6 * median(one, 'p99'):,.0f}",
             f"{1e3 * max(each['max'] for each in one['rounds']):,.1f}",
-            f"{1e6 * median(one, 'cpu'):,.2f}",
+            ("≥ " if one["cpu_is_bound"] else "") + f"{1e6 * median(one, 'cpu'):,.2f}",
             f"{100 * busy:.0f}" + ("*" if busy < SATURATED else " "),
         )
     return table
@@ -280,8 +293,10 @@ def ratios(found):
         row = []
         for what in ("cpu", "rate", "p99"):
             pairs = zip(one["rounds"], first["rounds"], strict=True)
-            low, middle, high = spread([mine[what] / its[what] for mine, its in pairs])
-            row.append(f"{middle:.2f}" + (f" ({low:.2f}-{high:.2f})" if low < high else ""))
+            over = [mine[what] / its[what] for mine, its in pairs if its[what]]
+            low, middle, high = spread(over) if over else (0, 0, 0)
+            text = f"{middle:.2f}" + (f" ({low:.2f}-{high:.2f})" if low < high else "")
+            row.append(text if over else "-")
         table.add_row(one["server"], *row)
     return table
 
@@ -291,17 +306,19 @@ def show(found, connections, args, console):
     what = "in flight" if args.load == "greet" else "visitors at a time"
     title = f"{connections:,} {what}, {args.rounds} rounds of {args.seconds:g} s"
     console.rule(title, align="left")
-    console.print(measured(found, args.load), highlight=False)
+    console.print(measured(found, args.load))
     if len(found) > 1:
         console.print()
-        console.print(ratios(found), highlight=False)
+        console.print(ratios(found))
     for one in found:
         if one["idle"]:
             cost = one["cost_of_idle"]
             text = f"{one['server']}: each of {one['idle']:,} idle connections takes "
             text += f"{cost['resident']:.2f} KiB in the server, {cost['kernel']:.1f} KiB in the "
             text += f"kernel (both ends), and {1e6 * cost['connect']:.0f} µs to connect"
-            console.print(text, highlight=False)
+            console.print(text)
+    if any(one["cpu_is_bound"] for one in found):
+        console.print("≥ It ignores SIGCHLD: the time of a child that has ended is lost.")
     if any(median(one, "busy") < SATURATED for one in found):
         console.print("* It had time left: rate and waits are also those of what asked it.")
     console.print()
@@ -312,10 +329,11 @@ def main():
     try:
         # A server needs as many as its generators together, unless it is several processes.
         make_room((max(args.connections) + max(args.idle)) // args.processes + DESCRIPTORS)
-    except LaunchError as error:
-        sys.exit(str(error))
+        make_sure_of_file(args.json)
+    except (LaunchError, CannotWrite) as error:
+        sys.exit(lines(str(error)))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too
-    console, blocks, failed = Console(), [], None
+    console, blocks, failed = Screen(), [], None
     if len(os.sched_getaffinity(0)) == 1:
         console.print("There is one core only: rates and waits are those of both sides together.")
     try:
@@ -327,11 +345,11 @@ def main():
         failed = "interrupted"
     except (BlastError, LaunchError) as error:
         failed = str(error)
+    except psutil.NoSuchProcess:
+        failed = "a server has ended between two rounds"
     if failed and blocks:
         console.print("What stands above was measured before the run ended.")
-    if args.json:
-        args.json.write_text(json.dumps({"load": args.load, "blocks": blocks}, indent=1))
-    return failed
+    return ended(failed, args.json, json.dumps({"load": args.load, "blocks": blocks}, indent=1))
 
 
 if __name__ == "__main__":

@@ -11,21 +11,31 @@ import contextlib
 import csv
 import datetime
 import gzip
+import io
 import json
 import os
 import signal
 import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from clients.system.launch import LaunchError, find, make_room, models, name_of, running
+from clients.system.launch import LaunchError, find, make_room, models, running
 from clients.system.options import number, numbers
 from load_tests.measuring import report, runs
+from load_tests.measuring.results import (
+    CannotWrite,
+    Screen,
+    held,
+    lines,
+    names_of,
+    numbered,
+    save,
+)
+from load_tests.measuring.score import all_failed
+from load_tests.measuring.warm import be_sure
 
 HERE = Path(__file__).resolve().parent
-SCHEMA = 1
 USERS = {"visitors": "Visitors", "chatterbox": "Chatterbox", "idlers": "Idlers"}
 START = 1.6  # seconds that starting a server and Locust takes, for the time left
 WIDE = 130  # columns of a terminal that holds the whole table
@@ -74,22 +84,27 @@ def options(arguments=None):
         parser.error("--arrivals are visitors: leave out --load")
     if args.heavy and not (args.wait or args.compute):
         parser.error("--heavy needs --compute or --wait: that is what is heavy")
+    if not args.arrivals and min(args.users) < args.processes:
+        parser.error("--users takes one for each of the --processes or more")
     args.loads = args.arrivals or args.users
     args.out = args.out.resolve()
     args.user = "Arrivals" if args.arrivals else USERS[args.load]
     try:
         names = [args.web] if args.web else args.servers
         args.programs = [find(name) for name in names] or list(models().values())
-        args.old = json.loads(args.against.read_text()) if args.against else None
+        args.old = report.read(args.against) if args.against else None
     except (LaunchError, OSError, ValueError) as error:
-        parser.error(str(error))
+        parser.error(lines(str(error)))
     return args
 
 
 def compare(args, console):
-    """Run each program under each load; return the results, of an interrupted comparison too."""
+    """Run each program under each load; return the results and the samples (bytes, CSV in gzip).
+
+    It does so when it is interrupted, too.
+    """
     results = {
-        "schema": SCHEMA,
+        "schema": report.SCHEMA,
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "machine": runs.machine(),
         "options": {
@@ -106,89 +121,135 @@ def compare(args, console):
         "interrupted": False,
         "runs": [],
     }
-    plan = [(program, load) for load in args.loads for program in args.programs]
-    with progress(console) as bar, gzip.open(args.out / "samples.csv.gz", "wt", 1) as file:
+    servers = list(zip(numbered(names_of(args.programs)), args.programs, strict=True))
+    plan = [(*server, load) for load in args.loads for server in servers]
+    packed = io.BytesIO()  # not a file: a disk that fills up takes nothing away
+    with gzip.open(packed, "wt", 1) as file:
         samples = csv.writer(file)
         samples.writerow(["model", "load", "visitor", "what", "began", "ended", "outcome"])
-        task = bar.add_task("", total=len(plan), left="")
         try:
-            for done, (program, load) in enumerate(plan):
-                left = (len(plan) - done) * (args.seconds + START)
-                text = f"{name_of(program)}, {load:g} {report.load_unit(results)}"
-                bar.update(task, description=text, left=f"about {left:.0f} s left")
-                if not console.is_terminal:
-                    console.print(text)
-                results["runs"].append(measure(program, load, args, samples, console))
-                bar.update(task, advance=1, left="done")
+            with progress(console) as bar:
+                task = bar.add_task("", total=len(plan), left="")
+                for done, (name, program, load) in enumerate(plan):
+                    left = (len(plan) - done) * (args.seconds + START)
+                    text = f"{name}, {load:g} {report.load_unit(results)}"
+                    bar.update(task, description=text, left=f"about {left:.0f} s left")
+                    if not console.is_terminal:
+                        console.print(text)
+                    entry = {"model": name, "program": str(program), "load": load, "error": None}
+                    results["runs"].append(entry | measure(entry, args, samples, console))
+                    bar.update(task, advance=1, left="done")
         except KeyboardInterrupt:
+            interruptible(False)
             results["interrupted"] = True
-    return results
+    return results, packed.getvalue()
 
 
 def progress(console):
     """Return a bar that shows what runs now and how long all of it will still take."""
     texts = ("{task.completed}/{task.total}", "{task.fields[left]}")
-    columns = [TextColumn("{task.description:32}"), BarColumn(), *map(TextColumn, texts)]
+    name = TextColumn("{task.description:32}", markup=False)
+    columns = [name, BarColumn(), *map(TextColumn, texts)]
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
-def measure(program, load, args, samples, console):
-    """Return one run's entry in the results, and write its samples; an error is an entry, too."""
-    entry = {"model": name_of(program), "program": str(program), "load": load, "error": None}
+def measure(entry, args, samples, console):
+    """Return what one run adds to its entry in the results, and write its samples."""
+    name, load = entry["model"], entry["load"]
     try:
-        found, rows = runs.run(program, load, args)
+        found, rows = runs.run(Path(entry["program"]), load, args, name)
     except (LaunchError, runs.RunError) as error:
-        console.print(f"[red]{entry['model']}, {load:g}:[/] ", end="")
-        console.print(str(error), markup=False, highlight=False)
-        return entry | {"error": str(error)}
+        console.print(f"{name}, {load:g}: ", end="", style="red")
+        console.print(str(error))
+        return {"error": lines(str(error))}
     start = min(began for _, _, began, _, _ in rows)
     for visitor, what, began, ended, outcome in rows:
         times = f"{began - start:.6f}", f"{ended - start:.6f}"
-        samples.writerow([entry["model"], load, visitor, what, *times, outcome])
-    return entry | found
+        samples.writerow([name, load, visitor, what, *times, outcome])
+    return found
 
 
 def web(args, console):
     """Run one server and Locust's page for it, until Ctrl-C."""
     with running(args.programs[0], *runs.settings(args)) as server:
+        be_sure(server.address)
         host, port = server.address
         page = runs.free_port(8089)
         options = ["--config", HERE / "locust.conf", "--locustfile", runs.LOCUSTFILE]
         options += ["--web-port", page, "--server-pid", server.process.pid]
-        console.print(f"{server.name} listens on {host}:{port}.")
+        console.print(f"{names_of(args.programs)[0]} listens on {host}:{port}.")
         console.print(f"Open http://127.0.0.1:{page} and look at the tab Server.")
         console.print("Ctrl-C ends both.")
         with contextlib.suppress(KeyboardInterrupt):
             runs.locust(*options, "--host", f"tcp://{host}:{port}")
 
 
-def main():
-    args = options()
-    try:
-        make_room(0 if args.arrivals else max(args.users) + DESCRIPTORS)
-    except LaunchError as error:
-        sys.exit(str(error))
-    args.out.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too
-    console = Console()
-    if args.web:
-        return web(args, console)
-    results = compare(args, console)
-    (args.out / "results.json").write_text(json.dumps(results))
+def finish(results, samples, args, console):
+    """Write and show what was measured, then draw it; return the exit status, or what went wrong.
+
+    Nothing that goes wrong takes away what comes after it.
+    """
+    interruptible(False)  # not even by a second Ctrl-C: this takes no time
+    ran = {"results.json": lambda path: save(path, json.dumps(results))}
+    ran["samples.csv.gz"] = lambda path: save(path, samples)
+    written = write(ran, args.out, console)
     console.print(report.table(results, console.width >= WIDE))
     for line in report.failures(results):
-        console.print(line, style="red", markup=False, highlight=False)
+        console.print(line, style="red")
     if results["interrupted"]:
         console.print("Interrupted: this is what was measured so far.")
     if all(run["error"] for run in results["runs"]):
         return "nothing could be measured"
     if args.old:
         console.print(report.ratios(results, args.old))
-    report.picture(results, args.out / "comparison.png", args.out / "comparison-dark.png")
-    report.page(results, args.out / "report.html")
-    for name in ("comparison.png", "report.html", "results.json", "samples.csv.gz"):
-        console.print(os.path.relpath(args.out / name), soft_wrap=True, highlight=False)
-    return int(any(run["error"] for run in results["runs"]))
+        console.print(report.differences(results, args.old), end="")
+    interruptible(True)
+    drawn = {
+        "comparison.png": lambda path: report.picture(results, path),
+        "comparison-dark.png": lambda path: report.darken(path.with_name("comparison.png"), path),
+        "report.html": lambda path: report.page(results, path),
+    }
+    written += write(drawn, args.out, console)
+    for name in written:
+        console.print(os.path.relpath(args.out / name), soft_wrap=True)
+    broken = [run for run in results["runs"] if run["error"] or all_failed(run["scoreboard"])]
+    return int(bool(broken) or len(written) < len(ran) + len(drawn))
+
+
+def write(files, folder, console):
+    """Call each of files, {name: function(path)}; say which of them failed, return the others."""
+    written = []
+    for name, make in files.items():
+        try:
+            make(folder / name)
+            written.append(name)
+        except OSError as error:
+            console.print(f"{name} could not be written: {error.strerror}", style="red")
+        except KeyboardInterrupt:
+            console.print(f"Interrupted: {name} and what comes after it was not written.")
+            break
+    return written
+
+
+def interruptible(yes):
+    """Let Ctrl-C and SIGTERM raise KeyboardInterrupt, so that the children end, or do nothing."""
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.default_int_handler if yes else signal.SIG_IGN)
+
+
+def main():
+    args, console = options(), Screen()
+    interruptible(True)
+    try:
+        make_room(0 if args.arrivals else max(args.users) + DESCRIPTORS)
+        if args.web:
+            return web(args, console)
+        with held(args.out):
+            return finish(*compare(args, console), args, console)
+    except (LaunchError, CannotWrite) as error:
+        return lines(str(error))
+    except KeyboardInterrupt:
+        return "interrupted"
 
 
 if __name__ == "__main__":

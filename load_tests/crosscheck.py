@@ -11,18 +11,29 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
-from clients.system.launch import ROOT, LaunchError, find, name_of, running, started, tool
+from clients.system.launch import ROOT, LaunchError, find, running, started, tool, total
 from clients.system.options import number, numbers
+from load_tests.measuring.results import (
+    CannotWrite,
+    Screen,
+    ended,
+    lines,
+    make_sure_of_file,
+    names_of,
+    numbered,
+)
 from load_tests.measuring.warm import warm
+from load_tests.measuring.watch import pin
 
 ASKER = Path(__file__).with_name("measuring") / "asker.c"
 PEERS = ["uvloop_protocol", "asyncio_protocol", "asyncio_streams", "gevent_server"]
@@ -43,7 +54,8 @@ def options():
     try:
         args.programs = [find(name) for name in args.servers]
     except LaunchError as error:
-        parser.error(str(error))
+        parser.error(lines(str(error)))
+    args.names = numbered(names_of(args.programs))
     return args
 
 
@@ -60,29 +72,31 @@ def compiled(folder):
     return program
 
 
-def asked_in_c(asker, program, connections, greetings):
+def asked_in_c(asker, name, program, connections, greetings):
     """Start a server, warm it, let the asker ask; return its CPU time in seconds a greeting."""
     cores = sorted(os.sched_getaffinity(0))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with running(program, "--quiet", "--backlog", 4096) as server:
-        server.process.cpu_affinity(cores[:1])
+        pin(server.process, cores[:1])
         warm(server.address)
         line = [str(asker), *map(str, server.address), str(connections), str(greetings)]
-        with started(line, **pipes, text=True) as process:
+        with started(line, **pipes, text=True, errors="replace") as process:
             process.cpu_affinity(cores[-1:])
             process.stdout.readline()  # all are connected
-            before = spent(server.process)
+            before = total(server.process, spent)
             with contextlib.suppress(BrokenPipeError):
                 print(file=process.stdin, flush=True)
             if not process.stdout.readline():
-                raise LaunchError(f"{name_of(program)}: {process.stderr.read().strip()}")
-            return (spent(server.process) - before) / greetings
+                raise LaunchError(f"{name}: {process.stderr.read().strip()}")
+            return (total(server.process, spent) - before) / greetings
 
 
 def spent(process):
-    """Return the seconds of CPU time that a process has used, to a hundredth (proc(5), stat)."""
-    times = process.cpu_times()
-    return times.user + times.system
+    """Return the seconds of CPU time that a process and its children that have ended have used.
+
+    The kernel counts them to a hundredth (proc(5), stat).
+    """
+    return sum(process.cpu_times()[:4])
 
 
 def blasted(args, connections):
@@ -92,24 +106,25 @@ def blasted(args, connections):
         # A round begins with all asking at once; with thousands it must be long to hide that.
         seconds = max(0.3, connections / 2500)
         more = ("--connections", connections, "--rounds", 3 * args.rounds, "--seconds", seconds)
-        line = tool("load_tests.blast", *args.programs, *more, "--json", file)
+        programs = [shlex.quote(str(program)) for program in args.programs]
+        line = tool("load_tests.blast", *programs, *more, "--json", file)
         done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=900)
         if done.returncode:
             raise LaunchError(f"blast failed: {done.stderr.strip()}")
         [block] = json.loads(file.read_text())["blocks"]
     return {
-        name_of(program): statistics.median(each["cpu"] for each in one["rounds"])
-        for program, one in zip(args.programs, block["servers"], strict=True)
+        name: statistics.median(each["cpu"] for each in one["rounds"])
+        for name, one in zip(args.names, block["servers"], strict=True)
     }
 
 
 def measure(args, asker, connections):
     """Return {server: (CPU seconds a greeting asked in C, the same by blast.py)}."""
-    ours = {name_of(program): [] for program in args.programs}
+    ours = {name: [] for name in args.names}
     for _ in range(args.rounds):
-        for program in args.programs:
-            cost = asked_in_c(asker, program, connections, args.greetings)
-            ours[name_of(program)].append(cost)
+        for name, program in zip(args.names, args.programs, strict=True):
+            cost = asked_in_c(asker, name, program, connections, args.greetings)
+            ours[name].append(cost)
     theirs = blasted(args, connections)
     return {name: (statistics.median(costs), theirs[name]) for name, costs in ours.items()}
 
@@ -130,7 +145,12 @@ def show(found, connections, console):
 
 
 def main():
-    args, console, all_found = options(), Console(highlight=False), {}
+    args, console, all_found, failed = options(), Screen(), {}, None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too
+    try:
+        make_sure_of_file(args.json)
+    except CannotWrite as error:
+        return lines(str(error))
     try:
         with tempfile.TemporaryDirectory() as folder:
             asker = compiled(folder)
@@ -138,12 +158,10 @@ def main():
                 found = all_found[connections] = measure(args, asker, connections)
                 show(found, connections, console)
     except LaunchError as error:
-        return str(error)
+        failed = str(error)
     except KeyboardInterrupt:
-        return 130
-    if args.json:
-        args.json.write_text(json.dumps(all_found))
-    return 0
+        failed = "interrupted"
+    return ended(failed, args.json, json.dumps(all_found))
 
 
 if __name__ == "__main__":

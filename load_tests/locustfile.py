@@ -1,6 +1,6 @@
 """The load: visitors who come, greet, think and leave, as users of Locust.
 
-locust -f load_tests/locustfile.py --class-picker --host tcp://127.0.0.1:3267
+locust --config load_tests/locust.conf --web-host 127.0.0.1 --host tcp://127.0.0.1:3267
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from gevent import GreenletExit
 from locust import User, constant, events, task
 
 from clients.client import Client
+from clients.system.options import number
 from load_tests.measuring import live
 from load_tests.measuring.journal import Journal
 
@@ -249,14 +250,21 @@ def workers(environment):
 @events.init_command_line_parser.add_listener
 def add_options(parser):
     add, hidden = parser.add_argument, {"include_in_web_ui": False}
-    add("--arrivals", type=float, default=10.0, help="Arrivals: visitors a second, in all")
-    add("--heavy", type=int, default=1, help="Heavy: how many users are heavy")
-    add("--workers-in-all", type=int, default=1, help="Arrivals: processes that share the rate")
+    rate, count, length = (
+        number(float, 0.01, 20_000),
+        number(int, 1, 1000),
+        number(float, 0, 86_400),
+    )
+    add("--arrivals", type=rate, default=10.0, help="Arrivals: visitors a second, in all")
+    add("--heavy", type=count, default=1, help="Heavy: how many users are heavy")
+    add("--workers-in-all", type=count, default=1, help="Arrivals: processes that share the rate")
     words = "end after so many seconds of load, to the millisecond; 0 leaves that to --run-time"
-    add("--seconds", type=float, default=0.0, help=words, **hidden)
+    add("--seconds", type=length, default=0.0, help=words, **hidden)
     words = "show this process, the server under test, in a tab of the page"
     add("--server-pid", type=int, default=0, help=words, **hidden)
     add("--journal", default="", help="write every sample to this JSON file at the end", **hidden)
+    # Both are open to every machine otherwise. Who wants that must name the address.
+    parser.set_defaults(web_host="127.0.0.1", master_bind_host="127.0.0.1")
 
 
 @events.init.add_listener
@@ -266,6 +274,8 @@ def choose(environment, **_):
     Heavy.fixed_count = options.heavy
     if not options.user_classes and not options.class_picker:
         environment.user_classes = [Visitors]
+    if environment.web_ui:
+        live.choose(environment.web_ui, "Visitors")
     if environment.web_ui and options.server_pid:
         live.add_tab(environment, options.server_pid)
 

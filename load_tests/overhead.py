@@ -10,17 +10,20 @@ Chatterbox against 03_epoll, Locust's own FastHttpUser against a keep-alive HTTP
 import argparse
 import json
 import os
+import signal
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
-from clients.system.launch import models, running
+from clients.system.launch import LaunchError, make_room, models, running
 from clients.system.options import number
-from load_tests.measuring.runs import LOCUSTFILE, locust
+from load_tests.measuring.results import CannotWrite, Screen, lines, make_sure
+from load_tests.measuring.runs import LOCUSTFILE, RunError, locust
 
+DESCRIPTORS = 100  # what a process needs besides its connections
 # Every request of FastHttpUser fits into one recv(1024), and this answers it.
 ANSWER = 'b"HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\nHello"'
 FAST_HTTP = """
@@ -33,16 +36,34 @@ class Fast(FastHttpUser):
 """
 
 
-def main():
+def options():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--users", type=number(int, 1, 10_000), default=100)
     parser.add_argument("--seconds", type=number(int, 1, 3600), default=5)
     parser.add_argument("--rounds", type=number(int, 1, 1000), default=3)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    args, rates = options(), {"Chatterbox": [], "FastHttpUser": []}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too
+    try:
+        make_sure(None)
+        make_room(args.users + DESCRIPTORS)
+        measure(rates, args)
+        show(rates, args)
+    except (LaunchError, CannotWrite, RunError) as error:
+        return lines(str(error))
+    except KeyboardInterrupt:
+        return "interrupted"
+    return 0
+
+
+def measure(rates, args):
+    """Let both take turns, and add what each round gave to rates."""
     epoll = models()["03_epoll"]
-    rates = {"Chatterbox": [], "FastHttpUser": []}
     with tempfile.TemporaryDirectory() as folder:
         http, fast = Path(folder, "http_server.py"), Path(folder, "fast.py")
         http.write_text(epoll.read_text().replace('b"Hello, " + chunk', ANSWER))
@@ -50,7 +71,6 @@ def main():
         for _ in range(args.rounds):
             rates["Chatterbox"].append(rate(epoll, "tcp", LOCUSTFILE, "Chatterbox", args))
             rates["FastHttpUser"].append(rate(http, "http", fast, "Fast", args))
-    show(rates, args)
 
 
 def rate(program, scheme, locustfile, user, args):
@@ -65,8 +85,11 @@ def rate(program, scheme, locustfile, user, args):
             options += ["-t", f"{args.seconds}s", "--json-file", result]
             options += ["--host", f"{scheme}://{host}:{port}", user]
             locust(*options, timeout=args.seconds + 60, core=cores[-1])
-        rows = json.loads(result.with_suffix(".json").read_text())
-    busiest = max(rows, key=lambda row: row["num_requests"])
+        try:
+            rows = json.loads(result.with_suffix(".json").read_text())
+            busiest = max(rows, key=lambda row: row["num_requests"])
+        except (OSError, ValueError) as error:
+            raise RunError(f"Locust gave no numbers for {user}") from error
     return busiest["num_requests"] / (busiest["last_request_timestamp"] - busiest["start_time"])
 
 
@@ -80,8 +103,8 @@ def show(rates, args):
     for name, found in rates.items():
         texts = [f"{one:,.0f}" for one in [*found, statistics.median(found)]]
         table.add_row(name, *texts)
-    Console().print(table)
+    Screen().print(table)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

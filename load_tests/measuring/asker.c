@@ -68,6 +68,7 @@ int main(int argc, char **argv)
     struct sockaddr_in server = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[2]))};
     struct client *clients = calloc(connections, sizeof *clients);
     struct timespec began, ended;
+    struct timeval patience = {.tv_sec = PATIENCE / 1000};
     inet_pton(AF_INET, argv[1], &server.sin_addr);
     for (int number = 0; number < connections; number++) {
         struct client *client = &clients[number];
@@ -75,6 +76,7 @@ int main(int argc, char **argv)
         client->length = snprintf(client->said, LONGEST, "I am asker number %08d", number);
         snprintf(client->expected, LONGEST, "Hello, %s", client->said);
         client->fd = socket(AF_INET, SOCK_STREAM, 0);
+        setsockopt(client->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
         if (connect(client->fd, (struct sockaddr *)&server, sizeof server))
             fail("connect");
         ask(client);  /* once, to be sure that it is accepted */

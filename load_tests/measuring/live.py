@@ -47,6 +47,24 @@ def rows(now, before, first):
     ]
 
 
+def choose(page, name):
+    """Let the page open with this class of users chosen alone and on top of the others.
+
+    Locust's page ticks at first what it is told is available, and lists those whose details it
+    gets (its webui, "availableUserClasses" and "users").
+    """
+    update = page.update_template_args
+
+    def update_and_choose():
+        update()
+        users = page.template_args["users"]
+        page.template_args["users"] = {name: users[name], **users}
+        page.template_args["available_user_classes"] = [name]
+
+    page.update_template_args = update_and_choose
+    page.app.jinja_env.policies["json.dumps_kwargs"] = {"sort_keys": False}
+
+
 def add_tab(environment, pid):
     """Add the tab to the page: on /, and alone on /extend; its rows come with /stats/requests."""
     process, page = psutil.Process(pid), environment.web_ui

@@ -5,19 +5,26 @@ METRICS says once what is measured of a run; columns, ratios and figures are mad
 
 import base64
 import io
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 from jinja2 import Environment, FileSystemLoader
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
+from clients.system.launch import models
 from load_tests.measuring import charts
 from load_tests.measuring.charts import heaviest, load_unit, milliseconds, number, sound
-from load_tests.measuring.score import FATES, never_served
+from load_tests.measuring.results import save
+from load_tests.measuring.score import FATES, all_failed, never_served
 
+SCHEMA = 1  # of results.json
+NAMES = {"text.parse_math": False}  # a "$" in the name of a file is no formula
 DASH = "-"
 
 
@@ -250,8 +257,9 @@ def failures(results):
     lines = []
     for run in sound(results):
         if failed := run["scoreboard"]["failed"]:
-            reason = max(run["errors"], key=run["errors"].get)
+            reason = max(run["errors"], key=run["errors"].get, default="no reason was given")
             what = f"{failed} of {run['scoreboard']['came']} visitors failed"
+            what += ", and nobody was served" if all_failed(run["scoreboard"]) else ""
             lines.append(f"{run['model']}, {run['load']:g} {load_unit(results)}: {what}: {reason}")
     return lines
 
@@ -269,11 +277,46 @@ def table(results, wide):
     return shown
 
 
+def read(path):
+    """Return old results from a file. Raises OSError, ValueError if it does not hold any."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no file")
+    try:
+        old = json.loads(path.read_text())
+        if "blocks" in old:
+            raise ValueError("it is what blast has written")
+        ratios(old, old)
+        differences(old, old)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} is not the results.json of a comparison ({what})") from error
+    return old
+
+
+def differences(results, old):
+    """Return a line that says what else is not as it was with old results, "" if nothing."""
+
+    def facts(of):
+        programs = {run["model"]: run["program"] for run in sound(of)}
+        others = {name: programs[name] for name in programs.keys() - models().keys()}
+        return {"schema": of["schema"], **of["options"], **of["machine"], **others}
+
+    now, then = facts(results), facts(old)
+    said = [
+        f"{name} {then[name]} (now {now[name]})"
+        for name in then
+        if name in now and now[name] != then[name]
+    ]
+    return f"What else is not as it was: {', '.join(said)}.\n" if said else ""
+
+
 def ratios(results, old):
     """Return a table of these results over old ones, for the runs that both have."""
     title = f"These results over those of {old['date'][:16]}"
-    shown = empty_table(title, results, RATIOS)
     before = {(run["model"], run["load"]): run for run in sound(old)}
+    if not any((run["model"], run["load"]) in before for run in sound(results)):
+        title += ": no run is in both"
+    shown = empty_table(title, results, RATIOS)
     for run in sound(results):
         if then := before.get((run["model"], run["load"])):
             pairs = [(METRICS[name].value(run), METRICS[name].value(then)) for name in RATIOS]
@@ -303,20 +346,29 @@ def cell(name, run):
     """Return what the table shows of a run in one of its columns."""
     text = METRICS[name].text(run)
     if name == "fate" and never(run):
-        return f"[bold red]{text}[/]"
+        return Text(text, style="bold red")
     if name == "rate" and run["generator"]["bottleneck"]:
         return text + "*"
     return text
 
 
-def picture(results, path, dark):
-    """Draw the six figures that say most, on one sheet; to dark the same for a dark page."""
+def picture(results, path):
+    """Draw the six figures that say most, on one sheet."""
     shown = panels(results)
     drawn = [shown[name][1] for name in PICTURE if name in shown][:6]
     most = heaviest(results)[0]["load"]
     title = f"The same load on each server: what it does with {most:g} {load_unit(results)}"
-    charts.sheet(drawn, title, asked(results) + starred(results)).savefig(path, dpi=110)
-    charts.darken(path, dark)
+    stream = io.BytesIO()
+    with plt.rc_context(NAMES):
+        charts.sheet(drawn, title, asked(results) + starred(results)).savefig(stream, dpi=110)
+    save(path, stream.getvalue())
+
+
+def darken(path, dark):
+    """Write the picture at path for a dark page, to dark."""
+    stream = io.BytesIO()
+    charts.darken(path, stream)
+    save(dark, stream.getvalue())
 
 
 def page(results, path):
@@ -331,11 +383,12 @@ def page(results, path):
         fates=FATES,
         figures=[(explanation, png(panel)) for explanation, panel in panels(results).values()],
     )
-    path.write_text(text)
+    save(path, text)
 
 
 def png(panel):
     """Return a picture of one panel as text: a PNG in base64."""
     stream = io.BytesIO()
-    charts.draw(10, 5, panel).savefig(stream, format="png", dpi=140)
+    with plt.rc_context(NAMES):
+        charts.draw(10, 5, panel).savefig(stream, format="png", dpi=140)
     return base64.b64encode(stream.getvalue()).decode()

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import platform
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -13,13 +14,14 @@ from pathlib import Path
 import psutil
 
 from clients.system.kernel import queue_limit
-from clients.system.launch import ROOT, last_words, name_of, running, started, tool
+from clients.system.launch import ROOT, last_words, running, started, tool
 from load_tests.measuring import score
 from load_tests.measuring.warm import warm
 from load_tests.measuring.watch import watching
 
 LOCUSTFILE = ROOT / "load_tests" / "locustfile.py"
 HEAVY = Path(__file__).with_name("heavy.py")
+FULL = 2**20  # bytes: a disk with less room than this explains what is missing
 SLACK = 60  # seconds after which a Locust that should have ended is killed
 
 
@@ -27,12 +29,13 @@ class RunError(RuntimeError):
     """A run that gave no numbers, and why."""
 
 
-def run(program, load, args):
+def run(program, load, args, name):
     """Return the numbers of one program under one load, and its samples; see README.md.
 
-    args: compare.py's options. Raises LaunchError or RunError.
+    args: compare.py's options. name: what the program is called. Raises LaunchError or RunError.
     """
-    page = f"locust-{name_of(program)}-{load:g}.html"
+    page = f"locust-{name}-{load:g}.html"
+    (args.out / page).parent.mkdir(exist_ok=True, parents=True)  # friend/03_epoll
     through = (HEAVY, args.switch_interval) if args.heavy else ()
     with running(program, *settings(args), through=through) as server:
         warm(server.address)
@@ -72,13 +75,15 @@ def journal_of(address, load, args, page):
             classes.append("Heavy")
         with open(log, "wb") as output:
             locust(*options, *classes, output=output, timeout=args.seconds + SLACK)
+        words = f"Locust's last words: {last_words(log.read_text(errors='replace'))}"
+        if shutil.disk_usage(folder).free < FULL:
+            words += f"\nThere is no room left in {folder}"
         try:
             content = json.loads(journal.read_text())
         except (OSError, ValueError):
-            words = last_words(log.read_text(errors="replace"))
-            raise RunError(f"Locust gave no numbers. Its last words: {words}") from None
+            raise RunError(f"Locust gave no numbers. {words}") from None
     if not content["samples"]:
-        raise RunError("not one visitor came")
+        raise RunError(f"not one visitor came. {words}")
     return content
 
 

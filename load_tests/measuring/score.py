@@ -107,6 +107,12 @@ def never_served(board):
     return board["never greeted"] + board["never connected"]
 
 
+def all_failed(board):
+    """Return whether there were visitors, and nobody of a scoreboard got more than an error."""
+    served = board["finished"] + board["still served"] + board["idle"]
+    return board["failed"] > 0 and not served
+
+
 def serving(samples, every=0.1):
     """Return [[seconds since the start, visitors being served], ...].
 

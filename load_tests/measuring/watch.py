@@ -5,6 +5,8 @@ with watching(server.process, server.address[1]) as readings:
 """
 
 import contextlib
+import os
+import signal
 import threading
 import time
 from collections import Counter
@@ -61,6 +63,14 @@ def reading(process, port):
     return {"at": time.time(), **used, **sockets(port, process.pid), **drops(process.pid)}
 
 
+def pin(process, cores):
+    """Let a server, with all its threads and all that it has started, run on these cores alone."""
+    for one in family(process):
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):  # it has ended
+            for thread in one.threads():
+                os.sched_setaffinity(thread.id, cores)
+
+
 def family_cpu_seconds(process):
     """Return the CPU time that a server and all that it has started have used since its start."""
     return total(process, cpu_seconds)
@@ -73,9 +83,27 @@ def cpu_seconds(process):
     the children's time is known to. The clock's number is the one that clock_getcpuclockid(3)
     gives (posix-timers.h, CPUCLOCK_SCHED).
     """
-    times = process.cpu_times()
-    own = time.clock_gettime(~process.pid << 3 | 2)
+    try:
+        times = process.cpu_times()
+        own = time.clock_gettime(~process.pid << 3 | 2)
+    except OSError as error:
+        raise psutil.NoSuchProcess(process.pid) from error
     return own + times.children_user + times.children_system
+
+
+def forgets(process):
+    """Return whether the CPU time of what a server starts is lost as it ends.
+
+    The kernel adds it to the parent's as that waits for it, and a parent that ignores SIGCHLD never
+    waits (wait(2), proc(5) on SigIgn).
+    """
+
+    def ignores(one):
+        lines = Path(f"/proc/{one.pid}/status").read_text().splitlines()
+        [mask] = [line.split()[1] for line in lines if line.startswith("SigIgn")]
+        return int(mask, 16) >> signal.SIGCHLD - 1 & 1
+
+    return total(process, ignores) > 0
 
 
 def kernel_memory():

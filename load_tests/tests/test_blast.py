@@ -45,7 +45,7 @@ WRONG = {
     ),
     "death": (
         'conn.sendall(b"Hello, " + chunk);'
-        'count > 50 and (print("I am so tired", file=sys.stderr, flush=True), os._exit(3))',
+        'count == 51 and (print("I am so tired", file=sys.stderr, flush=True), os._exit(3))',
         "status 3. Its last words: I am so tired",
     ),
 }
@@ -117,11 +117,14 @@ def test_servers_take_turns(monkeypatch):
         def note(*_):
             turns.append(name)
 
-        yield SimpleNamespace(name=name, hold=lambda *_: None, round=note, cost_of_idle=None)
+        server = SimpleNamespace(process=psutil.Process())
+        yield SimpleNamespace(
+            name=name, server=server, hold=lambda *_: None, round=note, cost_of_idle=None
+        )
 
     monkeypatch.setattr(blast, "target", target)
     args = blast.options(["01_blocking", "03_epoll", "--rounds", "3"])
-    blast.block(args, 10, blast.Console())
+    blast.block(args, 10, blast.Screen())
     assert turns[2:] == ["01_blocking", "03_epoll"] * 3
 
 

@@ -72,6 +72,16 @@ def test_the_tab_tells_who_waits(page):
     assert re.fullmatch(r"[1-9]\d*\.\d MiB", now["memory"])
 
 
+@pytest.mark.xdist_group("page")
+def test_the_page_opens_with_visitors_alone_chosen_and_the_others_to_choose(page):
+    with urllib.request.urlopen(page) as answer:
+        text = answer.read().decode()
+    found = json.loads(re.search(r"templateArgs\s*=\s*(\{.*\})", text)[1])
+    assert found["available_user_classes"] == ["Visitors"]  # what is ticked at first
+    assert next(iter(found["users"])) == "Visitors"
+    assert {"Arrivals", "Chatterbox", "Idlers"} < set(found["users"])
+
+
 @pytest.mark.skipif(not CHROMIUM, reason="there is no chromium here (apt-get install chromium)")
 @pytest.mark.xdist_group("page")
 @pytest.mark.parametrize("path", ["/?tab=server", "/extend?tab=server"])
