@@ -114,7 +114,7 @@ def compare(args, console):
         try:
             for done, (program, load) in enumerate(plan):
                 left = (len(plan) - done) * (args.seconds + START)
-                text = f"{name_of(program)}, {load:g} {report.load_unit(results)}"
+                text = f"{name_of(program)}, {report.load_text(results, load)}"
                 bar.update(task, description=text, left=f"about {left:.0f} s left")
                 if not console.is_terminal:
                     console.print(text)

@@ -6,8 +6,9 @@ import statistics
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from clients.system.palette import MODELS, OTHERS, looks
 from load_tests.measuring import report
-from load_tests.measuring.charts import MODELS, OTHERS, STYLE, draw, looks, measured, number, sheet
+from load_tests.measuring.charts import STYLE, draw, measured, number, sheet
 from load_tests.measuring.score import never_served
 
 from . import load, lock
