@@ -106,7 +106,7 @@ class Metric:
         return self.finding.format(", ".join(parts.values()) or "unknown")
 
     def draw(self, ax, results):
-        title = self.title(results)
+        title = textwrap.fill(self.title(results), 90)
         if self.panel:
             self.panel(ax, results, title)
         else:
@@ -287,7 +287,7 @@ def starred(results, runs):
         return ""
     busy, late = (max(one[name] for one in slow) for name in ("cpu_share", "lag_ms_p99"))
     how = f"it used {busy:.0%} of a core, and was late by {late:.0f} ms"
-    return f" * Locust was too slow ({how}), so the number is also its own: see README.md."
+    return f" * Locust was too slow ({how}), so the number is also its own."
 
 
 def failures(results):
