@@ -106,7 +106,6 @@ def turns(found, title, note):
 
     Dark: the thread runs. Pale: it waits for the interpreter lock.
     """
-    words = {lock.RUNS: "runs, or would if a core were free", lock.WAITS: lock.WAITS}
     colours = {lock.RUNS: MODELS["02_threaded"][0], lock.WAITS: "#E9C46A", lock.SLEEPS: "white"}
 
     def panel(ax, name, threads):
@@ -118,8 +117,8 @@ def turns(found, title, note):
         ax.invert_yaxis()
         ax.grid(visible=False)
         ax.set(title=name, xlabel="milliseconds")
-        for what, text in words.items():
-            ax.plot([], [], color=colours[what], lw=8, label=text)
+        for what in (lock.RUNS, lock.WAITS):
+            ax.plot([], [], color=colours[what], lw=8, label=what)
         ax.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=10)
 
     panels = [functools.partial(panel, name=name, threads=one) for name, one in found.items()]
@@ -162,10 +161,10 @@ def workloads(results, title, note):
             found = "all at one rate"
         else:
             found = f"best: {', '.join(ahead) or 'nobody'}"
-        ax.set_title(f"{work}: {found}")
+        ax.set_title(f"{work}:\n{found}")
 
     panels = [functools.partial(panel, work=work, data=data) for work, data in results.items()]
-    return sheet(panels, title, note, 2, (13, 6.6))
+    return sheet(panels, title, note, 2, (13, 7))
 
 
 def wake_ups(times):
