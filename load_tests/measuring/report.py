@@ -86,10 +86,10 @@ class Metric:
         """Say whether the number is a lower bound."""
         return False
 
-    def title(self, results):
+    def title(self, results, width=90):
         """Return the finding: the most and the least under the most load, and with which models.
 
-        Models within a tenth of them are named with them: that much is noise.
+        Models within a tenth of them are named with them: that much is noise. width: of a line.
         """
         runs = [run for run in heaviest(results) if self.value(run) is not None]
         values = [self.value(run) for run in runs]
@@ -99,14 +99,13 @@ class Metric:
             near = [run for run in runs if abs(self.value(run) - most) <= most / 10]
             about = "about " if len({self.said(run) for run in near}) > 1 else ""
             said = self.said(runs[values.index(most)])
-            *names, last = (run["model"] for run in near)
-            parts[*names, last] = (
-                f"{about}{said} with {', '.join(names)}{' and ' * bool(names)}{last}"
-            )
-        return self.finding.format(", ".join(parts.values()) or "unknown")
+            names = ", ".join(run["model"] for run in near)
+            parts[names] = f"{about}{said} with {' and '.join(names.rsplit(', ', 1))}"
+        title = self.finding.format(", ".join(parts.values()) or "unknown")
+        return textwrap.fill(title, width)
 
     def draw(self, ax, results):
-        title = textwrap.fill(self.title(results), 90)
+        title = self.title(results)
         if self.panel:
             self.panel(ax, results, title)
         else:
@@ -234,7 +233,6 @@ METRICS = {
 COLUMNS = ("came", "fate", "serving", "first p50", "first", "threads")
 MORE_COLUMNS = ("rate", "memory", "cpu")  # where the terminal is wide enough
 RATIOS = ("rate", "first p50", "first", "memory", "cpu")
-first_p99 = METRICS["first"].value  # for figures that others draw
 
 
 def panels(results):
@@ -362,12 +360,13 @@ def picture(results, path, dark):
 
     It is seen 880 pixels wide, two of its own for each, and no letter is lower than 12 of those.
     """
-    load, median, memory = results["options"]["load"], METRICS["first p50"], METRICS["memory"]
-    panels = [partial(charts.outcomes, title=folded(METRICS["fate"], results), short=True)]
-    for metric in [memory] if load == "idlers" else [median, memory]:
-        panels.append(partial(charts.bars, metric=metric, title=folded(metric, results)))
-    panels = [partial(panel, results=results) for panel in panels]
-    runs = heaviest(results)
+    load, runs = results["options"]["load"], heaviest(results)
+    names = ["fate", "memory"] if load == "idlers" else ["fate", "first p50", "memory"]
+    panels = []
+    for metric in (METRICS[name] for name in names):
+        how = {"short": True} if metric.panel else {"metric": metric}
+        how["title"] = metric.title(results, width=31)  # a third of the page
+        panels.append(partial(metric.panel or charts.bars, results=results, **how))
     title = f"The same {load_text(results, runs[0]['load'])} come to each server"
     note = asked(results) + starred(results, runs)
     sheet = charts.sheet(panels, title, note, len(panels), (11, 4.3))
@@ -375,11 +374,6 @@ def picture(results, path, dark):
         ax.set_yticklabels([])  # they stand at the left
     sheet.savefig(path, dpi=160)
     charts.darken(path, dark)
-
-
-def folded(metric, results):
-    """Return a metric's title in lines as narrow as a third of a page."""
-    return textwrap.fill(metric.title(results), 31)
 
 
 def page(results, path):
