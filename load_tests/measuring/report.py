@@ -367,7 +367,7 @@ def picture(results, path, dark):
         how = {"short": True} if metric.panel else {"metric": metric}
         how["title"] = metric.title(results, width=31)  # a third of the page
         panels.append(partial(metric.panel or charts.bars, results=results, **how))
-    title = f"The same {load_text(results, runs[0]['load'])} come to each server"
+    title = f"The same load for each server: {load_text(results, runs[0]['load'])}"
     note = asked(results) + starred(results, runs)
     sheet = charts.sheet(panels, title, note, len(panels), (11, 4.3))
     for ax in sheet.axes[1:]:
