@@ -86,7 +86,7 @@ class Metric:
         """Say whether the number is a lower bound."""
         return False
 
-    def title(self, results, width=90):
+    def title(self, results, width=98):
         """Return the finding: the most and the least under the most load, and with which models.
 
         Models within a tenth of them are named with them: that much is noise. width: of a line.
