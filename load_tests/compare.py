@@ -132,7 +132,7 @@ def compare(args, console):
                 task = bar.add_task("", total=len(plan), left="")
                 for done, (name, program, load) in enumerate(plan):
                     left = (len(plan) - done) * (args.seconds + START)
-                    text = f"{name}, {load:g} {report.load_unit(results)}"
+                    text = f"{name}, {report.load_text(results, load)}"
                     bar.update(task, description=text, left=f"about {left:.0f} s left")
                     if not console.is_terminal:
                         console.print(text)

@@ -6,12 +6,12 @@ METRICS says once what is measured of a run; columns, ratios and figures are mad
 import base64
 import io
 import json
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 from jinja2 import Environment, FileSystemLoader
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -19,12 +19,11 @@ from rich.text import Text
 
 from clients.system.launch import models
 from load_tests.measuring import charts
-from load_tests.measuring.charts import heaviest, load_unit, milliseconds, number, sound
+from load_tests.measuring.charts import heaviest, load_text, load_unit, milliseconds, number, sound
 from load_tests.measuring.results import save
 from load_tests.measuring.score import FATES, all_failed, never_served
 
 SCHEMA = 1  # of results.json
-NAMES = {"text.parse_math": False}  # a "$" in the name of a file is no formula
 DASH = "-"
 
 
@@ -47,24 +46,33 @@ def per_connection(run):
     return max(server["rss_per_connection"], 0) / 1024 if enough else None
 
 
+def waiting(run):
+    """Return in words how many visitors a run left waiting."""
+    return f"{never(run)} of {run['scoreboard']['came']} visitors" if never(run) else "nobody"
+
+
 @dataclass(kw_only=True)
 class Metric:
     """One number of a run, with all that its column and its figure need.
 
-    column: its name in tables. of(run): the number, None where there is none. best: min or max,
-    whichever is better. A figure has three texts: title, explanation and axis (its unit). unit:
-    what follows the number in the title. generated: whether a load generator that is too slow
-    spoils it. unfit: the loads of which it says nothing. panel(ax, results, title): what draws
-    it, if that is not a curve.
+    column: its name in tables. of(run): the number, None where there is none. A figure has three
+    texts: finding, a sentence with {} for the number, which becomes its title; explanation; and
+    axis (its unit). unit: what follows the number in a title. say(run): the number in words. log:
+    whether its axis is logarithmic. proportional: whether it grows as the load does, so that the
+    figure shows that slope. generated: whether a load generator that is too slow spoils it. unfit:
+    the loads of which it says nothing. panel(ax, results, title): what draws it, if that is not a
+    curve.
     """
 
     column: str
     of: Callable | None = None
-    best: Callable = min
-    title: str = ""
+    finding: str = ""
     explanation: str = ""
     axis: str = ""
     unit: str = ""
+    say: Callable | None = None
+    log: bool = False
+    proportional: bool = False
     generated: bool = False
     unfit: tuple = ()
     panel: Callable | None = None
@@ -76,24 +84,37 @@ class Metric:
         value = self.value(run)
         return DASH if value is None else number(value)
 
-    def finding(self, results):
-        """Return a title: the best and the worst of the models under the most load."""
+    def said(self, run):
+        return self.say(run) if self.say else number(self.value(run)) + self.unit
+
+    def is_bound(self, run):
+        """Say whether the number is a lower bound."""
+        return False
+
+    def title(self, results, width=98):
+        """Return the finding: the most and the least under the most load, and with which models.
+
+        Models within a tenth of them are named with them: that much is noise. width: of a line.
+        """
         runs = [run for run in heaviest(results) if self.value(run) is not None]
-        if not runs:
-            return self.title
-        worst = min if self.best is max else max
-        good, bad = self.best(runs, key=self.value), worst(runs, key=self.value)
-        ends = [good] if good is bad else [good, bad]
-        said = (f"{run['model']} {self.text(run)}{self.unit}" for run in ends)
-        return f"{self.title}: {', '.join(said)}"
+        values = [self.value(run) for run in runs]
+        parts = {}
+        for end in (max, min) if runs else ():
+            most = end(values)
+            near = [run for run in runs if abs(self.value(run) - most) <= most / 10]
+            about = "about " if len({self.said(run) for run in near}) > 1 else ""
+            said = self.said(runs[values.index(most)])
+            names = ", ".join(run["model"] for run in near)
+            parts[names] = f"{about}{said} with {' and '.join(names.rsplit(', ', 1))}"
+        title = self.finding.format(", ".join(parts.values()) or "unknown")
+        return textwrap.fill(title, width)
 
     def draw(self, ax, results):
-        slow = any(run["generator"]["bottleneck"] for run in sound(results))
-        title = self.finding(results) + ("*" if self.generated and slow else "")
-        (self.panel or self.curve)(ax, results, title)
-
-    def curve(self, ax, results, title):
-        charts.curves(ax, results, self.value, title, self.axis)
+        title = self.title(results)
+        if self.panel:
+            self.panel(ax, results, title)
+        else:
+            charts.curves(ax, results, self, title)
 
 
 @dataclass(kw_only=True)
@@ -105,7 +126,7 @@ class Wait(Metric):
 
     what: str
     share: str
-    axis: str = "ms, p99"
+    log: bool = True
     generated: bool = True
 
     def value(self, run):
@@ -115,11 +136,11 @@ class Wait(Metric):
     def text(self, run):
         return bounded(run, self.what, self.share)
 
+    def said(self, run):
+        return milliseconds(self.value(run))
+
     def is_bound(self, run):
         return not run["latency"][self.what][self.share]["exact"]
-
-    def curve(self, ax, results, title):
-        charts.curves(ax, results, self.value, title, self.axis, True, self.is_bound)
 
 
 METRICS = {
@@ -127,82 +148,96 @@ METRICS = {
     "fate": Metric(
         column="never served",
         of=never,
-        title="Left waiting",
+        say=waiting,
+        finding="Left waiting: {}",
         explanation="What became of everybody who came, in the runs with the most load. Nobody "
         "is left out: the parts add up to all that came.",
         panel=charts.outcomes,
     ),
     "serving": Metric(
-        column="served at once",
+        column="served together",
         of=lambda run: run["serving_mean"],
-        best=max,
-        title="Served at once",
+        finding="Visitors served at the same time: {}",
         explanation="How many visitors were being served at each moment, from the first greeting "
         "until they left. A blocking server serves one; the others differ by nothing but noise "
         "until the machine is full.",
         unfit=("idlers", "chatterbox"),
         panel=charts.timelines,
     ),
-    "first p50": Wait(column="first p50", what="first", share="p50"),
+    "first p50": Wait(
+        column="first p50",
+        what="first",
+        share="p50",
+        finding="First greeting: half of the visitors wait at least {}",
+        axis="ms until the first greeting",
+    ),
     "first": Wait(
         column="first p99",
         what="first",
         share="p99",
-        title="First greeting p99",
-        explanation="How long the slowest hundredth waited for the first greeting, from the "
-        "start of connect. An arrow upwards: the end of the run cut off requests that had no "
-        "answer, so the true value is higher.",
+        finding="First greeting: one visitor in a hundred waits at least {}",
+        explanation="How long the slowest hundredth (p99) waited for the first greeting, from the "
+        "start of connect. Both axes are logarithmic. An arrow upwards: the end of the run cut off "
+        "requests that had no answer, so the true value is higher.",
+        axis="ms until the first greeting, p99",
         unfit=("idlers",),
     ),
     "next": Wait(
         column="next p99",
         what="next",
         share="p99",
-        title="Later greetings p99",
+        finding="Later greetings: one in a hundred takes at least {}",
         explanation="The same for the later greetings: whoever is served at all is served quickly.",
+        axis="ms until a later greeting, p99",
         unfit=("idlers",),
     ),
     "rate": Metric(
         column="greetings/s",
         of=lambda run: run["greetings_per_second"],
-        best=max,
-        title="Greetings a second",
-        explanation="Greetings answered in a second, over the whole run.",
+        finding="Greetings in a second: {}",
+        explanation="Greetings answered in a second, over the whole run. Both axes are "
+        "logarithmic: a line that rises as the dotted one does serves twice the load twice as "
+        "often, and a flat line has met a limit.",
         axis="greetings a second",
+        log=True,
+        proportional=True,
         generated=True,
         unfit=("idlers",),
     ),
     "threads": Metric(
         column="threads",
         of=lambda run: run["server"]["threads_most"],
-        title="Threads",
-        explanation="The most threads that the server had at once.",
+        finding="Threads of the server: {}",
+        explanation="The most threads that the server had at the same time. Both axes are "
+        "logarithmic: a line that rises as the dotted one does has a thread for each client, and "
+        "a flat line as many for two hundred as for one.",
         axis="threads",
+        log=True,
+        proportional=True,
     ),
     "cpu": Metric(
         column="CPU µs a greeting",
         of=lambda run: run["server"]["cpu_us_per_greeting"],
-        title="CPU a greeting",
+        finding="CPU time for each greeting: {}",
         explanation="CPU time of the server for each greeting, accepting and closing included.",
-        axis="µs",
+        axis="µs of CPU time for one greeting",
         unit=" µs",
         unfit=("idlers",),
     ),
     "memory": Metric(
         column="KiB a connection",
         of=per_connection,
-        title="Memory a connection",
+        finding="Memory for each client: {}",
         explanation="By how much the server's resident memory grew, for each connection that it "
-        "held at once; only where it held at least ten. The kernel's own memory is not in it.",
-        axis="KiB",
+        "held at the same time; only where it held at least ten. The kernel's own memory is not "
+        "in it.",
+        axis="KiB of the server's memory",
         unit=" KiB",
     ),
 }
 COLUMNS = ("came", "fate", "serving", "first p50", "first", "threads")
 MORE_COLUMNS = ("rate", "memory", "cpu")  # where the terminal is wide enough
 RATIOS = ("rate", "first p50", "first", "memory", "cpu")
-PICTURE = ("fate", "serving", "first", "rate", "threads", "cpu", "memory")  # six that fit
-first_p99 = METRICS["first"].value  # for figures that others draw
 
 
 def panels(results):
@@ -213,6 +248,12 @@ def panels(results):
         for name, metric in METRICS.items()
         if metric.explanation and load not in metric.unfit
     }
+
+
+def count(number, what):
+    """Return a number of things in words: "1 thread", "2 Locust processes"."""
+    many = "es" if what.endswith("s") else "s"
+    return f"{number:,} {what}{'' if number == 1 else many}"
 
 
 def asked(results):
@@ -228,7 +269,7 @@ def asked(results):
     extra = "".join(f", --{name} {options[name]:g}" for name in names if options.get(name))
     return (
         f"{loop} Load: {options['load']}, {options['seconds']:g} s a run, "
-        f"--backlog {options['backlog']}{extra}, {options['processes']} Locust process(es). "
+        f"--backlog {options['backlog']}{extra}, {count(options['processes'], 'Locust process')}. "
         f"{machine(results)}"
     )
 
@@ -242,14 +283,14 @@ def machine(results):
     )
 
 
-def starred(results):
-    """Return the note that explains the star, "" if no generator was the bottleneck."""
-    slow = [run["generator"] for run in sound(results) if run["generator"]["bottleneck"]]
+def starred(results, runs):
+    """Return the note that explains the star and the hollow mark, "" if none of runs has them."""
+    slow = [run["generator"] for run in runs if run["generator"]["bottleneck"]]
     if not slow or results["options"]["load"] == "idlers":
         return ""
     busy, late = (max(one[name] for one in slow) for name in ("cpu_share", "lag_ms_p99"))
-    how = f"{busy:.0%} of a core, late by {late:.0f} ms"
-    return f" * The load generator, not the server, was the limit: {how}."
+    how = f"it used {busy:.0%} of a core, and was late by {late:.0f} ms"
+    return f" * Locust was too slow ({how}), so the number is also its own."
 
 
 def failures(results):
@@ -260,7 +301,7 @@ def failures(results):
             reason = max(run["errors"], key=run["errors"].get, default="no reason was given")
             what = f"{failed} of {run['scoreboard']['came']} visitors failed"
             what += ", and nobody was served" if all_failed(run["scoreboard"]) else ""
-            lines.append(f"{run['model']}, {run['load']:g} {load_unit(results)}: {what}: {reason}")
+            lines.append(f"{run['model']}, {load_text(results, run['load'])}: {what}: {reason}")
     return lines
 
 
@@ -268,6 +309,7 @@ def table(results, wide):
     """Return the table of all the runs for the terminal."""
     names = COLUMNS + (MORE_COLUMNS if wide else ())
     shown, last = empty_table(asked(results), results, names), None
+    shown.caption = starred(results, sound(results)).strip() if wide else None
     for run in results["runs"]:
         if last not in (None, run["load"]):
             shown.add_section()
@@ -331,6 +373,8 @@ def empty_table(title, results, names):
         title=title,
         title_justify="left",
         title_style="",
+        caption_style="",
+        caption_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,
@@ -353,14 +397,24 @@ def cell(name, run):
 
 
 def picture(results, path):
-    """Draw the six figures that say most, on one sheet."""
-    shown = panels(results)
-    drawn = [shown[name][1] for name in PICTURE if name in shown][:6]
-    most = heaviest(results)[0]["load"]
-    title = f"The same load on each server: what it does with {most:g} {load_unit(results)}"
+    """Draw what matters most: who waits, how long, and what a client costs.
+
+    It is seen 880 pixels wide, two of its own for each, and no letter is lower than 12 of those.
+    """
+    load, runs = results["options"]["load"], heaviest(results)
+    names = ["fate", "memory"] if load == "idlers" else ["fate", "first p50", "memory"]
+    panels = []
+    for metric in (METRICS[name] for name in names):
+        how = {"short": True} if metric.panel else {"metric": metric}
+        how["title"] = metric.title(results, width=31)  # a third of the page
+        panels.append(partial(metric.panel or charts.bars, results=results, **how))
+    title = f"The same load for each server: {load_text(results, runs[0]['load'])}"
+    note = asked(results) + starred(results, runs)
     stream = io.BytesIO()
-    with plt.rc_context(NAMES):
-        charts.sheet(drawn, title, asked(results) + starred(results)).savefig(stream, dpi=110)
+    sheet = charts.sheet(panels, title, note, len(panels), (11, 4.3))
+    for ax in sheet.axes[1:]:
+        ax.set_yticklabels([])  # they stand at the left
+    sheet.savefig(stream, dpi=160)
     save(path, stream.getvalue())
 
 
@@ -378,7 +432,7 @@ def page(results, path):
     text = forms.get_template("report.html.j2").render(
         results=results,
         runs=sound(results),
-        asked=asked(results) + starred(results),
+        asked=asked(results) + starred(results, sound(results)),
         failures=failures(results),
         fates=FATES,
         figures=[(explanation, png(panel)) for explanation, panel in panels(results).values()],
@@ -389,6 +443,5 @@ def page(results, path):
 def png(panel):
     """Return a picture of one panel as text: a PNG in base64."""
     stream = io.BytesIO()
-    with plt.rc_context(NAMES):
-        charts.draw(10, 5, panel).savefig(stream, format="png", dpi=140)
+    charts.draw(10, 5, panel).savefig(stream, format="png", dpi=140)
     return base64.b64encode(stream.getvalue()).decode()

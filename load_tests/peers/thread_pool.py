@@ -1,4 +1,4 @@
-"""Pool of threads: at most --threads clients are served at once, the others wait for a thread.
+"""Pool of threads: at most --threads clients are served at a time, the others wait for a thread.
 
 Run it: python3 load_tests/peers/thread_pool.py --threads 10 --port 3267
 """

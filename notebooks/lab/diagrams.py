@@ -5,7 +5,8 @@ import itertools
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
-from load_tests.measuring.charts import OTHERS, draw, number
+from clients.system.palette import OTHERS
+from load_tests.measuring.charts import draw, number
 
 from .ladder import COLOUR, END_COLOUR, GREY, OPEN, OPENING, caption, spells, write
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.transforms import offset_copy
 
-from load_tests.measuring.charts import OTHERS, draw, number
+from clients.system.palette import OTHERS
+from load_tests.measuring.charts import draw, number
 
 END_COLOUR = {"client": OTHERS[0][0], "server": OTHERS[5][0]}
 OPENING, OPEN, CLOSING, LINGERING = "#F3D27A", "#A9D8C6", "#E3B7CF", "#C9C9C9"
