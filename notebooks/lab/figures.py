@@ -91,6 +91,8 @@ def loops(points, most, title):
         ends = []
         for loop, found in points.items():
             (colour, marker), found = LOOPS[loop], [point for point in found if point[1]]
+            if not found:  # nobody came in so short a test
+                continue
             xs, ys = [asked for asked, _ in found], [what["ms"] for _, what in found]
             ax.plot(xs, ys, color=colour, marker=marker, ms=8)
             for x, what in found:
@@ -191,7 +193,7 @@ def waits(runs, title):
             middle, last = found["p50"]["ms"], found["p99"]["ms"]
             ax.plot([middle, last], [place, place], color=colour, alpha=0.35, lw=8)
             ax.plot(middle, place, marker, color=colour, ms=10)
-            text = f"  half of them wait longer than {number(middle)} ms"
+            text = f"  median {number(middle)} ms"
             ax.text(last, place, text, va="center", fontsize=10)
         ax.set_yticks(range(len(runs)), reversed(runs))
         ax.set_xscale("log")
