@@ -7,14 +7,12 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from clients.system.palette import MODELS, OTHERS, looks
 from load_tests.measuring import report
 from load_tests.measuring.charts import (
-    MODELS,
-    OTHERS,
     STYLE,
     draw,
     label_ends,
-    looks,
     measured,
     milliseconds,
     number,
@@ -194,7 +192,7 @@ def waits(runs, title):
             middle, last = found["p50"]["ms"], found["p99"]["ms"]
             ax.plot([middle, last], [place, place], color=colour, alpha=0.35, lw=8)
             ax.plot(middle, place, marker, color=colour, ms=10)
-            text = f"  median {number(middle)} ms"
+            text = f"  half of them at least {number(middle)} ms"
             ax.text(last, place, text, va="center", fontsize=10)
         ax.set_yticks(range(len(runs)), reversed(runs))
         ax.set_xscale("log")
