@@ -291,8 +291,13 @@ def start_watching(environment, **_):
 
 
 @events.test_stopping.add_listener
-def end(**_):
+def end(environment, **_):
+    """Keep what Locust has counted so far: from here on, what is cut off is entered as well."""
     journal.over = True
+    counted = [*environment.stats.entries.values(), environment.stats.total]
+    journal.locust = {
+        row.name: [row.num_requests, row.num_failures, row.median_response_time] for row in counted
+    }
 
 
 @events.test_stop.add_listener

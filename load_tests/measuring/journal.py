@@ -17,11 +17,12 @@ class Journal:
     "visit" or "heavy"; began and ended are seconds since the epoch, from perf_counter; outcome is
     "answered", "unanswered" (cut off by the end of the run) or "failed". generators: {process:
     {"cpu": the share of one core, "lag": the seconds by which each sleep was too long}}.
-    errors: {text: how often}.
+    errors: {text: how often}. locust: {row: [requests, failures, median in ms]}, Locust's own
+    table as the load ended, before what was cut off is entered as a failure.
     """
 
     def __init__(self):
-        self.samples, self.generators, self.errors = [], {}, Counter()
+        self.samples, self.generators, self.errors, self.locust = [], {}, Counter(), {}
         self.epoch = time.time() - time.perf_counter()
         self.over = False
         self.watcher = None
@@ -34,6 +35,7 @@ class Journal:
     def drain(self):
         """Return the content as plain data, and forget the samples and errors."""
         content = {"samples": self.samples, "generators": self.generators, "errors": self.errors}
+        content["locust"] = self.locust
         self.samples, self.errors = [], Counter()
         return content
 

@@ -46,7 +46,7 @@ def run(program, load, args, name):
     numbers = {"locust": page, **score.summary(journal["samples"])}
     numbers["server"] = costs(readings, numbers["greetings"], args.backlog)
     numbers["generator"] = generator(journal["generators"].values())
-    numbers["errors"] = journal["errors"]
+    numbers["errors"], numbers["locust_counted"] = journal["errors"], journal["locust"]
     return numbers, journal["samples"]
 
 

@@ -7,50 +7,167 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from clients.system.palette import MODELS, OTHERS, looks
 from load_tests.measuring import report
-from load_tests.measuring.charts import STYLE, draw, measured, number, sheet
-from load_tests.measuring.score import never_served
+from load_tests.measuring.charts import (
+    STYLE,
+    draw,
+    label_ends,
+    measured,
+    milliseconds,
+    number,
+    sheet,
+    value_axis,
+)
+from load_tests.measuring.score import nearest_rank, never_served
 
 from . import load, lock
 from .ladder import GREY, write
 from .models import LOOK
 
+LOOPS = {"closed loop": OTHERS[0], "open loop": OTHERS[5]}  # their colours and markers
 
-def of_comparison(results, name, height):
-    """Return one figure of a comparison's report: "fate", "serving", "first", "rate", ..."""
+
+def of_comparison(results, name, height, title):
+    """Return one figure of a comparison's report: "fate", "serving", "first", ..., so titled."""
     _, panel = report.panels(results)[name]
-    return draw(9, height, panel)
+
+    def titled(ax):
+        panel(ax)
+        ax.set_title(title)
+
+    return draw(9, height, titled)
 
 
-def cost(usage, what, unit):
-    """Return a panel of a sheet: what the connections cost, a line a model.
+def stall(found, since, until):
+    """Return a Figure of load.stalled(), from since to until in seconds: a bar a request."""
+    began, ended = found["stall"]
 
-    usage: {model: what load.costs() gives}; what: of its rows.
-    """
-    series = {
-        name: (*look, [(row["connections"], [row[what]]) for row in usage[name]])
-        for name, look in looks(usage).items()
-    }
-    return functools.partial(
-        measured, series=series, title=what, x_label="connections", y_label=unit, log="x"
+    def panel(ax, loop):
+        colour, _ = LOOPS[loop]
+        rows, waits = sorted(found[loop]), [1000 * (end - due) for _, due, end in found[loop]]
+        users = rows[-1][0] + 1
+        ax.axvspan(began, ended, color="#F3D9A4", lw=0)
+        for user in range(users):
+            waiting = []  # the ends of its requests that have no answer yet, by their lanes
+            for _, due, end in (row for row in rows if row[0] == user and row[2] > since):
+                lane = next((n for n, last in enumerate(waiting) if last <= due), len(waiting))
+                waiting[lane : lane + 1] = [end]
+                y = user + lane / 12
+                if end - due > 0.02:
+                    ax.barh(y, end - due, 0.06, due, color=colour, lw=0)
+                else:  # a bar that nobody would see
+                    ax.plot(due, y, "o", color=colour, ms=4)
+        slow = sum(due < ended and end > began for _, due, end in rows)
+        words = f"{slow} of {len(rows)} requests meet it"
+        ax.text((began + ended) / 2, -0.4, words, ha="center", va="center", fontsize=12)
+        middle, last = statistics.median(waits), nearest_rank(sorted(waits), 99)
+        said = f"median {milliseconds(middle)}, p99 {milliseconds(last)}"
+        ax.set_title(f"The {loop} reports: {said}", color=colour, fontsize=14)
+        labels = {"xlabel": "seconds since the start", "ylabel": "user"}
+        ax.set(xlim=(since, until), ylim=(users, -0.8), **labels)
+        ax.set_yticks(range(users), range(1, users + 1))
+        ax.grid(visible=False)
+
+    panels = [functools.partial(panel, loop=loop) for loop in LOOPS]
+    title = "The closed loop stops asking while the server stands still"
+    note = (
+        "Shaded: the server stands still. A bar: one request, from when it should have started "
+        "to its answer. A dot: one that was answered immediately."
     )
+    return sheet(panels, title, note, 1, (10, 7.6))
+
+
+def loops(points, most, title):
+    """Return a Figure of how long first greetings took (p99): {loop: [(asked, what), ...]}.
+
+    asked: visits a second; what: {"ms", "exact"}, see load.first_p99(). most: the visits a second
+    that the server can do at best.
+    """
+
+    def panel(ax):
+        ends = []
+        for loop, found in points.items():
+            (colour, marker), found = LOOPS[loop], [point for point in found if point[1]]
+            if not found:  # nobody came in so short a test
+                continue
+            xs, ys = [asked for asked, _ in found], [what["ms"] for _, what in found]
+            ax.plot(xs, ys, color=colour, marker=marker, ms=8)
+            for x, what in found:
+                if not what["exact"]:
+                    arrow = {"arrowstyle": "<-", "color": colour, "lw": 2}
+                    at, up = (x, what["ms"]), (0, 24)
+                    ax.annotate("", at, up, textcoords="offset points", arrowprops=arrow)
+            ends.append((loop, xs[-1], ys[-1], colour))
+        ax.axvline(most, color="#7F7F7F", ls=":")
+        place = ax.get_xaxis_transform()
+        ax.text(most, 0.02, f" the server can do {most:g}", transform=place, color="#555555")
+        ax.set_yscale("log")
+        ax.set_ylim(top=3 * ax.get_ylim()[1])  # room for the arrows
+        value_axis(ax, True)
+        ax.set(title=title, ylabel="ms, p99 of the first greeting (arrow: at least)")
+        ax.set_xlabel("visits a second that would be made if every answer came immediately")
+        label_ends(ax, ends)
+
+    return draw(9, 5, panel)
+
+
+def cost(usage, what, title):
+    """Return a panel of a sheet: what the connections cost, a line a model, named by its slope.
+
+    usage: {model: what load.costs() gives}; what: of load.MEMORY. Neither axis is logarithmic:
+    what costs the same each time is a straight line.
+    """
+
+    def panel(ax):
+        for name, (colour, marker) in looks(usage).items():
+            xs, ys = zip(*((row["connections"], row[what]) for row in usage[name]), strict=True)
+            label = f"{name}: {number(1024 * ys[-1] / xs[-1])} KiB each"
+            ax.plot(xs, ys, color=colour, marker=marker, clip_on=False, label=label)
+        ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter("{x:,g}")
+        ax.set(title=title, xlabel="connections", ylabel="MiB more than before the first")
+        ax.legend(loc="upper left", fontsize=12)
+
+    return panel
 
 
 def rounds(found, what, title, unit):
-    """Return a panel of a sheet: each round of load.blast() against the silent clients.
+    """Return a panel of a sheet: each round of load.blast() at its number of silent clients.
 
-    what: seconds, of a round's numbers; they are drawn in µs.
+    what: seconds, of a round's numbers; they are drawn in µs. The servers' rounds stand side by
+    side, each in its server's colour; a short line is their median.
     """
     names = dict.fromkeys(load.model(one) for one in found)
-    series = {name: (*look, []) for name, look in looks(names).items()}
-    for one in found:
-        _, _, points = series[load.model(one)]
-        points.append((one["idle"], [1e6 * each[what] for each in one["rounds"]]))
-    return functools.partial(
-        measured, series=series, title=title, x_label="silent clients", y_label=unit, log="x"
-    )
+    places = sorted({one["idle"] for one in found})
+
+    def panel(ax):
+        for side, (name, (colour, marker)) in enumerate(looks(names).items()):
+            for one in (one for one in found if load.model(one) == name):
+                x = places.index(one["idle"]) + 0.3 * (side - (len(names) - 1) / 2)
+                times = [1e6 * each[what] for each in one["rounds"]]
+                ax.plot([x] * len(times), times, marker, color=colour, alpha=0.5, ms=5, mew=0)
+                middle = statistics.median(times)
+                ax.plot([x - 0.12, x + 0.12], [middle] * 2, color=colour, lw=3)
+            ax.plot([], [], marker, color=colour, label=name, ls="-")
+        ax.set_xticks(range(len(places)), [number(place) for place in places])
+        ax.grid(visible=False, axis="x")
+        if what == "cpu":
+            value_axis(ax, False)
+        else:  # some waits are a hundred times the others, and a tenth more is to look like little
+            ax.set_yscale("log")
+            low, high = ax.get_ylim()
+            ax.set_ylim(min(low, high / 30), high)
+            value_axis(ax, True)
+        place = {"loc": "lower right", "bbox_to_anchor": (1, 1)}
+        ax.legend(ncols=2, frameon=False, fontsize=10, borderaxespad=0, **place)
+        ax.set(title=title, xlabel="silent clients beside the ten", ylabel=unit)
+
+    return panel
 
 
 def busy(found, what, title, unit, factor):

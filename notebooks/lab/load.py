@@ -1,16 +1,19 @@
 """What notebooks 4 and 5 measure: load tests as child processes, and what connections cost."""
 
 import contextlib
+import gzip
 import json
 import statistics
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from clients.client import Client
 from clients.system import launch
-from load_tests.measuring.score import never_served, spread
+from load_tests.measuring.charts import milliseconds
+from load_tests.measuring.score import never_served, percentile, spread
 from load_tests.measuring.watch import kernel_memory, reading
 
 MEMORY = ("resident memory", "virtual memory", "kernel memory")
@@ -25,11 +28,29 @@ def compare(*servers, **options):
     """Run load_tests.compare and return its results.json (see load_tests/README.md).
 
     servers: models or programs, all models if none. options: its options, as users="10,50".
-    Raises RuntimeError with its last words if it fails.
+    Each run has, besides, "firsts": the samples of its first greetings, see score.py, in seconds
+    since its start. Raises RuntimeError with its last words if it fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         run("load_tests.compare", *servers, out=folder, **options)
-        return json.loads(Path(folder, "results.json").read_text())
+        results = json.loads(Path(folder, "results.json").read_text())
+        with gzip.open(Path(folder, "samples.csv.gz"), "rt") as file:
+            rows = [line.rstrip().split(",") for line in file if ",first," in line]
+    for one in results["runs"]:
+        mine = [row[2:] for row in rows if row[:2] == [one["model"], str(one["load"])]]
+        one["firsts"] = [
+            (visitor, what, float(began), float(ended), outcome)
+            for visitor, what, began, ended, outcome in mine
+        ]
+    return results
+
+
+def first_p99(one, since, until):
+    """Return the p99 of the first greetings of those who came in this part of a run, in seconds.
+
+    {"ms", "exact"}, see score.percentile(); None if nobody came then.
+    """
+    return percentile([row for row in one["firsts"] if since <= row[2] < until], 99)
 
 
 def blast(*servers, connections, **options):
@@ -53,6 +74,71 @@ def run(module, *arguments, **options):
     done = subprocess.run(line, cwd=launch.ROOT, capture_output=True, text=True, timeout=900)
     if done.returncode:
         raise RuntimeError(f"{module} failed: {done.stdout[-500:]} {done.stderr[-500:]}")
+
+
+def bounded(found):
+    """Return first_p99() as text: "≥" before it if it is only a lower bound."""
+    if not found:
+        return "-"
+    return ("" if found["exact"] else "≥ ") + milliseconds(found["ms"])
+
+
+def stalled(seconds, begins, lasts, every=0.1, users=5):
+    """Ask 03_epoll in a closed and in an open loop at the same time, and halt it once meanwhile.
+
+    In the closed loop each user asks again `every` seconds after its answer; in the open loop
+    each asks every so many seconds, whatever happens. A request is a connection and a greeting.
+    After `begins` seconds the server's process is stopped (SIGSTOP) for `lasts` seconds.
+    Return {loop: [(user, when it should have started, when it was answered), ...], "stall":
+    (began, ended)}; seconds since the start. Raises OSError if a request fails.
+    """
+    launch.make_room()
+    found, now = {"closed loop": [], "open loop": []}, time.perf_counter
+
+    def ask(loop, user, due):
+        with Client(*server.address, timeout=30) as client:
+            client.greet(b"bob")
+            found[loop].append((user, due - start, now() - start))
+
+    def closed(user):
+        due = start + every * user / users
+        while due < start + seconds:
+            time.sleep(max(0, due - now()))
+            ask("closed loop", user, due)
+            due = now() + every
+
+    def opened(user):
+        due, asked = start + every * user / users, []
+        while due < start + seconds:
+            time.sleep(max(0, due - now()))
+            asked.append(pool.submit(ask, "open loop", user, due))
+            due += every
+        for one in asked:
+            one.result()
+
+    with (
+        launch.running(launch.find("03_epoll"), "--quiet", "--backlog", 1024) as server,
+        ThreadPoolExecutor(int(2 * users * (2 + lasts / every))) as pool,
+    ):
+        start = now()
+        tasks = [pool.submit(loop, user) for loop in (closed, opened) for user in range(users)]
+        time.sleep(begins)
+        found["stall"] = halt(server.process, lasts, start)
+        for task in tasks:
+            task.result()
+    return found
+
+
+def halt(process, seconds, start):
+    """Stop a process for so long; return when that was, in seconds since start (perf_counter)."""
+    process.suspend()
+    began = time.perf_counter() - start
+    try:
+        time.sleep(seconds)
+    finally:
+        ended = time.perf_counter() - start
+        process.resume()
+    return began, ended
 
 
 def table(results):
@@ -117,6 +203,16 @@ def over(one, other, what):
     """Return ratio() as text: "1.21 (1.19 to 1.23)"."""
     middle, low, high = ratio(one, other, what)
     return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+def verdict(one, other, what):
+    """Return what the quartiles of ratio() allow to say: a median alone would say too much."""
+    _, low, high = ratio(one, other, what)
+    if low > 0.85 and high < 1.15:
+        return "no change seen"
+    if low <= 1 <= high:
+        return "unclear"
+    return "longer" if low > 1 else "shorter"
 
 
 def costs(name, counts):

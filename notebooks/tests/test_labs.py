@@ -119,6 +119,55 @@ def test_a_ratio_is_of_rounds_side_by_side():
     assert load.ratio(one, other, "cpu") == (3, 2.5, 3)
 
 
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        ([0.9, 1.0, 1.1], "no change seen"),
+        ([0.5, 1.0, 2.7], "unclear"),
+        ([1.3, 1.4, 1.5], "longer"),
+        ([0.6, 0.7, 0.8], "shorter"),
+    ],
+)
+def test_quartiles_say_how_much_may_be_said(times, words):
+    one, other = ({"rounds": [{"p99": time} for time in some]} for some in (times, [1, 1, 1]))
+    assert load.verdict(one, other, "p99") == words
+
+
+def test_a_tool_that_counts_answers_sees_no_failure_where_visitors_starve():
+    [run] = load.compare("01_blocking", users=8, seconds=1)["runs"]
+    assert load.never_served(run["scoreboard"]) >= 4
+    assert run["locust_counted"]["Aggregated"][0] > 0
+    assert {failures for _, failures, _ in run["locust_counted"].values()} == {0}
+    assert len(run["firsts"]) == run["scoreboard"]["came"]
+
+
+def test_a_closed_loop_asks_nothing_while_the_server_stands_still():
+    found = load.stalled(seconds=0.9, begins=0.3, lasts=0.35, users=2)
+    began, ended = found["stall"]
+    asked = {
+        loop: sum(began < due < ended for _, due, _ in found[loop])
+        for loop in ("closed loop", "open loop")
+    }
+    assert asked["closed loop"] <= 2
+    assert asked["open loop"] >= 6
+    assert all(not began < answered < ended for _, _, answered in found["open loop"])
+
+
+def test_first_greetings_are_those_of_who_came_in_a_part_of_the_run():
+    rows = [(1, "first", 0.1, 5.1, "answered"), (2, "first", 1.0, 1.5, "answered")]
+    run = {"firsts": [*rows, (3, "first", 2.0, 9.0, "unanswered")]}
+    assert load.bounded(load.first_p99(run, 1, 2)) == "500 ms"
+    assert load.bounded(load.first_p99(run, 1, 3)) == "≥ 7 s"
+    assert load.bounded(load.first_p99(run, 3, 4)) == "-"
+
+
+def test_a_lower_bound_has_its_arrow():
+    found = [(10, {"ms": 5, "exact": True}), (60, {"ms": 900, "exact": False}), (70, None)]
+    figure = figures.loops({"open loop": found}, 40, "waits")
+    arrows = [text for text in figure.axes[0].texts if getattr(text, "arrow_patch", None)]
+    assert [arrow.xy for arrow in arrows] == [(60, 900)]
+
+
 def test_a_load_test_that_fails_says_why():
     with pytest.raises(RuntimeError, match="no server 99_none"):
         load.compare("99_none")
@@ -161,9 +210,10 @@ def test_a_model_of_a_student_s_own_is_drawn_beside_the_others():
     assert "04_mine" in [ax.get_title(loc="left") for ax in figure.axes]
     words = [text.get_text().strip() for ax in figure.axes for text in ax.texts]
     assert sorted(words) == sorted(2 * ["3 threads", "not connected", "cut off"])
-    rows = [{"connections": 0, "threads": 1}, {"connections": 9, "threads": 10}]
-    figure = charts.draw(5, 4, figures.cost({"04_mine": rows}, "threads", "threads"))
-    assert "04_mine" in [text.get_text() for text in figure.axes[0].texts]
+    rows = [{"connections": 0, "memory": 0}, {"connections": 512, "memory": 1}]
+    figure = charts.draw(5, 4, figures.cost({"04_mine": rows}, "memory", "memory"))
+    [label] = figure.axes[0].get_legend().get_texts()
+    assert label.get_text() == "04_mine: 2 KiB each"
 
 
 def test_each_piece_that_arrived_is_drawn():
