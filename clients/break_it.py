@@ -14,7 +14,6 @@ import contextlib
 import difflib
 import signal
 import sys
-import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from rich.table import Table
 
 from clients.contract.candidate import judge
 from clients.contract.claims import CLAIMS
-from clients.system.launch import LaunchError, find, last_words, running
+from clients.system.launch import LaunchError, find, folder, last_words, running
 
 PATIENCE = 3.0  # seconds to wait for what a broken server will not do
 
@@ -66,8 +65,8 @@ class Fault:
     @contextlib.contextmanager
     def copied(self):
         """Yield the path of a broken copy, which is deleted afterwards."""
-        with tempfile.TemporaryDirectory(prefix="broken-") as folder:
-            copy = Path(folder, self.program.parent.name, self.program.name)
+        with folder("broken-") as place:
+            copy = Path(place, self.program.parent.name, self.program.name)
             copy.parent.mkdir()
             copy.write_text(self.broken())
             yield copy

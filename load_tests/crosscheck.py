@@ -14,13 +14,22 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from clients.system.launch import ROOT, LaunchError, find, name_of, running, started, tool
+from clients.system.launch import (
+    ROOT,
+    LaunchError,
+    ask,
+    find,
+    folder,
+    name_of,
+    running,
+    started,
+    tool,
+)
 from clients.system.options import number, numbers
 from load_tests.measuring.warm import warm
 
@@ -47,13 +56,13 @@ def options():
     return args
 
 
-def compiled(folder):
-    """Compile the asker into folder and return its path; raises LaunchError without a compiler."""
-    program = Path(folder, "asker")
+def compiled(place):
+    """Compile the asker into the folder place; raises LaunchError without a compiler."""
+    program = Path(place, "asker")
     line = [os.environ.get("CC", "cc"), "-O2", "-Wall", "-o", program, ASKER]
     try:
-        done = subprocess.run(line, capture_output=True, text=True, timeout=60)
-    except FileNotFoundError as error:
+        done = ask(line, timeout=60, env=os.environ | {"TMPDIR": str(place)})
+    except LaunchError as error:
         raise LaunchError(f"there is no C compiler {line[0]} (apt-get install gcc)") from error
     if done.returncode:
         raise LaunchError(f"{ASKER.name} does not compile: {done.stderr}")
@@ -87,13 +96,13 @@ def spent(process):
 
 def blasted(args, connections):
     """Return the same from blast.py: {server: CPU seconds a greeting, the median}."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "blast.json")
+    with folder() as place:
+        file = Path(place, "blast.json")
         # A round begins with all asking at once; with thousands it must be long to hide that.
         seconds = max(0.3, connections / 2500)
         more = ("--connections", connections, "--rounds", 3 * args.rounds, "--seconds", seconds)
         line = tool("load_tests.blast", *args.programs, *more, "--json", file)
-        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=900)
+        done = ask(line, cwd=ROOT, timeout=900)
         if done.returncode:
             raise LaunchError(f"blast failed: {done.stderr.strip()}")
         [block] = json.loads(file.read_text())["blocks"]
@@ -132,8 +141,8 @@ def show(found, connections, console):
 def main():
     args, console, all_found = options(), Console(highlight=False), {}
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            asker = compiled(folder)
+        with folder() as place:
+            asker = compiled(place)
             for connections in args.connections:
                 found = all_found[connections] = measure(args, asker, connections)
                 show(found, connections, console)

@@ -11,13 +11,12 @@ import argparse
 import json
 import os
 import statistics
-import tempfile
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from clients.system.launch import models, running
+from clients.system.launch import folder, models, running
 from clients.system.options import number
 from load_tests.measuring.runs import LOCUSTFILE, locust
 
@@ -43,8 +42,8 @@ def main():
     args = parser.parse_args()
     epoll = models()["03_epoll"]
     rates = {"Chatterbox": [], "FastHttpUser": []}
-    with tempfile.TemporaryDirectory() as folder:
-        http, fast = Path(folder, "http_server.py"), Path(folder, "fast.py")
+    with folder() as place:
+        http, fast = Path(place, "http_server.py"), Path(place, "fast.py")
         http.write_text(epoll.read_text().replace('b"Hello, " + chunk', ANSWER))
         fast.write_text(FAST_HTTP)
         for _ in range(args.rounds):
@@ -56,8 +55,8 @@ def main():
 def rate(program, scheme, locustfile, user, args):
     """Return the answers a second that one Locust process got from program."""
     cores = sorted(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder, "result")  # Locust adds .json
+    with folder() as place:
+        result = Path(place, "result")  # Locust adds .json
         with running(program, "--quiet", "--backlog", 1024) as server:
             server.process.cpu_affinity(cores[:1])
             host, port = server.address

@@ -6,14 +6,13 @@ import os
 import platform
 import socket
 import subprocess
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 
 from clients.system.kernel import queue_limit
-from clients.system.launch import ROOT, last_words, name_of, running, started, tool
+from clients.system.launch import ROOT, folder, last_words, name_of, running, started, tool
 from load_tests.measuring import score
 from load_tests.measuring.warm import warm
 from load_tests.measuring.watch import watching
@@ -57,8 +56,8 @@ def journal_of(address, load, args, page):
     host, port = address
     users = (args.processes if args.arrivals else load) + args.heavy
     classes = [args.user]
-    with tempfile.TemporaryDirectory() as folder:
-        journal, log = Path(folder, "journal.json"), Path(folder, "log")
+    with folder() as place:
+        journal, log = Path(place, "journal.json"), Path(place, "log")
         options = ["-f", LOCUSTFILE, "--headless", "-u", users, "-r", users]
         options += ["--host", f"tcp://{host}:{port}", "--seconds", args.seconds]
         options += ["--journal", journal, "--html", page]

@@ -3,8 +3,6 @@
 import contextlib
 import json
 import statistics
-import subprocess
-import tempfile
 import time
 from pathlib import Path
 
@@ -27,9 +25,9 @@ def compare(*servers, **options):
     servers: models or programs, all models if none. options: its options, as users="10,50".
     Raises RuntimeError with its last words if it fails.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        run("load_tests.compare", *servers, out=folder, **options)
-        return json.loads(Path(folder, "results.json").read_text())
+    with launch.folder() as place:
+        run("load_tests.compare", *servers, out=place, **options)
+        return json.loads(Path(place, "results.json").read_text())
 
 
 def blast(*servers, connections, **options):
@@ -38,8 +36,8 @@ def blast(*servers, connections, **options):
     A server's numbers: {"server", "idle", "cost_of_idle", "rounds": [{"answered", "seconds",
     "rate", "p50", "p99", "max", "cpu", "busy", "generator_busy"}, ...]}; times in seconds.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "blast.json")
+    with launch.folder() as place:
+        file = Path(place, "blast.json")
         run("load_tests.blast", *servers, connections=connections, json=file, **options)
         [block] = json.loads(file.read_text())["blocks"]
     return block["servers"]
@@ -50,7 +48,7 @@ def run(module, *arguments, **options):
     for name, value in options.items():  # cold=True is --cold
         words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [value])
     line = launch.tool(module, *arguments, *words)
-    done = subprocess.run(line, cwd=launch.ROOT, capture_output=True, text=True, timeout=900)
+    done = launch.ask(line, cwd=launch.ROOT, timeout=900)
     if done.returncode:
         raise RuntimeError(f"{module} failed: {done.stdout[-500:]} {done.stderr[-500:]}")
 
