@@ -49,7 +49,9 @@ def find(name):
     if (path / "server.py").is_file():
         path /= "server.py"
     if not path.is_file():
-        raise LaunchError(f"no server {name}: name one of {', '.join(known)}, or a program's path")
+        raise LaunchError(
+            f"no server {printable(name)}: name one of {', '.join(known)}, or a program's path"
+        )
     return path.resolve()
 
 
@@ -221,7 +223,7 @@ def started(line, grace=0.0, **streams):
         _watched()
         process = psutil.Popen(line, start_new_session=True, env=environment, **streams)
     except OSError as error:
-        raise LaunchError(f"cannot start {line[0]}: {error}") from error
+        raise LaunchError(printable(f"cannot start {line[0]}: {error}")) from error
     process.mark = mark
     try:
         _tell_watcher(b"+", process)
