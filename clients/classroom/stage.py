@@ -11,7 +11,7 @@ from clients.system import kernel
 from clients.system.launch import LaunchError, last_words, name_of
 from clients.system.observer import observe
 
-SAID = re.compile(r"^(\S+:\d+) said (.*)$", re.MULTILINE)
+SAID = re.compile(r"^(\S+:\d+) said (.{0,200})", re.MULTILINE)
 LATEST = 1 << 16  # bytes of the log in which to look for who said what
 QUEUED = {"ESTABLISHED", "CLOSE-WAIT"}  # what a connection can be before accept() takes it
 
@@ -40,15 +40,19 @@ class Stage:
     options: {"backlog": 5, ...}, of its command line. ended: its last words, if it has ended.
     threads: as Observed.sample() gives them. queue: the length of the accept queue, which holds
     limit. time_wait: how many connections are in TIME-WAIT. resident: bytes of memory.
+    dropped: bytes of its log that were not kept.
     """
 
     def __init__(self, program, options):
         self.program, self.options, self.name = program, options, name_of(program)
         text = program.read_text(errors="replace")
-        self.lines, self.sentence = text.splitlines(), first_sentence(text)
+        self.lines, self.sentence = (
+            text.expandtabs().removesuffix("\n").split("\n"),
+            first_sentence(text),
+        )
         self.limit = kernel.queue_limit(options["backlog"])
         self.ended, self.threads, self.connections = "", [], []
-        self.queue = self.time_wait = self.descriptors = self.resident = 0
+        self.queue = self.time_wait = self.descriptors = self.resident = self.dropped = 0
         self.anchors = set()  # the lines on which a thread has slept
         self.said = {}  # {"host:port": what the server's log says that it said}
         self._stack = contextlib.ExitStack()
@@ -80,6 +84,7 @@ class Stage:
             return
         self.threads = (self.observed.sample() or {"threads": []})["threads"]
         self.anchors |= {t["line"] for t in self.threads if t["line"] and t["fd"] is not None}
+        self.dropped = self.server.dropped()
         self.said |= dict(SAID.findall(self.server.log(LATEST)))
         self.connections = connections(lines, port, held)
         self.queue = sum(line.unread for line in lines if line.state == "LISTEN")

@@ -21,7 +21,7 @@ from clients.contract.candidate import judge
 from clients.contract.claims import CLAIMS
 from clients.system.launch import LaunchError, find, running
 from clients.system.options import number
-from clients.system.text import printable
+from clients.system.text import any_terminal, printable
 
 WHOLE = 24  # times patience: the seconds that all claims together may take
 MARKS = {
@@ -92,6 +92,7 @@ def main():
         default=5.0,
         help="seconds to wait for what must happen (5)",
     )
+    any_terminal()
     args = parser.parse_intermixed_args()  # claims may follow options
     if unknown := set(args.claim) - set(CLAIMS):
         parser.error(f"no claim {', '.join(sorted(unknown))}: clients/CONTRACT.md names them")

@@ -6,6 +6,7 @@ from rich.text import Text
 
 from clients.crowd.lives import ENDS
 from clients.crowd.scores import intervals, scoreboard, state
+from clients.system.text import printable
 
 LOOKS = {  # state: its sign in the picture and its colour
     "connecting": ("~", "magenta"),
@@ -86,4 +87,4 @@ def summary(data):
     errors = sorted({client["error"] for client in clients} - {None} if board["failed"] else ())
     if len(errors) > MOST_ERRORS:  # a flood of them would scroll the picture away
         errors[MOST_ERRORS:] = [f"… and {len(errors) - MOST_ERRORS} more such lines"]
-    return Group(came, table, *errors)
+    return Group(came, table, *(Text(printable(error)) for error in errors))
