@@ -6,6 +6,7 @@ And what a terminal lacks, its input or all but ASCII, ends no program with a tr
 import asyncio
 import os
 import subprocess
+import time
 
 import pytest
 
@@ -89,37 +90,50 @@ def test_a_crowd_prints_an_answer_as_it_is(hostile):
     assert r"answered b'[/red]\x1b[2J" in out
 
 
-def test_the_classroom_shows_it_as_it_is(hostile):
+def in_the_classroom(program, *acts):
+    """Show a program in the classroom; return what is on the screen when each act holds.
+
+    An act: text that has to be on the screen, and what is then sent to the server, or None.
+    """
+
     def rows(app):
         lines = [strip.text for strip in app.screen._compositor.render_strips()]
         return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")  # ours
 
-    async def until(pilot, condition):
-        for _ in range(400):
-            if condition():
-                return
-            await pilot.pause(0.05)
-        raise AssertionError(rows(pilot.app))
-
-    async def scene():
-        app = Classroom([hostile], {"host": "127.0.0.1", "port": 0, "backlog": 5})
+    async def play():
+        app, seen = Classroom([program], {"host": "127.0.0.1", "port": 0, "backlog": 5}), []
         try:
             async with app.run_test(size=(140, 60)) as pilot:
-                await until(pilot, lambda: app.stage and app.stage.threads)
-                await until(pilot, lambda: "[31m" in rows(app))
-                seen = rows(app)
-                with Client(*app.stage.server.address) as client:
-                    client.socket.sendall(b"die")
-                await until(pilot, lambda: app.stage.ended)
-                await until(pilot, lambda: "has ended" in rows(app))
-                return seen + rows(app)
+                for text, message in acts:
+                    deadline = time.monotonic() + 20
+                    while text not in rows(app):
+                        assert time.monotonic() < deadline, rows(app)
+                        await pilot.pause(0.05)
+                    seen.append(rows(app))
+                    if message:
+                        with Client(*app.stage.server.address) as client:
+                            client.socket.sendall(message)
         finally:
             app.end()
+        return "\n".join(seen)
 
-    shown = asyncio.run(scene())
+    return asyncio.run(play())
+
+
+def test_the_classroom_shows_it_as_it_is(hostile):
+    shown = in_the_classroom(hostile, ("[31m", b"die"), ("has ended", None))
     assert is_clean(shown)
     for text in ("x[red]y/server.py", "A [red]hostile[/red] server·", "·[31m", "[/red] ·[2J"):
         assert text in shown
+
+
+def test_the_classroom_says_when_a_log_without_end_is_cut(tmp_path):
+    program = tmp_path / "endless.py"
+    program.write_text(
+        "import sys\nprint('listening on 127.0.0.1:9', flush=True)\n"
+        "while True:\n    print('x' * 9999, file=sys.stderr)\n"
+    )
+    in_the_classroom(program, ("bytes of its log not kept", None))
 
 
 @pytest.mark.parametrize(
