@@ -71,7 +71,7 @@ def report(name, results, console):
         counts = [f"{verdicts.count(what)} {what}" for what in MARKS]
         if "not tried" not in verdicts:
             counts.pop()
-        console.print(f"\n{printable(name)}: {', '.join(counts)}", markup=False, soft_wrap=True)
+        console.print(f"\n{printable(name)}: {', '.join(counts)}", markup=False)
     else:
         print(json.dumps({"server": name, "keeps": keeps, "claims": results}, indent=1))
     return int(not keeps)
