@@ -6,6 +6,7 @@ And what a terminal lacks, its input or all but ASCII, ends no program with a tr
 import asyncio
 import os
 import subprocess
+import sys
 import time
 
 import pytest
@@ -169,3 +170,25 @@ def test_a_closed_standard_input(words, status, answer):
     assert done.returncode == status
     assert answer in done.stderr
     assert b"Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_server_whose_standard_output_takes_nothing(model):
+    line = [sys.executable, model[1], "--port", "0"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"cannot listen on 127.0.0.1:0: ")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_server_whose_standard_input_is_closed_serves(model):
+    line = [sys.executable, model[1], "--port", "0"]
+    closed = {"preexec_fn": lambda: os.close(0)}
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **closed) as one:
+        try:
+            port = int(one.stdout.readline().rpartition(b":")[2])
+            with Client(port=port) as client:
+                client.greet(b"bob")
+        finally:
+            one.kill()
