@@ -56,16 +56,16 @@ def main():
     parser.add_argument("--compute", type=float, default=0, help="seconds each one computes")
     parser.add_argument("--quiet", action="store_true", help="log only warnings and errors")
     args = parser.parse_args()
-    if not (0 <= args.wait <= 3600 and 0 <= args.compute <= 3600):
-        parser.error("--wait and --compute take 0 to 3600 seconds")
+    if not (args.host and 0 <= args.wait <= 3600 and 0 <= args.compute <= 3600):
+        parser.error("--host takes an address, --wait and --compute 0 to 3600 seconds")
     logging.basicConfig(format="%(message)s", level="WARNING" if args.quiet else "INFO")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # kill ends it as Ctrl-C does
     try:
-        listener = socket.create_server((args.host, args.port), backlog=args.backlog)
-    except (OSError, OverflowError) as error:
-        sys.exit(f"cannot listen on {args.host}:{args.port}: {error}")
-    try:
-        print("listening on %s:%d" % listener.getsockname(), flush=True)
+        try:
+            listener = socket.create_server((args.host, args.port), backlog=args.backlog)
+            print("listening on %s:%d" % listener.getsockname(), flush=True)
+        except (OSError, OverflowError, TypeError) as error:
+            sys.exit(f"cannot listen on {args.host}:{args.port}: {error}")
         serve(listener, lambda chunk: greeting(chunk, args.wait, args.compute))
     except KeyboardInterrupt:
         logging.info("stopped")

@@ -14,7 +14,6 @@ import contextlib
 import difflib
 import signal
 import sys
-import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +21,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
+from rich.text import Text
 
 from clients.contract.candidate import judge
 from clients.contract.claims import CLAIMS
-from clients.system.launch import LaunchError, find, last_words, running
+from clients.system.launch import LaunchError, find, folder, last_words, running
+from clients.system.text import any_terminal, printable
 
 PATIENCE = 3.0  # seconds to wait for what a broken server will not do
 
@@ -66,8 +67,8 @@ class Fault:
     @contextlib.contextmanager
     def copied(self):
         """Yield the path of a broken copy, which is deleted afterwards."""
-        with tempfile.TemporaryDirectory(prefix="broken-") as folder:
-            copy = Path(folder, self.program.parent.name, self.program.name)
+        with folder("broken-") as place:
+            copy = Path(place, self.program.parent.name, self.program.name)
             copy.parent.mkdir()
             copy.write_text(self.broken())
             yield copy
@@ -85,22 +86,24 @@ def show_list(console, faults):
     table = Table("fault", "what a user sees", box=None, pad_edge=False)
     table.columns[0].no_wrap = True
     for fault in faults.values():
-        table.add_row(fault.name, plain(fault.symptom))
+        table.add_row(Text(printable(fault.name)), Text(plain(fault.symptom)))
     console.print(table)
 
 
 def plain(text):
-    """Return text from a TOML file on one line."""
-    return " ".join(text.split())
+    """Return text from a TOML file on one line, printable."""
+    return printable(" ".join(text.split()))
 
 
 def show(console, fault, copy, hide):
     """Print what the fault is, or only what is seen of it and where the broken copy stands."""
     console.print(f"What a user sees: {plain(fault.symptom)}\n", markup=False)
     if hide:
-        console.print(f"One place in this copy is broken. Find it:\n  {copy}\n", soft_wrap=True)
+        where = f"One place in this copy is broken. Find it:\n  {printable(str(copy))}\n"
+        console.print(where, markup=False, soft_wrap=True)
     else:
-        console.print(Syntax(fault.diff(), "diff", background_color="default", word_wrap=True))
+        diff = "\n".join(map(printable, fault.diff().expandtabs().split("\n")))
+        console.print(Syntax(diff, "diff", background_color="default", word_wrap=True))
         console.print(f"\nWhat it teaches: {plain(fault.teaches)}\n", markup=False)
 
 
@@ -110,7 +113,8 @@ def caught(console, fault, copy):
     verdict, why = judge(copy, CLAIMS[fault.claim], patience=PATIENCE)
     if verdict == "broken":
         console.print("failed, as it should:", style="bold green")
-        console.print(f"  {why}\n", markup=False, soft_wrap=True)
+        lines = "\n".join(map(printable, why.splitlines()))
+        console.print(f"  {lines}\n", markup=False, soft_wrap=True)
     elif verdict == "held":
         console.print("held: the fault was not caught", style="bold red")
     else:
@@ -142,7 +146,7 @@ def practise(console, fault, hide):
     with fault.copied() as copy:
         show(console, fault, copy, hide)
         was_caught = caught(console, fault, copy)
-        if sys.stdin.isatty():
+        if sys.stdin and sys.stdin.isatty():  # None: it is closed
             keep_running(console, fault, copy)
     return was_caught
 
@@ -154,6 +158,7 @@ def main():
     parser.add_argument("server", help="a model's name, or a server with a faults.toml beside it")
     parser.add_argument("fault", nargs="?", help="without it, all are listed")
     parser.add_argument("--hide", action="store_true", help="do not show the change")
+    any_terminal()
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up then, too
     console = Console(highlight=False)

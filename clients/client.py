@@ -144,6 +144,13 @@ def main():
     args = parser.parse_args()
     if args.timeout is not None and not 0 < args.timeout < 1e6:
         parser.error("--timeout takes a number of seconds above 0")
+    if not 0 < args.port < 65536:
+        parser.error("--port takes a number from 1 to 65535")
+    if args.message is None and sys.stdin is None:
+        parser.error("standard input is closed: say it with --message")
+    for stream in (sys.stdout, sys.stderr):
+        if stream:  # None: it is closed
+            stream.reconfigure(errors="backslashreplace")  # for a terminal that has ASCII only
     try:
         with Client(args.host, args.port, args.timeout) as client:
             if args.message is not None:

@@ -13,9 +13,7 @@ All that it imports is in the server's process, too; so it needs the standard li
 import argparse
 import contextlib
 import json
-import os
 import platform
-import signal
 import socket
 import sys
 import threading
@@ -92,16 +90,9 @@ def peer(fd):
         sock.detach()
 
 
-def watch(program, publish, parent=None):
-    """Look for ever and publish each look, up to ten times a second.
-
-    parent: the process for which this one runs; when it is gone, however it ended, the server
-    is told to end.
-    """
+def watch(program, publish):
+    """Look for ever and publish each look, up to ten times a second."""
     while True:
-        if parent and os.getppid() != parent:
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)  # out of its call
-            return
         began = time.thread_time()
         with contextlib.suppress(OSError):  # what the server runs out of must not end the looks
             publish(look(program))
@@ -155,8 +146,7 @@ def main():
         print("no /proc here: lines of Python only, no system calls", file=sys.stderr)
     sys.argv = [args.program, *args.options]
     publish = to_file(args.to) if args.to else to_standard_error()
-    parent = os.getppid() if args.to else None  # without --to it is a terminal's, as any program
-    threading.Thread(target=watch, args=(args.program, publish, parent), daemon=True).start()
+    threading.Thread(target=watch, args=(args.program, publish), daemon=True).start()
     run(args.program)
 
 

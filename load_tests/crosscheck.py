@@ -16,12 +16,21 @@ import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from rich.table import Table
 
-from clients.system.launch import ROOT, LaunchError, find, running, started, tool, total
+from clients.system.launch import (
+    ROOT,
+    LaunchError,
+    ask,
+    find,
+    folder,
+    running,
+    started,
+    tool,
+    total,
+)
 from clients.system.options import number, numbers
 from load_tests.measuring.results import (
     CannotWrite,
@@ -59,13 +68,13 @@ def options():
     return args
 
 
-def compiled(folder):
-    """Compile the asker into folder and return its path; raises LaunchError without a compiler."""
-    program = Path(folder, "asker")
+def compiled(place):
+    """Compile the asker into the folder place; raises LaunchError without a compiler."""
+    program = Path(place, "asker")
     line = [os.environ.get("CC", "cc"), "-O2", "-Wall", "-o", program, ASKER]
     try:
-        done = subprocess.run(line, capture_output=True, text=True, timeout=60)
-    except FileNotFoundError as error:
+        done = ask(line, timeout=60, env=os.environ | {"TMPDIR": str(place)})
+    except LaunchError as error:
         raise LaunchError(f"there is no C compiler {line[0]} (apt-get install gcc)") from error
     if done.returncode:
         raise LaunchError(f"{ASKER.name} does not compile: {done.stderr}")
@@ -101,14 +110,14 @@ def spent(process):
 
 def blasted(args, connections):
     """Return the same from blast.py: {server: CPU seconds a greeting, the median}."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "blast.json")
+    with folder() as place:
+        file = Path(place, "blast.json")
         # A round begins with all asking at once; with thousands it must be long to hide that.
         seconds = max(0.3, connections / 2500)
         more = ("--connections", connections, "--rounds", 3 * args.rounds, "--seconds", seconds)
         programs = [shlex.quote(str(program)) for program in args.programs]
         line = tool("load_tests.blast", *programs, *more, "--json", file)
-        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=900)
+        done = ask(line, cwd=ROOT, timeout=900)
         if done.returncode:
             raise LaunchError(f"blast failed: {done.stderr.strip()}")
         [block] = json.loads(file.read_text())["blocks"]
@@ -152,8 +161,8 @@ def main():
     except CannotWrite as error:
         return lines(str(error))
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            asker = compiled(folder)
+        with folder() as place:
+            asker = compiled(place)
             for connections in args.connections:
                 found = all_found[connections] = measure(args, asker, connections)
                 show(found, connections, console)

@@ -13,12 +13,11 @@ import os
 import signal
 import statistics
 import sys
-import tempfile
 from pathlib import Path
 
 from rich.table import Table
 
-from clients.system.launch import LaunchError, make_room, models, running
+from clients.system.launch import LaunchError, folder, make_room, models, running
 from clients.system.options import number
 from load_tests.measuring.results import CannotWrite, Screen, lines, make_sure
 from load_tests.measuring.runs import LOCUSTFILE, RunError, locust
@@ -64,8 +63,8 @@ def main():
 def measure(rates, args):
     """Let both take turns, and add what each round gave to rates."""
     epoll = models()["03_epoll"]
-    with tempfile.TemporaryDirectory() as folder:
-        http, fast = Path(folder, "http_server.py"), Path(folder, "fast.py")
+    with folder() as place:
+        http, fast = Path(place, "http_server.py"), Path(place, "fast.py")
         http.write_text(epoll.read_text().replace('b"Hello, " + chunk', ANSWER))
         fast.write_text(FAST_HTTP)
         for _ in range(args.rounds):
@@ -76,8 +75,8 @@ def measure(rates, args):
 def rate(program, scheme, locustfile, user, args):
     """Return the answers a second that one Locust process got from program."""
     cores = sorted(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder, "result")  # Locust adds .json
+    with folder() as place:
+        result = Path(place, "result")  # Locust adds .json
         with running(program, "--quiet", "--backlog", 1024) as server:
             server.process.cpu_affinity(cores[:1])
             host, port = server.address

@@ -14,9 +14,9 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
+from clients.system import launch
 from notebooks.lab import lock
 from notebooks.lab.tcp import shortened
 
@@ -52,7 +52,9 @@ def built(folder):
 def run(line, folder):
     print("+", *line, flush=True)
     with open(folder / "log", "ab") as log:
-        subprocess.run(list(map(str, line)), cwd=folder, stdout=log, stderr=log, check=True)
+        with launch.started(list(map(str, line)), cwd=folder, stdout=log, stderr=log) as process:
+            if status := process.wait():
+                raise launch.LaunchError(f"{line[0]} ended with exit status {status}")
 
 
 def main():
@@ -63,10 +65,10 @@ def main():
     which.add_argument("--python", type=Path, help="a Python without the lock")
     which.add_argument("--build", action="store_true", help="build one first")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with launch.folder() as folder:
         try:
             found = lock.measure(args.python or built(Path(folder)))
-        except (OSError, subprocess.CalledProcessError) as error:
+        except (OSError, launch.LaunchError, subprocess.CalledProcessError) as error:
             return f"{error}"
     cores = len(os.sched_getaffinity(0))
     found["when"] = f"{datetime.date.today()}, Linux {platform.release()}, {cores} cores"

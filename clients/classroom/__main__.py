@@ -16,6 +16,8 @@ from pathlib import Path
 
 from clients.classroom.app import EVERY, Classroom
 from clients.system.launch import LaunchError, find, models
+from clients.system.options import number
+from clients.system.text import any_terminal
 
 
 async def photograph(app, file):
@@ -41,10 +43,15 @@ def options():
     )
     parser.add_argument("server", nargs="?", default="01_blocking", metavar="MODEL|PATH")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets the network connect")
-    parser.add_argument("--port", type=int, default=0, help="default: a free one")
-    parser.add_argument("--backlog", type=int, default=5, help="what listen() is given")
-    parser.add_argument("--wait", type=float, default=0, help="seconds each greeting sleeps")
-    parser.add_argument("--compute", type=float, default=0, help="seconds each one computes")
+    parser.add_argument(
+        "--port", type=number(int, 0, 65_535), default=0, help="default: a free one"
+    )
+    parser.add_argument(
+        "--backlog", type=number(int, 0, 65_535), default=5, help="what listen() is given"
+    )
+    work = number(float, 0, 3600)
+    parser.add_argument("--wait", type=work, default=0, help="seconds each greeting sleeps")
+    parser.add_argument("--compute", type=work, default=0, help="seconds each one computes")
     parser.add_argument("--screenshot", type=Path, metavar="FILE.svg", help="no terminal needed")
     args = parser.parse_args()
     try:
@@ -53,12 +60,13 @@ def options():
         parser.error(str(error))
     if not Path("/proc/self/net/tcp").exists():
         parser.error("the kernel's side is read from /proc: run this on Linux")
-    if not args.screenshot and not sys.stdin.isatty():
+    if not args.screenshot and not (sys.stdin and sys.stdin.isatty()):
         parser.error("this needs a terminal; --screenshot FILE.svg does not")
     return args
 
 
 def main():
+    any_terminal()
     args = options()
     programs = list(models().values())
     place = programs.index(args.server) if args.server in programs else 0

@@ -10,6 +10,7 @@ from rich.text import Text
 from textual.app import App
 from textual.binding import Binding
 from textual.containers import Container, Horizontal
+from textual.content import Content
 from textual.widgets import Digits, Static
 
 from clients.classroom import panels
@@ -17,6 +18,7 @@ from clients.classroom.puppets import MOST, Puppet
 from clients.classroom.stage import Stage
 from clients.system.launch import name_of
 from clients.system.palette import looks
+from clients.system.text import printable
 
 EVERY = 0.2  # seconds between two looks
 NOTE = 4.0  # seconds for which a note to the teacher stays
@@ -196,16 +198,17 @@ class Classroom(App):
     def draw_frame(self):
         """Write which model it is, where it listens, and what it costs."""
         stage, title, where, cost = self.stage, *map(self.query_one, ("#title", "#where", "#cost"))
-        title.update(f"{stage.name}: {stage.sentence}")
+        title.update(printable(f"{stage.name}: {stage.sentence}"))
         walking = stage.walk and stage.walk.on
         if self.paused or stage.ended or walking:
             where.update("PAUSED" if self.paused else "ENDED" if stage.ended else "LINE BY LINE")
         else:
-            where.update("%s:%d" % stage.server.address)
+            where.update(Content("%s:%d" % stage.server.address))
         if not stage.ended:
+            log = f"; {stage.dropped:,} bytes of its log not kept" if stage.dropped else ""
             cost.update(
                 f"cost: threads {len(stage.threads)}, descriptors {stage.descriptors}, "
-                f"resident {stage.resident / 2**20:.1f} MiB with the observer"
+                f"resident {stage.resident / 2**20:.1f} MiB with the observer{log}"
             )
 
     def guest_rows(self):
@@ -227,8 +230,8 @@ class Classroom(App):
         for line, style in rows:
             if style == "mark":
                 style = f"bold white on {self.looks[self.stage.name][0]}"
-            text.append(f"{line}\n", style)
-        widget.border_title = title
+            text.append(f"{printable(line)}\n", style)
+        widget.border_title = Content(printable(title))
         widget.update(text)
 
     def tell(self, note):

@@ -3,7 +3,6 @@
 import ast
 import contextlib
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +11,10 @@ import psutil
 from clients.classroom.walk import Walk
 from clients.steps.tracee import traced
 from clients.system import kernel
-from clients.system.launch import LaunchError, last_words, name_of
+from clients.system.launch import LaunchError, folder, last_words, name_of
 from clients.system.observer import Observed
 
-SAID = re.compile(r"^(\S+:\d+) said (.*)$", re.MULTILINE)
+SAID = re.compile(r"^(\S+:\d+) said (.{0,200})", re.MULTILINE)
 LATEST = 1 << 16  # bytes of the log in which to look for who said what
 QUEUED = {"ESTABLISHED", "CLOSE-WAIT"}  # what a connection can be before accept() takes it
 
@@ -44,15 +43,19 @@ class Stage:
     options: {"backlog": 5, ...}, of its command line. ended: its last words, if it has ended.
     threads: as Observed.sample() gives them. queue: the length of the accept queue, which holds
     limit. time_wait: how many connections are in TIME-WAIT. resident: bytes of memory.
+    dropped: bytes of its log that were not kept.
     """
 
     def __init__(self, program, options):
         self.program, self.options, self.name = program, options, name_of(program)
         text = program.read_text(errors="replace")
-        self.lines, self.sentence = text.splitlines(), first_sentence(text)
+        self.lines, self.sentence = (
+            text.expandtabs().removesuffix("\n").split("\n"),
+            first_sentence(text),
+        )
         self.limit = kernel.queue_limit(options["backlog"])
         self.ended, self.threads, self.connections, self.walk = "", [], [], None
-        self.queue = self.time_wait = self.descriptors = self.resident = 0
+        self.queue = self.time_wait = self.descriptors = self.resident = self.dropped = 0
         self.anchors = set()  # the lines on which a thread has slept
         self.said = {}  # {"host:port": what the server's log says that it said}
         self._stack = contextlib.ExitStack()
@@ -61,8 +64,8 @@ class Stage:
         """Start the server; if it does not come to listen it has ended."""
         words = [word for name, value in self.options.items() for word in (f"--{name}", value)]
         try:
-            folder = self._stack.enter_context(tempfile.TemporaryDirectory())
-            sample = Path(folder, "sample.json")
+            place = self._stack.enter_context(folder())
+            sample = Path(place, "sample.json")
             traces = traced(self.program, *words, limit=0, sample=sample)
             self.walk = Walk(self._stack.enter_context(traces))
             self.server = self.walk.tracee.server
@@ -90,6 +93,7 @@ class Stage:
         rows = (self.observed.sample() or {"threads": []})["threads"]
         self.threads = self.walk.look([row for row in rows if row["name"] != "tracer"])
         self.anchors |= {t["line"] for t in self.threads if t["line"] and t["fd"] is not None}
+        self.dropped = self.server.dropped()
         self.said |= dict(SAID.findall(self.server.log(LATEST)))
         self.connections = connections(lines, port, held)
         self.queue = sum(line.unread for line in lines if line.state == "LISTEN")

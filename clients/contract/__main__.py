@@ -13,6 +13,7 @@ import json
 import signal
 import sys
 import textwrap
+import time
 
 from rich.console import Console
 
@@ -20,24 +21,33 @@ from clients.contract.candidate import judge
 from clients.contract.claims import CLAIMS
 from clients.system.launch import LaunchError, find, running
 from clients.system.options import number
+from clients.system.text import any_terminal, printable
 
+WHOLE = 24  # times patience: the seconds that all claims together may take
 MARKS = {
     "held": ("held  ", "green"),
     "broken": ("BROKEN", "bold red"),
     "not applicable": ("n/a   ", "yellow"),
+    "not tried": ("-     ", "bold red"),
 }
 
 
 def judge_all(program, names, patience, console):
     """Hold program to the claims, tell of each to console (None: do not), return the results.
 
-    A result is {"claim", "verdict", "why"}.
+    A result is {"claim", "verdict", "why"}. When the whole has taken WHOLE * patience seconds, the
+    rest is not tried.
     """
     with running(program, patience=patience):  # no start, no need to try each claim
         pass
-    results = []
+    results, until = [], time.monotonic() + WHOLE * patience
     for name in names:
-        verdict, why = judge(program, CLAIMS[name], patience=patience)
+        if time.monotonic() < until:
+            verdict, why = judge(program, CLAIMS[name], patience=patience)
+        else:
+            first = not results or results[-1]["verdict"] != "not tried"
+            why = f"{WHOLE * patience:g} s, the bound of the whole, are over" if first else ""
+            verdict = "not tried"
         results.append({"claim": name, "verdict": verdict, "why": why})
         if console:
             tell(console, **results[-1])
@@ -49,20 +59,22 @@ def tell(console, claim, verdict, why):
     mark, style = MARKS[verdict]
     console.print(f"{mark}  {claim}", style=style)
     for line in why.splitlines():
-        for part in textwrap.wrap(line, console.width - 9, break_on_hyphens=False):
+        for part in textwrap.wrap(printable(line), console.width - 9, break_on_hyphens=False):
             console.print(f"        {part}", markup=False)
 
 
 def report(name, results, console):
     """Print the sum of all results; return the exit status."""
     verdicts = [result["verdict"] for result in results]
-    held, broken = verdicts.count("held"), verdicts.count("broken")
+    keeps = not {"broken", "not tried"}.intersection(verdicts)
     if console:
-        rest = len(verdicts) - held - broken
-        console.print(f"\n{name}: {held} held, {broken} broken, {rest} not applicable")
+        counts = [f"{verdicts.count(what)} {what}" for what in MARKS]
+        if "not tried" not in verdicts:
+            counts.pop()
+        console.print(f"\n{printable(name)}: {', '.join(counts)}", markup=False)
     else:
-        print(json.dumps({"server": name, "keeps": not broken, "claims": results}, indent=1))
-    return int(broken > 0)
+        print(json.dumps({"server": name, "keeps": keeps, "claims": results}, indent=1))
+    return int(not keeps)
 
 
 def main():
@@ -80,6 +92,7 @@ def main():
         default=5.0,
         help="seconds to wait for what must happen (5)",
     )
+    any_terminal()
     args = parser.parse_intermixed_args()  # claims may follow options
     if unknown := set(args.claim) - set(CLAIMS):
         parser.error(f"no claim {', '.join(sorted(unknown))}: clients/CONTRACT.md names them")

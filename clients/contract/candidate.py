@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import psutil
 
 from clients.contract.guest import Guest
-from clients.contract.terms import Broken, NotApplicable
+from clients.contract.terms import LIMIT, Broken, NotApplicable, OutOfTime
 from clients.system.launch import LaunchError, Server, family, running, total
 
 PATIENCE = 20.0
@@ -32,12 +32,20 @@ def judge(program, claim, *options, **limits):
 def hold(program, claim, *options, patience=PATIENCE, a_while=A_WHILE):
     """Start program as the claim wants it, with more options if any, and hold it to the claim.
 
-    patience, a_while: see Candidate. Raises Broken or NotApplicable, as the claim does.
+    patience, a_while: see Candidate. Raises Broken or NotApplicable, as the claim does; Broken,
+    too, when it has taken LIMIT * (patience + a_while) seconds and would go on.
     """
+    most = LIMIT * (patience + a_while)
     limits = {"patience": patience, "grace": patience / 4}
     try:
         with running(program, *claim.options, *options, **limits) as server:
-            claim(Candidate(**vars(server), patience=patience, a_while=a_while))
+            until = time.monotonic() + most
+            claim(Candidate(**vars(server), patience=patience, a_while=a_while, until=until))
+    except OutOfTime as error:
+        raise Broken(
+            f"not done within {most:g} s, the bound of a claim, and would have gone on: does each "
+            "greeting take long?"
+        ) from error
     except LaunchError as error:
         raise Broken(str(error)) from error
     except OSError as error:  # the claim expects every connection to succeed
@@ -51,21 +59,28 @@ class Candidate(Server):
     """A running server, as launch.Server, with the tools of the claims.
 
     patience: seconds within which what must happen has to happen. a_while: seconds for which
-    something must not happen.
+    something must not happen. until: when the claim meets its bound (time.monotonic).
     """
 
     patience: float = PATIENCE
     a_while: float = A_WHILE
+    until: float = float("inf")
+
+    def in_time(self):
+        """Raise OutOfTime if the claim has met its bound; all that a claim repeats asks this."""
+        if time.monotonic() > self.until:
+            raise OutOfTime
 
     @contextlib.contextmanager
     def again(self, *options, port):
         """Run the program once more and yield that Candidate. port: see launch.running."""
-        with running(self.program, *options, port=port) as server:
+        with running(self.program, *options, port=port, patience=self.patience) as server:
             yield replace(self, **vars(server))
 
     def guest(self, receive_buffer=None):
         """Return a new client, connected. receive_buffer: bytes, instead of the kernel's choice."""
-        guest = Guest(self.a_while)
+        self.in_time()
+        guest = Guest(self.a_while, self.in_time)
         try:
             if receive_buffer:  # before it connects: the handshake tells the other side
                 guest.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -120,6 +135,7 @@ class Candidate(Server):
         """Wait until condition() holds. what: words for the message if it never does."""
         deadline = time.monotonic() + self.patience
         while not condition():
+            self.in_time()
             if time.monotonic() > deadline:
                 raise Broken(f"not within {self.patience} s: {what}")
             time.sleep(0.005)
@@ -138,6 +154,7 @@ class Candidate(Server):
             guest.say(b"you have opened all that you need for yourself")
             before, now = None, self.descriptors()
             while before != now:  # another of its processes may still be starting
+                self.in_time()
                 time.sleep(0.05)
                 before, now = now, self.descriptors()
             return now - 1

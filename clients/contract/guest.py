@@ -13,12 +13,13 @@ MEBIBYTE = 2**20
 class Guest(socket.socket):
     """A socket that is connected to the server, and what a claim does with it.
 
-    a_while: seconds in which a server that takes something would have taken it.
+    a_while: seconds in which a server that takes something would have taken it. in_time: called
+    again and again; it raises OutOfTime when this has taken too long.
     """
 
-    def __init__(self, a_while):
+    def __init__(self, a_while, in_time):
         super().__init__()
-        self.a_while = a_while
+        self.a_while, self.in_time = a_while, in_time
 
     def say(self, message):
         """Send message and expect the greeting."""
@@ -51,6 +52,7 @@ class Guest(socket.socket):
         """Return the next size bytes, or fewer where the stream ends before."""
         received = bytearray()
         while len(received) < size:
+            self.in_time()
             try:
                 chunk = self.recv(min(65536, size - len(received)))
             except OSError as error:
@@ -87,6 +89,7 @@ class Guest(socket.socket):
         numbers = b"".join(b"%07d " % number for number in range(MEBIBYTE // 8))
         sent = 0
         while sent < most and self._is_ready(select.POLLOUT, self.a_while):
+            self.in_time()
             at = sent % MEBIBYTE
             sent += self.send(numbers[at : at + most - sent])  # as much as there is room for
         return (numbers * (1 + sent // MEBIBYTE))[:sent]

@@ -8,11 +8,18 @@ The address and the process are all that a claim uses, so it holds for any progr
 language. It waits for what must happen (patience), never for a set time, and never longer
 than it must: a busy machine makes it slow, not wrong. Some claims watch for a set time (a while)
 that something does *not* happen; there a busy machine can only hide a fault, never invent one.
+A claim as a whole has a bound, too (LIMIT), and says so when it is met.
 """
+
+LIMIT = 5  # times patience and a while: what a claim may take, in seconds
 
 
 class Broken(AssertionError):
     """The server did not keep a claim."""
+
+
+class OutOfTime(BaseException):
+    """A claim has met its bound. No Exception: what tries again must not take it for a Broken."""
 
 
 class NotApplicable(Exception):

@@ -19,6 +19,8 @@ from clients.client import HOST, PORT
 from clients.crowd.lives import MOST, Plan, crowd
 from clients.crowd.picture import at_the_end, picture, summary
 from clients.crowd.scores import scoreboard
+from clients.system.options import number
+from clients.system.text import any_terminal
 
 
 def show(address, plan):
@@ -42,7 +44,7 @@ def options():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--host", default=HOST)
-    parser.add_argument("--port", type=int, default=PORT)
+    parser.add_argument("--port", type=number(int, 1, 65_535), default=PORT)
     parser.add_argument("--clients", type=int)
     parser.add_argument("--every", type=float, help="seconds between two arrivals")
     parser.add_argument("--greetings", type=int, help="how often each one greets")
@@ -62,6 +64,7 @@ def options():
 
 
 def main():
+    any_terminal()
     plan = vars(options())
     address, file = (plan.pop("host"), plan.pop("port")), plan.pop("json")
     data = show(address, plan)

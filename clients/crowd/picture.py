@@ -8,6 +8,7 @@ from rich.text import Text
 
 from clients.crowd.lives import ENDS
 from clients.crowd.scores import intervals, scoreboard, state
+from clients.system.text import printable
 
 LOOKS = {  # state: its sign in the picture and its colour
     "connecting": ("~", "magenta"),
@@ -100,6 +101,6 @@ def why(errors):
     All that they were told would scroll the picture away.
     """
     for error, count in Counter(errors).most_common(1):
-        yield f"{count} failed: {error}"
+        yield Text(printable(f"{count} failed: {error}"))
         if rest := len(errors) - count:
-            yield f"and {rest} more failed"
+            yield Text(f"and {rest} more failed")

@@ -5,7 +5,6 @@ record() plays each story in a network of its own; what it returns is what page.
 
 import json
 import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -138,8 +137,8 @@ def play(story, program):
     asking = ["unshare", "--user", "--map-root-user", "--net"]
     line = launch.tool("clients.steps.recorder", story, program)
     try:
-        done = subprocess.run([*asking, *line], cwd=launch.ROOT, capture_output=True, text=True)
-    except FileNotFoundError as error:
+        done = launch.ask([*asking, *line], cwd=launch.ROOT)
+    except launch.LaunchError as error:
         raise Forbidden("there is no program unshare (it belongs to util-linux)") from error
     words = done.stderr.strip()
     if words.startswith("unshare:"):

@@ -10,7 +10,6 @@ import contextlib
 import json
 import selectors
 import socket
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from clients import xray
 from clients.steps import tracer
-from clients.system.launch import running
+from clients.system.launch import folder, running
 
 LOOK = 0.001  # seconds between two looks at whether a thread sleeps
 LOOKS = 3  # that many in a row find a thread asleep before it is believed
@@ -49,9 +48,9 @@ def traced(program, *options, walk=False, limit=tracer.HIGH, sample=None, **more
     sample: a file for the observer's looks. more: for launch.running.
     """
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        place = stack.enter_context(folder())
         door = stack.enter_context(socket.socket(socket.AF_UNIX))
-        path = str(Path(folder, "socket"))
+        path = str(Path(place, "socket"))
         door.bind(path)
         door.listen(1024)
         through = ("-m", tracer.__name__, "--to", path, "--limit", limit)

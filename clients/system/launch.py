@@ -5,27 +5,31 @@ with running(models()["03_epoll"]) as server:
 """
 
 import contextlib
+import itertools
 import os
-import queue
 import re
-import resource
-import signal
+import secrets
+import socket
 import subprocess
 import sys
 import tempfile
-import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import psutil
 
+from clients.system import watcher
+from clients.system.output import Output
 from clients.system.text import printable
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # A server has to flush its first line itself: with this variable it would not matter.
 ENVIRONMENT = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
-LISTENING = re.compile(r"listening on (\S+):(\d+)$")
+LISTENING = re.compile(r"^listening on (\S+):(\d+)$", re.MULTILINE)
+MARK = secrets.token_hex(6)  # what this process starts is known by it: see watcher.py
+_numbers = itertools.count()
+_watch = []  # the end of the pipe to the watcher, when there is one
 
 
 def models():
@@ -45,7 +49,9 @@ def find(name):
     if (path / "server.py").is_file():
         path /= "server.py"
     if not path.is_file():
-        raise LaunchError(f"no server {name}: name one of {', '.join(known)}, or a program's path")
+        raise LaunchError(
+            f"no server {printable(name)}: name one of {', '.join(known)}, or a program's path"
+        )
     return path.resolve()
 
 
@@ -58,6 +64,8 @@ def make_room(wanted=0):
 
     Raises LaunchError if that is fewer than wanted.
     """
+    import resource  # not everywhere
+
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if most != resource.RLIM_INFINITY and wanted > most:
@@ -70,27 +78,34 @@ def make_room(wanted=0):
 
 @dataclass
 class Server:
-    """A running server: its program, its address (host, port) and its process.
-
-    said: the lines that it has written to standard output so far, the latest last.
-    """
+    """A running server: its program, its address (host, port) and its process."""
 
     program: Path
     address: tuple[str, int]
     process: psutil.Popen
-    said: list[str]
-    _log: IO[str]
+    _out: Output
+    _log: Output
 
     @property
     def name(self):
         """The folder's name for a model, the file's for any other program."""
         return name_of(self.program)
 
+    @property
+    def said(self):
+        """The lines that it has written to standard output so far, the latest last."""
+        return self._out.text().splitlines(keepends=True)
+
     def log(self, last=None):
-        """Return what the server has written to standard error so far, or its last bytes only."""
-        size = os.fstat(self._log.fileno()).st_size
-        begin = 0 if last is None else max(0, size - last)
-        return os.pread(self._log.fileno(), size - begin, begin).decode(errors="replace")
+        """Return what the server has written to standard error so far, or its last bytes only.
+
+        Of endless output only the beginning and the end are kept, and a line says so.
+        """
+        return self._log.text(last)
+
+    def dropped(self):
+        """Return how many bytes of its output were not kept."""
+        return self._out.dropped() + self._log.dropped()
 
     def end(self, seconds=1.0):
         """Say whether it has ended, or will within so many seconds, with what status and words.
@@ -105,17 +120,25 @@ class Server:
 
 
 def family(process):
-    """Return a process and all that it has started, those whose parent has ended among them.
+    """Return a process that started() has started, and all that it has started in its turn.
 
-    process: psutil.Process, the leader of its session, as everything is that started() starts.
-    (A program that has made a session of its own, a daemon, is found only below its parent.)
+    A daemon is among them: see watcher.family. Raises psutil.NoSuchProcess if all have ended.
     """
-    found = {one.pid: one for one in (process, *process.children(recursive=True))}
-    for pid in psutil.pids():
-        with contextlib.suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
-            if pid not in found and os.getsid(pid) == process.pid:
-                found[pid] = psutil.Process(pid)
-    return list(found.values())
+    found = []
+    for pid in watcher.family(process.mark, _leaders(process)) - {process.pid}:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            found.append(psutil.Process(pid))
+    if process.is_running():
+        return [process, *(found if psutil.LINUX else process.children(recursive=True))]
+    if not found:
+        raise psutil.NoSuchProcess(process.pid)
+    return found
+
+
+def _leaders(process):
+    """Return the session of a process: the kernel does not use its number again while it lasts."""
+    reused = psutil.pid_exists(process.pid) and not process.is_running()
+    return set() if reused else {process.pid}
 
 
 def total(process, measure):
@@ -151,35 +174,97 @@ def tool(module, *options):
     return [sys.executable, "-m", module, *map(str, options)]
 
 
+def _watched():
+    """Return where the watcher reads; it is started with the first program that it watches.
+
+    A watcher of its own, because nothing else works for all: the kernel's PR_SET_PDEATHSIG is
+    forgotten by grandchildren, goes off when a thread ends, and deletes no folder.
+    """
+    if not _watch:
+        line = [sys.executable, "-I", "-S", watcher.__file__, MARK, tempfile.gettempdir()]
+        there, here = os.pipe()
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
+        try:  # no terminal's signal, and no mark of another starter, may end it
+            subprocess.run(line, stdin=there, start_new_session=True, env={}, **silent)
+        finally:
+            os.close(there)
+        _watch.append(here)
+    return _watch[0]
+
+
+def _tell_watcher(sign, process):
+    with contextlib.suppress(BrokenPipeError):  # somebody has ended it
+        os.write(_watched(), b"%s%d\n" % (sign, process.pid))
+
+
+@contextlib.contextmanager
+def folder(prefix="greetings-"):
+    """Yield the path of a temporary folder, which is deleted afterwards, however we end."""
+    _watched()
+    with tempfile.TemporaryDirectory(prefix=f"{prefix}{MARK}-", ignore_cleanup_errors=True) as path:
+        yield path
+
+
 @contextlib.contextmanager
 def started(line, grace=0.0, **streams):
-    """Start a program, yield its process (psutil.Popen), and end it and all of its group.
+    """Start a program, yield its process (psutil.Popen), and end it and all that it has started.
 
     line: a command line. grace: seconds between SIGTERM and SIGKILL at the end; 0 kills at once.
     streams: more for subprocess.Popen. Raises LaunchError if there is no such program.
 
-    Every program that this repository starts is started here. Its process group is its own, so
-    that Ctrl-C is for us alone, and whatever it has started in its turn ends with it.
+    Every program that this repository starts is started here. Its session is its own, so that
+    Ctrl-C is for us alone, and whatever it has started in its turn, daemons too, ends with it. It
+    ends with us, however we end: by SIGKILL, too (see watcher.py).
     """
+    mark = f"{MARK}.{next(_numbers)} "
+    marks = os.environ.get(watcher.VARIABLE, "") + mark
+    environment = {**streams.pop("env", os.environ), watcher.VARIABLE: marks}
     try:
-        process = psutil.Popen(line, start_new_session=True, **streams)
+        _watched()
+        process = psutil.Popen(line, start_new_session=True, env=environment, **streams)
     except OSError as error:
-        raise LaunchError(f"cannot start {line[0]}: {error}") from error
+        raise LaunchError(printable(f"cannot start {line[0]}: {error}")) from error
+    process.mark = mark
     try:
+        _tell_watcher(b"+", process)
         yield process
     finally:
         with contextlib.ExitStack() as stack:  # on a second Ctrl-C, too
-            stack.callback(process.wait)
-            stack.callback(_kill_group, process.pid)
+            stack.callback(_tell_watcher, b"-", process)
+            stack.callback(_end, process, _known(process))
             if grace and process.poll() is None:
                 process.terminate()
                 with contextlib.suppress(psutil.TimeoutExpired):
                     process.wait(grace)
 
 
-def _kill_group(pid):
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
+def _known(process):
+    """Return the family: who has lost its parent might not be found again."""
+    try:
+        return family(process)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _end(process, known):
+    for one in known:
+        with contextlib.suppress(psutil.NoSuchProcess):  # nor is a number taken for another's
+            one.kill()
+    if left := watcher.end(process.mark, _leaders(process)):
+        print(f"these processes could not be ended: {sorted(left)}", file=sys.stderr)
+    else:
+        process.wait()
+
+
+def ask(line, timeout=None, **streams):
+    """Run a program to its end; return what subprocess.run does, with its output as text.
+
+    Raises LaunchError if there is no such program, subprocess.TimeoutExpired after so many seconds.
+    """
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with started(line, **pipes, text=True, errors="replace", **streams) as process:
+        out, err = process.communicate(timeout=timeout)
+    return subprocess.CompletedProcess(line, process.returncode, out, err)
 
 
 @contextlib.contextmanager
@@ -194,34 +279,44 @@ def running(program, *options, port=0, patience=10.0, grace=5.0, through=()):
     """
     options = options if port is None else ("--port", port, *options)
     line = command(program, *options, through=through)
-    # A file never fills up, as a pipe that nobody reads does: the server would block on it.
-    with tempfile.TemporaryFile("a+", errors="replace") as log:
-        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": log}
-        streams |= {"text": True, "errors": "replace", "env": ENVIRONMENT}
-        with started(line, grace, **streams) as process:
-            server = Server(Path(program), None, process, [], log)
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with started(line, grace, **streams, env=ENVIRONMENT) as process:
+        server = Server(
+            Path(program), None, process, Output(process.stdout), Output(process.stderr)
+        )
+        try:
             server.address = _address(server, patience)
             yield server
+        finally:
+            if size := server.dropped():
+                text = (
+                    f"{server.name} wrote without end: {size:,} bytes of its output were not kept"
+                )
+                print(text, file=sys.stderr)
 
 
 def _address(server, patience):
-    """Return (host, port) from the line "listening on host:port" on the server's output.
-
-    All lines there are appended to server.said, until the process ends.
-    """
-    found = queue.Queue()
-
-    def read_all():  # to the very end: a server that prints much must not block
-        with server.process.stdout:
-            for line in server.process.stdout:
-                server.said.append(line)
-                if match := LISTENING.match(line.rstrip()):
-                    found.put((match[1], int(match[2])))
-        found.put(None)
-
-    threading.Thread(target=read_all, daemon=True).start()
-    with contextlib.suppress(queue.Empty):
-        if address := found.get(timeout=patience):
-            return address
-    line = " ".join(server.process.args)
+    """Return (host, port) from the line "listening on host:port" on the server's output."""
+    deadline = time.monotonic() + patience
+    while True:
+        ended = server._out.ended
+        text = server._out.text()
+        if match := LISTENING.search(text if ended else text[: text.rfind("\n") + 1]):
+            return _possible(match[1], int(match[2]))
+        if ended or time.monotonic() > deadline:
+            break
+        time.sleep(0.002)
+    line = " ".join(map(printable, server.process.args))
     raise LaunchError(f'{line} did not say "listening on HOST:PORT" and {server.end()}')
+
+
+def _possible(host, port):
+    """Return (host, port); raises LaunchError if nobody can connect to it."""
+    try:
+        socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)
+        if 0 < port < 65536:
+            return host, port
+    except (OSError, UnicodeError):
+        pass
+    place = printable(f"{host}:{port}")
+    raise LaunchError(f"it says that it listens on {place}, where nobody can connect")

@@ -2,19 +2,18 @@
 
 import contextlib
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from clients import xray
-from clients.system.launch import Server, running
+from clients.system.launch import Server, folder, running
 
 
 @contextlib.contextmanager
 def observe(program, *options):
     """Start a server program under the observer and yield an Observed, as launch.running does."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "sample.json")
+    with folder() as place:
+        file = Path(place, "sample.json")
         with running(program, *options, through=(xray.__file__, "--to", file)) as server:
             yield Observed(server, file)
 

@@ -3,11 +3,14 @@
 That each claim can fail, the deliberate faults prove: see test_break_it.py.
 """
 
+import time
+
 import pytest
 
+from clients.contract import __main__ as command
 from clients.contract.candidate import hold, judge
 from clients.contract.claims import CLAIMS
-from clients.contract.terms import NotApplicable
+from clients.contract.terms import Broken, NotApplicable
 from clients.system import launch
 
 
@@ -57,3 +60,34 @@ def test_what_is_broken_is_called_by_its_name(tmp_path, was, now, claim, words):
     verdict, why = judge(program, CLAIMS[claim], patience=5.0)
     assert verdict == "broken"
     assert why.startswith(words)
+
+
+@pytest.mark.parametrize(
+    "claim", ["any_bytes_cut_anyhow_come_back_whole_and_in_order", "what_was_answered_is_forgotten"]
+)
+def test_a_claim_has_a_bound_in_time_and_says_when_it_is_met(claim):
+    began, limits = time.monotonic(), {"patience": 0.8, "a_while": 0.1}
+    with pytest.raises(Broken, match=r"not done within 4\.5 s, the bound of a claim"):
+        hold(launch.find("02_threaded"), CLAIMS[claim], "--wait", 0.5, **limits)
+    assert time.monotonic() - began < 60  # it would take hours
+
+
+def test_the_whole_has_a_bound_in_time_and_says_when_it_is_met(monkeypatch):
+    monkeypatch.setattr(command, "WHOLE", 1e-9)
+    results = command.judge_all(launch.find("02_threaded"), [*CLAIMS][:2], 5.0, None)
+    assert [one["verdict"] for one in results] == ["not tried", "not tried"]
+    assert results[0]["why"] == "5e-09 s, the bound of the whole, are over"
+    assert command.report("02_threaded", results, None) == 1
+
+
+def test_a_server_that_names_the_port_of_another_program_is_caught(tmp_path, serve):
+    port = serve("02_threaded").address[1]
+    program = tmp_path / "server.py"
+    program.write_text(
+        f"import time\nprint('listening on 127.0.0.1:{port}', flush=True)\ntime.sleep(60)"
+    )
+    verdict, why = judge(program, CLAIMS["its_first_line_says_where_it_listens"])
+    assert (verdict, why) == (
+        "broken",
+        f"it says that it listens on port {port}, but another program does",
+    )

@@ -1,6 +1,8 @@
 """The launcher: it finds every model, and leaves nothing behind whatever happens."""
 
 import os
+import subprocess
+import sys
 import time
 
 import psutil
@@ -82,11 +84,71 @@ def test_a_program_that_is_slow_to_stop_goes_with_its_children(stubborn):
 
 
 @pytest.mark.parametrize(
+    "how",
+    [
+        "if os.fork() == 0: os.setsid(); os.fork() or run(['sleep', '600'])",  # a daemon
+        "if os.fork() == 0: os.fork() or run(['env', '-i', 'sleep', '600'])",  # no environment
+        "if os.fork() == 0: os.setsid(); run(['env', '-i', 'sleep', '600'])",
+    ],
+)
+def test_a_daemon_is_found_and_ends_with_its_server(tmp_path, how):
+    text = f"""
+import os, time
+def run(words):
+    os.close(1)
+    os.close(2)
+    os.execvp(words[0], words)
+{how}
+print("listening on 127.0.0.1:9", flush=True)
+time.sleep(600)
+"""
+    with running(write(tmp_path / "daemon.py", text)) as server:
+        deadline = time.monotonic() + 20
+        while "sleep" not in [one.name() for one in launch.family(server.process)]:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        everybody = launch.family(server.process)
+    assert not [one for one in everybody if one.is_running() and one.status() != "zombie"]
+
+
+def test_what_a_killed_program_has_started_ends_with_it_and_its_folder_is_gone(tmp_path):
+    text = """
+import time
+from clients.system import launch
+with launch.folder() as place, launch.running(launch.find("02_threaded")) as server:
+    print(place, server.process.pid, flush=True)
+    time.sleep(600)
+"""
+    line = [sys.executable, "-c", text]
+    with subprocess.Popen(line, cwd=launch.ROOT, stdout=subprocess.PIPE, text=True) as process:
+        place, pid = process.stdout.readline().split()
+        assert os.path.isdir(place)
+        process.kill()
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(int(pid)) or os.path.isdir(place):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_it_can_be_imported_where_linux_is_not():
+    text = """
+import sys, unittest.mock
+sys.modules |= {"resource": None, "fcntl": None, "psutil": unittest.mock.MagicMock()}
+import clients.system.launch
+"""
+    subprocess.run([sys.executable, "-c", text], cwd=launch.ROOT, check=True)
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("raise SystemExit('I am ill')", "exit status 1.*I am ill"),
         (r"raise SystemExit('\x1b[2Jill')", r"words: ·\[2Jill"),
         ("print('hello')", "exit status 0.*nothing"),
+        ("print('listening on 127.0.0.1:99999')", "127.0.0.1:99999, where nobody can connect"),
+        ("print('listening on 127.0.0.1:0')", "127.0.0.1:0, where nobody can connect"),
+        (f"print('listening on {'x' * 99}:9')", "x:9, where nobody can connect"),
+        ("import os; os.close(1); os.close(2)", "exit status 0.*nothing"),
         ("import time; time.sleep(600)", "still runs"),
     ],
 )
@@ -123,3 +185,26 @@ raise SystemExit(3)
         while len(server.log()) < 1_000_000 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert len(server.log()) == 1_000_001
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_endless_output_is_bounded_and_that_is_said(tmp_path, capsys, stream, end):
+    text = f"""
+import sys
+print("listening on 127.0.0.1:9", flush=True)
+print("first", file=sys.stderr, flush=True)
+while True:
+    print("x" * 100_000, end={end!r}, file=sys.{stream}, flush=True)
+"""
+    us, before = psutil.Process(), psutil.Process().memory_info().rss
+    with running(write(tmp_path / "endless.py", text)) as server:
+        deadline = time.monotonic() + 20
+        while server.process.io_counters().write_chars < 64 * 2**20:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert us.memory_info().rss - before < 32 * 2**20
+        assert len(server.log()) < 16 * 2**20
+        assert server.log().startswith("first")
+        assert server.said[0] == "listening on 127.0.0.1:9\n"
+    assert "endless wrote without end: " in capsys.readouterr().err

@@ -7,14 +7,13 @@ import platform
 import shutil
 import socket
 import subprocess
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 
 from clients.system.kernel import queue_limit
-from clients.system.launch import ROOT, last_words, running, started, tool
+from clients.system.launch import ROOT, folder, last_words, running, started, tool
 from load_tests.measuring import score
 from load_tests.measuring.warm import warm
 from load_tests.measuring.watch import watching
@@ -60,8 +59,8 @@ def journal_of(address, load, args, page):
     host, port = address
     users = (args.processes if args.arrivals else load) + args.heavy
     classes = [args.user]
-    with tempfile.TemporaryDirectory() as folder:
-        journal, log = Path(folder, "journal.json"), Path(folder, "log")
+    with folder() as place:
+        journal, log = Path(place, "journal.json"), Path(place, "log")
         options = ["-f", LOCUSTFILE, "--headless", "-u", users, "-r", users]
         options += ["--host", f"tcp://{host}:{port}", "--seconds", args.seconds]
         options += ["--journal", journal, "--html", page]
@@ -76,8 +75,8 @@ def journal_of(address, load, args, page):
         with open(log, "wb") as output:
             locust(*options, *classes, output=output, timeout=args.seconds + SLACK)
         words = f"Locust's last words: {last_words(log.read_text(errors='replace'))}"
-        if shutil.disk_usage(folder).free < FULL:
-            words += f"\nThere is no room left in {folder}"
+        if shutil.disk_usage(place).free < FULL:
+            words += f"\nThere is no room left in {place}"
         try:
             content = json.loads(journal.read_text())
         except (OSError, ValueError):

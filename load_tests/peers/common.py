@@ -27,7 +27,7 @@ def run(serve, description, prepare=None, **more):
         signal.signal(number, lambda *_: os._exit(0))
     try:
         listener = socket.create_server((options.host, options.port), backlog=options.backlog)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError) as error:
         sys.exit(f"cannot listen on {options.host}:{options.port}: {error}")
     if prepare:
         prepare(listener, options)
@@ -46,8 +46,8 @@ def parse(description, more):
     for name, settings in more.items():
         parser.add_argument(f"--{name}", **settings)
     options = parser.parse_args()
-    if not (0 <= options.wait <= 3600 and 0 <= options.compute <= 3600):
-        parser.error("--wait and --compute take 0 to 3600 seconds")
+    if not (options.host and 0 <= options.wait <= 3600 and 0 <= options.compute <= 3600):
+        parser.error("--host takes an address, --wait and --compute 0 to 3600 seconds")
     logging.basicConfig(format="%(message)s", level="WARNING" if options.quiet else "INFO")
     options.greet = lambda chunk: greeting(chunk, options.compute)
     return options

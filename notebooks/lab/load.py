@@ -4,8 +4,6 @@ import contextlib
 import gzip
 import json
 import statistics
-import subprocess
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,10 +29,10 @@ def compare(*servers, **options):
     Each run has, besides, "firsts": the samples of its first greetings, see score.py, in seconds
     since its start. Raises RuntimeError with its last words if it fails.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        run("load_tests.compare", *servers, out=folder, **options)
-        results = json.loads(Path(folder, "results.json").read_text())
-        with gzip.open(Path(folder, "samples.csv.gz"), "rt") as file:
+    with launch.folder() as place:
+        run("load_tests.compare", *servers, out=place, **options)
+        results = json.loads(Path(place, "results.json").read_text())
+        with gzip.open(Path(place, "samples.csv.gz"), "rt") as file:
             rows = [line.rstrip().split(",") for line in file if ",first," in line]
     for one in results["runs"]:
         mine = [row[2:] for row in rows if row[:2] == [one["model"], str(one["load"])]]
@@ -59,8 +57,8 @@ def blast(*servers, connections, **options):
     A server's numbers: {"server", "idle", "cost_of_idle", "rounds": [{"answered", "seconds",
     "rate", "p50", "p99", "max", "cpu", "busy", "generator_busy"}, ...]}; times in seconds.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "blast.json")
+    with launch.folder() as place:
+        file = Path(place, "blast.json")
         run("load_tests.blast", *servers, connections=connections, json=file, **options)
         [block] = json.loads(file.read_text())["blocks"]
     return block["servers"]
@@ -71,7 +69,7 @@ def run(module, *arguments, **options):
     for name, value in options.items():  # cold=True is --cold
         words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [value])
     line = launch.tool(module, *arguments, *words)
-    done = subprocess.run(line, cwd=launch.ROOT, capture_output=True, text=True, timeout=900)
+    done = launch.ask(line, cwd=launch.ROOT, timeout=900)
     if done.returncode:
         raise RuntimeError(f"{module} failed: {done.stdout[-500:]} {done.stderr[-500:]}")
 

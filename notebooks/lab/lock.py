@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 
@@ -74,8 +73,8 @@ def turns(program, seconds=0.06, clients=3):
 @contextlib.contextmanager
 def run_by(python, lock):
     """Yield a program: 02_threaded run by another Python, with its interpreter lock or without."""
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder, "with_lock" if lock else "without_lock")
+    with launch.folder() as place:
+        program = Path(place, "with_lock" if lock else "without_lock")
         setting = f"export PYTHON_GIL={int(lock)}"  # docs.python.org/3/using/cmdline.html
         line = f'exec {python} {launch.find("02_threaded")} "$@"'
         program.write_text(f"#!/bin/sh\n{setting}\n{line}\n")

@@ -12,11 +12,12 @@ import datetime
 import json
 import os
 import platform
-import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from clients.system.launch import LaunchError, ask
 
 from .experiments import NO_NETWORK
 
@@ -59,14 +60,12 @@ def live(experiment, options):
         raise Forbidden("TCPLAB=recorded was asked for")
     program = [sys.executable, "-m", "lab.experiments", experiment, json.dumps(options)]
     asking = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
-    if os.geteuid() == 0 and subprocess.run([*asking, "true"], capture_output=True).returncode:
+    if os.geteuid() == 0 and ask([*asking, "true"]).returncode:
         asking = ["unshare", "--net", "--mount"]  # root may have it without a user namespace
     try:
         limit = options.get("seconds", 0) + 60
-        done = subprocess.run(
-            [*asking, *program], cwd=NOTEBOOKS, capture_output=True, text=True, timeout=limit
-        )
-    except FileNotFoundError as error:
+        done = ask([*asking, *program], cwd=NOTEBOOKS, timeout=limit)
+    except LaunchError as error:
         raise Forbidden("there is no program unshare (it belongs to util-linux)") from error
     words = done.stderr.strip()
     if done.returncode == NO_NETWORK or words.startswith("unshare:"):

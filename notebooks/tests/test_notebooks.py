@@ -1,9 +1,14 @@
 """The notebooks run, and what is kept of their runs is whole."""
 
+import os
 import re
+import signal
+import time
 
 import nbformat
+import psutil
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 from notebooks import keep
 
@@ -56,3 +61,32 @@ def test_each_link_of_a_notebook_leads_somewhere(path, notebook):
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", words):
         if "://" not in link:
             assert (path.parent / link).exists(), link
+
+
+def test_what_a_notebook_has_started_ends_with_its_kernel_however_that_ends():
+    manager, client = start_new_kernel(cwd=str(keep.HERE))
+    try:
+        lines = [
+            "import lab",
+            "from lab import page",
+            "from clients.system import launch",
+            "place = page.running.enter_context(launch.folder())",
+            "print(page.start('02_threaded').process.pid, place)",
+        ]
+        told = []
+        client.execute_interactive(
+            "\n".join(lines),
+            timeout=60,
+            output_hook=lambda message: told.append(message["content"].get("text", "")),
+        )
+        pid, place = "".join(told).split()
+        assert psutil.pid_exists(int(pid))
+        assert os.path.isdir(place)
+        manager.signal_kernel(signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while psutil.pid_exists(int(pid)) or os.path.isdir(place):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)

@@ -10,16 +10,24 @@ import time
 
 import psutil
 
+from clients.contract.guest import Guest
 from clients.contract.terms import Broken, NotApplicable, claim, expect
-from clients.system.kernel import tcp
+from clients.system.kernel import descriptors, tcp
 from clients.system.launch import LISTENING, command, last_words, started
+from clients.system.output import Output
 
 
 @claim()
 def its_first_line_says_where_it_listens(server):
     line = server.said[0]
     if not LISTENING.match(line.rstrip()):
-        raise Broken(f'the first line on standard output is {line!r}, not "listening on ..."')
+        raise Broken(f'the first line on standard output is {line!r:.200}, not "listening on ..."')
+    port, held = server.address[1], set()
+    for process in server.processes():
+        held |= set(descriptors(process.pid))
+    listeners = [line.inode for line in tcp(port) if line.state == "LISTEN"]
+    if listeners and not held.intersection(listeners):
+        raise Broken(f"it says that it listens on port {port}, but another program does")
 
 
 @claim()
@@ -63,6 +71,27 @@ def it_logs_who_came_what_was_said_and_who_left(server):
             guest.say(b"seventeen letters")
         tells("seventeen letters")
     tells(51)
+
+
+@claim()
+def it_logs_a_reset_as_what_it_is(server):
+    def leaving(leave):
+        guest = server.guest()
+        guest.say(b"good-bye")
+        port, begin = str(guest.getsockname()[1]), len(server.log())
+        leave(guest)
+        return lambda: [line for line in server.log()[begin:].splitlines() if port in line]
+
+    def shape(lines):  # whatever the numbers are
+        return {re.sub(r"\d+", "#", line) for line in lines}
+
+    usual = leaving(Guest.close)
+    server.eventually(usual, "a line in the log about a client that has left")
+    broken_off = leaving(Guest.reset)
+    server.eventually(
+        lambda: shape(broken_off()) - shape(usual()),
+        "a line in the log that tells a reset of a client from its ordinary end",
+    )
 
 
 @claim("--quiet")
@@ -124,6 +153,21 @@ def ends(server, number):
     if wrong:
         words = f"Its last words: {last_words(server.log())}"
         raise Broken(f"after {number.name}: {', '.join(wrong)}. {words}")
+    server.eventually(
+        lambda: is_silent(server.address),
+        f"silence on its port: it ended after {number.name}, and a child of it goes on serving",
+    )
+
+
+def is_silent(address):
+    """Say whether nobody listens at address."""
+    try:
+        socket.create_connection(address, 1).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 @claim()
@@ -145,6 +189,7 @@ def bad_options_get_one_clear_line(server):
         ("--port", "x"),
         ("--host", "192.0.2.1"),  # RFC 5737: no machine has this address
         ("--host", "no such host"),
+        ("--host", ""),  # it would let in everybody, on every interface
         ("--backlog", "many"),
         ("--wait", -0.1),
         ("--wait", 3600.5),
@@ -159,15 +204,18 @@ def bad_options_get_one_clear_line(server):
 
 def refuses(server, *options):
     """Expect that the program with these options ends at once, with one line on standard error."""
+    server.in_time()
     line = command(server.program, *options)
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with started(line, **pipes, text=True, errors="replace") as process:
+    with started(line, **pipes) as process:
+        outputs = Output(process.stdout), Output(process.stderr)
         try:
-            out, err = process.communicate(timeout=server.patience)
-        except subprocess.TimeoutExpired:
+            process.wait(server.patience)
+        except psutil.TimeoutExpired:
             raise Broken(
                 f"{shlex.join(line)}: expected one line and the end, but it still runs"
             ) from None
+        out, err = (output.text(last=1000) for output in outputs)
     if process.returncode == 0 or out or not re.fullmatch(r"\S.*\n", err):
         raise Broken(
             f"{shlex.join(line)}: expected one line on standard error and an exit status that is "
