@@ -19,6 +19,7 @@ import socket
 import struct
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from clients.system import kernel
@@ -28,7 +29,7 @@ OTHER = {"client": "server", "server": "client"}
 CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # <linux/if_tun.h>
 SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK, IFF_UP = 0x8914, 0x8916, 0x891C, 1  # <linux/sockios.h>
-SYN = 0x02  # a flag of the TCP header
+FIN, SYN = 0x01, 0x02  # flags of the TCP header
 MINE = "/proc/thread-self/ns/net"  # the network namespace of the calling thread
 LOOK = 0.002  # seconds between two looks at the states of the sockets
 REST = 0.05  # seconds that the cable rests at most before it looks whether all is over
@@ -145,11 +146,32 @@ class Machine:
         os.close(self.namespace)
 
 
+@dataclass(frozen=True)
+class Header:
+    """What the cable may look at to decide whether it loses a packet.
+
+    port: the client's. flags: as in the TCP header. size: bytes of data.
+    """
+
+    sender: str
+    port: int
+    flags: int
+    size: int
+
+
+def header(sender, packet):
+    """Return the Header of an IPv4 packet that carries TCP (RFC 791 and 9293)."""
+    begin = (packet[0] & 15) * 4
+    ports = struct.unpack_from("!HH", packet, begin)
+    size = len(packet) - begin - (packet[begin + 12] >> 4) * 4
+    return Header(sender, ports[sender == "server"], packet[begin + 13], size)
+
+
 class Lab:
     """Two machines, the cable between them, and what was observed; times are seconds since 0.
 
-    delay: seconds that a packet takes from one end to the other. loses(sender, flags): says
-    whether the cable loses this packet; flags as in the TCP header.
+    delay: seconds that a packet takes from one end to the other. loses(Header): says whether the
+    cable loses this packet; it may be changed at any time.
     """
 
     def __init__(self, delay=0.05, loses=None):
@@ -212,8 +234,7 @@ class Lab:
         """Note a packet that one end has sent, and send it on its way unless it gets lost."""
         at, number = self.now(), len(self.packets)
         self.packets.append({"sender": sender, "at": at, "arrived": None, "packet": packet})
-        tcp = (packet[0] & 15) * 4  # where the TCP header begins (RFC 791); its flags: RFC 9293
-        if not (self.loses and self.loses(sender, flags=packet[tcp + 13])):
+        if not (self.loses and self.loses(header(sender, packet))):
             heapq.heappush(under_way, (at + self.delay, number, OTHER[sender], packet))
 
     def _observe(self):

@@ -2,6 +2,7 @@
 
 import itertools
 
+from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
@@ -45,6 +46,7 @@ STEPS = {
 }
 BEFORE = {"SYN-SENT": ["CLOSED"], "SYN-RECEIVED": ["CLOSED", "LISTEN"]}  # too short to be seen
 WIDTH, HEIGHT = 0.6, 0.32  # of a state's box, in the units of PLACES
+ANSWERED = END_COLOUR["client"]  # the colour of a SYN that was answered
 UNSEEN = "#777777"  # the colour of words where no path came by
 
 
@@ -54,6 +56,15 @@ def lasted(data, end, port=None):
         state: None if ended is None else ended - began
         for state, began, ended in spells(data, end, port)
     }
+
+
+def stays(experiments):
+    """Return what lasted() gives for each connection of the experiments, at each end."""
+    found = []
+    for data in experiments:
+        ports = {row["port"] for row in data["states"] if row["end"] == "client"}
+        found += [lasted(data, end, port) for end in END_COLOUR for port in ports]
+    return [stay for stay in found if stay]
 
 
 def walk(stays):
@@ -180,25 +191,43 @@ def sources(ax, experiments):
 def attempts(results, title):
     """Draw each SYN of the clients that had to wait: {name: accept_queue()}, a row a client.
 
-    A cross is a SYN that the server's kernel threw away, a circle one that it answered.
+    All rows have one zero, the moment at which the first client came; a line shows when the
+    server called accept().
     """
 
     def panel(ax):
         rows = []
         for name, data in results.items():
             for rank, client in enumerate(data["clients"], 1):
-                syns = [p["at"] - client["began"] for p in data["packets"] if is_syn(p, client)]
+                syns = [p["at"] for p in data["packets"] if is_syn(p, client)]
                 if len(syns) > 1:
                     waiting_row(ax, len(rows), syns, client)
                     rows.append(f"{name}, client {rank}")
+        room = max(call["ended"] for data in results.values() for call in data["calls"])
+        ax.axvline(room, color=GREY, ls="--", zorder=0)
+        words = f"accept() at {room:.1f} s: from here on there is room for one"
+        ax.text(room, -0.75, words, color=GREY, ha="center", va="bottom", fontsize=10)
         ax.set_yticks(range(len(rows)), rows)
         ax.invert_yaxis()
         ax.set_ylim(top=-0.7)
         ax.grid(visible=False, axis="y")
-        ax.set(xlabel="seconds since connect() was called", title=title)
-        sources(ax, results.values())
+        ax.set_xlabel("seconds since the first client came")
+        ax.set_title(title, pad=22)
+        look = {"frameon": False, "ncols": 3, "loc": "upper left", "bbox_to_anchor": (-0.25, -0.14)}
+        ax.legend(handles=marks_of_attempts(), **look)
+        caption(ax, "; ".join(dict.fromkeys(data["source"] for data in results.values())), 68)
 
-    return draw(10, 4.6, panel)
+    return draw(10, 5.2, panel)
+
+
+def marks_of_attempts():
+    """Return what the marks of attempts() mean, for its legend."""
+    look = {"ls": "", "ms": 9}
+    return [
+        Line2D([], [], marker="x", color="black", mew=2, label="a SYN that is thrown away", **look),
+        Line2D([], [], marker="o", color=ANSWERED, label="a SYN that is answered", **look),
+        Line2D([], [], color=OPENING, lw=6, label="the client waits in SYN-SENT"),
+    ]
 
 
 def is_syn(packet, client):
@@ -206,14 +235,16 @@ def is_syn(packet, client):
 
 
 def waiting_row(ax, place, syns, client):
-    """Draw how long a client waited; syns: the seconds after which it sent each SYN."""
+    """Draw how long a client waited; syns: when it sent each SYN."""
     answered = client["connected"] is not None
-    end = client["connected"] - client["began"] if answered else syns[-1]
-    ax.plot([0, end], [place, place], color=OPENING, lw=6, solid_capstyle="butt", zorder=1)
+    end = client["connected"] if answered else syns[-1]
+    ax.plot(
+        [client["began"], end], [place, place], color=OPENING, lw=6, solid_capstyle="butt", zorder=1
+    )
     lost = syns[:-1] if answered else syns
     ax.plot(lost, [place] * len(lost), "x", color="black", ms=8, mew=2, zorder=2)
     if answered:
-        ax.plot(syns[-1], place, "o", color=END_COLOUR["client"], ms=9, zorder=2)
+        ax.plot(syns[-1], place, "o", color=ANSWERED, ms=9, zorder=2)
     for at in syns:
         write(ax, (at, place), f"{at:.1f}", (0, 8), va="baseline", fontsize=9)
 
@@ -233,7 +264,8 @@ def countdown(data, title):
     works, fails = (OTHERS[0][0], "o"), (OTHERS[5][0], "x")
 
     def panel(ax):
-        at, left = zip(*data["timer"], strict=True)
+        zero = next(began for state, began, _ in spells(data, "server") if state == "TIME-WAIT")
+        at, left = zip(*((at - zero, left) for at, left in data["timer"]), strict=True)
         ax.plot(at, left, color=GREY)
         ax.text(at[0], left[0], "  what the kernel's timer says", va="bottom", color=GREY)
         # Two rows of attempts, below the axis of the seconds that are left.
@@ -241,11 +273,19 @@ def countdown(data, title):
             for one in data["attempts"]:
                 if one["reuse"] == reuse:
                     colour, marker = fails if one["error"] else works
-                    ax.plot(one["at"], place, marker, color=colour, ms=6)
+                    ax.plot(one["at"] - zero, place, marker, color=colour, ms=6)
             ax.text(at[0], place + 2.2, f"bind() and listen() {name}", fontsize=9.5)
         ax.set(ylim=(-21, 66), yticks=range(0, 61, 20), title=title)
-        ax.set_xlabel("seconds since the client connected")
+        ax.set_xlabel("seconds since TIME-WAIT began")
         ax.set_ylabel("seconds that TIME-WAIT still lasts")
+        marks = ((fails, "Address already in use"), (works, "works"))
+        ax.legend(
+            handles=[
+                Line2D([], [], ls="", marker=marker, color=colour, label=name)
+                for (colour, marker), name in marks
+            ],
+            loc="upper right",
+        )
         sources(ax, [data])
 
     return draw(10, 5, panel)
