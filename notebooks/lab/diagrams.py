@@ -205,7 +205,7 @@ def attempts(results, title):
                     rows.append(f"{name}, client {rank}")
         room = max(call["ended"] for data in results.values() for call in data["calls"])
         ax.axvline(room, color=GREY, ls="--", zorder=0)
-        words = f"accept() at {room:.1f} s: from here on there is room for one"
+        words = f"accept() at {room:.1f} s makes room for one client"
         ax.text(room, -0.75, words, color=GREY, ha="center", va="bottom", fontsize=10)
         ax.set_yticks(range(len(rows)), rows)
         ax.invert_yaxis()
@@ -213,11 +213,11 @@ def attempts(results, title):
         ax.grid(visible=False, axis="y")
         ax.set_xlabel("seconds since the first client came")
         ax.set_title(title, pad=22)
-        look = {"frameon": False, "ncols": 3, "loc": "upper left", "bbox_to_anchor": (-0.25, -0.14)}
+        look = {"frameon": False, "ncols": 3, "loc": "upper left", "bbox_to_anchor": (-0.25, -0.13)}
         ax.legend(handles=marks_of_attempts(), **look)
-        caption(ax, "; ".join(dict.fromkeys(data["source"] for data in results.values())), 68)
+        caption(ax, "; ".join(dict.fromkeys(data["source"] for data in results.values())), 76)
 
-    return draw(10, 5.2, panel)
+    return draw(10, 5.3, panel)
 
 
 def marks_of_attempts():
@@ -246,7 +246,8 @@ def waiting_row(ax, place, syns, client):
     if answered:
         ax.plot(syns[-1], place, "o", color=ANSWERED, ms=9, zorder=2)
     for at in syns:
-        write(ax, (at, place), f"{at:.1f}", (0, 8), va="baseline", fontsize=9)
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        write(ax, (at, place), f"{at:.1f}", (0, 9), va="baseline", fontsize=9, bbox=box)
 
 
 def left_over(data):

@@ -31,7 +31,7 @@ from .calls import (
     together,
 )
 
-NO_NETWORK = 75  # exit status: no network of its own (EX_TEMPFAIL in sysexits.h)
+NOT_HERE = 75  # exit status: this system does not let it (EX_TEMPFAIL in sysexits.h)
 
 
 @experiment
@@ -235,8 +235,15 @@ def main():
         Lab().__enter__().__exit__()
     except OSError as error:
         print(f"no network namespace or no /dev/net/tun: {error}", file=sys.stderr)
-        sys.exit(NO_NETWORK)
-    print(json.dumps(EXPERIMENTS[name](**options)))
+        sys.exit(NOT_HERE)
+    try:
+        found = EXPERIMENTS[name](**options)
+    except FileNotFoundError as error:
+        if not str(error.filename).startswith("/proc/sys/"):
+            raise
+        print(f"this kernel has no {error.filename}", file=sys.stderr)
+        sys.exit(NOT_HERE)
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -106,12 +106,13 @@ def lost_last_ack(time_wait=True, delay=0.05):
 
 # What a server can do about a client that says nothing: {name: socket options of TCP}.
 GUARDS = {
-    "nothing": {},
-    "keepalive": {"TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 2},
-    "deadline": {},
-    "send": {},
-    "send, TCP_USER_TIMEOUT": {"TCP_USER_TIMEOUT": 2000},
+    "recv()": {},
+    "recv(), keepalive": {"TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 2},
+    "recv(), deadline": {},
+    "send()": {},
+    "send(), user timeout": {"TCP_USER_TIMEOUT": 2000},
 }
+SETTINGS = ("tcp_keepalive_time", "tcp_keepalive_intvl", "tcp_keepalive_probes", "tcp_retries2")
 
 
 @experiment
@@ -121,27 +122,29 @@ def vanished(guard, seconds, deadline=2.0, delay=0.005):
     guard: what the server does, one of GUARDS: it waits in recv(), in two of them after a send().
     Returns "heard": how many seconds later its program learned of it (None: not within seconds),
     "error": as what, "sent": the packets that its kernel sent meanwhile, "state": the connection's
-    state at the end, "counting": whether a timer of the kernel ran for it then.
+    state at the end, "counting": whether a timer of the kernel ran for it then, "settings": what
+    the kernel does where a program has said nothing, "watched": seconds.
     """
     with Lab(delay) as lab, listener(lab) as listening:
         client, conn = greet(lab, listening)
         for name, value in GUARDS[guard].items():
             conn.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-        conn.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, guard == "keepalive")
+        conn.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, guard.endswith("keepalive"))
         lab.loses, began, packets = (lambda packet: True), lab.now(), len(lab.packets)
         if guard.startswith("send"):
             send(lab, "server", conn, b"Hello again")
-        conn.settimeout(deadline if guard == "deadline" else seconds)
+        conn.settimeout(deadline if guard.endswith("deadline") else seconds)
         heard = error = None
         try:
             receive(lab, "server", conn)
         except OSError as failure:
-            if failure.errno or guard == "deadline":  # without a number it is the end of seconds
+            if failure.errno or guard.endswith("deadline"):  # or else seconds are over
                 heard, error = lab.now() - began, f"{type(failure).__name__}: {failure}"
         rows = [row for row in lab.server.sockets() if row["to"]]
         found = {
             "heard": heard,
             "error": error,
+            "watched": seconds,
             "sent": len(lab.packets) - packets,
             "state": rows[0]["state"] if rows else "CLOSED",
             "counting": bool(rows and rows[0]["timer"] is not None),
@@ -152,26 +155,29 @@ def vanished(guard, seconds, deadline=2.0, delay=0.005):
         return found
 
 
+def ask(lab, client, name, patience):
+    """Connect, say a name, and return what came back within some seconds; None if nothing did."""
+    client.settimeout(patience)
+    client.connect((lab.server.address, PORT))
+    client.sendall(name)
+    try:
+        return client.recv(1024).decode()
+    except TimeoutError:
+        return None
+
+
 def is_for(port, packet):
     """Say whether a packet that a Lab has noted goes from the server to a client's port."""
     return packet["sender"] == "server" and header("server", packet["packet"]).port == port
-
-
-SETTINGS = (
-    "tcp_keepalive_time",
-    "tcp_keepalive_intvl",
-    "tcp_keepalive_probes",
-    "tcp_retries2",
-)
 
 
 @experiment
 def left_alone(model, seconds, delay=0.005):
     """A model's server greets a client that vanishes then; another one comes after it.
 
-    Returns "state": the first connection's at the server after so many seconds, "counting":
-    whether a timer of the kernel runs for it, "sent": packets that the server sent to it meanwhile,
-    "threads": of the server, "second": what the other client heard within those seconds.
+    Returns "watched": seconds, "state": the first connection's at the server after them,
+    "counting": whether a timer of the kernel runs for it, "sent": packets that the server sent to
+    it meanwhile, "threads": of the server, "second": what the other client heard, or None.
     """
     gone = set()  # the client's ports for which the cable is cut
     with Lab(delay, lambda packet: packet.port in gone) as lab, contextlib.ExitStack() as stack:
@@ -180,21 +186,15 @@ def left_alone(model, seconds, delay=0.005):
             program = launch.running(launch.find(model), *options, port=PORT)
             server = stack.enter_context(program)
         first, second = (stack.enter_context(lab.client.socket()) for _ in range(2))
-        for client, name in ((first, b"bob"), (second, b"ann")):
-            client.settimeout(seconds)
-            client.connect((lab.server.address, PORT))
-            client.sendall(name)
-            with contextlib.suppress(TimeoutError):
-                heard = None
-                heard = client.recv(1024).decode()
-            if client is first:
-                time.sleep(4 * delay)
-                port = first.getsockname()[1]
-                gone.add(port)
-                began = lab.now()
+        ask(lab, first, b"bob", seconds)
+        time.sleep(4 * delay)  # the last acknowledgement is still under way
+        port, began = first.getsockname()[1], lab.now()
+        gone.add(port)
+        heard = ask(lab, second, b"ann", seconds)
         time.sleep(max(0, began + seconds - lab.now()))
         row = next(row for row in lab.server.sockets() if row["to"] == port)
         return {
+            "watched": seconds,
             "state": row["state"],
             "counting": row["timer"] is not None,
             "sent": sum(is_for(port, packet) for packet in lab.packets if packet["at"] > began),
