@@ -233,8 +233,10 @@ class Lab:
     def _take(self, under_way, sender, packet):
         """Note a packet that one end has sent, and send it on its way unless it gets lost."""
         at, number = self.now(), len(self.packets)
-        self.packets.append({"sender": sender, "at": at, "arrived": None, "packet": packet})
-        if not (self.loses and self.loses(header(sender, packet))):
+        lost = bool(self.loses and self.loses(header(sender, packet)))
+        note = {"sender": sender, "at": at, "arrived": None, "lost": lost, "packet": packet}
+        self.packets.append(note)
+        if not lost:
             heapq.heappush(under_way, (at + self.delay, number, OTHER[sender], packet))
 
     def _observe(self):

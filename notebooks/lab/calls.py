@@ -21,14 +21,17 @@ def observed(lab, **more):
     packets: [{"sender", "at", "arrived" (seconds; None: lost), "port" (the client's), "flags"
     ("SYN ACK"), "seq" and "ack" (relative to the first of each direction, as Wireshark shows
     them), "length": bytes of data}, ...]; states: [{"at", "end", "port", "to", "state"}, ...];
-    calls: [{"end", "call", "began", "ended", "answer"}, ...]; until: when it was over.
+    calls: [{"end", "call", "began", "ended", "answer"}, ...].
     """
-    packets = [packet | {"packet": packet["packet"].hex()} for packet in lab.packets]
+    packets = [
+        packet | {"packet": packet["packet"].hex()}
+        for packet in lab.packets
+        if packet["arrived"] or packet["lost"]  # or else it is still under way
+    ]
     return {
         "packets": packets,
-        "states": lab.states,
+        "states": list(lab.states),
         "calls": lab.calls,
-        "until": lab.now(),
         **more,
     }
 

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from load_tests.measuring.charts import OTHERS, draw, number
 
-from .ladder import COLOUR, END_COLOUR, GREY, OPEN, OPENING, caption, spells, write
+from .ladder import COLOUR, END_COLOUR, GREY, OPEN, OPENING, caption, legend, spells, write
 
 # RFC 9293, figure 5: where each state stands, and what leads from one to the next. A connection
 # is CLOSED before it begins and again when all is over; the diagram has a place for each.
@@ -58,13 +58,18 @@ def lasted(data, end, port=None):
     }
 
 
-def stays(experiments):
-    """Return what lasted() gives for each connection of the experiments, at each end."""
-    found = []
+def longest(experiments):
+    """Return {state: seconds}, the longest stay in each state at any end of any connection.
+
+    Only stays that were seen to their end count; 0 if there is none. CLOSED is left out.
+    """
+    most = {}
     for data in experiments:
         ports = {row["port"] for row in data["states"] if row["end"] == "client"}
-        found += [lasted(data, end, port) for end in END_COLOUR for port in ports]
-    return [stay for stay in found if stay]
+        for end, port in itertools.product(END_COLOUR, ports):
+            for state, seconds in lasted(data, end, port).items():
+                most[state] = max(most.get(state, 0), seconds or 0)
+    return {state: most[state] for state in PLACES if state in most and state != "CLOSED"}
 
 
 def walk(stays):
@@ -97,7 +102,8 @@ def diagram(paths, title, note, names=None):
             edge(ax, boxes, step, text, walked.get(step))
         for rank, (name, colour) in enumerate((names or {}).items()):
             ax.text(-0.5, 6.3 - 0.25 * rank, name, color=colour, fontweight="bold", fontsize=11)
-        caption(ax, note)
+        legend(ax)
+        caption(ax, note, below=40)
         ax.set_title(title, pad=10)
 
     return draw(10, 8.2, panel)
@@ -137,50 +143,26 @@ def edge(ax, boxes, step, text, colour):
     write(ax, ((x + u) / 2, (y + v) / 2), text, zorder=2.5, **look)
 
 
-def bars(rows, title, unit, results):
-    """Draw rows of parts: {row: [(how many, what they are, colour, hatch), ...]}."""
+def queue_bars(results, title):
+    """Draw how many clients of each server were connected: {name: accept_queue()}."""
 
     def panel(ax):
-        for place, parts in enumerate(rows.values()):
-            left = 0
-            for count, _, colour, hatch in parts:
-                ax.barh(place, count, left=left, color=colour, edgecolor="black", hatch=hatch)
-                left += count
-            said = ", ".join(f"{count} {what}" for count, what, _, _ in parts if count)
-            ax.text(left, place, "  " + said, va="center")
-        ax.set_yticks(range(len(rows)), rows)
-        longest = max(sum(part[0] for part in parts) for parts in rows.values())
-        ax.set(xlim=(0, 2.3 * longest), xlabel=unit, title=title)  # room for the words
+        for place, data in enumerate(results.values()):
+            connected = sum(client["connected"] is not None for client in data["clients"])
+            waiting = len(data["clients"]) - connected
+            ax.barh(place, connected, color=OPEN, edgecolor="black")
+            ax.barh(place, waiting, left=connected, color=OPENING, edgecolor="black", hatch="//")
+            said = f"  {connected} connected, {waiting} in SYN-SENT"
+            ax.text(connected + waiting, place, said, va="center")
+        ax.set_yticks(range(len(results)), results)
+        longest = max(len(data["clients"]) for data in results.values())
+        ax.set(xlim=(0, 1.5 * longest), xlabel="clients", title=title)  # room for the words
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.invert_yaxis()
         ax.grid(visible=False)
         sources(ax, results.values())
 
-    return draw(10, 1.8 + 0.5 * len(rows), panel)
-
-
-def queue_bars(results, title):
-    """Draw how many clients of each server were connected: {name: accept_queue()}."""
-    rows = {}
-    for name, data in results.items():
-        connected = sum(client["connected"] is not None for client in data["clients"])
-        waiting = len(data["clients"]) - connected
-        rows[name] = [(connected, "connected", OPEN, ""), (waiting, "in SYN-SENT", OPENING, "//")]
-    return bars(rows, title, "clients", results)
-
-
-def handshake_bars(results, title):
-    """Draw what became of clients whose handshakes cannot finish: {name: syn_queue()}."""
-    rows = {}
-    for name, data in results.items():
-        kept, cookies = data["half_open"], data["counted"].get("SyncookiesSent", 0)
-        dropped = data["clients"] - kept - cookies
-        rows[name] = [
-            (kept, "kept in the SYN queue", OPEN, ""),
-            (cookies, "answered by cookie", OPENING, ".."),
-            (dropped, "not answered", "white", "//"),
-        ]
-    return bars(rows, title, "clients whose last ACK was lost", results)
+    return draw(10, 1.8 + 0.5 * len(results), panel)
 
 
 def sources(ax, experiments):

@@ -32,8 +32,8 @@ MEANING = {
     OPENING: "being opened",
     OPEN: "ESTABLISHED",
     CLOSING: "being closed",
-    LINGERING: "TIME-WAIT",
-    LEFT_OUT: "time left out: nothing happens",
+    LINGERING: "TIME-WAIT or CLOSED",
+    LEFT_OUT: "time left out",
 }
 LOST = 0.8  # of the way that a lost packet is drawn to go
 SHORT = 0.004  # seconds that cannot be seen in a picture: what lies so close is one moment
@@ -161,10 +161,7 @@ def ladder(data, title, since=0.0, until=float("inf"), port=None):
             text = f"{number(gap * 1000)} ms"
             write(ax, (0.5, (top + bottom) / 2), text, color=GREY, fontsize=9.5)
         legend(ax)
-        note = (
-            f"{data['source']}. Times in ms; a packet takes {number(delay * 1000)} ms on its way."
-        )
-        caption(ax, note, below=40)
+        caption(ax, f"{data['source']}. Times in ms.", below=40)
         ax.set_title(title, pad=42)
 
     figure = draw(10, MARGIN + PACKET * length / delay, panel)
@@ -173,7 +170,7 @@ def ladder(data, title, since=0.0, until=float("inf"), port=None):
 
 
 def legend(ax):
-    """Say below a ladder what its colours mean, those that it has."""
+    """Say below a picture what the colours of its states mean, those that it has."""
     drawn = {patch.get_facecolor()[:3] for patch in ax.patches}
     squares = [
         Patch(color=colour, label=meaning)
@@ -334,7 +331,7 @@ def write_times(ax, clock, end, moments):
     """Write when packets left or arrived beside a life line; those of one moment once."""
     last = -math.inf
     for at, odd in moments:
-        if odd or clock(at) - last > SHORT:
+        if odd or clock(at) - last > 2 * SHORT:  # or else they would overlap
             text = number(round(at * 1000)) + (f"  {odd}" if odd else "")
             look = {"fontsize": 8, "color": "black" if odd else END_COLOUR[end]}
             weight = "bold" if odd else "normal"

@@ -140,6 +140,7 @@ def vanished(guard, seconds, deadline=2.0, delay=0.005):
         except OSError as failure:
             if failure.errno or guard.endswith("deadline"):  # or else seconds are over
                 heard, error = lab.now() - began, f"{type(failure).__name__}: {failure}"
+        time.sleep(4 * delay)  # a kernel that gives up may still send a reset
         rows = [row for row in lab.server.sockets() if row["to"]]
         found = {
             "heard": heard,
