@@ -10,7 +10,6 @@ It needs to be root of its own network, as after: unshare --user --map-root-user
 """
 
 import contextlib
-import ctypes
 import fcntl
 import heapq
 import os
@@ -19,27 +18,18 @@ import socket
 import struct
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from clients.system import kernel
+from clients.system import kernel, network
 
 ADDRESS = {"client": "10.0.0.1", "server": "10.0.0.2"}
 OTHER = {"client": "server", "server": "client"}
-CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # <linux/if_tun.h>
-SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK, IFF_UP = 0x8914, 0x8916, 0x891C, 1  # <linux/sockios.h>
-SYN = 0x02  # a flag of the TCP header
+FIN, SYN = 0x01, 0x02  # flags of the TCP header
 MINE = "/proc/thread-self/ns/net"  # the network namespace of the calling thread
 LOOK = 0.002  # seconds between two looks at the states of the sockets
 REST = 0.05  # seconds that the cable rests at most before it looks whether all is over
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-def enter(namespace):
-    """Put the calling thread into a network namespace: a descriptor; None makes a new one."""
-    done = libc.unshare(CLONE_NEWNET) if namespace is None else libc.setns(namespace, CLONE_NEWNET)
-    if done != 0:
-        raise OSError(ctypes.get_errno(), "cannot make or enter a network namespace")
 
 
 @contextlib.contextmanager
@@ -47,23 +37,11 @@ def inside(namespace=None):
     """Let the calling thread act in a network namespace, a new one if none is named."""
     before = os.open(MINE, os.O_RDONLY)
     try:
-        enter(namespace)
+        network.enter(namespace)
         yield
     finally:
-        enter(before)
+        network.enter(before)
         os.close(before)
-
-
-def up(device, address=None):
-    """Switch a network device on, in the namespace of the calling thread (netdevice(7))."""
-    requests = [(SIOCSIFFLAGS, struct.pack("H", IFF_UP))]
-    if address:
-        kind = struct.pack("HH", socket.AF_INET, 0)  # the beginning of a struct sockaddr_in
-        requests.insert(0, (SIOCSIFADDR, kind + socket.inet_aton(address)))
-        requests.insert(1, (SIOCSIFNETMASK, kind + socket.inet_aton("255.255.255.0")))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        for request, value in requests:
-            fcntl.ioctl(control, request, struct.pack("16s24s", device.encode(), value))
 
 
 class Kept:
@@ -88,14 +66,12 @@ class Machine:
 
     def __init__(self, name):
         self.name, self.address = name, ADDRESS[name]
-        with contextlib.suppress(FileNotFoundError):  # Linux before 6.2
-            # A small table of connections is read 50 times as fast as the one that all share.
-            Path("/proc/sys/net/ipv4/tcp_child_ehash_entries").write_text("256")
+        network.small_tables()
         with inside():
             self.namespace = os.open(MINE, os.O_RDONLY)
             self.tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
             fcntl.ioctl(self.tun, TUNSETIFF, struct.pack("16sH22x", b"cable", IFF_TUN | IFF_NO_PI))
-            up("cable", self.address)
+            network.up("cable", self.address)
             self._sockets = Kept("/proc/thread-self/net/tcp")
             self._counters = Kept("/proc/thread-self/net/netstat")
 
@@ -145,11 +121,32 @@ class Machine:
         os.close(self.namespace)
 
 
+@dataclass(frozen=True)
+class Header:
+    """What the cable may look at to decide whether it loses a packet.
+
+    port: the client's. flags: as in the TCP header. size: bytes of data.
+    """
+
+    sender: str
+    port: int
+    flags: int
+    size: int
+
+
+def header(sender, packet):
+    """Return the Header of an IPv4 packet that carries TCP (RFC 791 and 9293)."""
+    begin = (packet[0] & 15) * 4
+    ports = struct.unpack_from("!HH", packet, begin)
+    size = len(packet) - begin - (packet[begin + 12] >> 4) * 4
+    return Header(sender, ports[sender == "server"], packet[begin + 13], size)
+
+
 class Lab:
     """Two machines, the cable between them, and what was observed; times are seconds since 0.
 
-    delay: seconds that a packet takes from one end to the other. loses(sender, flags): says
-    whether the cable loses this packet; flags as in the TCP header.
+    delay: seconds that a packet takes from one end to the other. loses(Header): says whether the
+    cable loses this packet; it may be changed at any time.
     """
 
     def __init__(self, delay=0.05, loses=None):
@@ -211,9 +208,10 @@ class Lab:
     def _take(self, under_way, sender, packet):
         """Note a packet that one end has sent, and send it on its way unless it gets lost."""
         at, number = self.now(), len(self.packets)
-        self.packets.append({"sender": sender, "at": at, "arrived": None, "packet": packet})
-        tcp = (packet[0] & 15) * 4  # where the TCP header begins (RFC 791); its flags: RFC 9293
-        if not (self.loses and self.loses(sender, flags=packet[tcp + 13])):
+        lost = bool(self.loses and self.loses(header(sender, packet)))
+        note = {"sender": sender, "at": at, "arrived": None, "lost": lost, "packet": packet}
+        self.packets.append(note)
+        if not lost:
             heapq.heappush(under_way, (at + self.delay, number, OTHER[sender], packet))
 
     def _observe(self):

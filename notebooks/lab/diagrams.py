@@ -2,13 +2,14 @@
 
 import itertools
 
+from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
 from clients.system.palette import OTHERS
 from load_tests.measuring.charts import draw, number
 
-from .ladder import COLOUR, END_COLOUR, GREY, OPEN, OPENING, caption, spells, write
+from .ladder import COLOUR, END_COLOUR, GREY, OPEN, OPENING, caption, legend, spells, write
 
 # RFC 9293, figure 5: where each state stands, and what leads from one to the next. A connection
 # is CLOSED before it begins and again when all is over; the diagram has a place for each.
@@ -46,6 +47,7 @@ STEPS = {
 }
 BEFORE = {"SYN-SENT": ["CLOSED"], "SYN-RECEIVED": ["CLOSED", "LISTEN"]}  # too short to be seen
 WIDTH, HEIGHT = 0.6, 0.32  # of a state's box, in the units of PLACES
+ANSWERED = END_COLOUR["client"]  # the colour of a SYN that was answered
 UNSEEN = "#777777"  # the colour of words where no path came by
 
 
@@ -55,6 +57,20 @@ def lasted(data, end, port=None):
         state: None if ended is None else ended - began
         for state, began, ended in spells(data, end, port)
     }
+
+
+def longest(experiments):
+    """Return {state: seconds}, the longest stay in each state at any end of any connection.
+
+    Only stays that were seen to their end count; 0 if there is none. CLOSED is left out.
+    """
+    most = {}
+    for data in experiments:
+        ports = {row["port"] for row in data["states"] if row["end"] == "client"}
+        for end, port in itertools.product(END_COLOUR, ports):
+            for state, seconds in lasted(data, end, port).items():
+                most[state] = max(most.get(state, 0), seconds or 0)
+    return {state: most[state] for state in PLACES if state in most and state != "CLOSED"}
 
 
 def walk(stays):
@@ -87,7 +103,8 @@ def diagram(paths, title, note, names=None):
             edge(ax, boxes, step, text, walked.get(step))
         for rank, (name, colour) in enumerate((names or {}).items()):
             ax.text(-0.5, 6.3 - 0.25 * rank, name, color=colour, fontweight="bold", fontsize=11)
-        caption(ax, note)
+        legend(ax)
+        caption(ax, note, below=40)
         ax.set_title(title, pad=10)
 
     return draw(10, 8.2, panel)
@@ -127,50 +144,26 @@ def edge(ax, boxes, step, text, colour):
     write(ax, ((x + u) / 2, (y + v) / 2), text, zorder=2.5, **look)
 
 
-def bars(rows, title, unit, results):
-    """Draw rows of parts: {row: [(how many, what they are, colour, hatch), ...]}."""
+def queue_bars(results, title):
+    """Draw how many clients of each server were connected: {name: accept_queue()}."""
 
     def panel(ax):
-        for place, parts in enumerate(rows.values()):
-            left = 0
-            for count, _, colour, hatch in parts:
-                ax.barh(place, count, left=left, color=colour, edgecolor="black", hatch=hatch)
-                left += count
-            said = ", ".join(f"{count} {what}" for count, what, _, _ in parts if count)
-            ax.text(left, place, "  " + said, va="center")
-        ax.set_yticks(range(len(rows)), rows)
-        longest = max(sum(part[0] for part in parts) for parts in rows.values())
-        ax.set(xlim=(0, 2.3 * longest), xlabel=unit, title=title)  # room for the words
+        for place, data in enumerate(results.values()):
+            connected = sum(client["connected"] is not None for client in data["clients"])
+            waiting = len(data["clients"]) - connected
+            ax.barh(place, connected, color=OPEN, edgecolor="black")
+            ax.barh(place, waiting, left=connected, color=OPENING, edgecolor="black", hatch="//")
+            said = f"  {connected} connected, {waiting} in SYN-SENT"
+            ax.text(connected + waiting, place, said, va="center")
+        ax.set_yticks(range(len(results)), results)
+        longest = max(len(data["clients"]) for data in results.values())
+        ax.set(xlim=(0, 1.5 * longest), xlabel="clients", title=title)  # room for the words
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.invert_yaxis()
         ax.grid(visible=False)
         sources(ax, results.values())
 
-    return draw(10, 1.8 + 0.5 * len(rows), panel)
-
-
-def queue_bars(results, title):
-    """Draw how many clients of each server were connected: {name: accept_queue()}."""
-    rows = {}
-    for name, data in results.items():
-        connected = sum(client["connected"] is not None for client in data["clients"])
-        waiting = len(data["clients"]) - connected
-        rows[name] = [(connected, "connected", OPEN, ""), (waiting, "in SYN-SENT", OPENING, "//")]
-    return bars(rows, title, "clients", results)
-
-
-def handshake_bars(results, title):
-    """Draw what became of clients whose handshakes cannot finish: {name: syn_queue()}."""
-    rows = {}
-    for name, data in results.items():
-        kept, cookies = data["half_open"], data["counted"].get("SyncookiesSent", 0)
-        dropped = data["clients"] - kept - cookies
-        rows[name] = [
-            (kept, "kept in the SYN queue", OPEN, ""),
-            (cookies, "answered by cookie", OPENING, ".."),
-            (dropped, "not answered", "white", "//"),
-        ]
-    return bars(rows, title, "clients whose last ACK was lost", results)
+    return draw(10, 1.8 + 0.5 * len(results), panel)
 
 
 def sources(ax, experiments):
@@ -181,25 +174,43 @@ def sources(ax, experiments):
 def attempts(results, title):
     """Draw each SYN of the clients that had to wait: {name: accept_queue()}, a row a client.
 
-    A cross is a SYN that the server's kernel threw away, a circle one that it answered.
+    All rows have one zero, the moment at which the first client came; a line shows when the
+    server called accept().
     """
 
     def panel(ax):
         rows = []
         for name, data in results.items():
             for rank, client in enumerate(data["clients"], 1):
-                syns = [p["at"] - client["began"] for p in data["packets"] if is_syn(p, client)]
+                syns = [p["at"] for p in data["packets"] if is_syn(p, client)]
                 if len(syns) > 1:
                     waiting_row(ax, len(rows), syns, client)
                     rows.append(f"{name}, client {rank}")
+        room = max(call["ended"] for data in results.values() for call in data["calls"])
+        ax.axvline(room, color=GREY, ls="--", zorder=0)
+        words = f"accept() at {room:.1f} s makes room for one client"
+        ax.text(room, -0.75, words, color=GREY, ha="center", va="bottom", fontsize=10)
         ax.set_yticks(range(len(rows)), rows)
         ax.invert_yaxis()
         ax.set_ylim(top=-0.7)
         ax.grid(visible=False, axis="y")
-        ax.set(xlabel="seconds since connect() was called", title=title)
-        sources(ax, results.values())
+        ax.set_xlabel("seconds since the first client came")
+        ax.set_title(title, pad=22)
+        look = {"frameon": False, "ncols": 3, "loc": "upper left", "bbox_to_anchor": (-0.25, -0.13)}
+        ax.legend(handles=marks_of_attempts(), **look)
+        caption(ax, "; ".join(dict.fromkeys(data["source"] for data in results.values())), 76)
 
-    return draw(10, 4.6, panel)
+    return draw(10, 5.3, panel)
+
+
+def marks_of_attempts():
+    """Return what the marks of attempts() mean, for its legend."""
+    look = {"ls": "", "ms": 9}
+    return [
+        Line2D([], [], marker="x", color="black", mew=2, label="a SYN that is thrown away", **look),
+        Line2D([], [], marker="o", color=ANSWERED, label="a SYN that is answered", **look),
+        Line2D([], [], color=OPENING, lw=6, label="the client waits in SYN-SENT"),
+    ]
 
 
 def is_syn(packet, client):
@@ -207,16 +218,19 @@ def is_syn(packet, client):
 
 
 def waiting_row(ax, place, syns, client):
-    """Draw how long a client waited; syns: the seconds after which it sent each SYN."""
+    """Draw how long a client waited; syns: when it sent each SYN."""
     answered = client["connected"] is not None
-    end = client["connected"] - client["began"] if answered else syns[-1]
-    ax.plot([0, end], [place, place], color=OPENING, lw=6, solid_capstyle="butt", zorder=1)
+    end = client["connected"] if answered else syns[-1]
+    ax.plot(
+        [client["began"], end], [place, place], color=OPENING, lw=6, solid_capstyle="butt", zorder=1
+    )
     lost = syns[:-1] if answered else syns
     ax.plot(lost, [place] * len(lost), "x", color="black", ms=8, mew=2, zorder=2)
     if answered:
-        ax.plot(syns[-1], place, "o", color=END_COLOUR["client"], ms=9, zorder=2)
+        ax.plot(syns[-1], place, "o", color=ANSWERED, ms=9, zorder=2)
     for at in syns:
-        write(ax, (at, place), f"{at:.1f}", (0, 8), va="baseline", fontsize=9)
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        write(ax, (at, place), f"{at:.1f}", (0, 9), va="baseline", fontsize=9, bbox=box)
 
 
 def left_over(data):
@@ -234,7 +248,8 @@ def countdown(data, title):
     works, fails = (OTHERS[0][0], "o"), (OTHERS[5][0], "x")
 
     def panel(ax):
-        at, left = zip(*data["timer"], strict=True)
+        zero = next(began for state, began, _ in spells(data, "server") if state == "TIME-WAIT")
+        at, left = zip(*((at - zero, left) for at, left in data["timer"]), strict=True)
         ax.plot(at, left, color=GREY)
         ax.text(at[0], left[0], "  what the kernel's timer says", va="bottom", color=GREY)
         # Two rows of attempts, below the axis of the seconds that are left.
@@ -242,11 +257,19 @@ def countdown(data, title):
             for one in data["attempts"]:
                 if one["reuse"] == reuse:
                     colour, marker = fails if one["error"] else works
-                    ax.plot(one["at"], place, marker, color=colour, ms=6)
+                    ax.plot(one["at"] - zero, place, marker, color=colour, ms=6)
             ax.text(at[0], place + 2.2, f"bind() and listen() {name}", fontsize=9.5)
         ax.set(ylim=(-21, 66), yticks=range(0, 61, 20), title=title)
-        ax.set_xlabel("seconds since the client connected")
+        ax.set_xlabel("seconds since TIME-WAIT began")
         ax.set_ylabel("seconds that TIME-WAIT still lasts")
+        marks = ((fails, "Address already in use"), (works, "works"))
+        ax.legend(
+            handles=[
+                Line2D([], [], ls="", marker=marker, color=colour, label=name)
+                for (colour, marker), name in marks
+            ],
+            loc="upper right",
+        )
         sources(ax, [data])
 
     return draw(10, 5, panel)

@@ -5,7 +5,6 @@ change the kernel's settings, and the machine is not touched.
 """
 
 import contextlib
-import functools
 import importlib
 import json
 import os
@@ -15,97 +14,26 @@ import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
-from clients.system.sockets import reset_on_close
+from clients.system import network
 
-from .cable import SYN, Lab, up
+from . import losses, queues  # noqa: F401 (they add their experiments to EXPERIMENTS)
+from .cable import Lab
+from .calls import (
+    EXPERIMENTS,
+    accept,
+    close,
+    connect,
+    experiment,
+    greet,
+    listener,
+    observed,
+    receive,
+    send,
+    together,
+)
 
-NO_NETWORK = 75  # exit status: no network of its own (EX_TEMPFAIL in sysexits.h)
-PORT = 3267
-EXPERIMENTS = {}
-
-
-def experiment(function):
-    EXPERIMENTS[function.__name__] = function
-    return function
-
-
-def observed(lab, **more):
-    """Return what a lab has observed as plain data, with more beside it.
-
-    packets: [{"sender", "at", "arrived" (seconds; None: lost), "port" (the client's), "flags"
-    ("SYN ACK"), "seq" and "ack" (relative to the first of each direction, as Wireshark shows
-    them), "length": bytes of data}, ...]; states: [{"at", "end", "port", "to", "state"}, ...];
-    calls: [{"end", "call", "began", "ended", "answer"}, ...].
-    """
-    packets = [packet | {"packet": packet["packet"].hex()} for packet in lab.packets]
-    return {"packets": packets, "states": lab.states, "calls": lab.calls, **more}
-
-
-def listener(lab, backlog=5, reuse=True):
-    """Return a listening socket on the server, as the three servers make theirs."""
-    sock = lab.server.socket()
-    if reuse:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind((lab.server.address, PORT))
-    sock.listen(backlog)
-    return sock
-
-
-def connect(lab, sock):
-    with lab.noting("client", "connect()"):
-        sock.connect((lab.server.address, PORT))
-
-
-def accept(lab, listening):
-    with lab.noting("server", "accept()"):
-        return listening.accept()[0]
-
-
-def receive(lab, end, sock):
-    with lab.noting(end, "recv()") as answer:
-        answer.append(repr(sock.recv(1024)))
-
-
-def send(lab, end, sock, data):
-    with lab.noting(end, f"send({data!r})"):
-        sock.send(data)
-
-
-def close(lab, end, sock, reset=False):
-    if reset:
-        reset_on_close(sock)
-    with lab.noting(end, "close()"):
-        sock.close()
-
-
-def together(*functions):
-    """Run functions at the same time, each in a thread; return what they return, or raise it."""
-    with ThreadPoolExecutor(len(functions)) as threads:
-        under_way = [threads.submit(function) for function in functions]
-    return [done.result() for done in under_way]
-
-
-def greet(lab, listening):
-    """Let the client connect and be greeted; return both ends' sockets."""
-
-    def speak():
-        client = lab.client.socket()
-        connect(lab, client)
-        send(lab, "client", client, b"bob")
-        receive(lab, "client", client)
-        return client
-
-    def serve():
-        conn = accept(lab, listening)
-        receive(lab, "server", conn)
-        send(lab, "server", conn, b"Hello, bob")
-        return conn
-
-    client, conn = together(speak, serve)
-    time.sleep(3 * lab.delay)  # the last acknowledgement is still under way
-    return client, conn
+NOT_HERE = 75  # exit status: this system does not let it (EX_TEMPFAIL in sysexits.h)
 
 
 @experiment
@@ -148,8 +76,8 @@ def time_wait(seconds=63.0, delay=0.005):
     """The server closes first and starts again, with and without SO_REUSEADDR, while it waits.
 
     Returns observed() and "timer": [(at, seconds that the kernel will keep TIME-WAIT), ...],
-    "attempts": [{"at", "reuse", "error"}, ...], one pair a second; "ended": when TIME-WAIT was
-    over, None if it was not within so many seconds.
+    "attempts": [{"at", "reuse", "error"}, ...], one pair a second and more near the end; "ended":
+    when TIME-WAIT was over, None if it was not within so many seconds.
     """
     with Lab(delay) as lab:
         listening = listener(lab)
@@ -168,7 +96,7 @@ def time_wait(seconds=63.0, delay=0.005):
             without, reusing = attempt(lab, reuse=False), attempt(lab, reuse=True)
             attempts += [without, reusing]
             free = without["error"] is None
-            time.sleep(1 if waiting else 0)
+            time.sleep(min(1, max(0.02, waiting[0]["timer"])) if waiting else 0)
         return observed(lab, timer=timer, attempts=attempts, ended=ended)
 
 
@@ -250,120 +178,6 @@ def early_data(delay=0.02):
 
 
 @experiment
-def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, delay=0.005):
-    """Clients connect to a server that does not accept.
-
-    arrivals: when each of them comes, in seconds. settings: {name: number}, for both machines.
-    accept_at: when the server takes one connection.
-    Returns observed() and "clients": [{"port", "began", "connected" (None: never), "error"}, ...],
-    "queue": the length of the accept queue at the end, "counted": how much the server's counters
-    grew, "ends": {"client": {port: state}, "server": {port: state}} at the end.
-    """
-    with Lab(delay) as lab, contextlib.ExitStack() as stack:
-        for name, value in (settings or {}).items():
-            for machine in lab.machines.values():
-                machine.set(name, value)
-        listening = stack.enter_context(listener(lab, backlog))
-        before, stop = lab.server.counters(), lab.now() + seconds
-
-        def come(at):
-            sock = stack.enter_context(lab.client.socket())
-            return newcomer(lab, sock, at, stop)
-
-        def take_one():
-            if accept_at is not None:
-                pause_until(lab, accept_at)
-                stack.enter_context(accept(lab, listening))
-
-        *clients, _ = together(*(functools.partial(come, at) for at in arrivals), take_one)
-        return observed(
-            lab,
-            clients=sorted(clients, key=lambda client: client["began"]),
-            queue=accept_queue_length(lab),
-            counted=grown(before, lab.server.counters()),
-            ends=ends(lab),
-        )
-
-
-def pause_until(lab, moment):
-    time.sleep(max(0, moment - lab.now()))
-
-
-def newcomer(lab, sock, at, stop):
-    """Connect at a moment, and wait until another one for an error; return what came of it."""
-    pause_until(lab, at)
-    data = {"began": lab.now(), "connected": None, "error": None}
-    try:
-        sock.settimeout(max(0.01, stop - lab.now()))
-        sock.connect((lab.server.address, PORT))
-        data["connected"] = lab.now()
-        sock.settimeout(max(0.01, stop - lab.now()))
-        sock.recv(1024)
-    except TimeoutError:
-        pass
-    except OSError as error:
-        data["error"] = type(error).__name__
-    return data | {"port": sock.getsockname()[1]}
-
-
-def accept_queue_length(lab):
-    return next(row["unread"] for row in lab.server.sockets() if row["state"] == "LISTEN")
-
-
-def grown(before, after):
-    """Return the counters that grew, and by how much."""
-    return {name: after[name] - before[name] for name in after if after[name] > before[name]}
-
-
-def ends(lab):
-    """Return the state of each connection at each end: {end: {the client's port: state}}."""
-    found = {}
-    for end, machine in lab.machines.items():
-        rows = [row for row in machine.sockets() if row["to"]]
-        found[end] = {row["port"] if end == "client" else row["to"]: row["state"] for row in rows}
-    return found
-
-
-@experiment
-def syn_queue(backlog, clients, max_syn_backlog=None, cookies=1, seconds=0.3, delay=0.005):
-    """Handshakes that cannot finish, since the cable loses the clients' last part of each.
-
-    max_syn_backlog, cookies: for net.ipv4.tcp_max_syn_backlog and tcp_syncookies at the server.
-    Then the cable is mended, and each client that believes itself connected says "bob".
-    Returns "half_open": connections in SYN-RECEIVED at the server before that, "believing":
-    clients in ESTABLISHED before that, "queue": the accept queue afterwards, "counted": what the
-    server counted, "limit": the setting that holds.
-    """
-    with Lab(delay, lambda sender, flags: sender == "client" and not flags & SYN) as lab:
-        lab.server.set("net.ipv4.tcp_syncookies", cookies)
-        if max_syn_backlog:
-            lab.server.set("net.ipv4.tcp_max_syn_backlog", max_syn_backlog)
-        with listener(lab, backlog), contextlib.ExitStack() as stack:
-            before, crowd = lab.server.counters(), []
-            for _ in range(clients):
-                sock = stack.enter_context(lab.client.socket())
-                sock.setblocking(False)
-                sock.connect_ex((lab.server.address, PORT))
-                crowd.append(sock)
-                time.sleep(3 * delay)
-            time.sleep(seconds)
-            states = ends(lab)
-            lab.loses = None
-            for sock in crowd:
-                with contextlib.suppress(OSError):
-                    sock.send(b"bob")
-            time.sleep(seconds)
-            return {
-                "clients": clients,
-                "half_open": list(states["server"].values()).count("SYN-RECEIVED"),
-                "believing": list(states["client"].values()).count("ESTABLISHED"),
-                "queue": accept_queue_length(lab),
-                "counted": grown(before, lab.server.counters()),
-                "limit": lab.server.get("net.ipv4.tcp_max_syn_backlog"),
-            }
-
-
-@experiment
 def resolve(name, hosts="", dns=None, order="files dns"):
     """Look a name up where /etc/hosts is the text hosts, and a DNS server knows {name: address}.
 
@@ -371,7 +185,7 @@ def resolve(name, hosts="", dns=None, order="files dns"):
     Returns "addresses": what getaddrinfo() gives, [] if it fails, "error": why, and "queries": the
     questions that reached the DNS server, [[name, type], ...].
     """
-    up("lo")
+    network.up("lo")
     replace("/etc/hosts", hosts + "\n")
     replace("/etc/nsswitch.conf", f"hosts: {order}\n")
     replace("/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:5 attempts:2\n")
@@ -424,8 +238,15 @@ def main():
         Lab().__enter__().__exit__()
     except OSError as error:
         print(f"no network namespace or no /dev/net/tun: {error}", file=sys.stderr)
-        sys.exit(NO_NETWORK)
-    print(json.dumps(EXPERIMENTS[name](**options)))
+        sys.exit(NOT_HERE)
+    try:
+        found = EXPERIMENTS[name](**options)
+    except FileNotFoundError as error:
+        if not str(error.filename).startswith("/proc/sys/"):
+            raise
+        print(f"this kernel has no {error.filename}", file=sys.stderr)
+        sys.exit(NOT_HERE)
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

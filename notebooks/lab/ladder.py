@@ -5,7 +5,8 @@ import itertools
 import math
 from dataclasses import dataclass
 
-from matplotlib.patches import FancyArrowPatch, Rectangle
+from matplotlib.colors import to_rgb
+from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
 from matplotlib.transforms import offset_copy
 
 from clients.system.palette import OTHERS
@@ -27,17 +28,26 @@ COLOUR = {
     "CLOSED": LINGERING,
 }
 GREY = "#555555"
+LEFT_OUT = "#E9E9E9"  # time in which nothing happens
+MEANING = {
+    OPENING: "being opened",
+    OPEN: "ESTABLISHED",
+    CLOSING: "being closed",
+    LINGERING: "TIME-WAIT or CLOSED",
+    LEFT_OUT: "time left out",
+}
+LOST = 0.8  # of the way that a lost packet is drawn to go
 SHORT = 0.004  # seconds that cannot be seen in a picture: what lies so close is one moment
-LOST = 0.05  # seconds that a lost packet is drawn to be under way
 
 # Inches down the page: the time that a packet takes, and what is not time (title, caption).
-PACKET, MARGIN = 0.62, 1.5
+PACKET, MARGIN = 0.62, 1.8
 
 # Parts of the width of the page: how wide a life line is, and from its middle to ...
 BAR = 0.014
-STATE = 0.012  # ... the names of states,
-TICK = 0.11  # ... the end of the thin line where a state begins,
-CALL = 0.125  # ... the program's calls,
+TIME = 0.012  # ... the moments at which a packet is sent or arrives,
+STATE = 0.05  # ... the names of states,
+TICK = 0.15  # ... the end of the thin line where a state begins,
+CALL = 0.16  # ... the program's calls,
 EDGE = 0.008  # ... where arrows begin and end, inside.
 
 
@@ -58,7 +68,7 @@ class Side:
         write(ax, (self.away(distance), place), text, (0, rise), ha=align, **look)
 
 
-SIDES = {"client": Side(0.32, -1), "server": Side(0.68, 1)}
+SIDES = {"client": Side(0.34, -1), "server": Side(0.66, 1)}
 
 
 def write(ax, place, text, shift=(0, 0), **look):
@@ -126,9 +136,9 @@ def ladder(data, title, since=0.0, until=float("inf"), port=None):
     ]
     calls = [row for row in notes(data["calls"]) if since <= row[0] <= until]
     arrived = [p for p in packets if p["arrived"]]
-    moments = [p["at"] for p in packets] + [p["arrived"] for p in arrived]
-    moments += [at for at, _, _ in calls]
     delay = min((p["arrived"] - p["at"] for p in arrived), default=0.05)
+    moments = [p["at"] for p in packets] + [p["arrived"] or p["at"] + delay for p in packets]
+    moments += [at for at, _, _ in calls]
     moments.append(max(moments) + 0.4 * delay)  # so that one sees the last states
     clock = Clock(moments, longest=2 * delay)
     length = clock.places[-1]
@@ -137,23 +147,41 @@ def ladder(data, title, since=0.0, until=float("inf"), port=None):
         ax.set(xlim=(0, 1), ylim=(length, 0))
         ax.axis("off")
         for end, side in SIDES.items():
-            write(ax, (side.x, 0), end, (0, 18), va="baseline", fontweight="bold", fontsize=13)
+            look = {"fontweight": "bold", "fontsize": 13, "color": END_COLOUR[end]}
+            write(ax, (side.x, 0), end, (0, 18), va="baseline", **look)
             life_line(ax, clock, side, spells(data, end, port))
             write_calls(ax, clock, side, [(at, text) for at, who, text in calls if who == end])
+            write_times(ax, clock, end, moments_of(end, packets, data))
         for group in grouped(packets):
-            arrow(ax, clock, group, crossed=any(crosses(group[0], packet) for packet in packets))
+            crossed = any(crosses(group[0], packet) for packet in packets)
+            arrow(ax, clock, group, delay, crossed, [label(p, packets) for p in group])
         left, right = (side.away(0.01) for side in SIDES.values())
         for top, bottom, gap in clock.cuts:
-            band = Rectangle((left, top), right - left, bottom - top, color="#F4F4F4", zorder=0)
+            band = Rectangle((left, top), right - left, bottom - top, color=LEFT_OUT, zorder=0)
             ax.add_patch(band)
             text = f"{number(gap * 1000)} ms"
             write(ax, (0.5, (top + bottom) / 2), text, color=GREY, fontsize=9.5)
-        caption(ax, f"{data['source']}. Times in ms; a packet takes {number(delay * 1000)} ms.")
+        legend(ax)
+        caption(ax, f"{data['source']}. Times in ms.", below=40)
         ax.set_title(title, pad=42)
 
     figure = draw(10, MARGIN + PACKET * length / delay, panel)
     figure.draw_without_rendering()  # a first layout leaves too much room beside long calls
     return figure
+
+
+def legend(ax):
+    """Say below a picture what the colours of its states mean, those that it has."""
+    drawn = {patch.get_facecolor()[:3] for patch in ax.patches}
+    squares = [
+        Patch(color=colour, label=meaning)
+        for colour, meaning in MEANING.items()
+        if to_rgb(colour) in drawn
+    ]
+    look = {"frameon": False, "fontsize": 9, "handlelength": 1, "columnspacing": 1.4}
+    below = offset_copy(ax.transAxes, ax.figure, -6, -4, units="points")
+    look |= {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below}
+    ax.legend(handles=squares, ncols=6, borderaxespad=0, **look)
 
 
 def life_line(ax, clock, side, states):
@@ -169,7 +197,8 @@ def life_line(ax, clock, side, states):
         top = clock(began)
         bottom = clock(ended) if ended else top if state == "CLOSED" else clock.places[-1]
         colour = COLOUR[state]
-        ax.add_patch(Rectangle((side.x - BAR / 2, top), BAR, bottom - top, color=colour, lw=0))
+        if bottom > top:
+            ax.add_patch(Rectangle((side.x - BAR / 2, top), BAR, bottom - top, color=colour, lw=0))
         ax.plot([side.x, side.away(TICK)], [top, top], color=colour, lw=1)
         side.write(ax, STATE, top, ",\n".join(passed), -3, va="top", fontsize=9.5)
         passed = []
@@ -223,24 +252,21 @@ def crosses(packet, other):
     return packet["at"] < other["arrived"] - SHORT and other["at"] < packet["arrived"] - SHORT
 
 
-def arrow(ax, clock, group, crossed):
-    """Draw what was sent at one moment, with one label or two; a lost packet gets half way."""
+def arrow(ax, clock, group, delay, crossed, texts):
+    """Draw what was sent at one moment, with one label or two; a lost packet does not arrive."""
     first, last = group[0], group[-1]
     side, colour, lost = SIDES[first["sender"]], END_COLOUR[first["sender"]], not first["arrived"]
-    start = side.away(-EDGE)
-    end = 0.5 if lost else 1 - start
-    top, bottom = clock(first["at"]), clock(last["arrived"] or first["at"] + LOST)
+    start, share = side.away(-EDGE), LOST if lost else 1
+    end = start + share * (1 - 2 * start)
+    top, bottom = clock(first["at"]), clock(last["arrived"] or first["at"] + share * delay)
     line = {"arrowstyle": "-|>", "mutation_scale": 14, "shrinkA": 0, "shrinkB": 0, "lw": 1.8}
     ax.add_patch(FancyArrowPatch((start, top), (end, bottom), color=colour, **line))
     if lost:
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-        write(ax, (end, bottom), "lost", color=colour, fontweight="bold", bbox=box)
-    texts = list(dict.fromkeys(label(packet) for packet in group))
+        ax.plot(end, bottom, "x", color="black", ms=11, mew=3, zorder=4)
+        write(ax, (end, bottom), "lost", (-22 * side.outside, 0), fontweight="bold")
     share, first_below = (0.25, first["sender"] == "client") if crossed else (0.5, False)
-    for text, below in zip(texts, (first_below, not first_below), strict=False):
+    for text, below in zip(dict.fromkeys(texts), (first_below, not first_below), strict=False):
         write_along(ax, (start, top), (end, bottom), share, text, below)
-    sent = number(round(first["at"] * 1000))
-    side.write(ax, STATE, top, sent, 2, va="baseline", fontsize=8, color=colour)
 
 
 def write_along(ax, start, end, share, text, below):
@@ -259,9 +285,56 @@ def write_along(ax, start, end, share, text, below):
     )
 
 
-def label(packet):
+def label(packet, packets):
     """Return what a textbook writes on a packet's line: SYN ACK  seq=0 ack=1."""
     numbers = [f"seq={packet['seq']}"] if packet["flags"] != "ACK" else []
     numbers += [f"ack={packet['ack']}"] if packet["ack"] is not None else []
     numbers += [f"{packet['length']} bytes"] if packet["length"] else []
+    numbers += ["again"] if any(is_copy(packet, other) for other in packets) else []
     return f"{packet['flags']}   {' '.join(numbers)}"
+
+
+def is_copy(packet, other):
+    """Say whether a packet carries what another one has carried before: SYN, FIN or data."""
+    if other["at"] >= packet["at"] or packet["flags"] == "ACK":
+        return False
+    return all(packet[name] == other[name] for name in ("sender", "port", "flags", "seq"))
+
+
+def moments_of(end, packets, data):
+    """Return [(when, text), ...]: when packets left or reached one end, and what was odd then."""
+    found = []
+    for packet in packets:
+        if packet["sender"] == end:
+            found.append((packet["at"], ""))
+        elif packet["arrived"]:
+            found.append((packet["arrived"], fate(end, packet, packets, data)))
+    return sorted(found)
+
+
+def fate(end, packet, packets, data):
+    """Return what a receiver did with a packet that it had no use for; "" for the others."""
+    at, states = packet["arrived"], spells(data, end, packet["port"])
+    if any(state == "CLOSED" and began < at for state, began, _ in states):
+        return "no such connection"
+    if any(is_copy(packet, other) and other["arrived"] for other in packets):
+        return "has it already"
+    # An ACK completes the handshake at once, or else it is thrown away.
+    half_open = [
+        (began, ended or math.inf)
+        for state, began, ended in states
+        if state == "SYN-RECEIVED" and "ACK" in packet["flags"]
+    ]
+    return "thrown away" if any(a < at < b - 0.02 for a, b in half_open) else ""
+
+
+def write_times(ax, clock, end, moments):
+    """Write when packets left or arrived beside a life line; those of one moment once."""
+    last = -math.inf
+    for at, odd in moments:
+        if odd or clock(at) - last > 2 * SHORT:  # or else they would overlap
+            text = number(round(at * 1000)) + (f"  {odd}" if odd else "")
+            look = {"fontsize": 8, "color": "black" if odd else END_COLOUR[end]}
+            weight = "bold" if odd else "normal"
+            SIDES[end].write(ax, TIME, clock(at), text, 2, va="baseline", fontweight=weight, **look)
+            last = clock(at)

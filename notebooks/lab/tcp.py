@@ -19,7 +19,7 @@ from pathlib import Path
 
 from clients.system.launch import LaunchError, ask
 
-from .experiments import NO_NETWORK
+from .experiments import NOT_HERE
 
 RECORDED = Path(__file__).with_name("recorded.json")
 NOTEBOOKS = Path(__file__).resolve().parent.parent
@@ -28,7 +28,7 @@ explained = set()  # reasons for recorded data that a reader has been told
 
 
 class Forbidden(RuntimeError):
-    """This system does not let a program make a network of its own; says why."""
+    """This system does not let a program make this experiment; says why."""
 
 
 def run(experiment, **options):
@@ -68,7 +68,7 @@ def live(experiment, options):
     except LaunchError as error:
         raise Forbidden("there is no program unshare (it belongs to util-linux)") from error
     words = done.stderr.strip()
-    if done.returncode == NO_NETWORK or words.startswith("unshare:"):
+    if done.returncode == NOT_HERE or words.startswith("unshare:"):
         raise Forbidden(words.splitlines()[-1])
     if done.returncode:
         raise RuntimeError(f"{experiment} failed: {words}")
@@ -103,9 +103,9 @@ def explain(reason):
     if reason not in explained:
         explained.add(reason)
         print(
-            f"no network of its own here ({reason}). The pictures show recorded data and say "
-            "so; to see it live, start Jupyter with sudo, or on a Linux that allows user "
-            "namespaces."
+            f"not observed live here: {reason}. The pictures show recorded data and say so. Where "
+            "only a network of one's own is forbidden, start Jupyter with sudo, or on a Linux that "
+            "allows user namespaces."
         )
 
 

@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from lab import cable, tcp
-from lab.diagrams import lasted
+from lab import cable, diagrams, tcp
+from lab.diagrams import lasted, longest
 from lab.ladder import Clock, ladder, spells
+from lab.losses import GUARDS
+from matplotlib.text import Text
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -103,6 +105,97 @@ def test_nobody_listens_means_refused():
     assert data["calls"][0]["answer"] == "ConnectionRefusedError"
 
 
+def with_data(data):
+    return [packet for packet in data["packets"] if packet["length"]]
+
+
+def heard(data):
+    return [call["answer"] for call in data["calls"] if call["call"] == "recv()"]
+
+
+@pytest.fixture(scope="module")
+def lost():
+    messages = {"messages": ["bob", "ann"]}
+    cases = {
+        "one": {"what": "data", "messages": ["bob"]},
+        "two": {"what": "data"} | messages,
+        "answer": {"what": "ACK", "pause": 0.6} | messages,
+    }
+    return tcp.compare("lost_packet", cases)
+
+
+def test_a_lost_packet_is_sent_again_and_no_program_is_told(lost):
+    first, again = with_data(lost["one"])
+    assert (first["seq"], first["length"]) == (again["seq"], again["length"]) == (1, 3)
+    assert first["arrived"] is None
+    sent = next(call for call in lost["one"]["calls"] if call["call"].startswith("send"))
+    assert sent["answer"] is None
+    assert sent["ended"] < again["at"]
+    assert heard(lost["one"]) == ["b'bob'"]
+
+
+def test_what_comes_too_early_waits_for_what_was_lost(lost):
+    assert [packet["seq"] for packet in with_data(lost["two"])] == [1, 4, 1]
+    answers = [p["ack"] for p in lost["two"]["packets"] if p["sender"] == "server"]
+    assert answers == [1, 1, 7]  # the SYN ACK, the repeated one, and both messages
+    assert heard(lost["two"]) == ["b'bobann'"]
+
+
+def test_what_comes_twice_is_heard_once(lost):
+    packets = with_data(lost["answer"])
+    assert [packet["seq"] for packet in packets] == [1, 1, 4]
+    assert None not in [packet["arrived"] for packet in packets]
+    assert heard(lost["answer"]) == ["b'bob'", "b'ann'"]
+
+
+@pytest.fixture(scope="module")
+def last_acks():
+    return tcp.compare("lost_last_ack", {"kept": {}, "forgotten": {"time_wait": False}})
+
+
+def test_time_wait_answers_a_fin_that_comes_again(last_acks):
+    data = last_acks["kept"]
+    assert flags(data)[-2:] == [("server", "FIN ACK"), ("client", "ACK")]
+    assert flags(data).count(("server", "FIN ACK")) == 2
+    assert [p["flags"] for p in data["packets"] if not p["arrived"]] == ["ACK"]
+    assert states(data, "client")[-1] == "TIME-WAIT"
+    assert states(data, "server")[-2:] == ["LAST-ACK", "CLOSED"]
+
+
+def test_without_time_wait_that_fin_is_answered_by_a_reset(last_acks):
+    data = last_acks["forgotten"]
+    assert flags(data)[-2:] == [("server", "FIN ACK"), ("client", "RST")]
+    assert "TIME-WAIT" not in states(data, "client")
+
+
+def test_only_who_takes_care_learns_that_a_peer_has_vanished():
+    cases = {guard: {"guard": guard, "seconds": 4} for guard in GUARDS}
+    found = tcp.compare("vanished", cases)
+    errors = {guard: data["error"] for guard, data in found.items()}
+    assert errors == {
+        "recv()": None,
+        "recv(), keepalive": "TimeoutError: [Errno 110] Connection timed out",
+        "recv(), deadline": "TimeoutError: timed out",
+        "send()": None,
+        "send(), user timeout": "TimeoutError: [Errno 110] Connection timed out",
+    }
+    waiting, sending = found["recv()"], found["send()"]
+    assert (waiting["state"], waiting["sent"], waiting["counting"]) == ("ESTABLISHED", 0, False)
+    assert sending["state"] == "ESTABLISHED"
+    assert sending["counting"]
+    assert sending["sent"] > 2
+
+
+def test_each_server_keeps_a_client_that_vanished():
+    models = ("01_blocking", "02_threaded", "03_epoll")
+    cases = {name: {"model": name, "seconds": 1.5} for name in models}
+    found = tcp.compare("left_alone", cases)
+    kept = [(data["state"], data["sent"], data["counting"]) for data in found.values()]
+    assert kept == [("ESTABLISHED", 0, False)] * 3
+    assert [data["threads"] for data in found.values()] == [1, 3, 1]
+    assert [data["second"] for data in found.values()] == [None, "Hello, ann", "Hello, ann"]
+
+
 @pytest.mark.parametrize("backlog", [0, 1, 5])
 def test_an_accept_queue_holds_one_more_than_the_backlog(backlog):
     arrivals = [0.05 * i for i in range(backlog + 3)]
@@ -113,6 +206,21 @@ def test_an_accept_queue_holds_one_more_than_the_backlog(backlog):
     assert list(data["ends"]["client"].values()).count("SYN-SENT") == 2
     thrown = [p for p in data["packets"] if p["flags"] == "SYN"][backlog + 1 :]
     assert data["counted"]["ListenDrops"] == len(thrown) >= 2
+
+
+def test_listen_drops_counts_thrown_acknowledgements_as_well():
+    data = tcp.run("accept_queue", backlog=1, arrivals=[0, 0.3, 0.3], seconds=0.9, delay=0.05)
+    sent = [flag for sender, flag in flags(data) if sender == "client"]
+    assert sent.count("SYN") == flags(data).count(("server", "SYN ACK")) == 3
+    assert data["counted"]["ListenDrops"] == 1
+    words = drawn(ladder(data, "title", port=diagrams.left_over(data)))
+    assert "thrown away" in words
+    assert "being opened" in words
+
+
+def drawn(figure):
+    """Return all that is written in a picture."""
+    return " ".join(text.get_text() for text in figure.findobj(Text))
 
 
 def test_somaxconn_limits_every_backlog():
@@ -173,6 +281,8 @@ def test_the_backlog_limits_the_syn_queue_and_then_come_cookies():
     assert data["counted"]["SyncookiesSent"] == 3
     data = tcp.run("syn_queue", backlog=5, clients=9, cookies=0, max_syn_backlog=1024)
     assert (data["half_open"], data["believing"]) == (6, 6)
+    data = tcp.run("syn_queue", backlog=99, clients=9, cookies=0, max_syn_backlog=8)
+    assert data["half_open"] == 7  # three quarters of 8, and one more
 
 
 def test_the_hosts_file_is_asked_before_dns():
@@ -222,6 +332,12 @@ def test_where_user_namespaces_are_forbidden_recorded_data_take_over(monkeypatch
     assert flags(data)[:3] == [("client", "SYN"), ("server", "SYN ACK"), ("client", "ACK")]
 
 
+def test_where_the_kernel_lacks_a_setting_recorded_data_take_over():
+    options = {"backlog": 0, "arrivals": [], "seconds": 0.1}
+    with pytest.raises(tcp.Forbidden, match="this kernel has no /proc/sys/net/ipv4/no_such"):
+        tcp.live("accept_queue", options | {"settings": {"net.ipv4.no_such": 1}})
+
+
 def test_a_run_can_be_recorded_and_played_again(monkeypatch, tmp_path):
     monkeypatch.setattr(tcp, "RECORDED", tmp_path / "recorded.json")
     monkeypatch.setenv("TCPLAB", "record")
@@ -242,6 +358,17 @@ def test_a_ladder_has_a_line_for_each_packet_and_its_label(life):
     for state in [*states(life, "client"), *states(life, "server")]:
         assert state in words
     assert "observed live" in words
+    assert figure.axes[0].get_legend().get_texts()[1].get_text() == "ESTABLISHED"
+    numbers = [int(word) for word in words.replace(",", "").split() if word.isdigit()]
+    for packet in life["packets"]:  # moments that lie together have one label
+        assert any(-1 < packet["arrived"] * 1000 - shown < 6 for shown in numbers)
+
+
+def test_only_stays_that_were_watched_to_their_end_are_compared(life, last_acks):
+    times = longest([life, *last_acks.values()])
+    kept, normal = lasted(last_acks["kept"], "server"), lasted(life, "server")
+    assert times["LAST-ACK"] >= kept["LAST-ACK"] > 3 * normal["LAST-ACK"]
+    assert times["TIME-WAIT"] == 0
 
 
 def test_time_on_a_ladder_runs_down_and_cuts_only_long_waits():
