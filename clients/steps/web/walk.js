@@ -6,6 +6,7 @@ const STORIES = Object.keys(DATA.stories);
 const MODELS = Object.keys(DATA.programs);
 const HERE = { story: STORIES[0], model: MODELS[0], step: 0, view: "one" };
 let timer = null; // of the next step, while it plays
+let writing = null; // of the address: browsers allow no more than some changes in a second
 
 const byId = (name) => document.getElementById(name);
 const clamped = (number, most) => Math.min(Math.max(number, 0), most);
@@ -36,7 +37,8 @@ function stepAt(index, model = HERE.model) {
 function go(change) {
   Object.assign(HERE, change);
   HERE.step = clamped(HERE.step, steps().length - 1);
-  history.replaceState(null, "", link());
+  clearTimeout(writing);
+  writing = setTimeout(() => history.replaceState(null, "", link()), 300);
   draw();
 }
 
