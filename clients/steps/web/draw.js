@@ -300,7 +300,7 @@ function drawConnections(list, now, old) {
   const told = alive.filter((one) =>
     alive.length < 5 || !(quiet(one) || knocks(one)) || !same(one, before(one)));
   const rest = alive.filter((one) => !told.includes(one) && !knocks(one)).map((one) => one.client);
-  list.classList.toggle("few", told.length < 4);
+  list.classList.toggle("few", told.length + (now.epoll ? 1 : 0) < 4); // there is room for larger bars
   const rows = kept(list, [...told.map((one) => one.client), ...(rest.length ? ["rest"] : [])],
     (key) => (key === "rest" ? make("li", "rest") : createConnection(key)));
   told.forEach((one, at) => drawConnection(rows[at], one, before(one)));
@@ -346,7 +346,7 @@ function refuses(number, index, model) {
 }
 
 function fate(one, index, model) {
-  if (one.left) return [one.left, "gone"];
+  if (one.left) return [one.left + (one.said !== "b''" && one.heard === "b''" ? " unanswered" : ""), "gone"];
   if (refuses(one.client, index, model)) return ["does not read", "waits"];
   if (one.heard !== "b''") return ["served", "served"];
   return one.said === "b''" ? ["silent", ""] : ["no answer yet", "waits"];
@@ -410,13 +410,18 @@ function drawLine() {
 function createMark(number) {
   const part = make("li", "", make("button"), make("span", "track", make("i")));
   part.firstChild.addEventListener("click", () => { stop(); toAct(number); });
-  part.lastChild.addEventListener("pointerdown", (event) => {
-    const { left, width } = part.lastChild.getBoundingClientRect();
-    const [from, to] = [first(number), last(number)];
-    stop();
-    go({ step: from + Math.floor((event.clientX - left) / width * (to - from + 1)) });
-  });
+  for (const kind of ["pointerdown", "pointermove"]) {
+    part.lastChild.addEventListener(kind, (event) => { if (event.buttons) drag(event, number); });
+  }
   return part;
+}
+
+// Along the track of an action one comes to each of its steps
+function drag(event, number) {
+  const { left, width } = event.currentTarget.getBoundingClientRect();
+  const [from, to] = [first(number), last(number)];
+  stop();
+  go({ step: clamped(from + Math.floor((event.clientX - left) / width * (to - from + 1)), to) });
 }
 
 function drawHead() {
