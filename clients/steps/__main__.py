@@ -1,0 +1,62 @@
+"""Record servers step by step, line by line with the kernel beside them, and write a page.
+
+.venv/bin/python -m clients.steps                             the page of the three models again
+.venv/bin/python -m clients.steps 04_mine                     a page of your own, steps.html
+.venv/bin/python -m clients.steps my.py 03_epoll --out m.html of several, side by side
+
+Each story (one falls silent, one never reads, ...) is played to each server, a Python program that
+takes the options of CONTRACT.md, in a network of its own: Linux only, a few seconds for each story.
+The page is one file: open it in a browser, no network is needed.
+"""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from clients.steps.page import KEPT, build
+from clients.steps.recording import record
+from clients.system.launch import find, name_of
+from clients.system.palette import MODELS
+
+
+def options():
+    parser = argparse.ArgumentParser(
+        prog="python -m clients.steps",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "server",
+        nargs="*",
+        help="a program's path, or a model's name; without any, the three models",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the page (steps.html here; without servers, clients/steps/steps.html)",
+    )
+    return parser.parse_args()
+
+
+def main():
+    args = options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end what was started then, too
+    file = args.out or (Path("steps.html") if args.server else KEPT)
+    try:
+        programs = {name_of(path): path for path in map(find, args.server or MODELS)}
+        print(f"recording {', '.join(programs)}: a minute or less", file=sys.stderr)
+        page = build(record(programs))
+        file.write_text(page)
+    except (RuntimeError, OSError) as error:  # Forbidden and LaunchError are RuntimeErrors
+        print("python -m clients.steps: " + " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    print(f"{file}: {len(page.encode()) / 1000:.0f} KB. Open it in a browser.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,368 @@
+"""The page of the steps: it shows the recordings that lie in it, and those are the servers' own."""
+
+import contextlib
+import json
+import os
+import re
+import select
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.parse
+
+import pytest
+
+from clients.steps.page import DATA, KEPT, build, data_of, outdated
+from clients.system.launch import models, started, tool
+from clients.system.palette import MODELS
+
+PROGRAMS = {name: models()[name] for name in MODELS}
+PAGE = KEPT.read_text()
+SHOWN = data_of(PAGE)
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+in_a_browser = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium here")
+pytestmark = pytest.mark.xdist_group("the page of the steps")
+# It is spoken to through descriptors 3 and 4, and looks for no updates on a network.
+LINE = (
+    f"exec {CHROMIUM} --headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync "
+    "--remote-debugging-pipe --user-data-dir=$0 3<&{0} 4>&{1}"
+)
+CODES = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Home": 36, "End": 35}
+# What a reader sees, as plain data
+LOOK = """(() => {
+  const texts = (query, root = document) =>
+    [...root.querySelectorAll(query)].map((part) => part.textContent.trim());
+  return {
+    where: texts("#where")[0], sentence: texts("#sentence")[0],
+    model: texts("#models [aria-pressed=true]")[0], who: texts("#who")[0],
+    executed: texts("#source [aria-current] .number").map(Number),
+    marked: [...document.querySelectorAll("#source li:has(.mark)")].map(
+      (line) => Number(line.querySelector(".number").textContent)),
+    threads: texts("#threads summary"), changed: texts("#threads dt.fresh"),
+    queue: texts("#kernel .queue h3 b")[0],
+    queued: texts("#kernel .queue .places .person").map(Number),
+    outside: texts("#kernel .syn .person").map(Number),
+    bars: [...document.querySelectorAll("#kernel .bar")].map((bar) => bar.ariaLabel),
+    interest: texts("#kernel .interest .chip"), ready: texts("#kernel .list .chip"),
+    held: texts("#kernel .held .chip b").map(Number),
+    clients: texts("#clients li p"), columns: [...document.querySelectorAll(".column")].map(
+      (column) => [column.getAttribute("aria-label"), texts(".clients li .fate", column)]),
+  };
+})()"""
+BUFFERS = ["client's unsent", "server's unread", "server's unsent", "client's unread"]
+
+
+class Browser:
+    """A Chromium that has opened one page; asked: the addresses that it has loaded from."""
+
+    def __init__(self, orders, answers, page):
+        self.orders, self.answers, self.rest = orders, answers, b""
+        self.number, self.session, self.asked = 0, {}, []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        found = self.call("Target.attachToTarget", targetId=target, flatten=True)
+        self.session = {"sessionId": found["sessionId"]}
+        for domain in ("Page", "Runtime", "Network"):
+            self.call(f"{domain}.enable")
+        self.call("Page.navigate", url=page.as_uri())
+        self.until(lambda: self.value("location.hash"))
+
+    def call(self, method, **params):
+        self.number += 1
+        order = {"id": self.number, "method": method, "params": params} | self.session
+        os.write(self.orders, json.dumps(order).encode() + b"\0")
+        while (answer := self.told()).get("id") != self.number:
+            if answer.get("method") == "Network.requestWillBeSent":
+                self.asked.append(answer["params"]["request"]["url"])
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def told(self):
+        while b"\0" not in self.rest:
+            assert select.select([self.answers], [], [], 60)[0], "the browser says nothing"
+            self.rest += os.read(self.answers, 1 << 16) or pytest.fail("the browser has ended")
+        text, _, self.rest = self.rest.partition(b"\0")
+        return json.loads(text)
+
+    def until(self, happens):
+        deadline = time.monotonic() + 60
+        while not happens():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def value(self, expression):
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def look(self, **place):
+        """Return what a reader sees; place: parts of the link that is opened first."""
+        if place:
+            self.value(f"read({urllib.parse.urlencode(place)!r})")
+        return self.value(LOOK)
+
+    def press(self, key):
+        code = {"key": key, "code": key, "windowsVirtualKeyCode": CODES.get(key, ord(key[0]))}
+        text = {"text": key} if key == " " else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **code, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **code)
+
+
+@contextlib.contextmanager
+def opened(page):
+    """Open a page in a browser that ends with this."""
+    (read, orders), (answers, write) = os.pipe(), os.pipe()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        line = ["bash", "-c", LINE.format(read, write), profile]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with started(line, pass_fds=(read, write), **quiet):
+            os.close(read)
+            os.close(write)
+            with open(orders, "wb"), open(answers, "rb"):  # they are closed at the end
+                yield Browser(orders, answers, page)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with opened(KEPT) as found:
+        yield found
+
+
+# What the recording says that a reader should see
+
+
+def pooled(step):
+    """Return a step with the values that it has in the pool."""
+    pool = SHOWN["pool"]
+    kernel = dict(pool[step["kernel"]])
+    for name in {"connections", "epoll"} & set(kernel):
+        kernel[name] = [pool[place] for place in kernel[name]]
+    rows = {name: [pool[one] for one in pool[step[name]]] for name in ("threads", "clients")}
+    return {"changed": []} | step | rows | {"kernel": kernel}
+
+
+def sentence(step):
+    rounds = step.get("rounds")
+    more = {None: step.get("sentence", ""), 1: "The same once more."}
+    return more.get(rounds, f"The same {rounds} times more.")
+
+
+def doing(thread):
+    if not thread["call"]:
+        return f"{thread['name']}next: line {thread['line']}"
+    fd = "" if thread["fd"] is None else thread["fd"]
+    return f"{thread['name']}asleep in {thread['call']}({fd})"
+
+
+def agree(seen, story, model, index):
+    """Assert that what a reader sees is the step with this index, in all its parts."""
+    found = SHOWN["recordings"][story][model]
+    step = pooled(found[index])
+    kernel = step["kernel"]
+    assert seen["where"] == f"step {index + 1} of {len(found)}"
+    assert seen["model"] == model
+    assert seen["sentence"] == sentence(step)
+    acting = {"client": "".join(map(str, step.get("who", []))), "time": "time"}
+    assert seen["who"] == acting.get(step["kind"], step.get("thread"))
+    awake = step["kind"] != "sleep" and "line" in step
+    assert seen["executed"] == ([step["line"]] if awake else [])
+    assert seen["marked"] == sorted({thread["line"] for thread in step["threads"]})
+    assert seen["threads"] == [doing(thread) for thread in step["threads"]]
+    assert sorted(seen["changed"]) == sorted(step["changed"])
+    full = ", full" if kernel["queue"] >= kernel["limit"] else ""
+    assert seen["queue"] == f"{kernel['queue']} of {kernel['limit']}{full}"
+    rows = kernel["connections"]
+    assert seen["queued"][::-1] == [row["client"] for row in rows if row["queued"]]
+    assert seen["outside"] == [row["client"] for row in rows if row["theirs"] == "SYN-SENT"]
+    assert seen["held"] == kernel["descriptors"]
+    agree_on_buffers(seen["bars"], rows)
+    agree_on_epoll(seen, kernel.get("epoll", []))
+    spoken = [one for one in step["clients"] if one["heard"] not in ("b''", "")]
+    assert sum(text.startswith("heard ") for text in seen["clients"]) == len(spoken)
+
+
+def agree_on_buffers(bars, rows):
+    """A connection that the page tells nothing of has four empty buffers."""
+    numbers = {row["client"]: dict(zip(BUFFERS, row["buffers"], strict=True)) for row in rows}
+    for bar in bars:
+        client, which, number = re.fullmatch(r"client (\d+): (.*), ([\d,]+) bytes?", bar).groups()
+        assert numbers[int(client)].pop(which) == int(number.replace(",", ""))
+    assert not any(any(left.values()) for left in numbers.values())
+
+
+def agree_on_epoll(seen, rows):
+    """A chip of the page reads "5", whose descriptor that is, and "IN", all in one."""
+    ready = [(row["fd"], row["waits"]) for row in rows if row["ready"]]
+    interest = [(row["fd"], row["waits"] or "nothing") for row in rows]
+    for shown, wanted in ((seen["interest"], interest), (seen["ready"], ready)):
+        for text, (fd, waits) in zip(shown, wanted, strict=True):
+            assert re.fullmatch(rf"{fd}(listening|\d+|){waits}", text)
+
+
+# The file
+
+
+def test_the_kept_page_shows_the_servers_as_they_are():
+    again = "make it again: .venv/bin/python -m clients.steps"
+    assert outdated(PAGE, PROGRAMS) == [], again
+
+
+def test_a_server_that_has_changed_is_noticed(tmp_path):
+    changed = tmp_path / "server.py"
+    changed.write_text(PROGRAMS["03_epoll"].read_text().replace("EPOLLIN", "EPOLLPRI", 1))
+    assert outdated(PAGE, PROGRAMS | {"03_epoll": changed}) == ["03_epoll"]
+    assert outdated(PAGE, {"04_new": changed}) == ["04_new"]
+
+
+def test_the_kept_page_is_what_its_parts_make_of_its_data():
+    assert build(SHOWN) == PAGE
+
+
+def test_the_page_is_one_small_file_that_asks_nothing_of_a_network():
+    assert len(PAGE.encode()) < 600_000
+    rest = DATA.sub("", PAGE)
+    assert "default-src 'none'" in rest
+    assert not re.search(r"https?:|//\w+\.|\bsrc=|\bhref=|url\(|@import|fetch\(|\beval\(", rest)
+
+
+def test_no_text_of_a_program_ends_the_data():
+    lines = ["</script><script>alert(1)</script>", "<!-- <script>", "# 已完成队列 & \\u003c"]
+    data = SHOWN | {"programs": {"04_odd": {"sentence": "</style>", "lines": lines}}}
+    page = build(data)
+    assert data_of(page) == data
+    assert page.count("</script>") == PAGE.count("</script>")
+
+
+# The page in a browser
+
+
+@in_a_browser
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_walking_by_keys_shows_each_step_of_the_recording(browser, name):
+    agree(browser.look(story="two", model=name, step=1), "two", name, 0)
+    for index in range(1, len(SHOWN["recordings"]["two"][name])):
+        browser.press("ArrowRight")
+        agree(browser.look(), "two", name, index)
+    browser.press("ArrowRight")  # there is no more
+    browser.press("ArrowLeft")
+    agree(browser.look(), "two", name, index - 1)
+
+
+@in_a_browser
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("story", SHOWN["stories"])
+def test_a_link_shows_its_step(browser, story, name):
+    for index in range(0, len(SHOWN["recordings"][story][name]), 7):
+        agree(browser.look(story=story, model=name, step=index + 1), story, name, index)
+
+
+@in_a_browser
+def test_up_and_down_go_from_action_to_action(browser):
+    found = SHOWN["recordings"]["full"]["03_epoll"]
+    begins = [
+        next(at for at, step in enumerate(found) if step["act"] == number)
+        for number in range(len(SHOWN["stories"]["full"]["acts"]) + 1)
+    ]
+    browser.look(story="full", model="03_epoll", step=1)
+    for begin in begins[1:]:
+        browser.press("ArrowDown")
+        agree(browser.look(), "full", "03_epoll", begin)
+    browser.press("End")
+    agree(browser.look(), "full", "03_epoll", len(found) - 1)
+    browser.press("ArrowUp")  # first to the beginning of this one
+    agree(browser.look(), "full", "03_epoll", begins[-1])
+    browser.press("ArrowUp")
+    agree(browser.look(), "full", "03_epoll", begins[-2])
+    browser.press("Home")
+    agree(browser.look(), "full", "03_epoll", 0)
+
+
+@in_a_browser
+def test_the_address_leads_to_a_step_and_follows_the_reader(browser):
+    browser.value("location.hash = 'story=reset&model=02_threaded&step=7'")
+    browser.until(lambda: browser.look()["where"].startswith("step 7 "))
+    agree(browser.look(), "reset", "02_threaded", 6)
+    browser.press("ArrowRight")
+    wanted = "#story=reset&model=02_threaded&step=8"
+    browser.until(lambda: browser.value("location.hash") == wanted)
+
+
+@in_a_browser
+def test_another_model_stays_at_the_same_action(browser):
+    browser.look(story="silent", model="01_blocking", act=4)
+    for model in ("03_epoll", "02_threaded"):
+        browser.value(f"document.querySelector('[data-model=\"{model}\"]').click()")
+        found = SHOWN["recordings"]["silent"][model]
+        begin = next(at for at, step in enumerate(found) if step["act"] == 4)
+        agree(browser.look(), "silent", model, begin)
+
+
+@in_a_browser
+def test_space_plays_and_stops(browser):
+    browser.look(story="two", model="01_blocking", step=1)
+    browser.press(" ")
+    assert browser.value("document.getElementById('play').textContent") == "stop"
+    browser.until(lambda: not browser.look()["where"].startswith("step 1 "))
+    browser.press(" ")
+    assert browser.value("document.getElementById('play').textContent") == "play"
+    assert browser.value("timer") is None
+
+
+@in_a_browser
+def test_side_by_side_all_models_stand_after_the_same_action(browser):
+    seen = browser.look(story="two", model="01_blocking", view="all", act=3)
+    columns = dict(seen["columns"])
+    assert list(columns) == list(PROGRAMS)
+    for model, fates in columns.items():
+        after = [step for step in SHOWN["recordings"]["two"][model] if step["act"] <= 3][-1]
+        heard = [client["heard"] != "b''" for client in pooled(after)["clients"]]
+        assert [fate == "served" for fate in fates] == heard
+    assert columns["01_blocking"] != columns["03_epoll"]
+
+
+@in_a_browser
+def test_it_needs_no_other_file(browser):
+    assert set(browser.asked) == {KEPT.as_uri()}
+
+
+# The command
+
+
+def steps(*words, **more):
+    return subprocess.run(
+        tool("clients.steps", *words), capture_output=True, text=True, timeout=300, **more
+    )
+
+
+def test_what_cannot_be_recorded_gets_one_line(tmp_path):
+    ill = tmp_path / "ill.py"
+    ill.write_text("raise SystemExit('I am ill')")
+    for words, why in ((["nobody"], "no server nobody"), ([ill], "I am ill")):
+        done = steps(*words, "--out", tmp_path / "page.html")
+        if "unshare" in done.stderr:
+            pytest.skip(done.stderr)
+        assert done.returncode == 2
+        assert re.fullmatch(rf"(recording .*\n)?python -m clients.steps: .*{why}.*\n", done.stderr)
+        assert not (tmp_path / "page.html").exists()
+
+
+def test_without_unshare_it_says_so(tmp_path):
+    done = steps("01_blocking", "--out", tmp_path / "page.html", env={"PATH": "/nowhere"})
+    assert done.returncode == 2
+    assert "there is no program unshare" in done.stderr.splitlines()[-1]
+
+
+def test_a_page_of_ones_own_server(tmp_path):
+    own = tmp_path / "04_mine"
+    own.mkdir()
+    (own / "server.py").write_text(PROGRAMS["01_blocking"].read_text())
+    page = tmp_path / "page.html"
+    done = steps(own, "--out", page)
+    if "unshare" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.returncode == 0, done.stderr
+    shown = data_of(page.read_text())
+    assert list(shown["programs"]) == ["04_mine"]
+    assert outdated(page.read_text(), {"04_mine": own / "server.py"}) == []
+    assert shown["recordings"]["two"]["04_mine"][-1]["act"] == 5
