@@ -1,6 +1,7 @@
 """Record servers step by step, line by line with the kernel beside them, and write a page.
 
-.venv/bin/python -m clients.steps                             the page of the three models again
+.venv/bin/python -m clients.steps                             the page of the three models again,
+                                                              and the front page's moving picture
 .venv/bin/python -m clients.steps 04_mine                     a page of your own, steps.html
 .venv/bin/python -m clients.steps my.py 03_epoll --out m.html of several, side by side
 
@@ -14,6 +15,7 @@ import signal
 import sys
 from pathlib import Path
 
+from clients.steps.motion import FRONT, draw
 from clients.steps.page import KEPT, build
 from clients.steps.recording import record
 from clients.system.launch import find, name_of
@@ -47,8 +49,11 @@ def main():
     try:
         programs = {name_of(path): path for path in map(find, args.server or MODELS)}
         print(f"recording {', '.join(programs)}: a minute or less", file=sys.stderr)
-        page = build(record(programs))
+        recorded = record(programs)
+        page = build(recorded)
         file.write_text(page)
+        for dark, picture in enumerate(FRONT if file == KEPT else ()):
+            picture.write_text(draw(recorded, dark))
     except (RuntimeError, OSError) as error:  # Forbidden and LaunchError are RuntimeErrors
         print("python -m clients.steps: " + " ".join(str(error).split()), file=sys.stderr)
         return 2

@@ -5,9 +5,12 @@ motion, it is still: the moment in which one sees who is served.
 """
 
 from html import escape
+from pathlib import Path
 
 from clients.system.palette import looks
 
+WEB = Path(__file__).with_name("web")
+FRONT = WEB / "front.svg", WEB / "front-dark.svg"  # for a light page, and for a dark one
 STORY, STILL = "two", 3  # which is shown, and the action after which the still picture stands
 LEAD, ACT, HOLD = 1.0, 3.6, 2.4  # seconds before the first action, for each, and after the last
 BUSY = 0.75  # the share of an action in which something moves

@@ -344,7 +344,8 @@ class Recorder:
     def kernel(self, told=None):
         """Return the kernel's side; told: what a thread says from inside at this very moment.
 
-        queue, limit: connections in the accept queue, and how many it holds. connections: of each
+        queue, limit: connections in the accept queue, and how many it holds. listener: the
+        listening socket's descriptor. connections: of each
         client the state of both ends (None where there is no such socket), the server's
         descriptor, whether it is queued, and four buffers in bytes: the client's unsent, the
         server's unread, the server's unsent, the client's unread. descriptors: the server's.
@@ -352,8 +353,10 @@ class Recorder:
         """
         lines = self.lines()
         held = kernel.descriptors(self.server.process.pid)
+        listeners = [line for line in lines if line.state == "LISTEN"]
         found = {
-            "queue": sum(line.unread for line in lines if line.state == "LISTEN"),
+            "queue": sum(line.unread for line in listeners),
+            "listener": next((held.get(line.inode) for line in listeners), None),
             "limit": self.limit,
             "connections": [self.connection(one, lines, held) for one in self.guests.values()],
             "descriptors": self.descriptors(),

@@ -188,10 +188,10 @@ def text(value):
     if isinstance(value, PLAIN):
         return repr(value)
     if isinstance(value, (str, bytes)):
-        short = repr(value[:LONGEST])
-        return (
-            short if len(value) <= LONGEST else f"{short[:-1]}…{short[-1]} ({len(value):,} in all)"
-        )
+        if len(value) <= LONGEST:
+            return repr(value)
+        short, what = repr(value[:LONGEST]), "bytes" if isinstance(value, bytes) else "letters"
+        return f"{short[:-1]}…{short[-1]} ({len(value):,} {what})"
     if isinstance(value, socket.socket):
         return text_of_socket(value)
     if isinstance(value, select.epoll):

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from clients.contract.claims import CLAIMS
+from clients.steps.page import KEPT, data_of
 from clients.system import launch
 
 PAGES = sorted([launch.ROOT / "README.md", *launch.ROOT.glob("[0-9a-z]*/**/*.md")])
@@ -93,3 +94,16 @@ def verdict(folder, source):
     line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder.name]
     done = subprocess.run(line, cwd=folder.parent, capture_output=True, text=True, timeout=120)
     return " ".join(done.stdout.splitlines()[-1].split()[:2])
+
+
+STEP = re.compile(r"steps\.html#story=(\w+)&model=(\w+)&step=(\d+)")
+WALKS = [launch.ROOT / "notebooks/3_models.ipynb", *launch.ROOT.glob("0[1-3]*/README.md")]
+
+
+@pytest.mark.parametrize("lesson", WALKS, ids=lambda path: path.parent.name)
+def test_a_link_to_a_step_leads_to_one(lesson):
+    recordings = data_of(KEPT.read_text())["recordings"]
+    links = STEP.findall(lesson.read_text())
+    assert links
+    for story, model, step in links:
+        assert 1 <= int(step) <= len(recordings[story][model])

@@ -106,6 +106,15 @@ def test_what_happened_is_said_in_a_sentence():
     assert any("Client 2 says b'bob': 3 bytes lie in the buffer" in text for text in told)
 
 
+def test_after_a_reset_the_sentence_still_knows_whose_connection_it_was():
+    found = steps("reset", "01_blocking")
+    [broken] = [step for step in found if step["kind"] == "exception"]
+    told = sentence(
+        broken, found[found.index(broken) - 1], MODELS["01_blocking"].read_text().splitlines()
+    )
+    assert told == "recv() tells that client 1 broke off: Connection reset by peer."
+
+
 def test_rounds_that_repeat_are_left_out_and_counted():
     made = {"kind": "line", "thread": "main", "calls": [], "act": 1, "changed": []}
     lines = [1, 2, 3] + [4, 5] * 6 + [9]
