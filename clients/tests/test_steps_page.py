@@ -1,5 +1,6 @@
 """The page of the steps: it shows the recordings that lie in it, and those are the servers' own."""
 
+import ast
 import contextlib
 import json
 import os
@@ -183,8 +184,19 @@ def agree(seen, story, model, index):
     assert seen["held"] == kernel["descriptors"]
     agree_on_buffers(seen["bars"], rows)
     agree_on_epoll(seen, kernel.get("epoll", []))
-    spoken = [one for one in step["clients"] if one["heard"] not in ("b''", "")]
-    assert sum(text.startswith("heard ") for text in seen["clients"]) == len(spoken)
+    told = [text for text in seen["clients"] if re.match("said|heard", text)]
+    assert told == [
+        f"{verb} {spoken(one[verb])}"
+        for one in step["clients"]
+        for verb in ("said", "heard")
+        if one[verb] != "b''"
+    ]
+
+
+def spoken(text):
+    """Return what a client has said or heard as the page has it: of a long text its length."""
+    long = re.search(r"\(([\d,]+ bytes)\)$", text)
+    return long[1] if long else f"“{ast.literal_eval(text).decode()}”"
 
 
 def agree_on_buffers(bars, rows):

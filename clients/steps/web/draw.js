@@ -345,7 +345,7 @@ function drawBar(bar, one, was) {
 
 // b'bob' as “bob”; of a long text its length
 function words(text) {
-  const found = /^b(['"])(.*)\1(?: \(([\d,]+) in all\))?$/.exec(text);
+  const found = /^b(['"])(.*)\1(?: \(([\d,]+) bytes\))?$/.exec(text);
   if (!found) return text;
   return found[3] ? `${found[3]} bytes` : found[2] && `“${found[2]}”`;
 }
