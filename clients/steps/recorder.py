@@ -192,7 +192,7 @@ class Recorder:
         self.tracee.settle()
         woken = [thread for thread in self.ordered() if thread.number in before]
         if woken and "epoll" in seen:  # epoll_wait() takes nothing away from a socket
-            seen["epoll"] = self.epoll(woken[0].told)
+            seen["epoll"] = self.epoll(woken[0].told, seen)
         self.moment(act, seen, where)
         for thread in woken:
             self.note(thread, before[thread.number])
@@ -361,7 +361,7 @@ class Recorder:
             "connections": [self.connection(one, lines, held) for one in self.guests.values()],
             "descriptors": self.descriptors(),
         }
-        sets = self.epoll(told)
+        sets = self.epoll(told, found)
         return found if sets is None else found | {"epoll": sets}
 
     def connection(self, guest, lines, held):
@@ -379,16 +379,21 @@ class Recorder:
         row["buffers"] = [mine[0], *(max(0, number) for number in yours), mine[1]]
         return row
 
-    def epoll(self, told=None):
+    def epoll(self, told, seen):
         """Return what the server's epoll set waits for (proc(5), fdinfo), and what is ready.
 
-        told: what a thread says from inside; without it nothing is: the thread sleeps.
+        told: what a thread says from inside, or None: then it sleeps, and there is something to
+        read where the rest of the kernel's side, seen, says so.
         """
         folder, found = Path(f"/proc/{self.server.process.pid}"), []
         sets = [fd for fd in self.descriptors() if EPOLL in os.readlink(folder / "fd" / str(fd))]
         if not sets:
             return None
-        ready = {fd: text for fd, _, _, _, text in told["sockets"]} if told else {}
+        rows = seen["connections"]
+        ready = {one["fd"]: "r" for one in rows if one["buffers"][1] or one["ours"] in ENDED}
+        ready |= {seen["listener"]: "r" * (seen["queue"] > 0)}
+        if told:
+            ready = {fd: text for fd, _, _, _, text in told["sockets"]}
         lines = (folder / "fdinfo" / str(sets[0])).read_text()
         for fd, mask in re.findall(r"tfd:\s*(\d+) events:\s*([0-9a-f]+)", lines):
             wanted, is_ready = int(mask, 16), ready.get(int(fd), "")

@@ -148,7 +148,8 @@ class Tracer:
         """
         stack, caller = [], frame
         while caller:
-            if caller.f_code.co_filename == self.program:
+            code = caller.f_code
+            if code.co_filename == self.program and code.co_name != "<lambda>":
                 stack.append([caller.f_code.co_name, caller.f_lineno])
             caller = caller.f_back
         variables, sizes = told(frame.f_locals)
