@@ -397,12 +397,13 @@ def pieces(runs, title):
             starts = [sum(sizes[:place]) for place in range(len(sizes))]
             ax.barh(row, sizes, left=starts, color="#CFE3F1", edgecolor=MODELS["03_epoll"][0])
             for start, size in zip(starts, sizes, strict=True):
-                if size > sum(sizes) / 16:  # there is room for the number
+                if size > sum(sizes) / 17:  # there is room for the number
                     ax.text(start + size / 2, row, f"{size:,}", ha="center", va="center", size=9)
         ax.set_yticks(range(len(runs)), [f"{name}  " for name in runs])
         ax.invert_yaxis()
         ax.grid(visible=False)
         ax.xaxis.set_major_formatter("{x:,.0f}")
-        ax.set(xlabel="bytes, in order: each box is what one recv() returned", title=title)
+        label = "bytes, in order: a box is what one recv() returned (no number: no room for it)"
+        ax.set(xlabel=label, title=title)
 
     return draw(10, 1.4 + 0.5 * len(runs), panel)

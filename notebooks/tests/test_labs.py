@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import socket
 
 import pytest
 from lab import epoll, figures, limits, load, lock, models, page
@@ -189,6 +191,14 @@ def test_a_server_of_a_notebook_ends_with_it():
     assert not server.process.is_running()
 
 
+def test_the_kernel_s_line_of_a_socket_stands_below_the_names_of_its_columns():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        inode = os.fstat(listening.fileno()).st_ino
+        head, line = page.raw_lines(inode).splitlines()
+    assert line[head.index("inode") :].split()[0] == str(inode)
+    assert line[head.index("tx_queue") :].split()[0] == "00000000:00000000"
+
+
 def test_a_hasty_client_is_answered_in_one_of_two_ways():
     server = page.start("01_blocking", "--quiet")
     outcomes = page.hasty_client(server, [b"ann", b"bob"], times=5, pause=0.001)
@@ -233,6 +243,9 @@ def test_each_piece_that_arrived_is_drawn():
     figure = figures.pieces({"one": [10, 90], "another": [100]}, "title")
     assert [text.get_text() for text in figure.axes[0].texts] == ["10", "90", "100"]
     assert [bar.get_width() for bar in figure.axes[0].patches] == [10, 90, 100]
+    figure = figures.pieces({"one": [1, 99]}, "title")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["99"]
+    assert "no number: no room" in figure.axes[0].get_xlabel()
 
 
 def test_as_many_threads_as_asked_for_meet_no_limit():
