@@ -103,6 +103,7 @@ class Recorder:
         self.names = {}  # {thread: how it is called}
         self.frames = {}  # {thread: the variables of each of its functions, the outermost first}
         self.current, self.logged, self.rests = None, 0, []
+        self.kept = {}  # {"host:port": bytes}, as told last
 
     def play(self):
         self.tracee.settle()
@@ -257,17 +258,17 @@ class Recorder:
             self.calm()
             self.tracee.look_again(thread)
         told = thread.told
+        self.kept |= told["kept"]
         frames = self.frames.setdefault(thread.number, [])
         depth = len(told["stack"])
         del frames[depth:]
         known = frames[depth - 1] if len(frames) == depth and told["event"] != "call" else {}
         frames[depth - 1 :] = [told["variables"]]
         step = {"kind": told["event"], "thread": name, "function": told["stack"][0][0]}
-        step["changed"] = [
-            one
-            for one, text in told["variables"].items()
-            if known.get(one, text if 0 else None) != text
-        ]
+        if before and before["event"] == "return":  # what it has changed was seen to change
+            known = known | {one: before["variables"].get(one) for one in before["variables"]}
+        news = {one for one, text in told["variables"].items() if known.get(one) != text}
+        step["changed"] = [one for one in told["variables"] if one in news and before]
         step |= {one: told[one] for one in ("variables", "sizes", "value", "calls")}
         step["next"] = told["stack"][0][1]
         step["line"] = self.executed(told, before)
@@ -348,7 +349,8 @@ class Recorder:
         listening socket's descriptor. connections: of each
         client the state of both ends (None where there is no such socket), the server's
         descriptor, whether it is queued, and four buffers in bytes: the client's unsent, the
-        server's unread, the server's unsent, the client's unread. descriptors: the server's.
+        server's unread, the server's unsent, the client's unread; and what the program itself has
+        kept to send, in bytes. descriptors: the server's.
         epoll: [{"fd", "waits": "IN", "OUT" or "", "ready"}], if the server has an epoll set.
         """
         lines = self.lines()
@@ -376,6 +378,7 @@ class Recorder:
             row |= {"ours": line.state, "fd": held.get(line.inode)}
             row["queued"] = not line.inode and line.state in ("ESTABLISHED", "CLOSE-WAIT")
             yours = [line.unread - (line.state in ENDED), line.unsent - (line.state in UNDER_WAY)]
+        row["kept"] = self.kept.get(f"{HOST}:{guest.port}", 0)
         row["buffers"] = [mine[0], *(max(0, number) for number in yours), mine[1]]
         return row
 

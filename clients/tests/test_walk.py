@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+from clients.classroom import walk
 from clients.classroom.app import Classroom
 from clients.system import launch
 
@@ -35,7 +36,7 @@ def stands(function, line=None):
 
     def condition(app):
         rows = [row for row in app.stage.threads if row["function"] == function]
-        return any("stands" in (row["call"] or "") and line in (None, row["line"]) for row in rows)
+        return any(row["call"] == walk.STOPS and line in (None, row["line"]) for row in rows)
 
     return condition
 
