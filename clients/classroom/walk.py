@@ -8,7 +8,7 @@ from clients.steps.sentences import CALLS
 MOST = 2000  # lines that it may take to come to a call of the kernel
 PATIENCE = 2.0  # seconds that a line may take, to be seen as one that sleeps or computes
 KERNEL = set(CALLS)  # what counts as a call: accept, recv, poll, …
-STOPS = "has not yet run this line"
+STOPS = "about to run line %d"
 
 
 class Walk:
@@ -90,7 +90,7 @@ class Walk:
 
 def standing(told):
     function, line = told["stack"][0]
-    return {"function": function, "line": line, "call": STOPS, "fd": None, "peer": None}
+    return {"function": function, "line": line, "call": STOPS % line, "fd": None, "peer": None}
 
 
 def shown(told):
