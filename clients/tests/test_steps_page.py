@@ -38,7 +38,8 @@ LOOK = """(() => {
     where: texts("#where")[0], sentence: texts("#sentence")[0],
     model: texts("#models [aria-pressed=true]")[0], who: texts("#who")[0],
     executed: texts("#source [aria-current] .number").map(Number),
-    marked: [...document.querySelectorAll("#source li:has(.mark)")].map(
+    did: [...document.querySelectorAll("#source .did")].map((mark) => mark.ariaLabel),
+    marked: [...document.querySelectorAll("#source li:has(.mark:not(.did))")].map(
       (line) => Number(line.querySelector(".number").textContent)),
     threads: texts("#threads summary"), changed: texts("#threads dt.fresh"),
     queue: texts("#kernel .queue h3 b")[0],
@@ -52,6 +53,14 @@ LOOK = """(() => {
   };
 })()"""
 BUFFERS = ["client's unsent", "server's unread", "server's unsent", "client's unread"]
+
+
+# Lines just executed that are not in sight as a whole
+OFF = """[...document.querySelectorAll("#source .executed")].filter((line) => {
+  const [one, list] = [line, line.parentElement].map((part) => part.getBoundingClientRect());
+  const end = Math.min(list.bottom, document.querySelector("footer").getBoundingClientRect().top);
+  return one.top < list.top - 1 || one.bottom > end + 1;
+}).map((line) => line.textContent)"""
 
 
 class Browser:
@@ -144,8 +153,30 @@ def pooled(step):
 
 def sentence(step):
     rounds = step.get("rounds")
-    more = {None: step.get("sentence", ""), 1: "The same once more."}
-    return more.get(rounds, f"The same {rounds} times more.")
+    if rounds == 1:
+        return "Here 1 more round of this loop is left out; it did the same with other bytes."
+    more = (
+        f"Here {rounds} more rounds of this loop are left out; they did the same with other bytes."
+    )
+    return more if rounds else step.get("sentence", "")
+
+
+def named(thread):
+    """Return how the page names a thread: a client is somebody else."""
+    return f"thread of {thread}" if thread and thread.startswith("client") else thread
+
+
+def changed(found, index):
+    """Return the names whose values are others than those that were seen of the thread before."""
+    step = found[index]
+    earlier = [
+        SHOWN["pool"][one["variables"]]
+        for one in found[:index]
+        if one.get("thread") == step.get("thread") and "variables" in one
+    ]
+    was = earlier[-1] if earlier else {}
+    now = SHOWN["pool"][step["variables"]] if "variables" in step else {}
+    return sorted(name for name in step.get("changed", []) if now[name] != was.get(name))
 
 
 def doing(thread, step):
@@ -158,7 +189,7 @@ def doing(thread, step):
         what = f"line {thread['line']} raised"
     else:
         what = f"next: line {thread['line']}"
-    return thread["name"] + what
+    return named(thread["name"]) + what
 
 
 def agree(seen, story, model, index):
@@ -170,12 +201,19 @@ def agree(seen, story, model, index):
     assert seen["model"] == model
     assert seen["sentence"] == sentence(step)
     acting = {"client": "".join(map(str, step.get("who", []))), "time": "time"}
-    assert seen["who"] == acting.get(step["kind"], step.get("thread"))
+    assert seen["who"] == acting.get(step["kind"], named(step.get("thread")))
     awake = step["kind"] != "sleep" and "line" in step
     assert seen["executed"] == ([step["line"]] if awake else [])
     assert seen["marked"] == sorted({thread["line"] for thread in step["threads"]})
     assert seen["threads"] == [doing(thread, step) for thread in step["threads"]]
-    assert sorted(seen["changed"]) == sorted(step["changed"])
+    stays = any(
+        thread["name"] == step.get("thread") and thread["line"] == step.get("line")
+        for thread in step["threads"]
+        if not thread["call"]
+    )
+    did = [f"{named(step['thread'])} has executed it"] if awake and not stays else []
+    assert seen["did"] == did
+    assert sorted(seen["changed"]) == changed(found, index)
     full = ", full" if kernel["queue"] >= kernel["limit"] else ""
     assert seen["queue"] == f"{kernel['queue']} of {kernel['limit']}{full}"
     rows = kernel["connections"]
@@ -211,7 +249,7 @@ def agree_on_buffers(bars, rows):
 def agree_on_epoll(seen, rows):
     """A chip of the page reads "5", whose descriptor that is, and "IN", all in one."""
     ready = [(row["fd"], row["waits"]) for row in rows if row["ready"]]
-    interest = [(row["fd"], row["waits"] or "nothing") for row in rows]
+    interest = [(row["fd"], row["waits"] or "no events") for row in rows]
     for shown, wanted in ((seen["interest"], interest), (seen["ready"], ready)):
         for text, (fd, waits) in zip(shown, wanted, strict=True):
             assert re.fullmatch(rf"{fd}(listening|\d+|){waits}", text)
@@ -336,6 +374,92 @@ def test_side_by_side_all_models_stand_after_the_same_action(browser):
         heard = [client["heard"] != "b''" for client in pooled(after)["clients"]]
         assert [fate == "served" for fate in fates] == heard
     assert columns["01_blocking"] != columns["03_epoll"]
+
+
+ROW = {"client": 1, "theirs": "ESTABLISHED", "ours": "ESTABLISHED", "fd": 5, "queued": False}
+OPEN = [  # what a row says, what of it is told of the client, and at the server's side
+    ({}, "served", "descriptor 5ESTABLISHED"),
+    ({"kept": 0}, "served", "descriptor 5ESTABLISHED"),
+    (
+        {"kept": 2083},
+        "served in part, 2,083 bytes open",
+        "descriptor 5ESTABLISHEDin the program: 2,083",
+    ),
+    (
+        {"buffers": [1, 20, 300, 4000], "kept": 50000},
+        "served in part, 54,321 bytes open",
+        "descriptor 5ESTABLISHEDin the program: 50,000",
+    ),
+    ({"queued": True, "fd": None}, "in the accept queue", "in the queueESTABLISHED"),
+    (
+        {"theirs": "SYN-SENT", "ours": None, "fd": None},
+        "not connected yet (SYN-SENT)",
+        "no socket",
+    ),
+]
+
+
+@in_a_browser
+def test_what_is_open_of_a_client_is_told(tmp_path):
+    rows = [ROW | {"buffers": [0, 0, 0, 0]} | more for more, _, _ in OPEN]
+    client = {"client": 1, "said": "b'ann'", "heard": "b'Hi'", "left": ""}
+    kernels = [
+        {"queue": 0, "limit": 6, "connections": [at], "descriptors": []} for at in range(len(rows))
+    ]
+    step = {"act": 0, "kind": "time", "sentence": "Time passes.", "threads": 0, "clients": 1}
+    data = {
+        "programs": {"04_mine": {"sentence": "A server.", "lines": ["pass"]}},
+        "stories": {"two": {"title": "Two", "question": "Who?", "acts": []}},
+        "pool": [[], [2], client, *rows, *kernels],
+    }
+    for kernel in kernels:
+        kernel["connections"] = [kernel["connections"][0] + 3]
+    walk = [step | {"kernel": 3 + len(rows) + at} for at in range(len(rows))]
+    page = tmp_path / "page.html"
+    page.write_text(build(data | {"recordings": {"two": {"04_mine": walk}}}))
+    with opened(page) as browser:
+        for number, (_, fate, ours) in enumerate(OPEN, 1):
+            browser.value(f"read('step={number}')")
+            assert browser.value("document.querySelector('#clients .fate').textContent") == fate
+            assert browser.value("document.querySelector('#kernel .ours').textContent") == ours
+
+
+@in_a_browser
+@pytest.mark.parametrize("size", [(390, 844), (500, 701), (1280, 720)])
+def test_walking_moves_the_panels_and_not_the_page(browser, size):
+    width, height = size
+    more = {"deviceScaleFactor": 1, "mobile": False}
+    browser.call("Emulation.setDeviceMetricsOverride", width=width, height=height, **more)
+    try:
+        for story, name in (("two", "02_threaded"), ("descriptors", "03_epoll")):
+            browser.look(story=story, model=name, step=1)
+            for _ in SHOWN["recordings"][story][name]:
+                assert browser.value(OFF) == []
+                assert browser.value("scrollY") == 0
+                browser.press("ArrowRight")
+        browser.look(story="descriptors", model="03_epoll", step=77)
+        browser.call("Emulation.setDeviceMetricsOverride", width=900, height=500, **more)
+        browser.until(lambda: browser.value(OFF) == [])  # a resize comes with the next frame
+    finally:
+        browser.call("Emulation.clearDeviceMetricsOverride")
+
+
+@in_a_browser
+def test_words_are_explained_by_keyboard(browser):
+    browser.look(story="two", model="03_epoll", step=5)
+    browser.value("document.getElementById('ask').focus()")
+    browser.press(" ")
+    assert browser.value("document.getElementById('words').open")
+    browser.press("ArrowRight")  # reads on in the words
+    assert browser.look()["where"].startswith("step 5 ")
+    terms = browser.value("[...document.querySelectorAll('#words dt')].map((one) => one.innerText)")
+    states = {
+        row.get(end) for row in SHOWN["pool"] if "theirs" in row for end in ("theirs", "ours")
+    }
+    calls = {row["call"] for row in SHOWN["pool"] if "call" in row}
+    assert {word for word in states | calls if word} <= set(terms)
+    browser.value("document.querySelector('#words button').click()")
+    assert not browser.value("document.getElementById('words').open")
 
 
 @in_a_browser

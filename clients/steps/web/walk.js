@@ -115,7 +115,7 @@ const KEYS = {
 };
 
 function pressed(event) {
-  const own = event.target.closest("select") || (event.key === " " && event.target.closest("button, summary"));
+  const own = event.target.closest("select, dialog") || (event.key === " " && event.target.closest("button, summary"));
   if (own || event.altKey || event.ctrlKey || event.metaKey || !(event.key in KEYS)) return;
   event.preventDefault();
   if (event.key !== " ") stop();
