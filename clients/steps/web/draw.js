@@ -263,7 +263,7 @@ function arriving(now, old) {
     make("h3", "", "SYN-SENT"), ...(outside.length ? people(outside) : ["nobody"]));
   const full = now.queue >= now.limit ? ", full" : "";
   const queue = make("div", `queue${fresh(now.queue, old.queue)}`,
-    make("h3", "", "accept queue (已完成队列) ", make("b", "", `${now.queue} of ${now.limit}${full}`)), places);
+    make("h3", "", "accept queue ", make("span", "zh", "(已完成队列) "), make("b", "", `${now.queue} of ${now.limit}${full}`)), places);
   return [syn, make("span", "to", "→"), queue, make("span", "to", "→ accept()")];
 }
 
@@ -306,7 +306,7 @@ function descriptors(now, old, model) {
   const whose = owners(now, model);
   const chips = now.descriptors.map((fd) =>
     chip(fd, whose.get(fd), old.descriptors.includes(fd) ? (fd < 3 ? " plain" : "") : " fresh"));
-  return [make("h3", "", "server's descriptors (描述符)"), ...chips];
+  return [make("h3", "", "server's descriptors ", make("span", "zh", "(描述符)")), ...chips];
 }
 
 // The longest bar: the most that any buffer holds in this story, in bytes, so that models compare
@@ -395,10 +395,11 @@ function refuses(number, index, model) {
   return told?.does === "reads no more";
 }
 
-function fate(one, row, index, model) {
+function fate(one, step, model) {
+  const row = step.kernel.connections.find((other) => other.client === one.client);
   const asked = one.said !== "b''";
   if (one.left) return [one.left + (asked && one.heard === "b''" ? " unanswered" : ""), "gone"];
-  if (refuses(one.client, index, model)) return ["does not read", "waits"];
+  if (refuses(one.client, step.at, model)) return ["does not read", "waits"];
   if (row && knocks(row)) return ["not connected yet (SYN-SENT)", asked ? "waits" : ""];
   if (row?.queued) return ["in the accept queue", asked ? "waits" : ""];
   if (one.heard !== "b''" && row && held(row)) return [`served in part, ${bytes(held(row))} open`, "waits"];
@@ -406,19 +407,20 @@ function fate(one, row, index, model) {
   return asked ? ["no answer yet", "waits"] : ["silent", ""];
 }
 
-function drawClients(list, index, model, before) {
-  const step = stepAt(index, model);
+function drawClients(list, step, model, before) {
   const many = step.clients.length > 4;
   list.classList.toggle("many", many);
   const cards = new Map(); // side by side, many of whom the same is to be told have one card together
   for (const one of step.clients) {
     const was = before?.clients.find((other) => other.client === one.client);
-    const row = step.kernel.connections.find((other) => other.client === one.client);
     const [asked, heard] = [words(one.said), words(one.heard)];
-    const [text, looks] = fate(one, row, index, model);
+    const [text, looks] = fate(one, step, model);
+    const news = was && same(one, was) && fate(was, before, model)[0] === text ? "" : "fresh";
     const key = many && HERE.view === "all" && !asked && !heard ? text : one.client;
-    if (cards.has(key)) cards.get(key).querySelector(".fate").before(person(one.client));
-    else cards.set(key, make("li", `${looks}${was && same(one, was) ? "" : " fresh"}`,
+    if (cards.has(key)) {
+      cards.get(key).querySelector(".fate").before(person(one.client));
+      if (news) cards.get(key).classList.add(news);
+    } else cards.set(key, make("li", `${looks} ${news}`,
       make("p", "", person(one.client), make("b", "fate", text)),
       asked && make("p", "", make("span", "verb", "said "), asked),
       heard && make("p", "", make("span", "verb", "heard "), heard)));
@@ -523,7 +525,7 @@ function drawOne() {
   drawLines(now);
   drawThreads(now);
   drawKernel(byId("kernel"), now, before, HERE.model);
-  drawClients(byId("clients"), HERE.step, HERE.model, before);
+  drawClients(byId("clients"), now, HERE.model, before);
   drawSentence(now);
 }
 
@@ -547,7 +549,7 @@ function drawAll() {
     places.replaceChildren(...[...stands(now)].map(([line, here]) => make("li", "",
       ...marksOf(here), make("code", "", `${line}  ${DATA.programs[model].lines[line - 1].replace(/ {2}#.*/, "").trim()}`))));
     drawKernel(kernel, now, before, model);
-    drawClients(clients, last(number, model), model, before);
+    drawClients(clients, now, model, before);
   });
   byId("who").replaceChildren(make("b", "", `action ${number}`));
   byId("who").ariaHidden = "false";

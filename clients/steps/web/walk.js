@@ -24,6 +24,7 @@ function stepAt(index, model = HERE.model) {
   const kernel = DATA.pool[step.kernel];
   return {
     ...step,
+    at: index,
     changed: step.changed ?? [],
     variables: step.variables === undefined ? null : DATA.pool[step.variables],
     threads: rows(DATA.pool[step.threads]),
