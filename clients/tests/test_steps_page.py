@@ -189,7 +189,8 @@ def doing(thread, step):
         what = f"line {thread['line']} raised"
     else:
         what = f"next: line {thread['line']}"
-    return named(thread["name"]) + what
+    many = len(step["threads"]) > 5
+    return (thread["name"].replace("client ", "t") if many else named(thread["name"])) + what
 
 
 def agree(seen, story, model, index):

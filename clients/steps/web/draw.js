@@ -207,8 +207,9 @@ function drawThreads(step) {
     const [summary, title, list] = part.children;
     if (turned) part.open = thread.name === acting;
     part.className = thread.name === step.thread ? "acting" : "";
+    const name = step.threads.length > 5 ? together([thread.name]) : full(thread.name); // as there is room
     summary.replaceChildren(
-      make("b", thread.call ? "mark asleep" : "mark", full(thread.name)), make("span", "", doing(thread, step)));
+      make("b", thread.call ? "mark asleep" : "mark", name), make("span", "", doing(thread, step)));
     const told = known(thread.name);
     title.textContent = told ? `in ${told.function}()` : "";
     const changed = thread.name === step.thread ? news(step) : [];
