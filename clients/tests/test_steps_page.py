@@ -205,13 +205,15 @@ def agree(seen, story, model, index):
     assert seen["who"] == acting.get(step["kind"], named(step.get("thread")))
     awake = step["kind"] != "sleep" and "line" in step
     assert seen["executed"] == ([step["line"]] if awake else [])
-    assert seen["marked"] == sorted({thread["line"] for thread in step["threads"]})
-    assert seen["threads"] == [doing(thread, step) for thread in step["threads"]]
-    stays = any(
-        thread["name"] == step.get("thread") and thread["line"] == step.get("line")
+    over = step["kind"] in ("return", "exception")  # what its thread executes next is elsewhere
+    next_or_asleep = [
+        (thread["name"], thread["line"], thread["call"])
         for thread in step["threads"]
-        if not thread["call"]
-    )
+        if not (over and thread["name"] == step["thread"])
+    ]
+    assert seen["marked"] == sorted({line for _, line, _ in next_or_asleep})
+    assert seen["threads"] == [doing(thread, step) for thread in step["threads"]]
+    stays = (step.get("thread"), step.get("line"), None) in next_or_asleep
     did = [f"{named(step['thread'])} has executed it"] if awake and not stays else []
     assert seen["did"] == did
     assert sorted(seen["changed"]) == changed(found, index)

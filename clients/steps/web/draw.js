@@ -129,11 +129,15 @@ const marksOf = ({ awake, asleep }) => [
 function drawLines(step) {
   const found = stands(step);
   const executed = step.kind === "sleep" ? null : step.line; // who falls asleep is still in it
-  const over = ["return", "exception"].includes(step.kind) ? executed : null; // not next
+  const here = found.get(executed);
+  if (here && ["return", "exception"].includes(step.kind)) { // it stands there, but what is next is elsewhere
+    here.awake = here.awake.filter((name) => name !== step.thread);
+  }
   [...byId("source").children].forEach((line, at) => {
     const here = found.get(at + 1);
     line.className = at + 1 === executed ? "executed" : "";
-    if (here) line.classList.add(here.awake.length ? (at + 1 === over ? "over" : "next") : "resting");
+    if (here?.awake.length) line.classList.add("next");
+    else if (here?.asleep.length) line.classList.add("resting");
     if (at + 1 === executed) line.setAttribute("aria-current", "step");
     else line.removeAttribute("aria-current");
     line.firstChild.replaceChildren(...(at + 1 === executed ? doer(step, here) : []),
