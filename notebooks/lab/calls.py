@@ -71,7 +71,7 @@ def send(lab, end, sock, data):
 def close(lab, end, sock, reset=False):
     if reset:
         reset_on_close(sock)
-    with lab.noting(end, "close()"):
+    with lab.noting(end, "close(), SO_LINGER 0" if reset else "close()"):
         sock.close()
 
 

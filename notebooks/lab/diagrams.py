@@ -184,7 +184,7 @@ def attempts(results, title):
             for rank, client in enumerate(data["clients"], 1):
                 syns = [p["at"] for p in data["packets"] if is_syn(p, client)]
                 if len(syns) > 1:
-                    waiting_row(ax, len(rows), syns, client)
+                    waiting_row(ax, len(rows), syns, client, data["watched"])
                     rows.append(f"{name}, client {rank}")
         room = max(call["ended"] for data in results.values() for call in data["calls"])
         ax.axvline(room, color=GREY, ls="--", zorder=0)
@@ -193,6 +193,7 @@ def attempts(results, title):
         ax.set_yticks(range(len(rows)), rows)
         ax.invert_yaxis()
         ax.set_ylim(top=-0.7)
+        ax.set_xlim(right=1.13 * max(data["watched"] for data in results.values()))
         ax.grid(visible=False, axis="y")
         ax.set_xlabel("seconds since the first client came")
         ax.set_title(title, pad=22)
@@ -217,10 +218,10 @@ def is_syn(packet, client):
     return packet["port"] == client["port"] and packet["flags"] == "SYN"
 
 
-def waiting_row(ax, place, syns, client):
-    """Draw how long a client waited; syns: when it sent each SYN."""
+def waiting_row(ax, place, syns, client, watched):
+    """Draw how long a client waited; syns: when it sent each SYN; watched: until when, seconds."""
     answered = client["connected"] is not None
-    end = client["connected"] if answered else syns[-1]
+    end = client["connected"] if answered else watched
     ax.plot(
         [client["began"], end], [place, place], color=OPENING, lw=6, solid_capstyle="butt", zorder=1
     )
@@ -228,6 +229,8 @@ def waiting_row(ax, place, syns, client):
     ax.plot(lost, [place] * len(lost), "x", color="black", ms=8, mew=2, zorder=2)
     if answered:
         ax.plot(syns[-1], place, "o", color=ANSWERED, ms=9, zorder=2)
+    else:
+        write(ax, (end, place), "still waits", (5, 0), ha="left", fontsize=10, color=GREY)
     for at in syns:
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
         write(ax, (at, place), f"{at:.1f}", (0, 9), va="baseline", fontsize=9, bbox=box)
@@ -245,31 +248,31 @@ def left_over(data):
 
 def countdown(data, title):
     """Draw how long TIME-WAIT has still to last, and who may listen on the port meanwhile."""
-    works, fails = (OTHERS[0][0], "o"), (OTHERS[5][0], "x")
+    works, fails = (OTHERS[2][0], "o"), ("black", "x")  # no colours of the two ends
+    rows = {False: -12, True: -22}  # reuse: the attempts' row, below the axis of seconds
 
     def panel(ax):
         zero = next(began for state, began, _ in spells(data, "server") if state == "TIME-WAIT")
         at, left = zip(*((at - zero, left) for at, left in data["timer"]), strict=True)
         ax.plot(at, left, color=GREY)
         ax.text(at[0], left[0], "  what the kernel's timer says", va="bottom", color=GREY)
-        # Two rows of attempts, below the axis of the seconds that are left.
-        for reuse, place, name in ((False, -9, "without SO_REUSEADDR"), (True, -18, "with it")):
-            for one in data["attempts"]:
-                if one["reuse"] == reuse:
-                    colour, marker = fails if one["error"] else works
-                    ax.plot(one["at"] - zero, place, marker, color=colour, ms=6)
-            ax.text(at[0], place + 2.2, f"bind() and listen() {name}", fontsize=9.5)
-        ax.set(ylim=(-21, 66), yticks=range(0, 61, 20), title=title)
-        ax.set_xlabel("seconds since TIME-WAIT began")
-        ax.set_ylabel("seconds that TIME-WAIT still lasts")
+        for one in data["attempts"]:
+            colour, marker = fails if one["error"] else works
+            ax.plot(one["at"] - zero, rows[one["reuse"]], marker, color=colour, ms=6)
+        ax.axhline(-5, color="black", lw=1)
+        names = ("restart without\nSO_REUSEADDR", "restart with it")
+        ax.set_yticks([*range(0, 61, 20), *rows.values()], [0, 20, 40, 60, *names])
+        ax.set(ylim=(-27, 66), title=title, xlabel="seconds since TIME-WAIT began")
+        ax.set_ylabel("seconds that it still lasts", y=0.66)
         marks = ((fails, "Address already in use"), (works, "works"))
+        below = {"frameon": False, "ncols": 2, "loc": "upper left", "bbox_to_anchor": (-0.1, -0.13)}
         ax.legend(
             handles=[
                 Line2D([], [], ls="", marker=marker, color=colour, label=name)
                 for (colour, marker), name in marks
             ],
-            loc="upper right",
+            **below,
         )
-        sources(ax, [data])
+        caption(ax, data["source"], below=76)
 
-    return draw(10, 5, panel)
+    return draw(10, 5.3, panel)

@@ -97,6 +97,7 @@ def time_wait(seconds=63.0, delay=0.005):
             attempts += [without, reusing]
             free = without["error"] is None
             time.sleep(min(1, max(0.02, waiting[0]["timer"])) if waiting else 0)
+        time.sleep(0.1)  # who notes the states sees the end a little later
         return observed(lab, timer=timer, attempts=attempts, ended=ended)
 
 

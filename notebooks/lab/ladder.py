@@ -40,7 +40,7 @@ LOST = 0.8  # of the way that a lost packet is drawn to go
 SHORT = 0.004  # seconds that cannot be seen in a picture: what lies so close is one moment
 
 # Inches down the page: the time that a packet takes, and what is not time (title, caption).
-PACKET, MARGIN = 0.62, 1.8
+PACKET, MARGIN, LINE = 0.62, 1.8, 0.17  # LINE: a line of words, in inches, too
 
 # Parts of the width of the page: how wide a life line is, and from its middle to ...
 BAR = 0.014
@@ -108,6 +108,7 @@ class Clock:
 
     def __init__(self, moments, longest):
         self.moments, self.places, self.cuts = sorted(set(moments)), [0.0], []
+        self.longest = longest
         for before, moment in itertools.pairwise(self.moments):
             top, gap = self.places[-1], moment - before
             if gap > longest:
@@ -134,11 +135,14 @@ def ladder(data, title, since=0.0, until=float("inf"), port=None):
     packets = [
         p for p in data["packets"] if since <= p["at"] <= until and port in (None, p["port"])
     ]
-    calls = [row for row in notes(data["calls"]) if since <= row[0] <= until]
+    calls = [*data["calls"], *connects(data, port)]
+    calls = [row for row in notes(calls) if since <= row[0] <= until]
     arrived = [p for p in packets if p["arrived"]]
     delay = min((p["arrived"] - p["at"] for p in arrived), default=0.05)
     moments = [p["at"] for p in packets] + [p["arrived"] or p["at"] + delay for p in packets]
     moments += [at for at, _, _ in calls]
+    alone = {end: unannounced(spells(data, end, port), since, moments) for end in SIDES}
+    moments += itertools.chain(*alone.values())
     moments.append(max(moments) + 0.4 * delay)  # so that one sees the last states
     clock = Clock(moments, longest=2 * delay)
     length = clock.places[-1]
@@ -151,15 +155,16 @@ def ladder(data, title, since=0.0, until=float("inf"), port=None):
             write(ax, (side.x, 0), end, (0, 18), va="baseline", **look)
             life_line(ax, clock, side, spells(data, end, port))
             write_calls(ax, clock, side, [(at, text) for at, who, text in calls if who == end])
-            write_times(ax, clock, end, moments_of(end, packets, data))
+            times = moments_of(end, packets, data) + [(at, "") for at in alone[end]]
+            write_times(ax, clock, end, sorted(times))
         for group in grouped(packets):
-            crossed = any(crosses(group[0], packet) for packet in packets)
-            arrow(ax, clock, group, delay, crossed, [label(p, packets) for p in group])
+            meets = [crossing(group[0], p, delay) for p in packets if crosses(group[0], p)]
+            arrow(ax, clock, group, delay, meets, [label(p, packets) for p in group])
         left, right = (side.away(0.01) for side in SIDES.values())
         for top, bottom, gap in clock.cuts:
-            band = Rectangle((left, top), right - left, bottom - top, color=LEFT_OUT, zorder=0)
-            ax.add_patch(band)
-            text = f"{number(gap * 1000)} ms"
+            look = {"facecolor": LEFT_OUT, "edgecolor": "white", "zorder": 0}
+            ax.add_patch(Rectangle((left, top), right - left, bottom - top, **look))
+            text = f"{number(gap * 1000)} ms left out"
             write(ax, (0.5, (top + bottom) / 2), text, color=GREY, fontsize=9.5)
         legend(ax)
         caption(ax, f"{data['source']}. Times in ms.", below=40)
@@ -187,21 +192,40 @@ def legend(ax):
 def life_line(ax, clock, side, states):
     """Draw the states of one end; those too short to be told apart share a label."""
     first, last = clock.moments[0], clock.moments[-1]
-    passed = []
+    line = LINE / PACKET * clock.longest / 2
+    passed, since, free = [], None, -math.inf  # free: from here down no label stands
     for state, began, ended in states:
         if began > last or (ended or last) < first + SHORT:  # over when the picture begins
             continue
         passed.append(state)
+        since = began if len(passed) == 1 else since
         if ended and ended - began < SHORT:
             continue
-        top = clock(began)
+        top = clock(since)
         bottom = clock(ended) if ended else top if state == "CLOSED" else clock.places[-1]
         colour = COLOUR[state]
         if bottom > top:
             ax.add_patch(Rectangle((side.x - BAR / 2, top), BAR, bottom - top, color=colour, lw=0))
         ax.plot([side.x, side.away(TICK)], [top, top], color=colour, lw=1)
-        side.write(ax, STATE, top, ",\n".join(passed), -3, va="top", fontsize=9.5)
-        passed = []
+        place = max(top, free)
+        side.write(ax, STATE, place, ",\n".join(passed), -3, va="top", fontsize=9.5)
+        passed, free = [], place + line * len(passed)
+
+
+def unannounced(states, since, moments):
+    """Return when states began that no packet or call of these moments had to do with."""
+    begun = [at for _, at, _ in states if since <= at <= max(moments)]
+    return [at for at in begun if min(abs(at - moment) for moment in moments) > 5 * SHORT]
+
+
+def connects(data, port):
+    """Return the connect() of a client that was one of many, as an observed call."""
+    call = {"end": "client", "call": "connect()", "answer": None}
+    return [
+        call | {"began": one["began"], "ended": one["connected"]}
+        for one in data.get("clients", [])
+        if one["port"] == port and one["connected"]
+    ]
 
 
 def notes(calls):
@@ -210,7 +234,7 @@ def notes(calls):
     for call in calls:
         answer = "" if call["answer"] is None else f" = {call['answer']}"
         if call["answer"] and call["answer"].endswith("Error"):
-            answer = f": {call['answer']}"
+            answer = f":\n{call['answer']}"  # two lines, or the page would be too narrow
         if call["ended"] - call["began"] > SHORT:
             rows.append((call["began"], call["end"], f"{call['call']} waits"))
             rows.append((call["ended"], call["end"], f"{call['call']}{answer or ' returns'}"))
@@ -252,8 +276,16 @@ def crosses(packet, other):
     return packet["at"] < other["arrived"] - SHORT and other["at"] < packet["arrived"] - SHORT
 
 
-def arrow(ax, clock, group, delay, crossed, texts):
-    """Draw what was sent at one moment, with one label or two; a lost packet does not arrive."""
+def crossing(packet, other, delay):
+    """Return the share of its way after which a packet meets another one."""
+    return (other["at"] - packet["at"] + delay) / (2 * delay)
+
+
+def arrow(ax, clock, group, delay, meets, texts):
+    """Draw what was sent at one moment, with one label or two; a lost packet does not arrive.
+
+    meets: the shares of its way at which other lines cross it. The label keeps clear of them.
+    """
     first, last = group[0], group[-1]
     side, colour, lost = SIDES[first["sender"]], END_COLOUR[first["sender"]], not first["arrived"]
     start, share = side.away(-EDGE), LOST if lost else 1
@@ -264,12 +296,14 @@ def arrow(ax, clock, group, delay, crossed, texts):
     if lost:
         ax.plot(end, bottom, "x", color="black", ms=11, mew=3, zorder=4)
         write(ax, (end, bottom), "lost", (-22 * side.outside, 0), fontweight="bold")
-    share, first_below = (0.25, first["sender"] == "client") if crossed else (0.5, False)
-    for text, below in zip(dict.fromkeys(texts), (first_below, not first_below), strict=False):
-        write_along(ax, (start, top), (end, bottom), share, text, below)
+    # The longest part that nothing crosses; of two halves the nearer one, at both ends.
+    free = max(itertools.pairwise([0, *sorted(meets), 1]), key=lambda part: part[1] - 1.1 * part[0])
+    for text, below in zip(dict.fromkeys(texts), (False, True), strict=False):
+        text, size = (text.replace("   ", " "), 8) if meets else (text, 9.5)  # half a line is short
+        write_along(ax, (start, top), (end, bottom), sum(free) / 2, text, below, size)
 
 
-def write_along(ax, start, end, share, text, below):
+def write_along(ax, start, end, share, text, below, size):
     """Write text along a slanted line, above or below it, at a share of its length."""
     across, down = end[0] - start[0], end[1] - start[1]
     write(
@@ -278,7 +312,7 @@ def write_along(ax, start, end, share, text, below):
         text,
         (0, -2 if below else 2),
         va="top" if below else "bottom",
-        fontsize=9.5,
+        fontsize=size,
         rotation=math.degrees(math.atan(down / across)),  # it reads from left to right
         rotation_mode="anchor",
         transform_rotates_text=True,  # the angle is one of the data, not of the page

@@ -16,7 +16,7 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
     accept_at: when the server takes one connection.
     Returns observed() and "clients": [{"port", "began", "connected" (None: never), "error"}, ...],
     "queue": the length of the accept queue at the end, "counted": how much the server's counters
-    grew, "ends": {"client": {port: state}, "server": {port: state}} at the end.
+    grew, "ends": {"client": {port: state}, "server": {port: state}} at the end, "watched": seconds.
     """
     with Lab(delay) as lab, contextlib.ExitStack() as stack:
         for name, value in (settings or {}).items():
@@ -41,6 +41,7 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
             queue=accept_queue_length(lab),
             counted=grown(before, lab.server.counters()),
             ends=ends(lab),
+            watched=seconds,
         )
 
 

@@ -364,6 +364,55 @@ def test_a_ladder_has_a_line_for_each_packet_and_its_label(life):
         assert any(-1 < packet["arrived"] * 1000 - shown < 6 for shown in numbers)
 
 
+def written(figure):
+    """Return {text: where it stands in inches, its box} of what is written in a ladder."""
+    figure.draw_without_rendering()
+    inches = figure.dpi_scale_trans.inverted()
+    texts = figure.axes[0].texts
+    return {text.get_text(): text.get_window_extent().transformed(inches) for text in texts}
+
+
+def test_names_of_states_that_follow_closely_stand_apart(life):
+    began = next(row["at"] for row in life["states"] if row["state"] == "FIN-WAIT-1")
+    boxes = written(ladder(life, "title", since=began - 0.005))
+    assert not boxes["ESTABLISHED"].overlaps(boxes["FIN-WAIT-1"])
+
+
+def test_a_state_that_is_over_at_once_shares_its_label_with_the_next(life):
+    heard = next(row["at"] for row in life["states"] if row["state"] == "CLOSE-WAIT")
+    states = [row | {"at": heard} if row["state"] == "LAST-ACK" else row for row in life["states"]]
+    assert "CLOSE-WAIT,\nLAST-ACK" in written(ladder(life | {"states": states}, "title"))
+
+
+def test_two_packets_that_cross_keep_their_labels_apart():
+    boxes = written(ladder(tcp.run("conversation", closer="both"), "title", since=0.3))
+    first, second = (box for text, box in boxes.items() if text.startswith("FIN ACK"))
+    assert first.x1 < second.x0
+
+
+def test_a_state_that_ends_in_a_long_wait_has_a_time_and_the_wait_two_parts():
+    data = tcp.run("forgotten_close", seconds=2, fin_timeout=1)
+    closed = next(row["at"] for row in data["states"] if row["state"] == "CLOSED")
+    words = drawn(ladder(data, "title", since=0.3))
+    assert f" {round(closed * 1000):,} " in words
+    assert words.count(" ms left out") >= 2
+
+
+def test_a_client_of_many_shows_its_own_connect():
+    data = tcp.run("accept_queue", backlog=1, arrivals=[0, 0.2], seconds=0.4)
+    second = data["clients"][1]
+    assert "connect() returns" in drawn(ladder(data, "title", port=second["port"]))
+
+
+def test_a_client_outside_is_drawn_until_the_watch_ends():
+    arrivals = [0, 0.1, 0.2]
+    data = tcp.run("accept_queue", backlog=0, arrivals=arrivals, seconds=1.5, accept_at=0.3)
+    figure = diagrams.attempts({"one": data}, "title")
+    outside = sum(client["connected"] is None for client in data["clients"])
+    assert drawn(figure).count("still waits") == outside >= 1
+    assert 1.5 in [line.get_xdata()[-1] for line in figure.axes[0].lines]
+
+
 def test_only_stays_that_were_watched_to_their_end_are_compared(life, last_acks):
     times = longest([life, *last_acks.values()])
     kept, normal = lasted(last_acks["kept"], "server"), lasted(life, "server")
