@@ -23,6 +23,12 @@ from clients.system import watcher
 from clients.system.output import Output
 from clients.system.text import printable
 
+if not sys.platform.startswith("linux"):  # all that starts a server comes by here
+    sys.exit(
+        "this needs Linux (epoll, /proc): open the repository in a container, on Windows in WSL 2 "
+        "(README.md, macOS and Windows)"
+    )
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 # A server has to flush its first line itself: with this variable it would not matter.
 ENVIRONMENT = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
