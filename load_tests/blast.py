@@ -51,7 +51,7 @@ from load_tests.measuring.results import (
     numbered,
 )
 from load_tests.measuring.score import nearest_rank, spread
-from load_tests.measuring.warm import be_sure, warm
+from load_tests.measuring.warm import warm
 from load_tests.measuring.watch import family_cpu_seconds, forgets, kernel_memory, pin
 
 BACKLOG = 4096  # nobody's SYN is dropped, however many come at once
@@ -192,7 +192,6 @@ def target(name, program, more, cores, args):
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(running(program, "--quiet", "--backlog", BACKLOG, *more))
         pin(server.process, cores[:1])
-        be_sure(server.address)
         if not args.cold:
             warm(server.address)
         others = cores[1:] or cores

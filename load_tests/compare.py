@@ -33,7 +33,6 @@ from load_tests.measuring.results import (
     save,
 )
 from load_tests.measuring.score import all_failed
-from load_tests.measuring.warm import be_sure
 
 HERE = Path(__file__).resolve().parent
 USERS = {"visitors": "Visitors", "chatterbox": "Chatterbox", "idlers": "Idlers"}
@@ -172,7 +171,6 @@ def measure(entry, args, samples, console):
 def web(args, console):
     """Run one server and Locust's page for it, until Ctrl-C."""
     with running(args.programs[0], *runs.settings(args)) as server:
-        be_sure(server.address)
         host, port = server.address
         page = runs.free_port(8089)
         options = ["--config", HERE / "locust.conf", "--locustfile", runs.LOCUSTFILE]

@@ -325,4 +325,5 @@ def _possible(host, port):
     except (OSError, UnicodeError):
         pass
     place = printable(f"{host}:{port}")
-    raise LaunchError(f"it says that it listens on {place}, where nobody can connect")
+    why = ": it is IPv6, and all here speaks IPv4 only" if ":" in host else ""
+    raise LaunchError(f"it says that it listens on {place}, where nobody can connect{why}")
