@@ -132,7 +132,7 @@ def keep_running(console, fault, copy):
         console.print(
             f"Talk to it in another terminal:\n\n  python3 clients/client.py --port {port}\n"
         )
-        console.print("Ctrl-C ends it.")
+        console.print("Ctrl-C ends it; then the end of its log is shown.")
         try:
             server.process.wait()
             console.print("The broken server has ended by itself.")

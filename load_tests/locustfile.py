@@ -285,9 +285,15 @@ def start_watching(environment, **_):
     journal.over = False
     seconds = environment.parsed_options.seconds
     if seconds and not isinstance(environment.runner, locust.runners.WorkerRunner):
-        gevent.spawn_later(seconds, environment.runner.quit)
+        gevent.spawn_later(seconds, finish, environment.runner)
     if not isinstance(environment.runner, locust.runners.MasterRunner):
         journal.start_watching()
+
+
+def finish(runner):
+    """End the run: quit() alone waits half a second for the workers' last reports, and no more."""
+    runner.stop()
+    runner.quit()
 
 
 @events.test_stopping.add_listener

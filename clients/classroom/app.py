@@ -22,6 +22,7 @@ from clients.system.text import printable
 
 EVERY = 0.2  # seconds between two looks
 NOTE = 4.0  # seconds for which a note to the teacher stays
+SLEEPS = "each thread sleeps in a call: let a client do something"
 
 
 class Classroom(App):
@@ -70,7 +71,7 @@ class Classroom(App):
         super().__init__()
         self.programs, self.options = programs, options
         self.looks = looks([name_of(program) for program in programs])
-        self.stage, self.stages, self.paused = None, [], False
+        self.stage, self.stages, self.paused, self.told = None, [], False, ""
         self.cast, self.came, self.chosen = {}, 0, None
         # {"host:port": what that client is called}, in the order they came; those of them that
         # nobody here conducts came at {"host:port": time.monotonic()}.
@@ -159,6 +160,9 @@ class Classroom(App):
         if self.stage and not self.stage.ended:
             self.stage.look()
             self.meet_guests()
+            if self.told == SLEEPS and self.stage.walk.tracee.stopped():  # it is no longer true
+                self.clear_notifications()
+                self.told = ""
         self.draw()
 
     def meet_guests(self):
@@ -239,6 +243,7 @@ class Classroom(App):
         """Tell the teacher something for a moment, in place of what was told before."""
         self.clear_notifications()
         self.notify(note, timeout=NOTE)
+        self.told = note
 
     def puppet(self):
         """Return the chosen puppet; None, and a note, if there is none."""
@@ -300,7 +305,7 @@ class Classroom(App):
             return
         peer = self.cast[self.chosen].name if self.chosen in self.cast else None
         if not getattr(self.stage.walk, how)(peer):
-            self.tell("each thread sleeps in a call: let a client do something")
+            self.tell(SLEEPS)
 
     def action_pause(self):
         self.paused = not self.paused

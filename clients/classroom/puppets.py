@@ -13,7 +13,7 @@ from clients.client import LONGEST, PREFIX
 from clients.system.sockets import reset_on_close
 
 MOST = 500  # puppets at once
-PIECE = b"still asking, never reading. " * (LONGEST // 29)
+PIECE = b"".join(b"question %d, " % n for n in range(1, 80))  # it has at most LONGEST bytes
 FLOOD = 32 * 2**20  # bytes at most that a puppet asks without reading
 
 

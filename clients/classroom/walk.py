@@ -8,7 +8,7 @@ from clients.steps.sentences import CALLS
 MOST = 2000  # lines that it may take to come to a call of the kernel
 PATIENCE = 2.0  # seconds that a line may take, to be seen as one that sleeps or computes
 KERNEL = set(CALLS)  # what counts as a call: accept, recv, poll, …
-STOPS = "stands before this line"
+STOPS = "about to run line %d"
 
 
 class Walk:
@@ -45,24 +45,29 @@ class Walk:
         """Let the next thread execute one line; return that thread, or None if none stands."""
         thread = self.next(peer)
         if thread:
-            self.current = thread.number
-            self.tracee.go(thread)
-            self.settle()
+            self.go(thread)
         return thread
 
     def call(self, peer=None):
         """Let the next thread go on until it has made a call to the kernel, or sleeps in one."""
-        thread = self.line(peer)
+        thread = self.next(peer)
         for _ in range(MOST):
-            if (
-                not thread
-                or not thread.stopped
-                or {name for name, *_ in thread.told["calls"]} & KERNEL
-            ):
+            if not thread or not thread.stopped or self.go(thread) & KERNEL:
                 break
+        return thread
+
+    def go(self, thread):
+        """Let a thread go on to its next line; return the names of the calls that it has made.
+
+        The tracer stops it also where a function is entered or left: there is nothing to see.
+        """
+        self.current, made = thread.number, set()
+        while True:
             self.tracee.go(thread)
             self.settle()
-        return thread
+            made |= {name for name, *_ in thread.told["calls"]} if thread.stopped else set()
+            if not thread.stopped or thread.told["event"] == "line":
+                return made
 
     def settle(self):
         """Wait until the thread stands again or sleeps, but not long: the screen stands still."""
@@ -85,7 +90,7 @@ class Walk:
 
 def standing(told):
     function, line = told["stack"][0]
-    return {"function": function, "line": line, "call": STOPS, "fd": None, "peer": None}
+    return {"function": function, "line": line, "call": STOPS % line, "fd": None, "peer": None}
 
 
 def shown(told):

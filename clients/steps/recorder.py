@@ -103,6 +103,7 @@ class Recorder:
         self.names = {}  # {thread: how it is called}
         self.frames = {}  # {thread: the variables of each of its functions, the outermost first}
         self.current, self.logged, self.rests = None, 0, []
+        self.kept = {}  # {"host:port": bytes}, as told last
 
     def play(self):
         self.tracee.settle()
@@ -192,7 +193,7 @@ class Recorder:
         self.tracee.settle()
         woken = [thread for thread in self.ordered() if thread.number in before]
         if woken and "epoll" in seen:  # epoll_wait() takes nothing away from a socket
-            seen["epoll"] = self.epoll(woken[0].told)
+            seen["epoll"] = self.epoll(woken[0].told, seen)
         self.moment(act, seen, where)
         for thread in woken:
             self.note(thread, before[thread.number])
@@ -257,17 +258,17 @@ class Recorder:
             self.calm()
             self.tracee.look_again(thread)
         told = thread.told
+        self.kept |= told["kept"]
         frames = self.frames.setdefault(thread.number, [])
         depth = len(told["stack"])
         del frames[depth:]
         known = frames[depth - 1] if len(frames) == depth and told["event"] != "call" else {}
         frames[depth - 1 :] = [told["variables"]]
         step = {"kind": told["event"], "thread": name, "function": told["stack"][0][0]}
-        step["changed"] = [
-            one
-            for one, text in told["variables"].items()
-            if known.get(one, text if 0 else None) != text
-        ]
+        if before and before["event"] == "return":  # what it has changed was seen to change
+            known = known | {one: before["variables"].get(one) for one in before["variables"]}
+        news = {one for one, text in told["variables"].items() if known.get(one) != text}
+        step["changed"] = [one for one in told["variables"] if one in news and before]
         step |= {one: told[one] for one in ("variables", "sizes", "value", "calls")}
         step["next"] = told["stack"][0][1]
         step["line"] = self.executed(told, before)
@@ -348,7 +349,8 @@ class Recorder:
         listening socket's descriptor. connections: of each
         client the state of both ends (None where there is no such socket), the server's
         descriptor, whether it is queued, and four buffers in bytes: the client's unsent, the
-        server's unread, the server's unsent, the client's unread. descriptors: the server's.
+        server's unread, the server's unsent, the client's unread; and what the program itself has
+        kept to send, in bytes. descriptors: the server's.
         epoll: [{"fd", "waits": "IN", "OUT" or "", "ready"}], if the server has an epoll set.
         """
         lines = self.lines()
@@ -361,7 +363,7 @@ class Recorder:
             "connections": [self.connection(one, lines, held) for one in self.guests.values()],
             "descriptors": self.descriptors(),
         }
-        sets = self.epoll(told)
+        sets = self.epoll(told, found)
         return found if sets is None else found | {"epoll": sets}
 
     def connection(self, guest, lines, held):
@@ -376,19 +378,25 @@ class Recorder:
             row |= {"ours": line.state, "fd": held.get(line.inode)}
             row["queued"] = not line.inode and line.state in ("ESTABLISHED", "CLOSE-WAIT")
             yours = [line.unread - (line.state in ENDED), line.unsent - (line.state in UNDER_WAY)]
+        row["kept"] = self.kept.get(f"{HOST}:{guest.port}", 0)
         row["buffers"] = [mine[0], *(max(0, number) for number in yours), mine[1]]
         return row
 
-    def epoll(self, told=None):
+    def epoll(self, told, seen):
         """Return what the server's epoll set waits for (proc(5), fdinfo), and what is ready.
 
-        told: what a thread says from inside; without it nothing is: the thread sleeps.
+        told: what a thread says from inside, or None: then it sleeps, and there is something to
+        read where the rest of the kernel's side, seen, says so.
         """
         folder, found = Path(f"/proc/{self.server.process.pid}"), []
         sets = [fd for fd in self.descriptors() if EPOLL in os.readlink(folder / "fd" / str(fd))]
         if not sets:
             return None
-        ready = {fd: text for fd, _, _, _, text in told["sockets"]} if told else {}
+        rows = seen["connections"]
+        ready = {one["fd"]: "r" for one in rows if one["buffers"][1] or one["ours"] in ENDED}
+        ready |= {seen["listener"]: "r" * (seen["queue"] > 0)}
+        if told:
+            ready = {fd: text for fd, _, _, _, text in told["sockets"]}
         lines = (folder / "fdinfo" / str(sets[0])).read_text()
         for fd, mask in re.findall(r"tfd:\s*(\d+) events:\s*([0-9a-f]+)", lines):
             wanted, is_ready = int(mask, 16), ready.get(int(fd), "")

@@ -49,6 +49,11 @@ def record(programs, stories=STORIES):
     wanted = [(story, name) for story in stories for name in programs]
     with ThreadPoolExecutor(os.cpu_count()) as workers:
         moments = workers.map(lambda pair: play(pair[0], programs[pair[1]]), wanted)
+        try:
+            moments = list(moments)
+        except BaseException:  # Ctrl-C, too: what has not begun need not
+            workers.shutdown(cancel_futures=True)
+            raise
     recordings = {story: {} for story in stories}
     for (story, name), found in zip(wanted, moments, strict=True):
         lines = programs[name].read_text().splitlines()
@@ -74,8 +79,9 @@ def act_text(act):
     """Return an action as a mark of the time line: "2 says bob"."""
     if not act.clients:
         return "time passes"
-    who = f"{act.clients[0]} to {act.clients[-1]}" if len(act.clients) > 1 else act.clients[0]
-    return f"{who} {act.does} {act.words.decode()}".strip()
+    if len(act.clients) > 1:
+        return f"{act.clients[0]} to {act.clients[-1]} {act.does.removesuffix('s')}"
+    return f"{act.clients[0]} {act.does} {act.words.decode()}".strip()
 
 
 def described(path):

@@ -25,9 +25,9 @@ def sentence(step, before, lines):
     """Return what happened in a step. before: the step before it, or None; lines: the program's."""
     kind = step["kind"]
     if kind == "client":
-        return of_clients(step)
+        return of_clients(step, before)
     if kind == "time":
-        return of_time(step)
+        return of_time(step, before)
     if kind == "sleep":
         words = SLEEPS.get(step["call"], "The thread sleeps in the system call {call}.")
         return words.format(who=who(step["fd"], step), call=step["call"])
@@ -41,7 +41,7 @@ def sentence(step, before, lines):
 # What clients do
 
 
-def of_clients(step):
+def of_clients(step, before):
     """Return what a client, or several, did, and where that now lies."""
     does, count = step["does"], step["said"] if step["does"] != "reads" else step["heard"]
     name = f"Client {step['who'][0]}"
@@ -52,10 +52,13 @@ def of_clients(step):
         return f"{name} says {step['words']}: {where(count, row)}"
     if does == "floods":
         if not count:
-            return f"{name} wants to ask more, but nothing more goes in: all buffers are full."
-        return f"{name} asks as much as goes in, {count:,} bytes: {where(count, row)}"
+            return f"{name} wants to ask more, but the kernels take nothing more from it."
+        return f"{name} asks as much as goes in, {count:,} bytes. Now {where(count, row)}"
     if does == "reads":
-        return f"{name} reads {count:,} bytes out of its kernel's buffer."
+        rows = [] if before is None else before["kernel"]["connections"]
+        had = next((one["buffers"][3] for one in rows if one["client"] == step["who"][0]), count)
+        text = f"{name} reads {count:,} bytes out of its kernel's buffer"
+        return f"{text}." if count <= had else f"{text}; {count - had:,} came meanwhile."
     if does == "reads no more":
         return f"{name} will read no answer from now on."
     if does == "leaves":
@@ -82,13 +85,18 @@ def of_newcomers(step):
     return f"{text}; it is full. The SYN of {names} is thrown away: still SYN-SENT, they try again."
 
 
-def of_time(step):
-    outside = [row for row in step["kernel"]["connections"] if row["theirs"] == "SYN-SENT"]
+def of_time(step, before):
+    """Return what a pause has brought: SYNs that were sent again, sleeps that have ended."""
+    then = {row["client"]: row["theirs"] for row in before["kernel"]["connections"]}
+    asked = [one for one in step["kernel"]["connections"] if then.get(one["client"]) == "SYN-SENT"]
+    outside = [str(one["client"]) for one in asked if one["theirs"] == "SYN-SENT"]
+    inside = [str(one["client"]) for one in asked if one["theirs"] != "SYN-SENT"]
+    parts = []
+    if inside:
+        parts.append(f"the SYN of {', '.join(inside)} was sent again and found a place")
     if outside:
-        return (
-            "Time passes: the SYNs were sent again, and thrown away again, for the queue is full."
-        )
-    return "Time passes: what was thrown away has been sent again, and sleeps have ended."
+        parts.append(f"the SYN of {', '.join(outside)} was sent again and thrown away again")
+    return f"Time passes: {'; '.join(parts) or 'who slept has slept enough'}."
 
 
 def where(count, row):
@@ -125,6 +133,10 @@ def before_thread(step):
 
 def of_line(step, before, lines):
     """Return what a line of the program has done: by its calls, else by what it is."""
+    if before is None:
+        return (
+            f"The server listens: descriptor {step['kernel']['listener']} is its listening socket."
+        )
     text = lines[step["line"] - 1].strip() if step["line"] <= len(lines) else ""
     parts = [part for call in step["calls"] if (part := of_kernel_call(call, step, before))]
     if parts:
@@ -161,7 +173,7 @@ def of_statement(step, lines):
         return f"It is caught here: on to line {step['next']}."
     if isinstance(node, ast.With) and not told:
         return "From here on the connection will be closed, however the block is left."
-    return f"Now {told}." if told else ""
+    return f"Now {told}." if told else f"On to line {step['next']}, in {step['function']}()."
 
 
 @functools.cache
@@ -186,7 +198,8 @@ def accepted(fd, failed, step, before):
     if failed and "Blocking" in (step["value"] or ""):
         return "accept() finds the queue empty: it does not wait, it raises BlockingIOError."
     if failed:
-        return f"accept() fails: {reason(step)}. Whoever comes stays in the queue."
+        text = "A newcomer needs a descriptor, and none is left: who comes stays in the queue."
+        return f"accept() fails: {reason(step)}. {text if 'files' in reason(step) else ''}".strip()
     new = next((one for one in step["changed"] if "descriptor" in step["variables"][one]), None)
     found = re.search(r"client (\d+) \(descriptor (\d+)\)", step["variables"][new] if new else "")
     if not found:
@@ -224,7 +237,7 @@ def sent(fd, failed, step, before):
         rest = whole - int(took)
         return f"send() takes {int(took):,} of {whole:,} bytes: no room for the other {rest:,}."
     count = f"{int(took):,}" if took.isdigit() else "all"
-    return f"send() hands {count} bytes to the kernel, which brings them to {whose}."
+    return f"send() hands {count} bytes to the kernel, for {whose}."
 
 
 def sent_all(fd, failed, step, before):

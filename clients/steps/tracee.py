@@ -8,6 +8,7 @@ with traced(program, walk=True) as tracee:
 
 import contextlib
 import json
+import os
 import selectors
 import socket
 import time
@@ -50,7 +51,10 @@ def traced(program, *options, walk=False, limit=tracer.HIGH, sample=None, **more
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(launch.folder())
         door = stack.enter_context(socket.socket(socket.AF_UNIX))
-        path = str(Path(place, "socket"))
+        # Its name through /proc is short, however long that of the folder is: unix(7) allows 107.
+        fd = os.open(place, os.O_RDONLY)
+        stack.callback(os.close, fd)
+        path = f"/proc/{os.getpid()}/fd/{fd}/socket"
         door.bind(path)
         door.listen(1024)
         through = ("-m", tracer.__name__, "--to", path, "--limit", limit)

@@ -143,15 +143,18 @@ class Tracer:
         event: "line", "call", "return" or "exception". thread: the kernel's number of it; name:
         Python's. stack: [[function, line], ...] of the program's file, the innermost first.
         variables: {name: text} of the innermost; sizes: {name: how many bytes, for bytes}. value:
-        what is returned or raised, as text. calls: [[name, descriptor, "returned" or "raised"],
-        ...] since the last stop. stop() adds sockets: see sockets().
+        what is returned or raised, as text. kept: {"host:port": bytes that an object with that
+        connection keeps}. calls: [[name, descriptor, "returned" or "raised"], ...] since the last
+        stop. stop() adds sockets: see sockets().
         """
         stack, caller = [], frame
         while caller:
-            if caller.f_code.co_filename == self.program:
+            code = caller.f_code
+            if code.co_filename == self.program and code.co_name != "<lambda>":
                 stack.append([caller.f_code.co_name, caller.f_lineno])
             caller = caller.f_back
         variables, sizes = told(frame.f_locals)
+        clients = [one for many in frame.f_locals.values() for one in entries(many)]
         thread = threading.current_thread()
         return {
             "event": event,
@@ -161,8 +164,24 @@ class Tracer:
             "variables": variables,
             "sizes": sizes,
             "value": text(value[1] if event == "exception" else value),
+            "kept": {peer: size for one in clients for peer, size in kept(one)},
             "calls": self.calls.pop(thread.ident, []),
         }
+
+
+def entries(value):
+    """Return the objects in a variable: the values of a dictionary, or itself."""
+    return value.values() if isinstance(value, dict) else [value]
+
+
+def kept(value):
+    """Yield ("host:port", how many bytes are kept for it) if an object has a connection in it."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = [getattr(value, field.name) for field in dataclasses.fields(value)]
+        for sock in (part for part in parts if isinstance(part, socket.socket)):
+            text_of_socket(sock)
+            if peers.get(sock):
+                yield peers[sock], sum(len(part) for part in parts if isinstance(part, bytes))
 
 
 def told(variables):
@@ -204,15 +223,17 @@ def text(value):
         return text_of_several(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         inner = (getattr(value, field.name) for field in dataclasses.fields(value))
-        return f"{type(value).__name__}({next(map(text, inner), '')})"
+        count = sum(size for _, size in kept(value))
+        rest = f", {count} bytes unsent" if count else ""
+        return f"{type(value).__name__}({next(map(text, inner), '')}{rest})"
     return None
 
 
 def text_of_socket(sock):
+    if sock not in peers and sock.fileno() >= 0:
+        peers[sock] = xray.peer(sock.fileno())
     if sock.fileno() < 0:
         return "socket, closed"
-    if sock not in peers:
-        peers[sock] = xray.peer(sock.fileno())
     what = f"connection with {peers[sock]}" if peers[sock] else "listening socket"
     return f"{what} (descriptor {sock.fileno()})"
 

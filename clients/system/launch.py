@@ -126,12 +126,14 @@ class Server:
 
 
 def family(process):
-    """Return a process that started() has started, and all that it has started in its turn.
+    """Return a process, and all that it has started in its turn.
 
-    A daemon is among them: see watcher.family. Raises psutil.NoSuchProcess if all have ended.
+    If started() has started it, a daemon is among them: see watcher.family. Raises
+    psutil.NoSuchProcess if all have ended.
     """
     found = []
-    for pid in watcher.family(process.mark, _leaders(process)) - {process.pid}:
+    mark = getattr(process, "mark", "")
+    for pid in watcher.family(mark, _leaders(process)) - {process.pid}:
         with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
             found.append(psutil.Process(pid))
     if process.is_running():
@@ -325,5 +327,5 @@ def _possible(host, port):
     except (OSError, UnicodeError):
         pass
     place = printable(f"{host}:{port}")
-    why = ": it is IPv6, and all here speaks IPv4 only" if ":" in host else ""
+    why = ": that is IPv6, and what asks here speaks IPv4 only" if ":" in host else ""
     raise LaunchError(f"it says that it listens on {place}, where nobody can connect{why}")

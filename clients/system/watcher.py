@@ -23,10 +23,10 @@ LONG = 10.0  # seconds after which what still lives cannot be ended
 def family(mark, leaders=()):
     """Return the numbers of the processes that live and belong to a mark or to a session.
 
-    mark: text in their environment. leaders: the first processes of sessions; whoever has a parent
-    in the family belongs to it, too. It needs /proc (proc_pid_stat(5), proc_pid_environ(5)): empty
-    without. What has another user, or a new session and no environment, and has lost its parent,
-    is not found.
+    mark: text in their environment, or "". leaders: the first processes of sessions; whoever has a
+    parent in the family belongs to it, too. It needs /proc (proc_pid_stat(5), proc_pid_environ(5)):
+    empty without. What has another user, or a new session and no environment, and has lost its
+    parent, is not found.
     """
     parents, found = {}, set()
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
@@ -34,7 +34,7 @@ def family(mark, leaders=()):
             state, parent, session = _stat(name)
             if state not in "ZX" and parent != 2:  # 2: the kernel's own threads
                 parents[int(name)] = parent
-                if session in leaders or mark.encode() in _read(name, "environ"):
+                if session in leaders or (mark and mark.encode() in _read(name, "environ")):
                     found.add(int(name))
         except (OSError, ValueError):  # it has ended; it is no process; it is another user's
             continue

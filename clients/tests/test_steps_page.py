@@ -1,5 +1,6 @@
 """The page of the steps: it shows the recordings that lie in it, and those are the servers' own."""
 
+import ast
 import contextlib
 import json
 import os
@@ -7,14 +8,13 @@ import re
 import select
 import shutil
 import subprocess
-import tempfile
 import time
 import urllib.parse
 
 import pytest
 
 from clients.steps.page import DATA, KEPT, build, data_of, outdated
-from clients.system.launch import models, started, tool
+from clients.system.launch import ROOT, ask, folder, models, started, tool
 from clients.system.palette import MODELS
 
 PROGRAMS = {name: models()[name] for name in MODELS}
@@ -113,7 +113,7 @@ class Browser:
 def opened(page):
     """Open a page in a browser that ends with this."""
     (read, orders), (answers, write) = os.pipe(), os.pipe()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+    with folder() as profile:
         line = ["bash", "-c", LINE.format(read, write), profile]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         with started(line, pass_fds=(read, write), **quiet):
@@ -148,11 +148,17 @@ def sentence(step):
     return more.get(rounds, f"The same {rounds} times more.")
 
 
-def doing(thread):
-    if not thread["call"]:
-        return f"{thread['name']}next: line {thread['line']}"
+def doing(thread, step):
     fd = "" if thread["fd"] is None else thread["fd"]
-    return f"{thread['name']}asleep in {thread['call']}({fd})"
+    if thread["call"]:
+        what = f"asleep in {thread['call']}({fd})"
+    elif thread["name"] == step.get("thread") and step["kind"] == "return":
+        what = f"leaves {thread['function']}()"
+    elif thread["name"] == step.get("thread") and step["kind"] == "exception":
+        what = f"line {thread['line']} raised"
+    else:
+        what = f"next: line {thread['line']}"
+    return thread["name"] + what
 
 
 def agree(seen, story, model, index):
@@ -168,7 +174,7 @@ def agree(seen, story, model, index):
     awake = step["kind"] != "sleep" and "line" in step
     assert seen["executed"] == ([step["line"]] if awake else [])
     assert seen["marked"] == sorted({thread["line"] for thread in step["threads"]})
-    assert seen["threads"] == [doing(thread) for thread in step["threads"]]
+    assert seen["threads"] == [doing(thread, step) for thread in step["threads"]]
     assert sorted(seen["changed"]) == sorted(step["changed"])
     full = ", full" if kernel["queue"] >= kernel["limit"] else ""
     assert seen["queue"] == f"{kernel['queue']} of {kernel['limit']}{full}"
@@ -178,8 +184,19 @@ def agree(seen, story, model, index):
     assert seen["held"] == kernel["descriptors"]
     agree_on_buffers(seen["bars"], rows)
     agree_on_epoll(seen, kernel.get("epoll", []))
-    spoken = [one for one in step["clients"] if one["heard"] not in ("b''", "")]
-    assert sum(text.startswith("heard ") for text in seen["clients"]) == len(spoken)
+    told = [text for text in seen["clients"] if re.match("said|heard", text)]
+    assert told == [
+        f"{verb} {spoken(one[verb])}"
+        for one in step["clients"]
+        for verb in ("said", "heard")
+        if one[verb] != "b''"
+    ]
+
+
+def spoken(text):
+    """Return what a client has said or heard as the page has it: of a long text its length."""
+    long = re.search(r"\(([\d,]+ bytes)\)$", text)
+    return long[1] if long else f"“{ast.literal_eval(text).decode()}”"
 
 
 def agree_on_buffers(bars, rows):
@@ -330,9 +347,7 @@ def test_it_needs_no_other_file(browser):
 
 
 def steps(*words, **more):
-    return subprocess.run(
-        tool("clients.steps", *words), capture_output=True, text=True, timeout=300, **more
-    )
+    return ask(tool("clients.steps", *words), timeout=300, cwd=ROOT, **more)
 
 
 def test_what_cannot_be_recorded_gets_one_line(tmp_path):

@@ -3,7 +3,8 @@
 import asyncio
 import time
 
-from clients.classroom.app import Classroom
+from clients.classroom import walk
+from clients.classroom.app import SLEEPS, Classroom
 from clients.system import launch
 
 PATIENCE = 20.0
@@ -35,7 +36,9 @@ def stands(function, line=None):
 
     def condition(app):
         rows = [row for row in app.stage.threads if row["function"] == function]
-        return any("stands" in (row["call"] or "") and line in (None, row["line"]) for row in rows)
+        return any(
+            row["call"] == walk.STOPS % row["line"] and line in (None, row["line"]) for row in rows
+        )
 
     return condition
 
@@ -84,3 +87,18 @@ def test_the_thread_of_the_chosen_client_goes():
 
 def test_the_next_model_runs_freely():
     walked("01_blocking", "w", "a", stands("serve"), "n", runs)
+
+
+def test_a_note_that_all_sleep_goes_when_one_stands():
+    walked(
+        "03_epoll",
+        *("w", asleep("serve"), "space", lambda app: app.told == SLEEPS),
+        lambda app: len(app._notifications) == 1,
+        *("a", stands("serve"), lambda app: len(app._notifications) == 0),
+    )
+
+
+def test_the_mark_says_which_line_has_not_yet_run():
+    walked(
+        "03_epoll", "w", "a", stands("serve", 23), shows("#source", "main: about to run line 23")
+    )

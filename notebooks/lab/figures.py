@@ -5,8 +5,10 @@ import statistics
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from clients.system.palette import MODELS, OTHERS, looks
@@ -305,27 +307,39 @@ def lives(results, title):
 
     Below each crowd: the server's threads, and how many are in its queue.
     """
-    end = max(data["seconds"] for data in results.values()) * 1.02
+    end = max(data["seconds"] for data in results.values()) * 1.1  # room for "leaves last"
+    style = {name: colour for name, (colour, _) in looks(results).items()}
     with plt.rc_context(STYLE):
-        figure = Figure(figsize=(10, 3.3 * len(results)), layout="constrained")
+        figure = Figure(figsize=(10, 3.3 * len(results) + 0.2), layout="constrained")
         heights = [3, 1] * len(results)
         axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
-        pairs = zip(axes[::2], axes[1::2], strict=True)
-        for (name, (colour, _)), (upper, lower) in zip(looks(results).items(), pairs, strict=True):
+        for (name, colour), upper, lower in zip(style.items(), axes[::2], axes[1::2], strict=True):
             crowd_rows(upper, results[name], colour)
             upper.set_title(name, color=colour)
             crowd_counts(lower, results[name], colour)
         axes[-1].set(xlabel="seconds since the first client came", xlim=(0, end))
-        figure.suptitle(f"{title}\n", x=0.01, ha="left", fontsize=13, fontweight="bold")
-        signs = [
-            Line2D([], [], color=GREY, marker="o", ls="", label="an answer"),
-            Patch(color=GREY, alpha=0.35, lw=0, label="accepted by the server"),
-            Line2D([], [], color=GREY, ls=":", label="connected, and waits in the accept queue"),
-        ]
-        below = (0, 1 - 0.2 / figure.get_figheight())  # the empty line of the title
+        figure.suptitle(f"{title}\n\n", x=0.01, ha="left", fontsize=13, fontweight="bold")
+        below = (0, 1 - 0.2 / figure.get_figheight())  # the empty lines of the title
         look = {"loc": "upper left", "bbox_to_anchor": below, "frameon": False, "fontsize": 10}
-        figure.legend(handles=signs, ncols=3, **look)
+        look |= {"handler_map": {tuple: HandlerTuple(ndivide=None)}, "handlelength": 4.5}
+        figure.legend(*crowd_signs(style.values()), ncols=3, **look)
     return figure
+
+
+def crowd_signs(colours):
+    """Return the legend of lives(): signs, each in all these colours, and their words."""
+    signs = {  # a row above a row: it is filled column by column
+        "an answer": lambda colour: Line2D([], [], color=colour, marker="o", ls=""),
+        "below: the server's threads": lambda colour: Line2D([], [], color=colour, lw=1.8),
+        "accepted by the server": lambda colour: Patch(color=colour, alpha=0.35, lw=0),
+        "below: how many wait in its queue": lambda colour: Patch(**dotted(colour)),
+        "waits in the accept queue": lambda colour: Line2D([], [], color=colour, ls=":"),
+    }
+    return [tuple(map(sign, colours)) for sign in signs.values()], list(signs)
+
+
+def dotted(colour):
+    return {"facecolor": (colour, 0.15), "edgecolor": colour, "lw": 1.2, "ls": ":"}
 
 
 def crowd_rows(ax, data, colour):
@@ -348,6 +362,8 @@ def crowd_rows(ax, data, colour):
         ax.plot(answers, [row] * len(answers), "o", color=colour, ms=6)
         if events[-1][1] == "cut off":
             ax.text(ended, row, " cut off", va="center", fontsize=9)
+        elif client["silent"]:
+            ax.text(ended, row, " leaves last", va="center", fontsize=9)
     ax.set_ylim(len(data["clients"]) + 0.6, 0.4)
     ax.set_yticks([client["number"] for client in data["clients"]])
     ax.set_ylabel("client")
@@ -359,13 +375,16 @@ def crowd_counts(ax, data, colour):
     threads = [look["threads"] for look in data["looks"]]
     queued = [len(look["queued"]) for look in data["looks"]]
     ax.step(at, threads, where="post", color=colour, lw=1.8)
-    ax.step(at, queued, where="post", color=colour, lw=1.2, ls=":")
+    some = list(map(bool, queued))
+    ax.fill_between(at, queued, where=some, step="post", **dotted(colour))
+    ax.set_ylabel("how many", fontsize=9)
     ax.set_ylim(-0.3, max(7, *threads, *queued) + 0.5)
     many, waiting = max(threads), max(queued)
     look = {"va": "baseline", "fontsize": 10, "color": colour}
+    look["path_effects"] = [withStroke(linewidth=3, foreground="white")]
     last = at[len(threads) - 1 - threads[::-1].index(many)]  # where the queue is empty again
     write(ax, (last, many), f"{many} thread{'s' * (many > 1)}", (0, 3), ha="right", **look)
-    if sum(map(bool, queued)) > 10:  # not only somebody on the way through, on a busy machine
+    if sum(some) > 10:  # not only somebody on the way through, on a busy machine
         first = at[queued.index(waiting)]
         write(ax, (first, waiting), f"{waiting} in the accept queue", (3, 3), ha="left", **look)
 
@@ -378,12 +397,13 @@ def pieces(runs, title):
             starts = [sum(sizes[:place]) for place in range(len(sizes))]
             ax.barh(row, sizes, left=starts, color="#CFE3F1", edgecolor=MODELS["03_epoll"][0])
             for start, size in zip(starts, sizes, strict=True):
-                if size > sum(sizes) / 16:  # there is room for the number
+                if size > sum(sizes) / 17:  # there is room for the number
                     ax.text(start + size / 2, row, f"{size:,}", ha="center", va="center", size=9)
         ax.set_yticks(range(len(runs)), [f"{name}  " for name in runs])
         ax.invert_yaxis()
         ax.grid(visible=False)
         ax.xaxis.set_major_formatter("{x:,.0f}")
-        ax.set(xlabel="bytes, in order: each box is what one recv() returned", title=title)
+        label = "bytes, in order: a box is what one recv() returned (no number: no room for it)"
+        ax.set(xlabel=label, title=title)
 
     return draw(10, 1.4 + 0.5 * len(runs), panel)

@@ -111,10 +111,10 @@ def sockets_of(server):
         print(f"{ends:36} {line.state:12} inode {line.inode:<8} {holder}")
 
 
-def raw_line(inode):
-    """Return the line of /proc/net/tcp of the socket with this inode, as the kernel writes it."""
-    lines = Path("/proc/net/tcp").read_text().splitlines()
-    return next(line for line in lines[1:] if line.split()[9] == str(inode))
+def raw_lines(inode):
+    """Return the head of /proc/net/tcp and its line of this inode, as the kernel writes them."""
+    head, *lines = Path("/proc/net/tcp").read_text().splitlines()
+    return "\n".join([head, *(line for line in lines if line.split()[9] == str(inode))])
 
 
 def wait_until_accepted(server):

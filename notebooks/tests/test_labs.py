@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import socket
 
 import pytest
 from lab import epoll, figures, limits, load, lock, models, page
@@ -189,6 +191,14 @@ def test_a_server_of_a_notebook_ends_with_it():
     assert not server.process.is_running()
 
 
+def test_the_kernel_s_line_of_a_socket_stands_below_the_names_of_its_columns():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        inode = os.fstat(listening.fileno()).st_ino
+        head, line = page.raw_lines(inode).splitlines()
+    assert line[head.index("inode") :].split()[0] == str(inode)
+    assert line[head.index("tx_queue") :].split()[0] == "00000000:00000000"
+
+
 def test_a_hasty_client_is_answered_in_one_of_two_ways():
     server = page.start("01_blocking", "--quiet")
     outcomes = page.hasty_client(server, [b"ann", b"bob"], times=5, pause=0.001)
@@ -199,8 +209,9 @@ def test_a_hasty_client_is_answered_in_one_of_two_ways():
 
 def test_a_model_of_a_student_s_own_is_drawn_beside_the_others():
     steps = [[0.0, "connects"], [0.0, "connected"], [0.1, "answered"], [1, "left"]]
-    client = {"number": 1, "port": 1, "events": steps}
-    away = {"number": 2, "port": 2, "events": [[0.0, "connects"], [1.0, "cut off"]]}
+    client = {"number": 1, "port": 1, "silent": True, "events": steps}
+    away = {"number": 2, "port": 2, "silent": False}
+    away["events"] = [[0.0, "connects"], [1.0, "cut off"]]
     data = {
         "seconds": 1.0,
         "clients": [client, away],
@@ -209,17 +220,32 @@ def test_a_model_of_a_student_s_own_is_drawn_beside_the_others():
     figure = figures.lives({"03_epoll": data, "04_mine": data}, "title")
     assert "04_mine" in [ax.get_title(loc="left") for ax in figure.axes]
     words = [text.get_text().strip() for ax in figure.axes for text in ax.texts]
-    assert sorted(words) == sorted(2 * ["3 threads", "not connected", "cut off"])
+    assert sorted(words) == sorted(2 * ["3 threads", "not connected", "cut off", "leaves last"])
     rows = [{"connections": 0, "memory": 0}, {"connections": 512, "memory": 1}]
     figure = charts.draw(5, 4, figures.cost({"04_mine": rows}, "memory", "memory"))
     [label] = figure.axes[0].get_legend().get_texts()
     assert label.get_text() == "04_mine: 2 KiB each"
 
 
+def test_a_queue_is_drawn_where_somebody_waits_and_nowhere_else():
+    steps = [[0.0, "connects"], [0.0, "connected"], [0.9, "answered"], [1, "left"]]
+    client = {"number": 1, "port": 1, "silent": False, "events": steps}
+    looks = [{"at": at / 10, "threads": 1, "queued": [1] * (3 <= at <= 6)} for at in range(10)]
+    data = {"seconds": 1.0, "clients": [client], "looks": looks}
+    figure = figures.lives({"01_blocking": data}, "title")
+    [area] = figure.axes[1].collections
+    assert area.get_datalim(figure.axes[1].transData).get_points().tolist() == [[0.3, 0], [0.6, 1]]
+    [legend] = figure.legends
+    assert "below: how many wait in its queue" in [text.get_text() for text in legend.get_texts()]
+
+
 def test_each_piece_that_arrived_is_drawn():
     figure = figures.pieces({"one": [10, 90], "another": [100]}, "title")
     assert [text.get_text() for text in figure.axes[0].texts] == ["10", "90", "100"]
     assert [bar.get_width() for bar in figure.axes[0].patches] == [10, 90, 100]
+    figure = figures.pieces({"one": [1, 99]}, "title")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["99"]
+    assert "no number: no room" in figure.axes[0].get_xlabel()
 
 
 def test_as_many_threads_as_asked_for_meet_no_limit():

@@ -109,7 +109,7 @@ function stands(step) {
 function markOf(names, asleep) {
   const label = together(names);
   const mark = make("b", asleep ? "mark asleep" : "mark", asleep ? `zz ${label}` : label);
-  return said(mark, asleep ? `${label} asleep here` : `${label} will execute this line next`);
+  return said(mark, asleep ? `${label} asleep here` : `${label} stands here`);
 }
 
 const marksOf = ({ awake, asleep }) => [
@@ -120,15 +120,16 @@ const marksOf = ({ awake, asleep }) => [
 function drawLines(step) {
   const found = stands(step);
   const executed = step.kind === "sleep" ? null : step.line; // who falls asleep is still in it
+  const over = ["return", "exception"].includes(step.kind) ? executed : null; // not next
   [...byId("source").children].forEach((line, at) => {
     const here = found.get(at + 1);
     line.className = at + 1 === executed ? "executed" : "";
-    if (here) line.classList.add(here.awake.length ? "next" : "resting");
+    if (here) line.classList.add(here.awake.length ? (at + 1 === over ? "over" : "next") : "resting");
     if (at + 1 === executed) line.setAttribute("aria-current", "step");
     else line.removeAttribute("aria-current");
     line.firstChild.replaceChildren(...(here ? marksOf(here).filter(Boolean) : []));
   });
-  const name = step.thread ?? step.threads.find((thread) => !thread.call)?.name ?? latest();
+  const name = foremost(step);
   const acting = step.threads.find((thread) => thread.name === name);
   show(byId("source"), executed ?? acting?.line, acting?.line);
 }
@@ -155,21 +156,28 @@ function known(name) {
   return null;
 }
 
-function latest() {
-  for (let at = HERE.step; at >= 0; at -= 1) if (steps()[at].thread) return steps()[at].thread;
-  return "main";
+// The thread to look at: it acts, or is about to, or was the last that did
+function foremost(step) {
+  const names = step.threads.map((thread) => thread.name);
+  const awake = step.threads.find((thread) => !thread.call)?.name;
+  const told = steps().slice(0, HERE.step + 1).findLast((one) => names.includes(one.thread));
+  return names.includes(step.thread) ? step.thread : awake ?? told?.thread ?? names[0];
 }
 
 function createThread() {
   return make("details", "", make("summary"), make("p", "function"), make("dl"));
 }
 
-const doing = (thread) => (thread.call
-  ? `asleep in ${thread.call}(${thread.fd ?? ""})`
-  : `next: line ${thread.line}`);
+// A line that has returned or raised is done; which one comes next, the next step tells.
+function doing(thread, step) {
+  if (thread.call) return `asleep in ${thread.call}(${thread.fd ?? ""})`;
+  const over = { return: `leaves ${thread.function}()`, exception: `line ${thread.line} raised` };
+  const did = thread.name === step.thread && over[step.kind];
+  return did || `next: line ${thread.line}`;
+}
 
 function drawThreads(step) {
-  const acting = latest();
+  const acting = foremost(step);
   const turned = byId("threads").dataset.acting !== acting; // until then what a reader opened stays open
   byId("threads").dataset.acting = acting;
   kept(byId("threads"), step.threads.map((thread) => thread.name), createThread).forEach((part, at) => {
@@ -178,7 +186,7 @@ function drawThreads(step) {
     if (turned) part.open = thread.name === acting;
     part.className = thread.name === step.thread ? "acting" : "";
     summary.replaceChildren(
-      make("b", thread.call ? "mark asleep" : "mark", thread.name), make("span", "", doing(thread)));
+      make("b", thread.call ? "mark asleep" : "mark", thread.name), make("span", "", doing(thread, step)));
     const told = known(thread.name);
     title.textContent = told ? `in ${told.function}()` : "";
     const changed = thread.name === step.thread ? step.changed : [];
@@ -297,14 +305,17 @@ function createConnection(number) {
 function drawConnections(list, now, old) {
   const before = (one) => old.connections.find((other) => other.client === one.client);
   const alive = now.connections.filter((one) => one.theirs || one.ours);
-  const told = alive.filter((one) =>
-    alive.length < 5 || !(quiet(one) || knocks(one)) || !same(one, before(one)));
+  const loud = (one) => alive.length < 5 || !(quiet(one) || knocks(one));
+  const moved = alive.filter((one) => !loud(one) && !same(one, before(one)));
+  const told = alive.filter((one) => loud(one) || (moved.length < 4 && moved.includes(one)));
   const rest = alive.filter((one) => !told.includes(one) && !knocks(one)).map((one) => one.client);
   list.classList.toggle("few", told.length + (now.epoll ? 1 : 0) < 4); // there is room for larger bars
   const rows = kept(list, [...told.map((one) => one.client), ...(rest.length ? ["rest"] : [])],
     (key) => (key === "rest" ? make("li", "rest") : createConnection(key)));
   told.forEach((one, at) => drawConnection(rows[at], one, before(one)));
-  if (rest.length) rows.at(-1).replaceChildren(...people(rest), " both ends ESTABLISHED, all buffers empty");
+  if (!rest.length) return;
+  rows.at(-1).className = moved.length < 4 ? "rest" : "rest fresh";
+  rows.at(-1).replaceChildren(...people(rest), " ESTABLISHED, buffers empty");
 }
 
 const quiet = (one) => one.theirs === "ESTABLISHED" && one.ours === "ESTABLISHED" && !one.buffers.some(Boolean);
@@ -314,7 +325,8 @@ function drawConnection(row, one, was) {
   const [theirs, wires, ours] = row.children;
   theirs.lastChild.textContent = one.theirs ?? "gone";
   theirs.lastChild.className = `state${fresh(one.theirs, was?.theirs)}`;
-  ours.replaceChildren(make("span", `home${fresh(home(one), home(was))}`, home(one)),
+  const place = make("span", `home${fresh(home(one), home(was))}`, home(one));
+  ours.replaceChildren(...(home(one) ? [place] : []),
     make("span", `state${fresh(one.ours, was?.ours)}`, one.ours ?? "nothing"));
   wires.querySelectorAll(".bar").forEach((bar) => drawBar(bar, one, was));
 }
@@ -333,7 +345,7 @@ function drawBar(bar, one, was) {
 
 // b'bob' as “bob”; of a long text its length
 function words(text) {
-  const found = /^b(['"])(.*)\1(?: \(([\d,]+) in all\))?$/.exec(text);
+  const found = /^b(['"])(.*)\1(?: \(([\d,]+) bytes\))?$/.exec(text);
   if (!found) return text;
   return found[3] ? `${found[3]} bytes` : found[2] && `“${found[2]}”`;
 }
@@ -380,6 +392,7 @@ function drawSentence(step) {
   const more = step.rounds === 1 ? "The same once more." : `The same ${step.rounds} times more.`;
   const thread = () => [make("b", "mark", step.thread)];
   byId("who").replaceChildren(...(parts[step.kind] ?? thread)());
+  byId("who").ariaHidden = String(step.kind in parts); // its sentence says who
   tell(step.rounds ? more : step.sentence ?? "");
 }
 
@@ -486,6 +499,7 @@ function drawAll() {
     drawClients(clients, last(number, model), model, before);
   });
   byId("who").replaceChildren(make("b", "", `action ${number}`));
+  byId("who").ariaHidden = "false";
   tell(`${deed(number)}: how all stands after it`);
 }
 
