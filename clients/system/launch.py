@@ -70,7 +70,7 @@ def make_room(wanted=0):
 
     Raises LaunchError if that is fewer than wanted.
     """
-    import resource  # not everywhere
+    import resource  # not at the top: where it is missing, the line about Linux comes first
 
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -137,7 +137,7 @@ def family(process):
         with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
             found.append(psutil.Process(pid))
     if process.is_running():
-        return [process, *(found if psutil.LINUX else process.children(recursive=True))]
+        return [process, *found]
     if not found:
         raise psutil.NoSuchProcess(process.pid)
     return found
