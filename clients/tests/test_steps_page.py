@@ -1,35 +1,21 @@
 """The page of the steps: it shows the recordings that lie in it, and those are the servers' own."""
 
 import ast
-import contextlib
-import json
-import os
 import re
-import select
-import shutil
-import subprocess
-import time
 import urllib.parse
 
 import pytest
 
 from clients.steps.page import DATA, KEPT, build, data_of, outdated
-from clients.system.launch import ROOT, ask, folder, models, started, tool
+from clients.system.launch import ROOT, ask, models, tool
 from clients.system.palette import MODELS
+from clients.tests.browser import CHROMIUM, Browser, opened
 
 PROGRAMS = {name: models()[name] for name in MODELS}
 PAGE = KEPT.read_text()
 SHOWN = data_of(PAGE)
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 in_a_browser = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium here")
 pytestmark = pytest.mark.xdist_group("the page of the steps")
-# It is spoken to through descriptors 3 and 4, and looks for no updates on a network.
-LINE = (
-    f"exec {CHROMIUM} --headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync "
-    "--remote-debugging-pipe --user-data-dir=$0 3<&{0} 4>&{1}"
-)
-CODES = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Home": 36, "End": 35}
 # What a reader sees, as plain data
 LOOK = """(() => {
   const texts = (query, root = document) =>
@@ -38,7 +24,8 @@ LOOK = """(() => {
     where: texts("#where")[0], sentence: texts("#sentence")[0],
     model: texts("#models [aria-pressed=true]")[0], who: texts("#who")[0],
     executed: texts("#source [aria-current] .number").map(Number),
-    marked: [...document.querySelectorAll("#source li:has(.mark)")].map(
+    did: [...document.querySelectorAll("#source .did")].map((mark) => mark.ariaLabel),
+    marked: [...document.querySelectorAll("#source li:has(.mark:not(.did))")].map(
       (line) => Number(line.querySelector(".number").textContent)),
     threads: texts("#threads summary"), changed: texts("#threads dt.fresh"),
     queue: texts("#kernel .queue h3 b")[0],
@@ -52,49 +39,16 @@ LOOK = """(() => {
   };
 })()"""
 BUFFERS = ["client's unsent", "server's unread", "server's unsent", "client's unread"]
+# Lines just executed that are not in sight as a whole
+OFF = """[...document.querySelectorAll("#source .executed")].filter((line) => {
+  const [one, list] = [line, line.parentElement].map((part) => part.getBoundingClientRect());
+  const end = Math.min(list.bottom, document.querySelector("footer").getBoundingClientRect().top);
+  return one.top < list.top - 1 || one.bottom > end + 1;
+}).map((line) => line.textContent)"""
 
 
-class Browser:
-    """A Chromium that has opened one page; asked: the addresses that it has loaded from."""
-
-    def __init__(self, orders, answers, page):
-        self.orders, self.answers, self.rest = orders, answers, b""
-        self.number, self.session, self.asked = 0, {}, []
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        found = self.call("Target.attachToTarget", targetId=target, flatten=True)
-        self.session = {"sessionId": found["sessionId"]}
-        for domain in ("Page", "Runtime", "Network"):
-            self.call(f"{domain}.enable")
-        self.call("Page.navigate", url=page.as_uri())
-        self.until(lambda: self.value("location.hash"))
-
-    def call(self, method, **params):
-        self.number += 1
-        order = {"id": self.number, "method": method, "params": params} | self.session
-        os.write(self.orders, json.dumps(order).encode() + b"\0")
-        while (answer := self.told()).get("id") != self.number:
-            if answer.get("method") == "Network.requestWillBeSent":
-                self.asked.append(answer["params"]["request"]["url"])
-        assert "error" not in answer, answer
-        return answer["result"]
-
-    def told(self):
-        while b"\0" not in self.rest:
-            assert select.select([self.answers], [], [], 60)[0], "the browser says nothing"
-            self.rest += os.read(self.answers, 1 << 16) or pytest.fail("the browser has ended")
-        text, _, self.rest = self.rest.partition(b"\0")
-        return json.loads(text)
-
-    def until(self, happens):
-        deadline = time.monotonic() + 60
-        while not happens():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-
-    def value(self, expression):
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
+class Reader(Browser):
+    """A browser that tells what a reader of this page sees."""
 
     def look(self, **place):
         """Return what a reader sees; place: parts of the link that is opened first."""
@@ -102,30 +56,10 @@ class Browser:
             self.value(f"read({urllib.parse.urlencode(place)!r})")
         return self.value(LOOK)
 
-    def press(self, key):
-        code = {"key": key, "code": key, "windowsVirtualKeyCode": CODES.get(key, ord(key[0]))}
-        text = {"text": key} if key == " " else {}
-        self.call("Input.dispatchKeyEvent", type="keyDown", **code, **text)
-        self.call("Input.dispatchKeyEvent", type="keyUp", **code)
-
-
-@contextlib.contextmanager
-def opened(page):
-    """Open a page in a browser that ends with this."""
-    (read, orders), (answers, write) = os.pipe(), os.pipe()
-    with folder() as profile:
-        line = ["bash", "-c", LINE.format(read, write), profile]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        with started(line, pass_fds=(read, write), **quiet):
-            os.close(read)
-            os.close(write)
-            with open(orders, "wb"), open(answers, "rb"):  # they are closed at the end
-                yield Browser(orders, answers, page)
-
 
 @pytest.fixture(scope="module")
 def browser():
-    with opened(KEPT) as found:
+    with opened(KEPT, Reader) as found:
         yield found
 
 
@@ -144,8 +78,30 @@ def pooled(step):
 
 def sentence(step):
     rounds = step.get("rounds")
-    more = {None: step.get("sentence", ""), 1: "The same once more."}
-    return more.get(rounds, f"The same {rounds} times more.")
+    if rounds == 1:
+        return "Here 1 more round of this loop is left out; it did the same with other bytes."
+    more = (
+        f"Here {rounds} more rounds of this loop are left out; they did the same with other bytes."
+    )
+    return more if rounds else step.get("sentence", "")
+
+
+def named(thread):
+    """Return how the page names a thread: a client is somebody else."""
+    return f"thread of {thread}" if thread and thread.startswith("client") else thread
+
+
+def changed(found, index):
+    """Return the names whose values are others than those that were seen of the thread before."""
+    step = found[index]
+    earlier = [
+        SHOWN["pool"][one["variables"]]
+        for one in found[:index]
+        if one.get("thread") == step.get("thread") and "variables" in one
+    ]
+    was = earlier[-1] if earlier else {}
+    now = SHOWN["pool"][step["variables"]] if "variables" in step else {}
+    return sorted(name for name in step.get("changed", []) if now[name] != was.get(name))
 
 
 def doing(thread, step):
@@ -158,7 +114,8 @@ def doing(thread, step):
         what = f"line {thread['line']} raised"
     else:
         what = f"next: line {thread['line']}"
-    return thread["name"] + what
+    many = len(step["threads"]) > 5
+    return (thread["name"].replace("client ", "t") if many else named(thread["name"])) + what
 
 
 def agree(seen, story, model, index):
@@ -170,12 +127,21 @@ def agree(seen, story, model, index):
     assert seen["model"] == model
     assert seen["sentence"] == sentence(step)
     acting = {"client": "".join(map(str, step.get("who", []))), "time": "time"}
-    assert seen["who"] == acting.get(step["kind"], step.get("thread"))
+    assert seen["who"] == acting.get(step["kind"], named(step.get("thread")))
     awake = step["kind"] != "sleep" and "line" in step
     assert seen["executed"] == ([step["line"]] if awake else [])
-    assert seen["marked"] == sorted({thread["line"] for thread in step["threads"]})
+    over = step["kind"] in ("return", "exception")  # what its thread executes next is elsewhere
+    next_or_asleep = [
+        (thread["name"], thread["line"], thread["call"])
+        for thread in step["threads"]
+        if not (over and thread["name"] == step["thread"])
+    ]
+    assert seen["marked"] == sorted({line for _, line, _ in next_or_asleep})
     assert seen["threads"] == [doing(thread, step) for thread in step["threads"]]
-    assert sorted(seen["changed"]) == sorted(step["changed"])
+    stays = (step.get("thread"), step.get("line"), None) in next_or_asleep
+    did = [f"{named(step['thread'])} has executed it"] if awake and not stays else []
+    assert seen["did"] == did
+    assert sorted(seen["changed"]) == changed(found, index)
     full = ", full" if kernel["queue"] >= kernel["limit"] else ""
     assert seen["queue"] == f"{kernel['queue']} of {kernel['limit']}{full}"
     rows = kernel["connections"]
@@ -211,7 +177,7 @@ def agree_on_buffers(bars, rows):
 def agree_on_epoll(seen, rows):
     """A chip of the page reads "5", whose descriptor that is, and "IN", all in one."""
     ready = [(row["fd"], row["waits"]) for row in rows if row["ready"]]
-    interest = [(row["fd"], row["waits"] or "nothing") for row in rows]
+    interest = [(row["fd"], row["waits"] or "no events") for row in rows]
     for shown, wanted in ((seen["interest"], interest), (seen["ready"], ready)):
         for text, (fd, waits) in zip(shown, wanted, strict=True):
             assert re.fullmatch(rf"{fd}(listening|\d+|){waits}", text)
@@ -336,6 +302,90 @@ def test_side_by_side_all_models_stand_after_the_same_action(browser):
         heard = [client["heard"] != "b''" for client in pooled(after)["clients"]]
         assert [fate == "served" for fate in fates] == heard
     assert columns["01_blocking"] != columns["03_epoll"]
+
+
+ROW = {"client": 1, "theirs": "ESTABLISHED", "ours": "ESTABLISHED", "fd": 5, "queued": False}
+OPEN = [  # what a row says, what of it is told of the client, and at the server's side
+    ({}, "served", "descriptor 5ESTABLISHED"),
+    ({"kept": 0}, "served", "descriptor 5ESTABLISHED"),
+    (
+        {"kept": 2083},
+        "served in part, 2,083 bytes open",
+        "descriptor 5ESTABLISHEDin the program: 2,083",
+    ),
+    (
+        {"buffers": [1, 20, 300, 4000], "kept": 50000},
+        "served in part, 54,321 bytes open",
+        "descriptor 5ESTABLISHEDin the program: 50,000",
+    ),
+    ({"queued": True, "fd": None}, "in the accept queue", "in the queueESTABLISHED"),
+    (
+        {"theirs": "SYN-SENT", "ours": None, "fd": None},
+        "not connected yet (SYN-SENT)",
+        "no socket",
+    ),
+]
+
+
+@in_a_browser
+def test_what_is_open_of_a_client_is_told(tmp_path):
+    rows = [ROW | {"buffers": [0, 0, 0, 0]} | more for more, _, _ in OPEN]
+    client = {"client": 1, "said": "b'ann'", "heard": "b'Hi'", "left": ""}
+    kernels = [
+        {"queue": 0, "limit": 6, "connections": [at], "descriptors": []} for at in range(len(rows))
+    ]
+    step = {"act": 0, "kind": "time", "sentence": "Time passes.", "threads": 0, "clients": 1}
+    data = {
+        "programs": {"04_mine": {"sentence": "A server.", "lines": ["pass"]}},
+        "stories": {"two": {"title": "Two", "question": "Who?", "acts": []}},
+        "pool": [[], [2], client, *rows, *kernels],
+    }
+    for kernel in kernels:
+        kernel["connections"] = [kernel["connections"][0] + 3]
+    walk = [step | {"kernel": 3 + len(rows) + at} for at in range(len(rows))]
+    page = tmp_path / "page.html"
+    page.write_text(build(data | {"recordings": {"two": {"04_mine": walk}}}))
+    with opened(page) as browser:
+        for number, (_, fate, ours) in enumerate(OPEN, 1):
+            browser.value(f"read('step={number}')")
+            assert browser.value("document.querySelector('#clients .fate').textContent") == fate
+            assert browser.value("document.querySelector('#kernel .ours').textContent") == ours
+
+
+@in_a_browser
+@pytest.mark.parametrize("size", [(390, 844), (500, 701), (1280, 720)])
+def test_walking_moves_the_panels_and_not_the_page(browser, size):
+    width, height = size
+    more = {"deviceScaleFactor": 1, "mobile": False}
+    browser.call("Emulation.setDeviceMetricsOverride", width=width, height=height, **more)
+    try:
+        for story, name in (("two", "02_threaded"), ("descriptors", "03_epoll")):
+            browser.look(story=story, model=name, step=1)
+            walk = f"() => {{ const off = {OFF}; step(1); return off.length || scrollY; }}"
+            assert browser.value(f"steps().filter({walk})") == []
+        browser.look(story="descriptors", model="03_epoll", step=77)
+        browser.call("Emulation.setDeviceMetricsOverride", width=900, height=500, **more)
+        browser.until(lambda: browser.value(OFF) == [])  # a resize comes with the next frame
+    finally:
+        browser.call("Emulation.clearDeviceMetricsOverride")
+
+
+@in_a_browser
+def test_words_are_explained_by_keyboard(browser):
+    browser.look(story="two", model="03_epoll", step=5)
+    browser.value("document.getElementById('ask').focus()")
+    browser.press(" ")
+    assert browser.value("document.getElementById('words').open")
+    browser.press("ArrowRight")  # reads on in the words
+    assert browser.look()["where"].startswith("step 5 ")
+    terms = browser.value("[...document.querySelectorAll('#words dt')].map((one) => one.innerText)")
+    states = {
+        row.get(end) for row in SHOWN["pool"] if "theirs" in row for end in ("theirs", "ours")
+    }
+    calls = {row["call"] for row in SHOWN["pool"] if "call" in row}
+    assert {word for word in states | calls if word} <= set(terms)
+    browser.value("document.querySelector('#words button').click()")
+    assert not browser.value("document.getElementById('words').open")
 
 
 @in_a_browser

@@ -35,12 +35,15 @@ function ranges(numbers) {
   return runs.map(([from, to]) => (from === to ? from : `${from}–${to}`)).join(", ");
 }
 
-// The names of threads in short: "main, clients 1–9"
+// A thread that serves a client is named after it; it must not be taken for the client.
+const full = (name) => name.replace(/^client /, "thread of client ");
+
+// The names of threads in short: "main, t1–9"
 function together(names) {
   const numbers = names.map((name) => /^client (\d+)$/.exec(name)?.[1]);
   const clients = numbers.filter(Boolean).map(Number).sort((one, other) => one - other);
   const others = names.filter((_, at) => !numbers[at]);
-  const all = clients.length ? [`client${clients.length > 1 ? "s" : ""} ${ranges(clients)}`] : [];
+  const all = clients.length ? [`t${ranges(clients)}`] : [];
   return [...others, ...all].join(", ");
 }
 
@@ -109,7 +112,13 @@ function stands(step) {
 function markOf(names, asleep) {
   const label = together(names);
   const mark = make("b", asleep ? "mark asleep" : "mark", asleep ? `zz ${label}` : label);
-  return said(mark, asleep ? `${label} asleep here` : `${label} stands here`);
+  return said(mark, `${names.map(full).join(", ")} ${asleep ? "asleep" : "stands"} here`);
+}
+
+// Who has executed a line, unless that thread still stands there
+function doer(step, here) {
+  if (here?.awake.includes(step.thread)) return [];
+  return [said(make("b", "mark did", together([step.thread])), `${full(step.thread)} has executed it`)];
 }
 
 const marksOf = ({ awake, asleep }) => [
@@ -120,36 +129,53 @@ const marksOf = ({ awake, asleep }) => [
 function drawLines(step) {
   const found = stands(step);
   const executed = step.kind === "sleep" ? null : step.line; // who falls asleep is still in it
-  const over = ["return", "exception"].includes(step.kind) ? executed : null; // not next
+  const here = found.get(executed);
+  if (here && ["return", "exception"].includes(step.kind)) { // it stands there, but what is next is elsewhere
+    here.awake = here.awake.filter((name) => name !== step.thread);
+  }
   [...byId("source").children].forEach((line, at) => {
     const here = found.get(at + 1);
     line.className = at + 1 === executed ? "executed" : "";
-    if (here) line.classList.add(here.awake.length ? (at + 1 === over ? "over" : "next") : "resting");
+    if (here?.awake.length) line.classList.add("next");
+    else if (here?.asleep.length) line.classList.add("resting");
     if (at + 1 === executed) line.setAttribute("aria-current", "step");
     else line.removeAttribute("aria-current");
-    line.firstChild.replaceChildren(...(here ? marksOf(here).filter(Boolean) : []));
+    line.firstChild.replaceChildren(...(at + 1 === executed ? doer(step, here) : []),
+      ...(here ? marksOf(here).filter(Boolean) : []));
   });
   const name = foremost(step);
   const acting = step.threads.find((thread) => thread.name === name);
   show(byId("source"), executed ?? acting?.line, acting?.line);
+  byId("short").hidden = !steps().some((one) => one.thread?.startsWith("client"));
 }
 
 // Scroll a list so that a line is seen, with what comes next if that is near
 function show(list, number, next) {
   const line = list.children[number - 1];
   if (!line) return;
-  const top = line.offsetTop;
-  const end = Math.max(top, list.children[next - 1]?.offsetTop ?? 0);
-  const far = end - top < list.clientHeight * 0.7 ? end : top;
-  const seen = top > list.scrollTop + 30 && far + 60 < list.scrollTop + list.clientHeight;
-  if (!seen) list.scrollTop = (top + far) / 2 - list.clientHeight / 2;
+  const ends = (one) => [one.offsetTop, one.offsetTop + one.offsetHeight];
+  const both = [line, list.children[next - 1] ?? line].flatMap(ends);
+  const near = Math.max(...both) - Math.min(...both) < list.clientHeight * 0.9;
+  const places = near ? both : ends(line);
+  const [top, end] = [Math.min(...places), Math.max(...places)];
+  if (top >= list.scrollTop && end <= list.scrollTop + list.clientHeight) return;
+  const wanted = (top + end - list.clientHeight) / 2;
+  const whole = [...list.children].find((one) => one.offsetTop >= wanted); // no line is cut at the top
+  list.scrollTop = Math.min(whole.offsetTop, top);
+}
+
+// Scroll a list, and nothing around it, so that a part is seen below the list's sticky title
+function reveal(list, part) {
+  const [top, end] = [part.offsetTop - 40, part.offsetTop + part.offsetHeight];
+  if (end > list.scrollTop + list.clientHeight) list.scrollTop = end - list.clientHeight;
+  if (top < list.scrollTop) list.scrollTop = top;
 }
 
 // The threads and their variables
 
-// The last step up to here in which a thread told its variables
-function known(name) {
-  for (let at = HERE.step; at >= 0; at -= 1) {
+// The last step, up to one, in which a thread told its variables
+function known(name, from = HERE.step) {
+  for (let at = from; at >= 0; at -= 1) {
     const step = steps()[at];
     if (step.thread === name && step.variables !== undefined) return stepAt(at);
   }
@@ -185,14 +211,23 @@ function drawThreads(step) {
     const [summary, title, list] = part.children;
     if (turned) part.open = thread.name === acting;
     part.className = thread.name === step.thread ? "acting" : "";
+    const name = step.threads.length > 5 ? together([thread.name]) : full(thread.name); // as there is room
     summary.replaceChildren(
-      make("b", thread.call ? "mark asleep" : "mark", thread.name), make("span", "", doing(thread, step)));
+      make("b", thread.call ? "mark asleep" : "mark", name), make("span", "", doing(thread, step)));
     const told = known(thread.name);
     title.textContent = told ? `in ${told.function}()` : "";
-    const changed = thread.name === step.thread ? step.changed : [];
+    const changed = thread.name === step.thread ? news(step) : [];
     list.replaceChildren(...variables(told?.variables ?? {}, changed));
   });
-  byId("threads").querySelector(".acting .fresh")?.scrollIntoView({ block: "nearest" });
+  const changed = byId("threads").querySelector(".acting dd.fresh");
+  if (changed) reveal(byId("threads"), changed);
+}
+
+// What one sees change. A function that goes on after another one may have missed what that changed
+// and showed already.
+function news(step) {
+  const shown = known(step.thread, HERE.step - 1)?.variables ?? {};
+  return step.changed.filter((name) => step.variables?.[name] !== shown[name]);
 }
 
 function variables(values, changed) {
@@ -233,7 +268,7 @@ function arriving(now, old) {
     make("h3", "", "SYN-SENT"), ...(outside.length ? people(outside) : ["nobody"]));
   const full = now.queue >= now.limit ? ", full" : "";
   const queue = make("div", `queue${fresh(now.queue, old.queue)}`,
-    make("h3", "", "accept queue (已完成队列) ", make("b", "", `${now.queue} of ${now.limit}${full}`)), places);
+    make("h3", "", "accept queue ", make("span", "zh", "(已完成队列) "), make("b", "", `${now.queue} of ${now.limit}${full}`)), places);
   return [syn, make("span", "to", "→"), queue, make("span", "to", "→ accept()")];
 }
 
@@ -262,7 +297,7 @@ function sets(now, old, model) {
   const whose = owners(now, model);
   const before = new Map((old.epoll ?? []).map((row) => [row.fd, row]));
   const interest = now.epoll.map((row) => chip(row.fd, whose.get(row.fd),
-    fresh(row.waits, before.get(row.fd)?.waits), row.waits || "nothing"));
+    fresh(row.waits, before.get(row.fd)?.waits), row.waits || "no events"));
   const ready = now.epoll.filter((row) => row.ready).map((row) => chip(row.fd, whose.get(row.fd),
     ` ready${fresh(row.ready, before.get(row.fd)?.ready)}`, row.waits));
   return [
@@ -276,13 +311,13 @@ function descriptors(now, old, model) {
   const whose = owners(now, model);
   const chips = now.descriptors.map((fd) =>
     chip(fd, whose.get(fd), old.descriptors.includes(fd) ? (fd < 3 ? " plain" : "") : " fresh"));
-  return [make("h3", "", "server's descriptors (描述符)"), ...chips];
+  return [make("h3", "", "server's descriptors ", make("span", "zh", "(描述符)")), ...chips];
 }
 
-// The longest bar: the most that any buffer holds in this story, so that models compare
+// The longest bar: the most that any buffer holds in this story, in bytes, so that models compare
 const longest = {};
 function scale() {
-  longest[HERE.story] ??= Math.max(64, ...MODELS.flatMap((model) => steps(model).flatMap((step) =>
+  longest[HERE.story] ??= Math.max(1, ...MODELS.flatMap((model) => steps(model).flatMap((step) =>
     DATA.pool[step.kernel].connections.flatMap((place) => DATA.pool[place].buffers))));
   return longest[HERE.story];
 }
@@ -301,24 +336,29 @@ function createConnection(number) {
     make("span", "end ours"));
 }
 
+const whose = () => make("li", "whose connection", make("span"),
+  make("span", "wires", make("span", "", "client's kernel"), make("span"), make("span", "", "server's kernel")));
+
 // With many clients, those of whom there is nothing to tell share one line.
 function drawConnections(list, now, old) {
   const before = (one) => old.connections.find((other) => other.client === one.client);
-  const alive = now.connections.filter((one) => one.theirs || one.ours);
+  const alive = now.connections.filter((one) => one.theirs || one.ours || one.kept);
   const loud = (one) => alive.length < 5 || !(quiet(one) || knocks(one));
   const moved = alive.filter((one) => !loud(one) && !same(one, before(one)));
   const told = alive.filter((one) => loud(one) || (moved.length < 4 && moved.includes(one)));
   const rest = alive.filter((one) => !told.includes(one) && !knocks(one)).map((one) => one.client);
   list.classList.toggle("few", told.length + (now.epoll ? 1 : 0) < 4); // there is room for larger bars
-  const rows = kept(list, [...told.map((one) => one.client), ...(rest.length ? ["rest"] : [])],
-    (key) => (key === "rest" ? make("li", "rest") : createConnection(key)));
-  told.forEach((one, at) => drawConnection(rows[at], one, before(one)));
+  const others = { whose, rest: () => make("li", "rest") };
+  const keys = [...(told.length ? ["whose"] : []), ...told.map((one) => one.client), ...(rest.length ? ["rest"] : [])];
+  const rows = kept(list, keys, (key) => (others[key] ?? createConnection)(key));
+  told.forEach((one, at) => drawConnection(rows[at + 1], one, before(one)));
   if (!rest.length) return;
   rows.at(-1).className = moved.length < 4 ? "rest" : "rest fresh";
   rows.at(-1).replaceChildren(...people(rest), " ESTABLISHED, buffers empty");
 }
 
-const quiet = (one) => one.theirs === "ESTABLISHED" && one.ours === "ESTABLISHED" && !one.buffers.some(Boolean);
+const quiet = (one) => one.theirs === "ESTABLISHED" && one.ours === "ESTABLISHED" && !held(one);
+const held = (one) => (one.kept ?? 0) + one.buffers.reduce((sum, number) => sum + number, 0);
 const home = (one) => (one?.queued ? "in the queue" : one?.fd ? `descriptor ${one.fd}` : "");
 
 function drawConnection(row, one, was) {
@@ -326,8 +366,11 @@ function drawConnection(row, one, was) {
   theirs.lastChild.textContent = one.theirs ?? "gone";
   theirs.lastChild.className = `state${fresh(one.theirs, was?.theirs)}`;
   const place = make("span", `home${fresh(home(one), home(was))}`, home(one));
+  const [now, old] = [one.kept ?? 0, was?.kept ?? 0]; // in the program, for want of room in the kernel
+  const chip = make("span", `kept${fresh(now, old)}`, "in the program: ", make("b", "", count(now)));
   ours.replaceChildren(...(home(one) ? [place] : []),
-    make("span", `state${fresh(one.ours, was?.ours)}`, one.ours ?? "nothing"));
+    make("span", `state${fresh(one.ours, was?.ours)}`, one.ours ?? "no socket"),
+    ...(now ? [said(chip, `client ${one.client}: in the program, ${bytes(now)}`)] : []));
   wires.querySelectorAll(".bar").forEach((bar) => drawBar(bar, one, was));
 }
 
@@ -357,40 +400,53 @@ function refuses(number, index, model) {
   return told?.does === "reads no more";
 }
 
-function fate(one, index, model) {
-  if (one.left) return [one.left + (one.said !== "b''" && one.heard === "b''" ? " unanswered" : ""), "gone"];
-  if (refuses(one.client, index, model)) return ["does not read", "waits"];
+function fate(one, step, model) {
+  const row = step.kernel.connections.find((other) => other.client === one.client);
+  const asked = one.said !== "b''";
+  if (one.left) return [one.left + (asked && one.heard === "b''" ? " unanswered" : ""), "gone"];
+  if (refuses(one.client, step.at, model)) return ["does not read", "waits"];
+  if (row && knocks(row)) return ["not connected yet (SYN-SENT)", asked ? "waits" : ""];
+  if (row?.queued) return ["in the accept queue", asked ? "waits" : ""];
+  if (one.heard !== "b''" && row && held(row)) return [`served in part, ${bytes(held(row))} open`, "waits"];
   if (one.heard !== "b''") return ["served", "served"];
-  return one.said === "b''" ? ["silent", ""] : ["no answer yet", "waits"];
+  return asked ? ["no answer yet", "waits"] : ["silent", ""];
 }
 
-function drawClients(list, index, model, before) {
-  const step = stepAt(index, model);
-  list.classList.toggle("many", step.clients.length > 4);
-  const cards = step.clients.map((one) => {
+function drawClients(list, step, model, before) {
+  const many = step.clients.length > 4;
+  list.classList.toggle("many", many);
+  const cards = new Map(); // side by side, many of whom the same is to be told have one card together
+  for (const one of step.clients) {
     const was = before?.clients.find((other) => other.client === one.client);
     const [asked, heard] = [words(one.said), words(one.heard)];
-    const [text, looks] = fate(one, index, model);
-    return make("li", `${looks}${was && same(one, was) ? "" : " fresh"}`,
+    const [text, looks] = fate(one, step, model);
+    const news = was && same(one, was) && fate(was, before, model)[0] === text ? "" : "fresh";
+    const key = many && HERE.view === "all" && !asked && !heard ? text : one.client;
+    if (cards.has(key)) {
+      cards.get(key).querySelector(".fate").before(person(one.client));
+      if (news) cards.get(key).classList.add(news);
+    } else cards.set(key, make("li", `${looks} ${news}`,
       make("p", "", person(one.client), make("b", "fate", text)),
       asked && make("p", "", make("span", "verb", "said "), asked),
-      heard && make("p", "", make("span", "verb", "heard "), heard));
-  });
-  list.replaceChildren(...(cards.length ? cards : [make("li", "nobody", "nobody has come yet")]));
+      heard && make("p", "", make("span", "verb", "heard "), heard)));
+  }
+  list.replaceChildren(...(cards.size ? cards.values() : [make("li", "nobody", "nobody has come yet")]));
 }
 
 // The sentence, the time line, and all of it
 
 function deed(number) {
   const text = number ? acts()[number - 1] : "the server starts";
-  const several = text.replace(/^(\d+ to \d+) (\w+?)s\b/, "Clients $1 $2");
+  const several = text.replace(/^(\d+ to \d+) (\w+?)s?\b/, "Clients $1 $2");
   return several.replace(/^(\d+) /, "Client $1 ").replace(/^[a-z]/, (letter) => letter.toUpperCase());
 }
 
 function drawSentence(step) {
   const parts = { client: () => people(step.who), time: () => [make("b", "", "time")] };
-  const more = step.rounds === 1 ? "The same once more." : `The same ${step.rounds} times more.`;
-  const thread = () => [make("b", "mark", step.thread)];
+  const more = step.rounds === 1
+    ? "Here 1 more round of this loop is left out; it did the same with other bytes."
+    : `Here ${step.rounds} more rounds of this loop are left out; they did the same with other bytes.`;
+  const thread = () => [make("b", "mark", full(step.thread))];
   byId("who").replaceChildren(...(parts[step.kind] ?? thread)());
   byId("who").ariaHidden = String(step.kind in parts); // its sentence says who
   tell(step.rounds ? more : step.sentence ?? "");
@@ -444,10 +500,12 @@ function drawHead() {
     const on = HERE.view === "all" ? !button.dataset.model : button.dataset.model === HERE.model;
     button.setAttribute("aria-pressed", String(on));
   }
-  const longestBar = bytes(scale());
-  byId("scale").textContent = `a full bar: ${longestBar}`;
-  byId("where").textContent = HERE.view === "all"
-    ? `action ${act()} of ${acts().length}` : `step ${HERE.step + 1} of ${steps().length}`;
+  byId("scale").textContent = `bars: to scale, the longest is ${bytes(scale())}`;
+  const all = HERE.view === "all";
+  byId("where").textContent = all ? `action ${act()} of ${acts().length}` : `step ${HERE.step + 1} of ${steps().length}`;
+  for (const [name, way] of Object.entries({ back: "back (←)", on: "on (→)" })) {
+    byId(name).title = byId(name).ariaLabel = `${all ? "an action" : "a step"} ${way}`;
+  }
 }
 
 function drawPlay() {
@@ -472,7 +530,7 @@ function drawOne() {
   drawLines(now);
   drawThreads(now);
   drawKernel(byId("kernel"), now, before, HERE.model);
-  drawClients(byId("clients"), HERE.step, HERE.model, before);
+  drawClients(byId("clients"), now, HERE.model, before);
   drawSentence(now);
 }
 
@@ -496,11 +554,11 @@ function drawAll() {
     places.replaceChildren(...[...stands(now)].map(([line, here]) => make("li", "",
       ...marksOf(here), make("code", "", `${line}  ${DATA.programs[model].lines[line - 1].replace(/ {2}#.*/, "").trim()}`))));
     drawKernel(kernel, now, before, model);
-    drawClients(clients, last(number, model), model, before);
+    drawClients(clients, now, model, before);
   });
   byId("who").replaceChildren(make("b", "", `action ${number}`));
   byId("who").ariaHidden = "false";
-  tell(`${deed(number)}: how all stands after it`);
+  tell(`${deed(number)}: how all stands after it (amber: changed by it)`);
 }
 
 // The controls
@@ -515,7 +573,9 @@ function ready() {
     byId(name).addEventListener("click", () => { stop(); does(); });
   }
   byId("play").addEventListener("click", play);
+  byId("ask").addEventListener("click", () => byId("words").showModal());
   document.addEventListener("keydown", pressed);
+  window.addEventListener("resize", draw); // the line that was seen may be elsewhere now
   window.addEventListener("hashchange", () => { stop(); read(location.hash); });
   read(location.hash);
 }

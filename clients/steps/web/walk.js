@@ -24,6 +24,7 @@ function stepAt(index, model = HERE.model) {
   const kernel = DATA.pool[step.kernel];
   return {
     ...step,
+    at: index,
     changed: step.changed ?? [],
     variables: step.variables === undefined ? null : DATA.pool[step.variables],
     threads: rows(DATA.pool[step.threads]),
@@ -115,7 +116,7 @@ const KEYS = {
 };
 
 function pressed(event) {
-  const own = event.target.closest("select") || (event.key === " " && event.target.closest("button, summary"));
+  const own = event.target.closest("select, dialog") || (event.key === " " && event.target.closest("button, summary"));
   if (own || event.altKey || event.ctrlKey || event.metaKey || !(event.key in KEYS)) return;
   event.preventDefault();
   if (event.key !== " ") stop();
