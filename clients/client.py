@@ -35,6 +35,8 @@ class Client:
         self.server = f"{host}:{port}"
         if not 0 < port < 65536:  # the resolver would cut off the higher bits
             raise ValueError(f"there is no port {port}: take one from 1 to 65535")
+        if ":" in host:
+            raise ValueError(f"{host} is an IPv6 address: take an IPv4 one, as 127.0.0.1")
         try:
             self.socket = socket.create_connection((host, port), timeout)
         except TimeoutError as error:
@@ -137,7 +139,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--host", default=HOST)
+    parser.add_argument("--host", default=HOST, help="a name or an IPv4 address")
     parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument("--timeout", type=float, help="seconds; without it, wait for ever")
     parser.add_argument("--message", type=os.fsencode, help="say this, print the answer, leave")

@@ -6,12 +6,13 @@
 
 import argparse
 import os
-from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 
-HERE = Path(__file__).resolve().parent
+from clients.system.launch import ROOT
+
+HERE = ROOT / "notebooks"
 
 
 def execute(path, form):

@@ -23,8 +23,10 @@ from clients.system.text import any_terminal
 async def photograph(app, file):
     """Play a small scene without a terminal, and write the screen to file as SVG."""
     async with app.run_test(size=(120, 36)) as pilot:
-        while not (app.stage and app.stage.threads):
+        while not (app.stage and (app.stage.threads or app.stage.ended or app.stage.plain)):
             await pilot.pause(EVERY)
+        if app.stage.ended:
+            raise LaunchError(app.stage.ended)
         for key in "aasas":
             await pilot.press(key)
         for _ in range(50):  # until all is at rest, but not for ever
@@ -42,7 +44,9 @@ def options():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("server", nargs="?", default="01_blocking", metavar="MODEL|PATH")
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets the network connect")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="IPv4; 0.0.0.0 lets the network connect"
+    )
     parser.add_argument(
         "--port", type=number(int, 0, 65_535), default=0, help="default: a free one"
     )
@@ -58,8 +62,8 @@ def options():
         args.server = find(args.server)
     except LaunchError as error:
         parser.error(str(error))
-    if not Path("/proc/self/net/tcp").exists():
-        parser.error("the kernel's side is read from /proc: run this on Linux")
+    if not args.host or ":" in args.host:
+        parser.error("--host takes a name or an IPv4 address")
     if not args.screenshot and not (sys.stdin and sys.stdin.isatty()):
         parser.error("this needs a terminal; --screenshot FILE.svg does not")
     return args
@@ -80,6 +84,8 @@ def main():
             asyncio.run(photograph(app, args.screenshot))
         else:
             app.run()
+    except LaunchError as error:  # with --screenshot: on the screen it stands there
+        return str(error)
     finally:
         app.end()
     return 0

@@ -209,10 +209,11 @@ class Classroom(App):
         else:
             where.update(Content("%s:%d" % stage.server.address))
         if not stage.ended:
+            observer = "" if stage.plain else " with the observer"
             log = f"; {stage.dropped:,} bytes of its log not kept" if stage.dropped else ""
             cost.update(
-                f"cost: threads {len(stage.threads)}, descriptors {stage.descriptors}, "
-                f"resident {stage.resident / 2**20:.1f} MiB with the observer{log}"
+                f"cost: threads {stage.thread_count}, descriptors {stage.descriptors}, "
+                f"resident {stage.resident / 2**20:.1f} MiB{observer}{log}"
             )
 
     def guest_rows(self):
@@ -286,7 +287,9 @@ class Classroom(App):
             getattr(self.cast.pop(puppet.number), how)()
 
     def action_walk(self):
-        if self.stage and not self.stage.ended:
+        if self.stage and self.stage.plain:
+            self.tell("it is no Python program: it cannot go line by line")
+        elif self.stage and not self.stage.ended:
             self.stage.walk.turn(not self.stage.walk.on)
 
     def action_line(self):
@@ -297,7 +300,7 @@ class Classroom(App):
 
     def go_on(self, how):
         """Let a thread of the server go on: the one that serves the chosen client, or the next."""
-        if not (self.stage and not self.stage.ended and self.stage.walk.on):
+        if not (self.stage and not self.stage.ended and self.stage.walk and self.stage.walk.on):
             self.tell("w first: then the server goes line by line")
             return
         peer = self.cast[self.chosen].name if self.chosen in self.cast else None

@@ -51,6 +51,9 @@ def source(stage, names, height):
 
     Lines on which one has slept before are kept in view where they fit.
     """
+    if stage.plain:
+        words = "it is no Python program:", "its lines cannot be shown,", "only the kernel's side"
+        return head([(text, "dim") for text in words], height)
     lines = stage.lines
     marks = {
         line: [label(call, these, names) for call, these in what.items()]

@@ -11,7 +11,7 @@ import psutil
 from clients.classroom.walk import Walk
 from clients.steps.tracee import traced
 from clients.system import kernel
-from clients.system.launch import LaunchError, folder, last_words, name_of
+from clients.system.launch import LaunchError, folder, last_words, name_of, running
 from clients.system.observer import Observed
 
 SAID = re.compile(r"^(\S+:\d+) said (.{0,200})", re.MULTILINE)
@@ -43,19 +43,22 @@ class Stage:
     options: {"backlog": 5, ...}, of its command line. ended: its last words, if it has ended.
     threads: as Observed.sample() gives them. queue: the length of the accept queue, which holds
     limit. time_wait: how many connections are in TIME-WAIT. resident: bytes of memory.
-    dropped: bytes of its log that were not kept.
+    dropped: bytes of its log that were not kept. plain: it is no Python program, as its name says
+    (.py): only the kernel tells of it, and walk is None.
     """
 
     def __init__(self, program, options):
         self.program, self.options, self.name = program, options, name_of(program)
-        text = program.read_text(errors="replace")
+        self.plain = program.suffix != ".py"
+        text = "" if self.plain else program.read_text(errors="replace")
         self.lines, self.sentence = (
             text.expandtabs().removesuffix("\n").split("\n"),
-            first_sentence(text),
+            "not a Python program" if self.plain else first_sentence(text),
         )
         self.limit = kernel.queue_limit(options["backlog"])
         self.ended, self.threads, self.connections, self.walk = "", [], [], None
         self.queue = self.time_wait = self.descriptors = self.resident = self.dropped = 0
+        self.thread_count = 0
         self.anchors = set()  # the lines on which a thread has slept
         self.said = {}  # {"host:port": what the server's log says that it said}
         self._stack = contextlib.ExitStack()
@@ -64,6 +67,9 @@ class Stage:
         """Start the server; if it does not come to listen it has ended."""
         words = [word for name, value in self.options.items() for word in (f"--{name}", value)]
         try:
+            if self.plain:
+                self.server = self._stack.enter_context(running(self.program, *words))
+                return
             place = self._stack.enter_context(folder())
             sample = Path(place, "sample.json")
             traces = traced(self.program, *words, limit=0, sample=sample)
@@ -84,20 +90,28 @@ class Stage:
             if process.poll() is not None:
                 raise psutil.NoSuchProcess(process.pid)
             held, lines = kernel.descriptors(process.pid), kernel.tcp(port)
-            self.descriptors = process.num_fds() - self.walk.tracee.channels()
+            self.descriptors = process.num_fds()
+            self.thread_count = process.num_threads()
             self.resident = process.memory_info().rss
         except (psutil.Error, OSError):
             words = last_words(self.server.log(2000), 12)
             self.ended, self.connections = f"exit status {process.poll()}\n  {words}", []
             return
-        rows = (self.observed.sample() or {"threads": []})["threads"]
-        self.threads = self.walk.look([row for row in rows if row["name"] != "tracer"])
-        self.anchors |= {t["line"] for t in self.threads if t["line"] and t["fd"] is not None}
+        if not self.plain:
+            self.look_inside()
         self.dropped = self.server.dropped()
         self.said |= dict(SAID.findall(self.server.log(LATEST)))
         self.connections = connections(lines, port, held)
         self.queue = sum(line.unread for line in lines if line.state == "LISTEN")
         self.time_wait = sum(line.state == "TIME-WAIT" for line in lines)
+
+    def look_inside(self):
+        """See on which line each thread stands; leave out what the tracer and the observer use."""
+        rows = (self.observed.sample() or {"threads": []})["threads"]
+        self.threads = self.walk.look([row for row in rows if row["name"] != "tracer"])
+        self.anchors |= {t["line"] for t in self.threads if t["line"] and t["fd"] is not None}
+        self.descriptors -= self.walk.tracee.channels()
+        self.thread_count = len(self.threads)
 
 
 def first_sentence(text):

@@ -59,7 +59,9 @@ def tell(console, claim, verdict, why):
     mark, style = MARKS[verdict]
     console.print(f"{mark}  {claim}", style=style)
     for line in why.splitlines():
-        for part in textwrap.wrap(printable(line), console.width - 9, break_on_hyphens=False):
+        for part in textwrap.wrap(
+            printable(line), max(1, console.width - 9), break_on_hyphens=False
+        ):
             console.print(f"        {part}", markup=False)
 
 

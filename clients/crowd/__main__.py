@@ -43,7 +43,7 @@ def options():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--host", default=HOST)
+    parser.add_argument("--host", default=HOST, help="a name or an IPv4 address")
     parser.add_argument("--port", type=number(int, 1, 65_535), default=PORT)
     parser.add_argument("--clients", type=int)
     parser.add_argument("--every", type=float, help="seconds between two arrivals")

@@ -16,9 +16,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import clients.system.launch as launch  # first: where Linux is missing, it says so
 from clients import xray
 from clients.steps import tracer
-from clients.system.launch import folder, running
 
 LOOK = 0.001  # seconds between two looks at whether a thread sleeps
 LOOKS = 3  # that many in a row find a thread asleep before it is believed
@@ -49,7 +49,7 @@ def traced(program, *options, walk=False, limit=tracer.HIGH, sample=None, **more
     sample: a file for the observer's looks. more: for launch.running.
     """
     with contextlib.ExitStack() as stack:
-        place = stack.enter_context(folder())
+        place = stack.enter_context(launch.folder())
         door = stack.enter_context(socket.socket(socket.AF_UNIX))
         # Its name through /proc is short, however long that of the folder is: unix(7) allows 107.
         fd = os.open(place, os.O_RDONLY)
@@ -62,7 +62,7 @@ def traced(program, *options, walk=False, limit=tracer.HIGH, sample=None, **more
         through += ("--sample", sample) if sample else ()
         tracee = Tracee(door)
         stack.callback(tracee.close)
-        with running(program, *options, through=through, **more) as server:
+        with launch.running(program, *options, through=through, **more) as server:
             tracee.meet(server)
             try:
                 yield tracee

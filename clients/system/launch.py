@@ -23,6 +23,12 @@ from clients.system import watcher
 from clients.system.output import Output
 from clients.system.text import printable
 
+if not sys.platform.startswith("linux"):  # all that starts a server comes by here
+    sys.exit(
+        "this needs Linux (epoll, /proc): open the repository in a container, on Windows in WSL 2 "
+        "(README.md, macOS and Windows)"
+    )
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 # A server has to flush its first line itself: with this variable it would not matter.
 ENVIRONMENT = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -64,7 +70,7 @@ def make_room(wanted=0):
 
     Raises LaunchError if that is fewer than wanted.
     """
-    import resource  # not everywhere
+    import resource  # not at the top: where it is missing, the line about Linux comes first
 
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -131,7 +137,7 @@ def family(process):
         with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
             found.append(psutil.Process(pid))
     if process.is_running():
-        return [process, *(found if psutil.LINUX else process.children(recursive=True))]
+        return [process, *found]
     if not found:
         raise psutil.NoSuchProcess(process.pid)
     return found

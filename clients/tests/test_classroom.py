@@ -6,6 +6,7 @@ import pty
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 import psutil
@@ -32,7 +33,7 @@ def play(model, scene, *keys, shows=(), size=(140, 40), backlog=64, programs=Non
         app = Classroom(programs, options)
         try:
             async with app.run_test(size=size, notifications=True) as pilot:
-                await until(pilot, lambda app: app.stage and app.stage.threads)
+                await until(pilot, lambda app: app.stage and (app.stage.threads or app.stage.plain))
                 for key in keys:
                     await pilot.press(key)
                 await until(pilot, scene)
@@ -207,6 +208,39 @@ def test_nothing_is_cut_without_a_sign(size):
     )
     assert all(cell_len(row) <= size[0] for row in shown)
     assert "q quit" in shown[-1]
+
+
+def test_a_program_that_is_not_pythons_shows_the_kernels_side(tmp_path):
+    program = tmp_path / "server"
+    program.write_text(
+        f'#!/bin/sh\nexec {launch.find("01_blocking")} "$@"\n'.replace(
+            "exec ", f"exec {sys.executable} "
+        )
+    )
+    program.chmod(0o755)
+    rows = play("", lambda app: len(app.stage.connections) == 2, *"aaws", programs=[program],
+                shows=["no Python program:", "cannot go line by line", "1 of 65"])  # fmt: skip
+    assert any("threads 1," in row for row in rows)
+    file = tmp_path / "scene.svg"
+    done = subprocess.run(
+        launch.tool("clients.classroom", "03_epoll", "--screenshot", file, "--host", "::1"),
+        cwd=launch.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr.count("IPv4")) == (2, 1)
+    program.write_text("#!/bin/sh\nexit 3\n")
+    done = subprocess.run(
+        launch.tool("clients.classroom", program, "--screenshot", file),
+        cwd=launch.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "exit status 3" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_screenshot(tmp_path):

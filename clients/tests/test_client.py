@@ -74,6 +74,11 @@ def test_no_such_port(port):
         Client("127.0.0.1", port)
 
 
+def test_an_ipv6_address_is_refused():
+    with pytest.raises(ValueError, match="IPv4"):
+        Client("::1")
+
+
 def test_no_such_host():
     with pytest.raises(ValueError, match="no host"):
         Client("no such host")

@@ -148,6 +148,7 @@ import clients.system.launch
         ("print('listening on 127.0.0.1:99999')", "127.0.0.1:99999, where nobody can connect"),
         ("print('listening on 127.0.0.1:0')", "127.0.0.1:0, where nobody can connect"),
         (f"print('listening on {'x' * 99}:9')", "x:9, where nobody can connect"),
+        ("print('listening on ::1:9')", "nobody can connect: that is IPv6, and .* IPv4 only"),
         ("import os; os.close(1); os.close(2)", "exit status 0.*nothing"),
         ("import time; time.sleep(600)", "still runs"),
     ],

@@ -13,7 +13,7 @@ import pytest
 
 from clients.classroom.app import Classroom
 from clients.client import Client
-from clients.system.launch import ROOT, running, tool
+from clients.system.launch import ROOT, models, running, tool
 from clients.system.text import printable
 
 TURNED = "\N{RIGHT-TO-LEFT OVERRIDE}"
@@ -152,6 +152,24 @@ def test_a_terminal_that_has_ascii_only(words):
     done = ask(*words, env=env, stdin=subprocess.DEVNULL)
     assert (done.returncode, done.stderr) == (0, b"")
     done.stdout.decode("ascii")
+
+
+def test_a_terminal_of_ten_columns_and_of_less(hostile):
+    for columns in ("10", "9", "1"):
+        env = os.environ | {"COLUMNS": columns, "LINES": "3"}
+        done = ask("clients.contract", hostile, "each_message_is_greeted", env=env)
+        assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_a_server_that_closes_its_own_output_is_one_like_any_other(tmp_path):
+    program = tmp_path / "closes.py"
+    closes = "    serve(listener, lambda"
+    text = models()["01_blocking"].read_text()
+    assert text.count(closes) == 1
+    program.write_text(text.replace(closes, f"    import os; os.close(1)\n    {closes}"))
+    done = ask("clients.contract", program, "each_message_is_greeted", "sigterm_ends_it")
+    assert (done.returncode, done.stderr) == (0, b"")
+    in_the_classroom(program, ("main: ", None))
 
 
 @pytest.mark.parametrize(

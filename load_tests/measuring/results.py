@@ -113,6 +113,8 @@ def make_sure(folder):
                 place.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=place) as file:
                 os.posix_fallocate(file.fileno(), 0, ROOM)
+        except FileExistsError as error:
+            raise CannotWrite(f"cannot write to {place}: it is no folder") from error
         except OSError as error:
             where = place or "the temporary folder (TMPDIR)"
             raise CannotWrite(f"cannot write to {where}: {error.strerror}") from error

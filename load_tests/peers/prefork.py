@@ -7,7 +7,9 @@ that nobody is there (EAGAIN) and sleep again.
 """
 
 import os
+import select
 import signal
+import sys
 
 import selectors_loop
 from common import end_with, run
@@ -16,6 +18,8 @@ PROCESSES = {"type": int, "default": os.cpu_count(), "help": "how many (default:
 
 
 def fork(listener, options):
+    if not hasattr(select, "epoll"):
+        sys.exit("this needs Linux (epoll, prctl): run it in a container")
     parent, options.selector = os.getpid(), "epoll"
     for _ in range(options.processes):
         if os.fork() == 0:

@@ -3,9 +3,15 @@
 Run it: .venv/bin/python load_tests/peers/uvloop_protocol.py --port 3267
 """
 
-import uvloop
+import sys
+
 from asyncio_protocol import main
 from common import run
+
+try:
+    import uvloop
+except ModuleNotFoundError:
+    sys.exit("there is no uvloop here, and none for Windows: run this in a Linux container")
 
 
 def serve(listener, options):

@@ -158,6 +158,9 @@ def test_a_place_where_nothing_can_be_written_is_found_out_before_measuring(modu
     assert done.returncode == 1
     assert done.stderr.startswith(f"cannot write to {tmp_path / 'file'}")
     assert done.stderr.count("\n") == 1
+    if module == "compare":
+        done = start(module, "03_epoll", option, tmp_path / "file")
+        assert done.stderr == f"cannot write to {tmp_path / 'file'}: it is no folder\n"
 
 
 def full_disk(tmp_path, script):
