@@ -7,11 +7,13 @@ import textwrap
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from clients.system.palette import looks
 
+ARROW = Path([(0, -1), (0, 1), (-0.5, 0.3), (0, 1), (0.5, 0.3)])  # a marker for the legend
 STYLE = {
     "text.parse_math": False,  # a "$" in the name of a file is no formula
     "font.size": 11,
@@ -141,7 +143,7 @@ def curves(ax, results, metric, title):
             if metric.is_bound(run):
                 arrow = {"arrowstyle": "<-", "color": colour, "lw": 2}
                 ax.annotate("", (x, y), (0, 22), textcoords="offset points", arrowprops=arrow)
-                shown["$\\uparrow$"] = "at least: the run ended before the answer came"
+                shown[ARROW] = "at least: the run ended before the answer came"
             if metric.generated and run["generator"]["bottleneck"]:
                 ax.plot(x, y, marker, color=colour, mfc="white", mew=2, clip_on=False)
                 shown["o"] = "hollow: Locust was too slow, the number is also its own"
@@ -160,7 +162,7 @@ def curves(ax, results, metric, title):
     label_ends(ax, ends)
     for mark, words in shown.items():
         ax.plot([], [], ls="", marker=mark, color=GREY, mfc="white" if mark == "o" else GREY,
-                ms=9, label=words)  # fmt: skip
+                ms=9, mew=1.5, label=words)  # fmt: skip
     if ax.get_legend_handles_labels()[0]:
         ax.legend(frameon=False, fontsize=10)
 
