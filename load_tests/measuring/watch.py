@@ -37,7 +37,7 @@ def watching(process, port, every=0.5):
                 return
             over.wait(max(every, 10 * (time.thread_time() - began)))
 
-    thread = threading.Thread(target=watch)
+    thread = threading.Thread(target=watch, daemon=True)  # Ctrl-C may come while it starts
     thread.start()
     try:
         yield readings
