@@ -35,17 +35,17 @@ while True:
     threading.Thread(target=handle, args=listener.accept()[:1], daemon=True).start()
 """
 WRONG = {
-    "other words": ('conn.sendall((b"Hallo, " if count > 50 else b"Hello, ") + chunk)', "Hallo"),
-    "too much": ('conn.sendall(b"Hello, " + chunk + b"!" * (count > 50))', "!"),
-    "somebody else's": ('conn.sendall(b"Hello, " + (chunk if count < 50 else last))', "answered"),
+    "other words": ('conn.sendall((b"Hallo, " if count > 25 else b"Hello, ") + chunk)', "Hallo"),
+    "too much": ('conn.sendall(b"Hello, " + chunk + b"!" * (count > 25))', "!"),
+    "somebody else's": ('conn.sendall(b"Hello, " + (chunk if count < 26 else last))', "answered"),
     "half an answer": (
-        'conn.sendall((b"Hello, " + chunk)[:20 if count > 50 else None]);'
-        "count > 50 and conn.shutdown(socket.SHUT_RDWR)",
+        'conn.sendall((b"Hello, " + chunk)[:20 if count > 25 else None]);'
+        "count > 25 and conn.shutdown(socket.SHUT_RDWR)",
         "closed the connection after",
     ),
     "death": (
         'conn.sendall(b"Hello, " + chunk);'
-        'count == 51 and (print("I am so tired", file=sys.stderr, flush=True), os._exit(3))',
+        'count == 26 and (print("I am so tired", file=sys.stderr, flush=True), os._exit(3))',
         "status 3. Its last words: I am so tired",
     ),
 }
@@ -152,7 +152,7 @@ def test_the_server_heard_as_many_greetings_as_were_counted(serve):
 @pytest.mark.parametrize("name", WRONG)
 def test_a_server_that_fails_ends_the_run(name, tmp_path):
     answer, words = WRONG[name]
-    done = start(program(tmp_path, answer), "--connections", 2, "--rounds", 3, "--seconds", 0.1)
+    done = start(program(tmp_path, answer), "--connections", 2, "--rounds", 3, "--seconds", 0.3)
     assert done.returncode == 1
     assert done.stderr.startswith("mine")
     assert words in done.stderr
