@@ -1,6 +1,5 @@
 """A server on the stage: under the observer and the tracer, seen from inside and from outside."""
 
-import ast
 import contextlib
 import re
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ from clients.steps.tracee import traced
 from clients.system import kernel
 from clients.system.launch import LaunchError, folder, last_words, name_of, running
 from clients.system.observer import Observed
+from clients.system.text import first_sentence
 
 SAID = re.compile(r"^(\S+:\d+) said (.{0,200})", re.MULTILINE)
 LATEST = 1 << 16  # bytes of the log in which to look for who said what
-QUEUED = {"ESTABLISHED", "CLOSE-WAIT"}  # what a connection can be before accept() takes it
 
 
 @dataclass
@@ -114,13 +113,6 @@ class Stage:
         self.thread_count = len(self.threads)
 
 
-def first_sentence(text):
-    """Return the first line of a program's docstring, which says the model in one sentence."""
-    with contextlib.suppress(SyntaxError):  # it will not run either, and Python says why
-        return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
-    return ""
-
-
 def connections(lines, port, held):
     """Return a Connection a client; held: {inode: the server's descriptor}."""
     rows = {}
@@ -133,7 +125,7 @@ def connections(lines, port, held):
         if ours:
             row.ours, row.unread, row.unsent = line.state, line.unread, line.unsent
             row.fd = held.get(line.inode)
-            row.queued = line.inode == 0 and line.state in QUEUED
+            row.queued = line.queued
         else:
             row.theirs = line.state
     return list(rows.values())

@@ -1,7 +1,7 @@
 """Line by line: the server on the stage goes on only as far as the teacher lets it."""
 
+import contextlib
 import re
-import time
 
 from clients.steps.sentences import CALLS
 
@@ -71,10 +71,8 @@ class Walk:
 
     def settle(self):
         """Wait until the thread stands again or sleeps, but not long: the screen stands still."""
-        deadline = time.monotonic() + PATIENCE
-        while self.tracee.listen(0.001) or not self.tracee.asleep():
-            if time.monotonic() > deadline:
-                return
+        with contextlib.suppress(TimeoutError):
+            self.tracee.settle(PATIENCE)
 
     def variables(self, line):
         """Return ["name = value", ...] of what is named on the line before which it stands."""

@@ -105,9 +105,17 @@ def verdict(data, name):
 
 def seen(data, step, client):
     """Return what a client has said and heard by a step."""
-    found = (data["pool"][place] for place in data["pool"][step["clients"]])
     nothing = {"said": "b''", "heard": "b''", "left": ""}
-    return next((row for row in found if row["client"] == client), nothing)
+    return next((row for row in rows(data, step["clients"]) if row["client"] == client), nothing)
+
+
+def rows(data, place):
+    """Return the rows that stand at a place of the pool."""
+    return [data["pool"][one] for one in data["pool"][place]]
+
+
+def connections(data, step):
+    return [data["pool"][one] for one in data["pool"][step["kernel"]]["connections"]]
 
 
 def text(x, y, words, kind=""):
@@ -116,19 +124,19 @@ def text(x, y, words, kind=""):
 
 def timed(steps, acts):
     """Return [(second, step), ...]: the steps of an action follow one another evenly."""
-    rows = []
+    frames = []
     for act in range(acts + 1):
         mine = [step for step in steps if step["act"] == act]
         begin = LEAD + ACT * (act - 1) if act else 0
         length = ACT * BUSY if act else 0
-        rows += [(begin + length * n / len(mine), step) for n, step in enumerate(mine)]
-    return rows
+        frames += [(begin + length * n / len(mine), step) for n, step in enumerate(mine)]
+    return frames
 
 
 def draw_model(film, data, name, x, colour, still):
     """Draw one server: its threads, its accept queue, its two clients."""
     lines = data["programs"][name]["lines"]
-    rows = timed(data["recordings"][STORY][name], len(data["stories"][STORY]["acts"]))
+    frames = timed(data["recordings"][STORY][name], len(data["stories"][STORY]["acts"]))
     film.things.append(
         f'<text x="{x + 6}" y="26" class="b" style="font-size:19px;fill:{colour}">{name}</text>'
         + text(x + 6, 47, IDEAS.get(name, ""), "dim")
@@ -143,17 +151,17 @@ def draw_model(film, data, name, x, colour, still):
         + text(x + 10, 334, "one place for each that waits", "dim")
     )
     for place in range(3):
-        scenes = [(at, thread(data, step, lines, place, x, colour)) for at, step in rows]
+        scenes = [(at, thread(data, step, lines, place, x, colour)) for at, step in frames]
         film.show(scenes, still)
     for client in (1, 2):
-        film.show([(at, queued(data, step, client, x)) for at, step in rows], still)
-        film.show([(at, guest(data, step, client, x)) for at, step in rows], still)
-    film.show(answered(data, name, rows, x), still)
+        film.show([(at, queued(data, step, client, x)) for at, step in frames], still)
+        film.show([(at, guest(data, step, client, x)) for at, step in frames], still)
+    film.show(answered(data, name, frames, x), still)
 
 
 def thread(data, step, lines, place, x, colour):
     """Return where the thread of this row of the program's box stands."""
-    threads = [data["pool"][one] for one in data["pool"][step["threads"]]]
+    threads = rows(data, step["threads"])
     if place >= len(threads):
         return ""
     row, y = threads[place], 104 + 50 * place
@@ -176,8 +184,7 @@ def thread(data, step, lines, place, x, colour):
 
 def connection(data, step, client):
     """Return the kernel's row of a client at a step, or None before it has come."""
-    rows = [data["pool"][one] for one in data["pool"][step["kernel"]]["connections"]]
-    return next((row for row in rows if row["client"] == client), None)
+    return next((row for row in connections(data, step) if row["client"] == client), None)
 
 
 def disc(x, y, client, kind):
@@ -190,8 +197,7 @@ def disc(x, y, client, kind):
 
 def queued(data, step, client, x):
     """Return the disc in the accept queue of a client that waits there."""
-    rows = [data["pool"][one] for one in data["pool"][step["kernel"]]["connections"]]
-    waiting = [row["client"] for row in rows if row["queued"]]
+    waiting = [row["client"] for row in connections(data, step) if row["queued"]]
     if client not in waiting:
         return ""
     return disc(x + 23 + 30 * waiting.index(client), 299, client, "wait")
@@ -217,11 +223,11 @@ def guest(data, step, client, x):
     return "".join(parts)
 
 
-def answered(data, name, rows, x):
+def answered(data, name, frames, x):
     """Return the scenes of the verdict below a server: nothing, then when it answered."""
     words = verdict(data, name).partition(": ")[2].rstrip(".")
     asked, told = (
-        next(at for at, step in rows if seen(data, step, 2)[what] != "b''")
+        next(at for at, step in frames if seen(data, step, 2)[what] != "b''")
         for what in ("said", "heard")
     )
     kind = "m b good" if words.endswith("at once") else "m b wait"

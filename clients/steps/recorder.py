@@ -4,9 +4,7 @@ It prints a recording as JSON. recording.py runs it in a network of its own, whe
 buffers are small: there a client that does not read has filled them after some steps.
 """
 
-import array
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -15,21 +13,22 @@ import socket
 import sys
 import termios
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 
 from clients.steps import tracer
 from clients.steps.stories import STORIES
-from clients.steps.tracee import traced
+from clients.steps.tracee import state, traced
 from clients.system import kernel, network
-from clients.system.launch import models
+from clients.system.launch import find
 from clients.system.sockets import reset_on_close
 
 HOST = "127.0.0.1"
 FIRST = 50000  # client 1 has port 50001, and so on, so that each recording has the same numbers
 BUFFERS = "4096 4608 4608"  # bytes: the least that the kernel takes (tcp(7), tcp_wmem and tcp_rmem)
+CLIENT = re.compile(rf"{HOST}:{FIRST // 1000}0(\d\d)")  # its address
+BACKLOG = 5
 MTU = 1000  # bytes of a packet: with the usual 65,536 a reply goes into the buffer whole or not
 BITE = b"a" * 500  # what a client asks that floods
 MOST = 1500  # moments of a recording
@@ -84,21 +83,17 @@ class Guest:
 
     def buffers(self):
         """Return how many bytes wait in its kernel's buffers: unsent, unread."""
-        return [] if self.left else [self._waits(tracer.SIOCOUTQNSD), self._waits(termios.FIONREAD)]
-
-    def _waits(self, request):
-        number = array.array("i", [0])
-        with contextlib.suppress(OSError):
-            fcntl.ioctl(self.sock, request, number)
-        return number[0]
+        requests = () if self.left else (tracer.SIOCOUTQNSD, termios.FIONREAD)
+        return [tracer.waiting(self.sock, request) for request in requests]
 
 
 class Recorder:
     """What plays the story; moments: what has been recorded, see moment()."""
 
-    def __init__(self, tracee, story, backlog):
+    def __init__(self, tracee, story):
         self.tracee, self.story, self.server = tracee, story, tracee.server
-        self.limit = kernel.queue_limit(backlog)
+        self.text = self.server.program.read_text().splitlines()
+        self.limit = kernel.queue_limit(BACKLOG)
         self.guests, self.moments, self.number = {}, [], 0
         self.names = {}  # {thread: how it is called}
         self.frames = {}  # {thread: the variables of each of its functions, the outermost first}
@@ -132,8 +127,8 @@ class Recorder:
             self.wait()
             return
         for number in act.clients:
-            self.guests.setdefault(number, None)
-            self.guests[number] = self.guests[number] or Guest(number)
+            if number not in self.guests:
+                self.guests[number] = Guest(number)
         while self.perform(act.clients, act.does, act.words) and act.does == "floods":
             self.until_rest()
 
@@ -162,7 +157,7 @@ class Recorder:
         process.suspend()
         try:
             tasks = Path(f"/proc/{process.pid}/task")
-            while any(state(task) != "T" for task in tasks.iterdir()):
+            while any(state(task) not in ("T", None) for task in tasks.iterdir()):
                 time.sleep(0.001)
             yield
         finally:
@@ -235,9 +230,7 @@ class Recorder:
         """Return how a thread is called: main, or by the client whose connection it has."""
         told = self.tracee.threads[number].told
         if number not in self.names:
-            connection = re.search(
-                rf"{HOST}:{FIRST // 1000}0(\d\d)", " ".join(told["variables"].values())
-            )
+            connection = CLIENT.search(" ".join(told["variables"].values()))
             alone = told["name"] == "main" or not connection
             self.names[number] = told["name"] if alone else f"client {int(connection[1])}"
         return self.names[number]
@@ -251,7 +244,7 @@ class Recorder:
             return self.moment({"kind": "end", "thread": self.names[thread.number]})
         name = self.name(thread.number)
         if not thread.stopped:
-            line = before["stack"][1 if before["event"] == "return" else 0][1]
+            line = goes_on(before)[1]
             step = {"kind": "sleep", "thread": name, "line": line, "call": thread.call}
             return self.moment(step | {"fd": thread.fd})
         if self.states() != self.rests:
@@ -266,7 +259,7 @@ class Recorder:
         frames[depth - 1 :] = [told["variables"]]
         step = {"kind": told["event"], "thread": name, "function": told["stack"][0][0]}
         if before and before["event"] == "return":  # what it has changed was seen to change
-            known = known | {one: before["variables"].get(one) for one in before["variables"]}
+            known = known | before["variables"]
         news = {one for one, text in told["variables"].items() if known.get(one) != text}
         step["changed"] = [one for one in told["variables"] if one in news and before]
         step |= {one: told[one] for one in ("variables", "sizes", "value", "calls")}
@@ -281,8 +274,7 @@ class Recorder:
         if before is None or told["event"] == "call":
             caller = told["event"] == "call" and len(told["stack"]) > 1
             return told["stack"][1 if caller else 0][1]
-        left = before["event"] == "return" and len(before["stack"]) > 1
-        return before["stack"][1 if left else 0][1]
+        return goes_on(before)[1]
 
     def matters(self, step, before):
         """Say whether something has happened at all that a reader would want to see."""
@@ -295,10 +287,6 @@ class Recorder:
         text = self.text[step["line"] - 1]
         idle = step["kind"] == "line" and not step["calls"] and not step["changed"]
         return not (idle and QUIET.match(text))
-
-    @property
-    def text(self):
-        return self.server.program.read_text().splitlines()
 
     def moment(self, step, seen=None, threads=None, told=None):
         """Record a moment: a step, or a client's action, and how all stands after it.
@@ -317,8 +305,7 @@ class Recorder:
         rows = []
         for thread in self.sorted(self.tracee.threads.values()):
             told = thread.told
-            left = told["event"] == "return" and not thread.stopped and len(told["stack"]) > 1
-            function, line = told["stack"][1 if left else 0]
+            function, line = told["stack"][0] if thread.stopped else goes_on(told)
             row = {"name": self.name(thread.number), "function": function, "line": line}
             asleep = {} if thread.stopped else {"call": thread.call, "fd": thread.fd}
             rows.append(row | {"call": None, "fd": None} | asleep)
@@ -346,12 +333,11 @@ class Recorder:
         """Return the kernel's side; told: what a thread says from inside at this very moment.
 
         queue, limit: connections in the accept queue, and how many it holds. listener: the
-        listening socket's descriptor. connections: of each
-        client the state of both ends (None where there is no such socket), the server's
-        descriptor, whether it is queued, and four buffers in bytes: the client's unsent, the
-        server's unread, the server's unsent, the client's unread; and what the program itself has
-        kept to send, in bytes. descriptors: the server's.
-        epoll: [{"fd", "waits": "IN", "OUT" or "", "ready"}], if the server has an epoll set.
+        listening socket's descriptor. connections: of each client the state of both ends (None
+        where there is no such socket), the server's descriptor, whether it is queued, four buffers
+        in bytes (the client's unsent, the server's unread, the server's unsent, the client's
+        unread), and what the program itself has kept to send. descriptors: the server's. epoll:
+        [{"fd", "waits": "IN", "OUT" or "", "ready"}], if the server has an epoll set.
         """
         lines = self.lines()
         held = kernel.descriptors(self.server.process.pid)
@@ -376,7 +362,7 @@ class Recorder:
         if ours:
             line = ours[0]
             row |= {"ours": line.state, "fd": held.get(line.inode)}
-            row["queued"] = not line.inode and line.state in ("ESTABLISHED", "CLOSE-WAIT")
+            row["queued"] = line.queued
             yours = [line.unread - (line.state in ENDED), line.unsent - (line.state in UNDER_WAY)]
         row["kept"] = self.kept.get(f"{HOST}:{guest.port}", 0)
         row["buffers"] = [mine[0], *(max(0, number) for number in yours), mine[1]]
@@ -406,42 +392,34 @@ class Recorder:
         return sorted(found, key=lambda row: row["fd"])
 
 
-def state(task):
-    """Return the state of a thread, a letter (proc(5)); T also if it has just ended."""
-    try:
-        return (task / "stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return "T"
+def goes_on(told):
+    """Return the [function, line] from which a thread goes on: one that it has left is over."""
+    left = told["event"] == "return" and len(told["stack"]) > 1
+    return told["stack"][1 if left else 0]
 
 
-def named(value):
+def named(moments):
     """Return a recording in which each client is called by its number."""
-    return json.loads(
-        re.sub(
-            rf"{HOST}:{FIRST // 1000}0(\d\d)", lambda m: f"client {int(m[1])}", json.dumps(value)
-        )
-    )
+    text = CLIENT.sub(lambda found: f"client {int(found[1])}", json.dumps(moments))
+    return json.loads(text)
 
 
-def record(story, program, options, backlog=5):
-    """Play one story to one server; return {"story", "program", "text", "moments"}."""
+def record(story, program):
+    """Play one story to one server; return the moments, see Recorder.moment()."""
     network.small_tables()
     network.enter(None)
     network.up("lo", mtu=MTU)
     for name in ("tcp_wmem", "tcp_rmem"):
         Path("/proc/sys/net/ipv4", name).write_text(BUFFERS)
-    words = ["--backlog", backlog, *options]
-    with traced(program, *words, walk=True, port=3267) as tracee:
-        recorder = Recorder(tracee, STORIES[story], backlog)
+    with traced(program, "--backlog", BACKLOG, walk=True, port=3267) as tracee:
+        recorder = Recorder(tracee, story)
         recorder.play()
-        moments = recorder.moments
-    return named({"story": asdict(STORIES[story])["title"], "moments": moments})
+        return named(recorder.moments)
 
 
 def main():
-    story, program, *options = sys.argv[1:]
-    program = models().get(program, Path(program))
-    print(json.dumps(record(story, program, options)))
+    story, program = sys.argv[1:]
+    print(json.dumps(record(STORIES[story], find(program))))
 
 
 if __name__ == "__main__":

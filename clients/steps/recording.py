@@ -5,20 +5,15 @@ record() plays each story in a network of its own; what it returns is what page.
 
 import json
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from clients.classroom.stage import first_sentence
 from clients.steps.sentences import sentence
 from clients.steps.stories import STORIES
 from clients.system import launch
+from clients.system.text import first_sentence
 
 ROUNDS = 2  # rounds of a loop that are shown when it goes on in the same way: first and last
 LONGEST = 40  # steps of a round, at most
-
-
-class Forbidden(RuntimeError):
-    """This system does not let a program make a network of its own; says why."""
 
 
 def record(programs, stories=STORIES):
@@ -140,19 +135,8 @@ def repeats(shapes, at):
 
 def play(story, program):
     """Return the steps of one story with one server; raises Forbidden, RuntimeError."""
-    asking = ["unshare", "--user", "--map-root-user", "--net"]
     line = launch.tool("clients.steps.recorder", story, program)
-    try:
-        done = launch.ask([*asking, *line], cwd=launch.ROOT)
-    except launch.LaunchError as error:
-        raise Forbidden("there is no program unshare (it belongs to util-linux)") from error
-    words = done.stderr.strip()
-    if words.startswith("unshare:"):
-        raise Forbidden(words)
+    done = launch.ask_alone(line, cwd=launch.ROOT)
     if done.returncode:
-        raise RuntimeError(f"{program} could not be recorded: {launch.last_words(words)}")
-    return json.loads(done.stdout)["moments"]
-
-
-if __name__ == "__main__":
-    json.dump(record(launch.models()), sys.stdout, separators=(",", ":"))
+        raise RuntimeError(f"{program} could not be recorded: {launch.last_words(done.stderr)}")
+    return json.loads(done.stdout)

@@ -34,7 +34,7 @@ def sentence(step, before, lines):
     if kind == "end":
         return f"The thread of {step['thread']} has ended: its function has returned."
     if kind == "call":
-        return of_call(step, lines)
+        return of_call(step)
     return of_line(step, before, lines)
 
 
@@ -113,20 +113,20 @@ def where(count, row):
 # What the program does
 
 
-def of_call(step, lines):
+def of_call(step):
     """Return that a function is entered, and with what."""
     shown = [
         f"{name} = {text}"
         for name, text in step["variables"].items()
-        if "." not in name and name in ("chunk", "conn", "client")
+        if name in ("chunk", "conn", "client")
     ]
     given = f" with {', '.join(shown)}" if shown else ""
-    if before_thread(step):
+    if begins(step):
         return f"The new thread of {step['thread']} begins: it calls {step['function']}(){given}."
     return f"{step['function']}() is called{given}."
 
 
-def before_thread(step):
+def begins(step):
     """Say whether this call is the first thing that a thread does."""
     return step["thread"] != "main" and step["line"] == step["next"]
 
@@ -330,7 +330,4 @@ def waits(step):
 
 def reason(step):
     """Return what an exception says, without its number: "Connection reset by peer"."""
-    text = step["value"] or ""
-    with contextlib.suppress(ValueError, SyntaxError):
-        text = str(ast.literal_eval(text))
-    return re.sub(r"^\w+: (\[Errno \d+\] )?", "", text)
+    return re.sub(r"^\w+: (\[Errno \d+\] )?", "", step["value"] or "")

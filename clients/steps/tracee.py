@@ -188,11 +188,18 @@ def sleeping(task):
     """Return the system call in which a thread sleeps, and its descriptor; None if it runs."""
     try:
         number, *arguments = (task / "syscall").read_text().split()
-        asleep = (task / "stat").read_text().rpartition(")")[2].split()[0] in "SD"
     except OSError:  # it has just ended
         return None, None
-    if number in ("running", "-1") or not asleep:
+    if number in ("running", "-1") or state(task) not in ("S", "D"):
         return None, None
     call = xray.CALLS.get(int(number), f"syscall {number}")
     on_one = call in xray.ON_A_DESCRIPTOR
     return call, int(arguments[0], 16) & 0xFFFFFFFF if on_one else None
+
+
+def state(task):
+    """Return the state of a thread, a letter (proc_pid_stat(5)); None if it has just ended."""
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return None

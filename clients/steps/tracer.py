@@ -79,9 +79,8 @@ class Tracer:
         finally:
             low.close()
 
-    def obey(self, orders, ready):
+    def obey(self, orders):
         """Follow the orders that come; when no more can come, end the server."""
-        ready.set()
         with orders.makefile() as lines:
             for line in lines:
                 self.walking = line == "walk\n"
@@ -151,7 +150,7 @@ class Tracer:
         while caller:
             code = caller.f_code
             if code.co_filename == self.program and code.co_name != "<lambda>":
-                stack.append([caller.f_code.co_name, caller.f_lineno])
+                stack.append([code.co_name, caller.f_lineno])
             caller = caller.f_back
         variables, sizes = told(frame.f_locals)
         clients = [one for many in frame.f_locals.values() for one in entries(many)]
@@ -293,10 +292,9 @@ def main():
     parser.add_argument("options", nargs=argparse.REMAINDER, help="the server's own")
     args = parser.parse_args()
     sys.argv = [args.program, *args.options]
-    tracer, ready = Tracer(args.program, args.to, args.limit), threading.Event()
+    tracer = Tracer(args.program, args.to, args.limit)
     orders = tracer.channel()
-    threading.Thread(target=tracer.obey, args=(orders, ready), name="tracer", daemon=True).start()
-    ready.wait()
+    threading.Thread(target=tracer.obey, args=(orders,), name="tracer", daemon=True).start()
     orders.sendall(b'{"orders": true}\n')
     if args.sample:
         look = (args.program, xray.to_file(args.sample))

@@ -47,6 +47,11 @@ class Line:
     timer: float | None
     inode: int
 
+    @property
+    def queued(self):
+        """Whether a connection is complete, and no program has accepted it: it has no inode."""
+        return self.inode == 0 and self.state in ("ESTABLISHED", "CLOSE-WAIT")
+
 
 def tcp(port, pid="self"):
     """Return a Line for each socket that has port at one of its two ends.

@@ -275,6 +275,28 @@ def ask(line, timeout=None, **streams):
     return subprocess.CompletedProcess(line, process.returncode, out, err)
 
 
+class Forbidden(RuntimeError):
+    """This system does not let a program have a network of its own; says why."""
+
+
+def ask_alone(line, *more, **how):
+    """Run a program to its end, root of a network of its own (unshare(1)); see ask().
+
+    more: further options of unshare, as "--mount". Raises Forbidden where that is not allowed.
+    """
+    asking = ["unshare", "--user", "--map-root-user", "--net", *more]
+    try:
+        if os.geteuid() == 0 and ask([*asking, "true"]).returncode:
+            asking = ["unshare", "--net", *more]  # root may have it without a user namespace
+        done = ask([*asking, *line], **how)
+    except LaunchError as error:
+        raise Forbidden("there is no program unshare (it belongs to util-linux)") from error
+    words = done.stderr.strip()
+    if words.startswith("unshare:"):
+        raise Forbidden(words.splitlines()[-1])
+    return done
+
+
 @contextlib.contextmanager
 def running(program, *options, port=0, patience=10.0, grace=5.0, through=()):
     """Start a server program, yield a Server, and leave nothing behind.

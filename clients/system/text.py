@@ -1,5 +1,6 @@
 """What others have written, made fit for our screen."""
 
+import ast
 import contextlib
 import sys
 
@@ -18,3 +19,10 @@ def any_terminal():
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # it is closed, and then None
             stream.reconfigure(errors="replace")
+
+
+def first_sentence(text):
+    """Return the first line of a program's docstring, which says the model in one sentence."""
+    with contextlib.suppress(SyntaxError):  # it will not run either, and Python says why
+        return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+    return ""

@@ -23,7 +23,7 @@ def steps(story, model):
     """Return the steps of a story, or skip the test where no network can be made."""
     try:
         return recording.play(story, MODELS[model])
-    except recording.Forbidden as error:
+    except launch.Forbidden as error:
         pytest.skip(str(error))
 
 
@@ -132,7 +132,7 @@ def test_every_story_is_for_every_model():
 def test_the_moving_picture_says_who_is_served_and_stands_still_where_it_must():
     try:
         data = recording.record(MODELS, {"two": STORIES["two"]})
-    except recording.Forbidden as error:
+    except launch.Forbidden as error:
         pytest.skip(str(error))
     for dark in (False, True):
         picture = motion.draw(data, dark)

@@ -29,7 +29,7 @@ def watched_crowd(name, *settings, **options):
                 at = time.perf_counter() - began  # before the list is read: it may take a while
                 lines = [line for line in kernel.tcp(port) if line.local[1] == port]
                 # A set: the list changes while it is read, and then a line may come twice.
-                queued = {line.remote[1] for line in lines if is_queued(line)}
+                queued = {line.remote[1] for line in lines if line.queued}
                 threads = server.process.num_threads()
                 looks.append({"at": at, "threads": threads, "queued": queued})
 
@@ -44,11 +44,6 @@ def watched_crowd(name, *settings, **options):
     for one in looks:
         one["queued"] = sorted(numbers[port] for port in one["queued"] if port in numbers)
     return data | {"model": name, "looks": looks}
-
-
-def is_queued(line):
-    """Say whether a connection is complete and no program has accepted it: it has no inode."""
-    return line.inode == 0 and line.state in ("ESTABLISHED", "CLOSE-WAIT")
 
 
 def threads_of(name, clients):

@@ -16,8 +16,6 @@ from PIL import Image as Pixels
 
 from clients.system import kernel, launch
 
-from .models import is_queued
-
 DPI = 84  # pixels of a page for each inch of a figure
 running = contextlib.ExitStack()  # what this notebook has started
 atexit.register(running.close)
@@ -120,7 +118,7 @@ def raw_lines(inode):
 def wait_until_accepted(server):
     """Wait until accept() has taken every connection to a server: each has an inode then."""
     port = server.address[1]
-    while any(line.local[1] == port and is_queued(line) for line in kernel.tcp(port)):
+    while any(line.local[1] == port and line.queued for line in kernel.tcp(port)):
         time.sleep(0.01)
 
 

@@ -17,7 +17,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from clients.system.launch import LaunchError, ask
+from clients.system.launch import Forbidden, ask_alone
 
 from .experiments import NOT_HERE
 
@@ -25,10 +25,6 @@ RECORDED = Path(__file__).with_name("recorded.json")
 NOTEBOOKS = Path(__file__).resolve().parent.parent
 RECORDING = threading.Lock()
 explained = set()  # reasons for recorded data that a reader has been told
-
-
-class Forbidden(RuntimeError):
-    """This system does not let a program make this experiment; says why."""
 
 
 def run(experiment, **options):
@@ -59,16 +55,10 @@ def live(experiment, options):
     if os.environ.get("TCPLAB") == "recorded":
         raise Forbidden("TCPLAB=recorded was asked for")
     program = [sys.executable, "-m", "lab.experiments", experiment, json.dumps(options)]
-    asking = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
-    if os.geteuid() == 0 and ask([*asking, "true"]).returncode:
-        asking = ["unshare", "--net", "--mount"]  # root may have it without a user namespace
-    try:
-        limit = options.get("seconds", 0) + 60
-        done = ask([*asking, *program], cwd=NOTEBOOKS, timeout=limit)
-    except LaunchError as error:
-        raise Forbidden("there is no program unshare (it belongs to util-linux)") from error
+    limit = options.get("seconds", 0) + 60
+    done = ask_alone(program, "--mount", cwd=NOTEBOOKS, timeout=limit)
     words = done.stderr.strip()
-    if done.returncode == NOT_HERE or words.startswith("unshare:"):
+    if done.returncode == NOT_HERE:
         raise Forbidden(words.splitlines()[-1])
     if done.returncode:
         raise RuntimeError(f"{experiment} failed: {words}")
