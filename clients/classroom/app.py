@@ -1,8 +1,10 @@
 """The screen, the keys and the cast: what a teacher sees, and what each key does."""
 
 import asyncio
+import os
 import signal
 import textwrap
+import threading
 import time
 
 import psutil
@@ -21,6 +23,7 @@ from clients.system.palette import looks
 from clients.system.text import printable
 
 EVERY = 0.2  # seconds between two looks
+GRACE = 5.0  # seconds that it may take to end after a signal
 NOTE = 4.0  # seconds for which a note to the teacher stays
 SLEEPS = "each thread sleeps in a call: let a client do something"
 
@@ -93,8 +96,23 @@ class Classroom(App):
 
     def on_mount(self):
         self.theme = "textual-light"  # for the projector, and for a model whose colour is black
+        self.loop = asyncio.get_running_loop()
         for number in (signal.SIGHUP, signal.SIGTERM):  # a closed terminal; kill
-            asyncio.get_running_loop().add_signal_handler(number, self.exit)
+            signal.signal(number, self.leave)  # asyncio's handlers wait where its loop waits
+
+    def leave(self, *_):
+        """End after a signal, also where a terminal that takes nothing more holds the drawing up.
+
+        Then this process just stops, and the watcher ends the servers.
+        """
+        self.loop.call_soon_threadsafe(self.exit)
+        last = threading.Timer(GRACE, os._exit, [1])
+        last.daemon = True  # it waits for nobody
+        last.start()
+
+    def on_unmount(self):
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
 
     def on_ready(self):
         """Begin when the panels are there to be written on."""

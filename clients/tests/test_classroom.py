@@ -1,12 +1,14 @@
 """The classroom shows what is: scenes played by the keys, and what the program has read then."""
 
 import asyncio
+import contextlib
 import os
 import pty
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 
 import psutil
@@ -313,8 +315,9 @@ def test_the_teacher_is_told_that_fifty_at_once_find_no_room():
     play("03_epoll", lambda app: len(app.cast) == 50, "f", shows=told, size=(80, 24), backlog=5)
 
 
-@pytest.mark.parametrize("how", ["q", "\x03", signal.SIGHUP, signal.SIGTERM])
-def test_leaving_leaves_no_process_behind(how):
+@contextlib.contextmanager
+def on_a_terminal():
+    """Run the classroom there; yield it, both ends of the terminal, and the server's process."""
     teacher, terminal = pty.openpty()
     program = subprocess.Popen(
         launch.tool("clients.classroom", "01_blocking"),
@@ -324,24 +327,39 @@ def test_leaving_leaves_no_process_behind(how):
         start_new_session=True,
         env={**os.environ, "TERM": "xterm-256color"},
     )
-    os.close(terminal)
     try:
         seen = b""
         while b"accept4" not in seen:
             seen += os.read(teacher, 65536)
-        servers = psutil.Process(program.pid).children()
-        assert len(servers) == 1
+        [server] = psutil.Process(program.pid).children()
+        yield program, teacher, terminal, server
+    finally:
+        program.kill()
+        program.wait()
+        os.close(teacher)
+
+
+@pytest.mark.parametrize("how", ["q", "\x03", signal.SIGHUP, signal.SIGTERM])
+def test_leaving_leaves_no_process_behind(how):
+    with on_a_terminal() as (program, teacher, terminal, server):
+        os.close(terminal)
         if isinstance(how, str):
             os.write(teacher, how.encode())
         else:
             program.send_signal(how)
         drain(teacher)
         assert program.wait(PATIENCE) == 0
-        assert not servers[0].is_running()
-    finally:
-        program.kill()
-        program.wait()
-        os.close(teacher)
+        assert not server.is_running()
+
+
+def test_a_terminal_that_takes_nothing_more_keeps_nobody_alive():
+    """So does one that is gone: the program's writes wait for ever then, and it with them."""
+    with on_a_terminal() as (program, _teacher, terminal, server):
+        termios.tcflow(terminal, termios.TCOOFF)
+        program.send_signal(signal.SIGTERM)
+        assert program.wait(PATIENCE) == 1
+        server.wait(PATIENCE)  # psutil's; the watcher has ended it
+        os.close(terminal)
 
 
 def drain(terminal):
