@@ -38,7 +38,7 @@ STEPS = {
     ("ESTABLISHED", "CLOSE-WAIT"): "FIN comes: send ACK",
     ("FIN-WAIT-1", "FIN-WAIT-2"): "ACK comes",
     ("FIN-WAIT-1", "CLOSING"): "FIN comes:\nsend ACK",
-    ("FIN-WAIT-1", "TIME-WAIT"): "FIN ACK\ncomes",
+    ("FIN-WAIT-1", "TIME-WAIT"): "FIN ACK\ncomes:\nsend ACK",
     ("FIN-WAIT-2", "TIME-WAIT"): "FIN comes: send ACK",
     ("CLOSING", "TIME-WAIT"): "ACK comes",
     ("CLOSE-WAIT", "LAST-ACK"): "close(): send FIN",
@@ -101,6 +101,9 @@ def diagram(paths, title, note, names=None):
         boxes = {place: node(ax, place, seen[place]) for place in PLACES}
         for step, text in STEPS.items():
             edge(ax, boxes, step, text, walked.get(step))
+        words = "stays in LISTEN:\neach SYN gets\na new socket"
+        beside = (PLACES["LISTEN"][0] - 0.6 * WIDTH, PLACES["LISTEN"][1])
+        write(ax, beside, words, ha="right", fontsize=8.5)
         for rank, (name, colour) in enumerate((names or {}).items()):
             ax.text(-0.5, 6.3 - 0.25 * rank, name, color=colour, fontweight="bold", fontsize=11)
         legend(ax)

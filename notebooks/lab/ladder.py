@@ -13,9 +13,10 @@ from clients.system.palette import OTHERS
 from load_tests.measuring.charts import draw, number
 
 END_COLOUR = {"client": OTHERS[0][0], "server": OTHERS[5][0]}
-OPENING, OPEN, CLOSING, LINGERING = "#F3D27A", "#A9D8C6", "#E3B7CF", "#C9C9C9"
+OPENING, OPEN, CLOSING, LINGERING = "#F3D27A", "#A9D8C6", "#E3B7CF", "#AFC6E4"
+NO_CONNECTION = "#B2B2B2"  # LISTEN, too: that socket stays as it is, and each SYN gets a new one
 COLOUR = {
-    "LISTEN": OPENING,
+    "LISTEN": NO_CONNECTION,
     "SYN-SENT": OPENING,
     "SYN-RECEIVED": OPENING,
     "ESTABLISHED": OPEN,
@@ -25,7 +26,7 @@ COLOUR = {
     "CLOSE-WAIT": CLOSING,
     "LAST-ACK": CLOSING,
     "TIME-WAIT": LINGERING,
-    "CLOSED": LINGERING,
+    "CLOSED": NO_CONNECTION,
 }
 GREY = "#555555"
 LEFT_OUT = "#E9E9E9"  # time in which nothing happens
@@ -33,7 +34,8 @@ MEANING = {
     OPENING: "being opened",
     OPEN: "ESTABLISHED",
     CLOSING: "being closed",
-    LINGERING: "TIME-WAIT or CLOSED",
+    LINGERING: "TIME-WAIT",
+    NO_CONNECTION: "CLOSED or LISTEN: no connection",
     LEFT_OUT: "time left out",
 }
 LOST = 0.8  # of the way that a lost packet is drawn to go
@@ -86,13 +88,17 @@ def caption(ax, text, below=26):
 def spells(data, end, port=None):
     """Return how long a connection was in each state at one end, in order.
 
-    port: the client's, where there are many. [(state, began, ended), ...] in seconds; ended is
-    None for the state in which the observation ended.
+    port: the client's, where there are many; ValueError if it is missing then. [(state, began,
+    ended), ...] in seconds; ended is None for the state in which the observation ended.
     """
     key = "port" if end == "client" else "to"
-    changes = [
-        change for change in data["states"] if change["end"] == end and port in (None, change[key])
-    ]
+    changes = [change for change in data["states"] if change["end"] == end]
+    ports = sorted({change[key] for change in changes})
+    if port is None and len(ports) > 1:
+        raise ValueError(
+            f"these are {len(ports)} connections: say which with port=, one of {ports}"
+        )
+    changes = [change for change in changes if port in (None, change[key])]
     ends = [*(change["at"] for change in changes[1:]), None]
     return [
         (change["state"], change["at"], ended) for change, ended in zip(changes, ends, strict=False)
@@ -129,8 +135,8 @@ def ladder(data, title, since=0.0, until=float("inf"), port=None):
     """Draw one connection as a textbook does: time runs down, a slanted line is a packet.
 
     Each line begins where the packet was sent and ends where it arrived, to scale; waits in which
-    nothing happens are cut and say how long they were. since, until: seconds to draw. port: the
-    client's, where there are many.
+    nothing happens are cut and say how long they were. since, until: seconds to draw. port: see
+    spells().
     """
     packets = [
         p for p in data["packets"] if since <= p["at"] <= until and port in (None, p["port"])
@@ -140,8 +146,11 @@ def ladder(data, title, since=0.0, until=float("inf"), port=None):
     arrived = [p for p in packets if p["arrived"]]
     delay = min((p["arrived"] - p["at"] for p in arrived), default=0.05)
     moments = [p["at"] for p in packets] + [p["arrived"] or p["at"] + delay for p in packets]
+    alone = {end: unannounced([row[0] for row in calls if row[1] == end], moments) for end in SIDES}
     moments += [at for at, _, _ in calls]
-    alone = {end: unannounced(spells(data, end, port), since, moments) for end in SIDES}
+    for end, times in alone.items():
+        begun = [at for _, at, _ in spells(data, end, port) if since <= at <= max(moments)]
+        times += unannounced(begun, moments)
     moments += itertools.chain(*alone.values())
     moments.append(max(moments) + 0.4 * delay)  # so that one sees the last states
     clock = Clock(moments, longest=2 * delay)
@@ -178,6 +187,7 @@ def ladder(data, title, since=0.0, until=float("inf"), port=None):
 def legend(ax):
     """Say below a picture what the colours of its states mean, those that it has."""
     drawn = {patch.get_facecolor()[:3] for patch in ax.patches}
+    drawn |= {to_rgb(line.get_color()) for line in ax.lines}  # CLOSED has a line and no bar
     squares = [
         Patch(color=colour, label=meaning)
         for colour, meaning in MEANING.items()
@@ -212,10 +222,9 @@ def life_line(ax, clock, side, states):
         passed, free = [], place + line * len(passed)
 
 
-def unannounced(states, since, moments):
-    """Return when states began that no packet or call of these moments had to do with."""
-    begun = [at for _, at, _ in states if since <= at <= max(moments)]
-    return [at for at in begun if min(abs(at - moment) for moment in moments) > 5 * SHORT]
+def unannounced(times, moments):
+    """Return those of some times that lie near none of these moments, and so have no number yet."""
+    return [at for at in times if min(abs(at - moment) for moment in moments) > 5 * SHORT]
 
 
 def connects(data, port):
@@ -300,6 +309,7 @@ def arrow(ax, clock, group, delay, meets, texts):
     free = max(itertools.pairwise([0, *sorted(meets), 1]), key=lambda part: part[1] - 1.1 * part[0])
     for text, below in zip(dict.fromkeys(texts), (False, True), strict=False):
         text, size = (text.replace("   ", " "), 8) if meets else (text, 9.5)  # half a line is short
+        size = min(size, 8.5) if len(text) > 32 else size  # or it would touch the next line
         write_along(ax, (start, top), (end, bottom), sum(free) / 2, text, below, size)
 
 
@@ -347,7 +357,10 @@ def moments_of(end, packets, data):
 
 
 def fate(end, packet, packets, data):
-    """Return what a receiver did with a packet that it had no use for; "" for the others."""
+    """Return what a receiver did with a packet that it had no use for; "" for the others.
+
+    Concluded from the states: an ACK that does not end SYN-RECEIVED must have been thrown away.
+    """
     at, states = packet["arrived"], spells(data, end, packet["port"])
     if any(state == "CLOSED" and began < at for state, began, _ in states):
         return "no such connection"

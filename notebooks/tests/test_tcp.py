@@ -390,18 +390,30 @@ def test_two_packets_that_cross_keep_their_labels_apart():
     assert first.x1 < second.x0
 
 
-def test_a_state_that_ends_in_a_long_wait_has_a_time_and_the_wait_two_parts():
+def test_what_no_packet_announces_has_a_time_and_a_long_wait_has_two_parts():
     data = tcp.run("forgotten_close", seconds=2, fin_timeout=1)
     closed = next(row["at"] for row in data["states"] if row["state"] == "CLOSED")
     words = drawn(ladder(data, "title", since=0.3))
-    assert f" {round(closed * 1000):,} " in words
+    for at in (closed, data["calls"][-1]["began"]):  # the last is a send() that fails at once
+        assert f" {round(at * 1000):,} " in words
     assert words.count(" ms left out") >= 2
+    assert "CLOSED or LISTEN: no connection" in words
 
 
 def test_a_client_of_many_shows_its_own_connect():
     data = tcp.run("accept_queue", backlog=1, arrivals=[0, 0.2], seconds=0.4)
     second = data["clients"][1]
     assert "connect() returns" in drawn(ladder(data, "title", port=second["port"]))
+
+
+def test_of_many_connections_none_is_drawn_until_one_is_named():
+    data = tcp.run("accept_queue", backlog=1, arrivals=[0, 0.1], seconds=0.4)
+    ports = ".*".join(str(port) for port in sorted(client["port"] for client in data["clients"]))
+    with pytest.raises(ValueError, match=ports):
+        ladder(data, "title")
+    for end in ("client", "server"):
+        with pytest.raises(ValueError, match=ports):
+            lasted(data, end)
 
 
 def test_a_client_outside_is_drawn_until_the_watch_ends():
