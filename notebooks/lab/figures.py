@@ -356,7 +356,9 @@ def crowd_rows(ax, data, colour):
         if accepted > looks_at[-1] - 5 * LOOK:  # it was in the queue to the end
             accepted = ended
         elif queued:  # the next look, or an answer, says that it is not there any more
-            accepted = min(answers + [at for at in looks_at if at > accepted])
+            accepted = min(
+                answers + [look["until"] for look in data["looks"] if look["at"] > accepted]
+            )
         ax.plot([connected, accepted], [row, row], color=colour, lw=1.8, ls=":")
         ax.barh(row, ended - accepted, left=accepted, height=0.5, color=colour, alpha=0.35, lw=0)
         ax.plot(answers, [row] * len(answers), "o", color=colour, ms=6)
@@ -374,7 +376,8 @@ def crowd_counts(ax, data, colour):
     at = [look["at"] for look in data["looks"]]
     threads = [look["threads"] for look in data["looks"]]
     queued = [len(look["queued"]) for look in data["looks"]]
-    ax.step(at, threads, where="post", color=colour, lw=1.8)
+    until = [look["until"] for look in data["looks"]]
+    ax.step(until, threads, where="post", color=colour, lw=1.8)
     some = list(map(bool, queued))
     ax.fill_between(at, queued, where=some, step="post", **dotted(colour))
     ax.set_ylabel("how many", fontsize=9)

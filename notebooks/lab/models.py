@@ -17,8 +17,9 @@ def watched_crowd(name, *settings, **options):
 
     settings: options of the server, as "--wait", "0.5".
 
-    Adds "model" and "looks": [{"at": seconds since the crowd's start, "threads": the server's,
-    "queued": the numbers of the clients in its accept queue}, ...].
+    Adds "model" and "looks": [{"at" and "until": seconds since the crowd's start, before the look
+    and after it, "threads": the server's, "queued": the numbers of the clients in its accept
+    queue}, ...].
     """
     with launch.running(launch.find(name), "--quiet", *settings) as server:
         looks, over, began = [], threading.Event(), time.perf_counter()
@@ -26,12 +27,14 @@ def watched_crowd(name, *settings, **options):
 
         def look():
             while not over.wait(LOOK):
-                at = time.perf_counter() - began  # before the list is read: it may take a while
+                at = time.perf_counter() - began
                 lines = [line for line in kernel.tcp(port) if line.local[1] == port]
                 # A set: the list changes while it is read, and then a line may come twice.
                 queued = {line.remote[1] for line in lines if line.queued}
                 threads = server.process.num_threads()
-                looks.append({"at": at, "threads": threads, "queued": queued})
+                # Reading takes a while: who is not in the list may have left as late as this.
+                until = time.perf_counter() - began
+                looks.append({"at": at, "until": until, "threads": threads, "queued": queued})
 
         thread = threading.Thread(target=look)
         thread.start()
