@@ -1,7 +1,9 @@
 """A client that knows what the server owes it."""
 
+import contextlib
 import select
 import socket
+import threading
 
 from clients.client import PREFIX
 from clients.contract.terms import Broken
@@ -93,6 +95,36 @@ class Guest(socket.socket):
             at = sent % MEBIBYTE
             sent += self.send(numbers[at : at + most - sent])  # as much as there is room for
         return (numbers * (1 + sent // MEBIBYTE))[:sent]
+
+    @contextlib.contextmanager
+    def greedy(self, most):
+        """While the block lasts, ask for up to most bytes and read the answers, without a pause.
+
+        Yields a function that returns how many bytes of answers have come.
+        """
+        answered = 0
+
+        def ask():
+            with contextlib.suppress(OSError):
+                for _ in range(0, most, 65536):
+                    self.sendall(bytes(65536))
+
+        def read():
+            nonlocal answered
+            with contextlib.suppress(OSError):
+                while chunk := self.recv(MEBIBYTE):
+                    answered += len(chunk)
+
+        threads = [threading.Thread(target=work) for work in (ask, read)]
+        try:
+            for thread in threads:
+                thread.start()
+            yield lambda: answered
+        finally:
+            with contextlib.suppress(OSError):  # ENOTCONN: the server has broken off
+                self.shutdown(socket.SHUT_RDWR)  # this wakes who waits in sendall() or recv()
+            for thread in threads:
+                thread.join()
 
     def half_close(self):
         """Say no more, but go on listening."""

@@ -83,11 +83,13 @@ def test_the_check_of_frames_on_the_page_tells_frames_from_none(tmp_path):
     [check] = re.findall(r"```python\n(.*?)```", page.partition("**7. ")[2], re.DOTALL)
     (mine / "test_frames.py").write_text(check)
     source = launch.find("02_threaded").read_text()
-    assert verdict(mine, source) == "4 failed"
+    assert verdict(mine, source) == "5 failed"
     for was, now in FRAMES:
         assert source.count(was) == 1
         source = source.replace(was, now)
-    assert verdict(mine, source) == "4 passed"
+    assert verdict(mine, source) == "5 passed"
+    off_by_one = source.replace("<= 65536", "< 65536")
+    assert verdict(mine, off_by_one) == "1 failed,"
 
 
 def verdict(folder, source):

@@ -86,6 +86,18 @@ def a_client_that_drips_costs_no_service(server):
     server.visit()
 
 
+@claim("--quiet", "--compute", "0.0002")  # so that the client is always ahead of its answers
+def a_client_that_never_stops_asking_costs_no_service(server):
+    together = server.serves_together()
+    most = 16 * MEBIBYTE  # counted, not timed: on a busy machine all of this is slower
+    with server.guest() as guest, guest.greedy(most) as answered:
+        server.eventually(lambda: answered() > MEBIBYTE, "1 MiB of answers to who asks on and on")
+        server.serves_others(together)
+        if together and (had := answered()) >= most:
+            raise Broken(f"newcomers waited until who came before had {had} bytes of answers")
+    server.visit()
+
+
 @claim("--quiet", "--backlog", "50")
 def clients_that_come_at_once_are_all_greeted(server):
     together = server.serves_together()
