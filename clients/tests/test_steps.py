@@ -232,16 +232,18 @@ def test_without_unshare_it_says_so(tmp_path):
     assert "there is no program unshare" in done.stderr.splitlines()[-1]
 
 
-def test_a_page_of_ones_own_server(tmp_path):
-    own = tmp_path / "04_mine"
-    own.mkdir()
-    (own / "server.py").write_text(MODELS["01_blocking"].read_text())
+def test_a_page_of_ones_own_server_and_of_another_one_with_its_name(tmp_path):
+    own, other = tmp_path / "04_mine", tmp_path / "friend" / "04_mine"
+    for one in (own, other):
+        one.mkdir(parents=True)
+        (one / "server.py").write_text(MODELS["01_blocking"].read_text())
     page = tmp_path / "page.html"
-    done = run(own, "--out", page)
+    done = run(own, other, "--out", page)
     if "unshare" in done.stderr:
         pytest.skip(done.stderr)
     assert done.returncode == 0, done.stderr
     shown = data_of(page.read_text())
-    assert list(shown["programs"]) == ["04_mine"]
-    assert outdated(page.read_text(), {"04_mine": own / "server.py"}) == []
-    assert shown["recordings"]["two"]["04_mine"][-1]["act"] == 5
+    mine = f"{tmp_path.name}/04_mine"
+    assert list(shown["programs"]) == [mine, "friend/04_mine"]
+    assert outdated(page.read_text(), {mine: own / "server.py"}) == []
+    assert all(walk[-1]["act"] == 5 for walk in shown["recordings"]["two"].values())
