@@ -34,6 +34,7 @@ from clients.system.launch import (
     Server,
     find,
     make_room,
+    names_of,
     running,
     started,
     tool,
@@ -47,7 +48,6 @@ from load_tests.measuring.results import (
     ended,
     lines,
     make_sure_of_file,
-    names_of,
     numbered,
 )
 from load_tests.measuring.score import nearest_rank, spread

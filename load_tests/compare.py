@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn
 
-from clients.system.launch import LaunchError, find, make_room, models, running
+from clients.system.launch import LaunchError, find, make_room, models, names_of, running
 from clients.system.options import number, numbers
 from load_tests.measuring import report, runs
 from load_tests.measuring.results import (
@@ -28,7 +28,6 @@ from load_tests.measuring.results import (
     Screen,
     held,
     lines,
-    names_of,
     numbered,
     save,
 )

@@ -26,6 +26,7 @@ from clients.system.launch import (
     ask,
     find,
     folder,
+    names_of,
     running,
     started,
     tool,
@@ -38,7 +39,6 @@ from load_tests.measuring.results import (
     ended,
     lines,
     make_sure_of_file,
-    names_of,
     numbered,
 )
 from load_tests.measuring.warm import warm

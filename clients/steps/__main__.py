@@ -18,7 +18,7 @@ from pathlib import Path
 from clients.steps.motion import FRONT, draw
 from clients.steps.page import KEPT, build
 from clients.steps.recording import record
-from clients.system.launch import find, name_of
+from clients.system.launch import find, names_of
 from clients.system.palette import MODELS
 
 
@@ -47,7 +47,8 @@ def main():
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end what was started then, too
     file = args.out or (Path("steps.html") if args.server else KEPT)
     try:
-        programs = {name_of(path): path for path in map(find, args.server or MODELS)}
+        paths = [find(one) for one in args.server or MODELS]
+        programs = dict(zip(names_of(paths), paths, strict=True))
         print(f"recording {', '.join(programs)}: a minute or less", file=sys.stderr)
         recorded = record(programs)
         page = build(recorded)

@@ -199,6 +199,9 @@ def accepted(fd, failed, step, before):
         return "accept() finds the queue empty: it does not wait, it raises BlockingIOError."
     if failed:
         text = "A newcomer needs a descriptor, and none is left: who comes stays in the queue."
+        if not before["kernel"]["queue"]:  # seen with strace: EMFILE, and nobody there
+            text = "It takes a descriptor first, then looks at the queue: so it fails on an empty "
+            text += "one, too."
         return f"accept() fails: {reason(step)}. {text if 'files' in reason(step) else ''}".strip()
     new = next((one for one in step["changed"] if "descriptor" in step["variables"][one]), None)
     found = re.search(r"client (\d+) \(descriptor (\d+)\)", step["variables"][new] if new else "")
@@ -265,6 +268,8 @@ def asked(fd, failed, step, before):
         "INOUT": "epoll is to tell when {} can be read from, or written to.",
     }
     told = [texts[want].format(f"descriptor {one} ({who(one, step)})") for one, want in news]
+    if (step["kernel"]["listener"], "") in news:
+        told.append("Otherwise it would tell of the next newcomer again and again.")
     return " ".join(told) or "epoll is asked for what it is asked for already."
 
 

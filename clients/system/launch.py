@@ -168,6 +168,31 @@ def name_of(program):
     return program.parent.name if program.name == "server.py" else program.stem
 
 
+def names_of(programs):
+    """Return what these programs are called in tables, pictures and files.
+
+    A model has its folder's name, and nobody else has that: a friend's copy is friend/03_epoll.
+    """
+    programs = [program.resolve() for program in programs]
+    known = {program.resolve() for program in models().values()}
+    parts = {
+        one: (one.parent if one.name == "server.py" else one.with_suffix("")).parts
+        for one in known.union(programs)
+    }
+
+    def called(one, count):
+        return "/".join(parts[one][-1 if one in known else -count :])
+
+    def distinct(one):
+        others = parts.keys() - {one}
+        for count in range(1, len(parts[one])):
+            if called(one, count) not in (called(other, count) for other in others):
+                return called(one, count)
+        return called(one, 1)
+
+    return [printable(distinct(one)) for one in programs]
+
+
 def command(program, *options, through=()):
     """Return the command line, a list of strings, that runs program with these options.
 

@@ -64,6 +64,16 @@ class Browser:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
+    @contextlib.contextmanager
+    def sized(self, width, height):
+        """Give the window a size for a while, in pixels."""
+        more = {"deviceScaleFactor": 1, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, **more)
+        try:
+            yield
+        finally:
+            self.call("Emulation.clearDeviceMetricsOverride")
+
     def press(self, key):
         code = {"key": key, "code": key, "windowsVirtualKeyCode": CODES.get(key, ord(key[0]))}
         text = {"text": key} if key == " " else {}

@@ -1,6 +1,7 @@
 """A story is recorded as it happens: the program's steps, and the kernel's side of each."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from clients.client import Client
 from clients.steps import motion, recording, tracer
+from clients.steps.page import data_of, outdated
 from clients.steps.sentences import sentence
 from clients.steps.stories import STORIES
 from clients.steps.tracee import traced
@@ -106,6 +108,19 @@ def test_what_happened_is_said_in_a_sentence():
     assert any("Client 2 says b'bob': 3 bytes lie in the buffer" in text for text in told)
 
 
+def test_out_of_descriptors_the_sentences_say_why_nobody_need_be_there():
+    found = steps("descriptors", "03_epoll")
+    lines = MODELS["03_epoll"].read_text().splitlines()
+    pairs = zip([None, *found], found, strict=False)
+    told = [sentence(step, before, lines) for before, step in pairs]
+    failed = next(at for at, text in enumerate(told) if text.startswith("accept() fails"))
+    assert found[failed]["kernel"]["queue"] == 0
+    assert "so it fails on an empty one, too" in told[failed]
+    assert any("the next newcomer again and again" in text for text in told)
+    full = found[failed - 1] | {"kernel": found[failed - 1]["kernel"] | {"queue": 1}}
+    assert "who comes stays in the queue" in sentence(found[failed], full, lines)
+
+
 def test_after_a_reset_the_sentence_still_knows_whose_connection_it_was():
     found = steps("reset", "01_blocking")
     [broken] = [step for step in found if step["kind"] == "exception"]
@@ -190,3 +205,45 @@ def test_a_server_ends_with_the_recorder_that_is_killed_in_the_middle_of_a_step(
         while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+
+# The command
+
+
+def run(*words, **more):
+    return launch.ask(launch.tool("clients.steps", *words), timeout=300, cwd=launch.ROOT, **more)
+
+
+def test_what_cannot_be_recorded_gets_one_line(tmp_path):
+    ill = tmp_path / "ill.py"
+    ill.write_text("raise SystemExit('I am ill')")
+    for words, why in ((["nobody"], "no server nobody"), ([ill], "I am ill")):
+        done = run(*words, "--out", tmp_path / "page.html")
+        if "unshare" in done.stderr:
+            pytest.skip(done.stderr)
+        assert done.returncode == 2
+        assert re.fullmatch(rf"(recording .*\n)?python -m clients.steps: .*{why}.*\n", done.stderr)
+        assert not (tmp_path / "page.html").exists()
+
+
+def test_without_unshare_it_says_so(tmp_path):
+    done = run("01_blocking", "--out", tmp_path / "page.html", env={"PATH": "/nowhere"})
+    assert done.returncode == 2
+    assert "there is no program unshare" in done.stderr.splitlines()[-1]
+
+
+def test_a_page_of_ones_own_server_and_of_another_one_with_its_name(tmp_path):
+    own, other = tmp_path / "04_mine", tmp_path / "friend" / "04_mine"
+    for one in (own, other):
+        one.mkdir(parents=True)
+        (one / "server.py").write_text(MODELS["01_blocking"].read_text())
+    page = tmp_path / "page.html"
+    done = run(own, other, "--out", page)
+    if "unshare" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.returncode == 0, done.stderr
+    shown = data_of(page.read_text())
+    mine = f"{tmp_path.name}/04_mine"
+    assert list(shown["programs"]) == [mine, "friend/04_mine"]
+    assert outdated(page.read_text(), {mine: own / "server.py"}) == []
+    assert all(walk[-1]["act"] == 5 for walk in shown["recordings"]["two"].values())

@@ -7,7 +7,7 @@ import urllib.parse
 import pytest
 
 from clients.steps.page import DATA, KEPT, build, data_of, outdated
-from clients.system.launch import ROOT, ask, models, tool
+from clients.system.launch import models
 from clients.system.palette import MODELS
 from clients.tests.browser import CHROMIUM, Browser, opened
 
@@ -34,7 +34,10 @@ LOOK = """(() => {
     bars: [...document.querySelectorAll("#kernel .bar")].map((bar) => bar.ariaLabel),
     interest: texts("#kernel .interest .chip"), ready: texts("#kernel .list .chip"),
     held: texts("#kernel .held .chip b").map(Number),
-    clients: texts("#clients li p"), columns: [...document.querySelectorAll(".column")].map(
+    clients: [...document.querySelectorAll("#clients li p")].map((part) =>
+      [...part.childNodes].filter((one) => one.localName !== "small")
+        .map((one) => one.textContent).join("").trim()),
+    columns: [...document.querySelectorAll(".column")].map(
       (column) => [column.getAttribute("aria-label"), texts(".clients li .fate", column)]),
   };
 })()"""
@@ -45,6 +48,13 @@ OFF = """[...document.querySelectorAll("#source .executed")].filter((line) => {
   const end = Math.min(list.bottom, document.querySelector("footer").getBoundingClientRect().top);
   return one.top < list.top - 1 || one.bottom > end + 1;
 }).map((line) => line.textContent)"""
+# The lines that a mark points to, and those that come next and are not in sight
+POINTED = """[
+  [...document.querySelectorAll("#source .ahead")].map((mark) => mark.textContent.slice(1)),
+  [...document.querySelectorAll("#source .next")].filter((line) => {
+    const [one, list] = [line, line.parentElement].map((part) => part.getBoundingClientRect());
+    return one.top < list.top - 2 || one.bottom > list.bottom + 2;
+  }).map((line) => line.querySelector(".number").textContent)]"""
 
 
 class Reader(Browser):
@@ -310,12 +320,12 @@ OPEN = [  # what a row says, what of it is told of the client, and at the server
     ({"kept": 0}, "served", "descriptor 5ESTABLISHED"),
     (
         {"kept": 2083},
-        "served in part, 2,083 bytes open",
+        "served in part",
         "descriptor 5ESTABLISHEDin the program: 2,083",
     ),
     (
         {"buffers": [1, 20, 300, 4000], "kept": 50000},
-        "served in part, 54,321 bytes open",
+        "served in part",
         "descriptor 5ESTABLISHEDin the program: 50,000",
     ),
     ({"queued": True, "fd": None}, "in the accept queue", "in the queueESTABLISHED"),
@@ -353,21 +363,65 @@ def test_what_is_open_of_a_client_is_told(tmp_path):
 
 
 @in_a_browser
+def test_bytes_on_the_way_are_counted_once_while_send_hands_them_on(browser):
+    walk = SHOWN["recordings"]["full"]["03_epoll"]
+    gone = next(
+        at for at, step in enumerate(walk) if step["sentence"].startswith("send() hands 83")
+    )
+    come = " (83 more on the way)"
+    for index, more in ((gone - 1, ""), (gone, come), (gone + 2, come)):
+        browser.look(story="full", model="03_epoll", step=index + 1)
+        notes = browser.value("[...document.querySelectorAll('#clients li:first-child small')]"
+                              ".map((note) => note.textContent)")  # fmt: skip
+        assert notes == [" (5,372 on the way)", more]
+
+
+@in_a_browser
+def test_only_what_has_come_is_amber_in_a_bar(browser):
+    walk = SHOWN["recordings"]["full"]["03_epoll"]
+    part = next(at for at, step in enumerate(walk) if step["sentence"].startswith("send() takes"))
+    browser.look(story="full", model="03_epoll", step=part + 1)
+    style = "getComputedStyle(document.querySelector('#kernel .bar{}'))"
+    ground = [
+        browser.value(f"{style.format(one)}.backgroundColor") for one in (".fresh", ":not(.fresh)")
+    ]
+    assert ground[0] == ground[1]
+    fill = browser.value(f"{style.format('.fresh i')}.backgroundImage")
+    assert f"{100 * (4187 - 948) / 4187:.4f}" in fill  # in percent, where amber begins
+
+
+@in_a_browser
+@pytest.mark.parametrize("size", [(390, 844), (1280, 720), (1280, 800), (1920, 1080)])
+def test_no_text_runs_over_the_border_of_a_client_s_card(browser, size):
+    browser.look(story="full", model="03_epoll", step=1)
+    wide = """() => { step(1); return [...document.querySelectorAll("#clients li, #said")]
+      .some((card) => card.scrollWidth > card.clientWidth + 1); }"""
+    with browser.sized(*size):
+        assert browser.value(f"steps().filter({wide}).length") == 0
+
+
+@in_a_browser
+def test_a_line_that_comes_next_is_seen_or_pointed_to(browser):
+    pointers = []
+    with browser.sized(1280, 720):
+        for index in range(len(SHOWN["recordings"]["two"]["03_epoll"])):
+            browser.look(story="two", model="03_epoll", step=index + 1)
+            pointers.append(browser.value(POINTED))
+    assert all(told == hidden for told, hidden in pointers)
+    assert pointers[10] == [["42"], ["42"]]  # serve() calls welcome()
+
+
+@in_a_browser
 @pytest.mark.parametrize("size", [(390, 844), (500, 701), (1280, 720)])
 def test_walking_moves_the_panels_and_not_the_page(browser, size):
-    width, height = size
-    more = {"deviceScaleFactor": 1, "mobile": False}
-    browser.call("Emulation.setDeviceMetricsOverride", width=width, height=height, **more)
-    try:
+    with browser.sized(*size):
         for story, name in (("two", "02_threaded"), ("descriptors", "03_epoll")):
             browser.look(story=story, model=name, step=1)
             walk = f"() => {{ const off = {OFF}; step(1); return off.length || scrollY; }}"
             assert browser.value(f"steps().filter({walk})") == []
         browser.look(story="descriptors", model="03_epoll", step=77)
-        browser.call("Emulation.setDeviceMetricsOverride", width=900, height=500, **more)
-        browser.until(lambda: browser.value(OFF) == [])  # a resize comes with the next frame
-    finally:
-        browser.call("Emulation.clearDeviceMetricsOverride")
+        with browser.sized(900, 500):
+            browser.until(lambda: browser.value(OFF) == [])  # a resize comes with the next frame
 
 
 @in_a_browser
@@ -391,43 +445,3 @@ def test_words_are_explained_by_keyboard(browser):
 @in_a_browser
 def test_it_needs_no_other_file(browser):
     assert set(browser.asked) == {KEPT.as_uri()}
-
-
-# The command
-
-
-def steps(*words, **more):
-    return ask(tool("clients.steps", *words), timeout=300, cwd=ROOT, **more)
-
-
-def test_what_cannot_be_recorded_gets_one_line(tmp_path):
-    ill = tmp_path / "ill.py"
-    ill.write_text("raise SystemExit('I am ill')")
-    for words, why in ((["nobody"], "no server nobody"), ([ill], "I am ill")):
-        done = steps(*words, "--out", tmp_path / "page.html")
-        if "unshare" in done.stderr:
-            pytest.skip(done.stderr)
-        assert done.returncode == 2
-        assert re.fullmatch(rf"(recording .*\n)?python -m clients.steps: .*{why}.*\n", done.stderr)
-        assert not (tmp_path / "page.html").exists()
-
-
-def test_without_unshare_it_says_so(tmp_path):
-    done = steps("01_blocking", "--out", tmp_path / "page.html", env={"PATH": "/nowhere"})
-    assert done.returncode == 2
-    assert "there is no program unshare" in done.stderr.splitlines()[-1]
-
-
-def test_a_page_of_ones_own_server(tmp_path):
-    own = tmp_path / "04_mine"
-    own.mkdir()
-    (own / "server.py").write_text(PROGRAMS["01_blocking"].read_text())
-    page = tmp_path / "page.html"
-    done = steps(own, "--out", page)
-    if "unshare" in done.stderr:
-        pytest.skip(done.stderr)
-    assert done.returncode == 0, done.stderr
-    shown = data_of(page.read_text())
-    assert list(shown["programs"]) == ["04_mine"]
-    assert outdated(page.read_text(), {"04_mine": own / "server.py"}) == []
-    assert shown["recordings"]["two"]["04_mine"][-1]["act"] == 5

@@ -13,7 +13,6 @@ import tempfile
 
 from rich.console import Console
 
-from clients.system.launch import models
 from clients.system.text import printable
 
 ASCII = str.maketrans({"≥": ">=", "µ": "u"})
@@ -23,31 +22,6 @@ ROOM = 16 * 2**20  # bytes: more than one comparison writes
 
 class CannotWrite(RuntimeError):
     """Results have no place: what is wrong with the one that was named."""
-
-
-def names_of(programs):
-    """Return what these programs are called in tables, pictures and files.
-
-    A model has its folder's name, and nobody else has that: a friend's copy is friend/03_epoll.
-    """
-    programs = [program.resolve() for program in programs]
-    known = {program.resolve() for program in models().values()}
-    parts = {
-        one: (one.parent if one.name == "server.py" else one.with_suffix("")).parts
-        for one in known.union(programs)
-    }
-
-    def called(one, count):
-        return "/".join(parts[one][-1 if one in known else -count :])
-
-    def distinct(one):
-        others = parts.keys() - {one}
-        for count in range(1, len(parts[one])):
-            if called(one, count) not in (called(other, count) for other in others):
-                return called(one, count)
-        return called(one, 1)
-
-    return [printable(distinct(one)) for one in programs]
 
 
 def numbered(texts):

@@ -146,8 +146,21 @@ function drawLines(step) {
   const name = foremost(step);
   const acting = step.threads.find((thread) => thread.name === name);
   show(byId("source"), executed ?? acting?.line, acting?.line);
+  pointTo(acting, executed);
   byId("short").hidden = !steps().some((one) => one.thread?.startsWith("client"));
 }
+
+// Where a thread goes on, if that is too far from the line that it has executed to be seen with it
+function pointTo(acting, executed) {
+  const [from, to] = [executed, acting?.line].map((line) => byId("source").children[line - 1]);
+  const over = !acting || acting.call || doing(acting, stepAt(HERE.step)) !== `next: line ${acting.line}`;
+  if (over || !from || inSight(byId("source"), to)) return;
+  const way = make("b", "ahead", `${acting.line > executed ? "↓" : "↑"}${acting.line}`);
+  from.firstChild.append(said(way, `${full(acting.name)} goes on at line ${acting.line}`));
+}
+
+const inSight = (list, line) => line.offsetTop >= list.scrollTop - 1 &&
+  line.offsetTop + line.offsetHeight <= list.scrollTop + list.clientHeight + 1;
 
 // Scroll a list so that a line is seen, with what comes next if that is near
 function show(list, number, next) {
@@ -379,6 +392,7 @@ function drawBar(bar, one, was) {
   const number = one.buffers[which];
   const before = was ? was.buffers[which] : 0;
   bar.className = `bar${number ? " filled" : ""}${number === before ? "" : " fresh"}`;
+  bar.firstChild.style.setProperty("--old", `${100 * Math.min(1, before / Math.max(1, number))}%`);
   bar.firstChild.style.width = number ? `max(4px, ${100 * number / scale()}%)` : "0";
   bar.lastChild.replaceChildren(`${BUFFERS[which].split(" ")[1]} `, make("b", "", number ? count(number) : ""));
   said(bar, `client ${one.client}: ${BUFFERS[which]}, ${bytes(number)}`);
@@ -407,9 +421,19 @@ function fate(one, step, model) {
   if (refuses(one.client, step.at, model)) return ["does not read", "waits"];
   if (row && knocks(row)) return ["not connected yet (SYN-SENT)", asked ? "waits" : ""];
   if (row?.queued) return ["in the accept queue", asked ? "waits" : ""];
-  if (one.heard !== "b''" && row && held(row)) return [`served in part, ${bytes(held(row))} open`, "waits"];
+  if (one.heard !== "b''" && row && held(row)) return ["served in part", "waits"];
   if (one.heard !== "b''") return ["served", "served"];
+  if (row?.buffers[3]) return ["answer not read yet", "waits"];
   return asked ? ["no answer yet", "waits"] : ["silent", ""];
+}
+
+// What of a client's questions, and of the answers to it, lies in the two kernels: two texts.
+// What the program keeps is not counted: for some steps the same bytes are in both.
+function onTheWay(one, step) {
+  const row = step.kernel.connections.find((other) => other.client === one.client);
+  const [unsent, unread, answers, come] = row && !one.left && HERE.view === "one" ? row.buffers : [0, 0, 0, 0];
+  return [[unsent + unread, ""], [answers + come, " more"]].map(([number, more]) =>
+    number ? ` (${count(number)}${more} on the way)` : "");
 }
 
 function drawClients(list, step, model, before) {
@@ -420,15 +444,17 @@ function drawClients(list, step, model, before) {
     const was = before?.clients.find((other) => other.client === one.client);
     const [asked, heard] = [words(one.said), words(one.heard)];
     const [text, looks] = fate(one, step, model);
-    const news = was && same(one, was) && fate(was, before, model)[0] === text ? "" : "fresh";
+    const way = onTheWay(one, step);
+    const stays = was && same([one, text, way], [was, fate(was, before, model)[0], onTheWay(was, before)]);
+    const news = stays ? "" : "fresh";
     const key = many && HERE.view === "all" && !asked && !heard ? text : one.client;
     if (cards.has(key)) {
       cards.get(key).querySelector(".fate").before(person(one.client));
       if (news) cards.get(key).classList.add(news);
     } else cards.set(key, make("li", `${looks} ${news}`,
       make("p", "", person(one.client), make("b", "fate", text)),
-      asked && make("p", "", make("span", "verb", "said "), asked),
-      heard && make("p", "", make("span", "verb", "heard "), heard)));
+      asked && make("p", "", make("span", "verb", "said "), asked, make("small", "", way[0])),
+      heard && make("p", "", make("span", "verb", "heard "), heard, make("small", "", way[1]))));
   }
   list.replaceChildren(...(cards.size ? cards.values() : [make("li", "nobody", "nobody has come yet")]));
 }
@@ -500,7 +526,7 @@ function drawHead() {
     const on = HERE.view === "all" ? !button.dataset.model : button.dataset.model === HERE.model;
     button.setAttribute("aria-pressed", String(on));
   }
-  byId("scale").textContent = `bars: to scale, the longest is ${bytes(scale())}`;
+  byId("scale").textContent = `full bar: ${bytes(scale())}, this story's most, not the limit`;
   const all = HERE.view === "all";
   byId("where").textContent = all ? `action ${act()} of ${acts().length}` : `step ${HERE.step + 1} of ${steps().length}`;
   for (const [name, way] of Object.entries({ back: "back (←)", on: "on (→)" })) {
