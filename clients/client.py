@@ -76,8 +76,11 @@ class Client:
         except OSError as error:
             self.close()
             raise ConnectionError(
-                f"lost {self.server}: {error}; look whether it still runs and connect again"
+                f"lost {self.server}: {error}; look at its log, and connect again if it still runs"
             ) from error
+        if not greeting:
+            self.close()
+            raise ConnectionError(f"{self.server} closed the connection; look at its log")
         if greeting != expected:
             self.close()
             raise ConnectionError(

@@ -214,7 +214,10 @@ class Classroom(App):
             rows = panels.kernel_side(stage, names, *self.room("kernel"))
             self.fill("kernel", "the kernel's side", rows)
         _, height = self.room("clients")
-        rows = panels.clients(list(self.cast.values()), self.guest_rows(), self.chosen, height)
+        believe = (panels.LOST, panels.HALF_OPEN)
+        lost = {row.client for row in stage.connections if (row.theirs, row.ours) in believe}
+        cast = list(self.cast.values())
+        rows = panels.clients(cast, self.guest_rows(), self.chosen, height, lost)
         self.fill("clients", "the clients", rows)
 
     def draw_frame(self):

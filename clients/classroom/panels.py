@@ -171,26 +171,28 @@ def connection(row, names, width):
     return f"{short(row, names):<4}{ends}{place:<6}{size(row.unread):>8}{size(row.unsent):>8}"
 
 
-def clients(cast, guests, chosen, height):
+def clients(cast, guests, chosen, height, lost=()):
     """Return a row a client: what it does and since when, what it said and was told.
 
     guests: rows that tell of clients that nobody here conducts. The chosen one is always shown.
+    lost: the names of those who believe that they are connected, and the server has no socket.
     """
-    rows = [*(puppet_row(puppet, puppet.number == chosen) for puppet in cast), *guests]
+    does = {puppet: puppet.doing + " (no socket)" * (puppet.name in lost) for puppet in cast}
+    rows = [*(puppet_row(one, does[one], one.number == chosen) for one in cast), *guests]
     if len(rows) <= height or height < 4:
         return head(rows, height)
     place = next((at for at, puppet in enumerate(cast) if puppet.number == chosen), 0)
     above = max(0, min(place - height // 2, len(rows) - height + 1))
-    counts = Counter(puppet.doing for puppet in cast)
+    counts = Counter(does.values())
     tally = ", ".join(f"{count} {doing}" for doing, count in counts.items())
     more = f"… {len(rows)} in all: {tally}" + (f", {len(guests)} guests" if guests else "")
     return [*rows[above : above + height - 1], (more, "dim")]
 
 
-def puppet_row(puppet, chosen):
-    """Return the row of a client that the teacher conducts."""
+def puppet_row(puppet, doing, chosen):
+    """Return the row of a client that the teacher conducts; doing: what it does, in words."""
     sign, style = ("▸", "reverse") if chosen else (" ", "")
-    text = f"{sign}{puppet.number:>3} {puppet.doing} {puppet.waited():.0f} s"
+    text = f"{sign}{puppet.number:>3} {doing} {puppet.waited():.0f} s"
     return f"{text:<21} {puppet_talk(puppet)}", style
 
 

@@ -129,6 +129,7 @@ class _Run:
             line.socket.settimeout(self.left())
             note("asked")
             line.greet(b"client %d, greeting %d" % (client["number"], greeting + 1))
+            self.rest(0)  # who is answered only since others were cut off was not served in time
             note("answered")
         if client["silent"]:
             self.others_gone.wait()
@@ -140,12 +141,12 @@ class _Run:
 
     def end(self):
         """End all clients that are still there; return what happened, each with an end."""
+        data = self.so_far()  # before the first is cut off: a server then turns to the next one
         self.over.set()
         self.others_gone.set()
         for line in list(self.lines):
             with contextlib.suppress(OSError):  # it has left
                 line.socket.shutdown(socket.SHUT_RDWR)
-        data = self.so_far()
         for client in data["clients"]:
             if client["events"] and client["events"][-1][1] not in ENDS:
                 client["events"].append([data["seconds"], "cut off"])

@@ -20,6 +20,7 @@ LOOKS = {  # state: its sign in the picture and its colour
     "failed": ("!", "bold red"),
 }
 STATUS = len("connecting 3599.9 s")  # columns for what a client does now
+KINDS = 3  # of failures that are told
 STEPS = [factor * ten for ten in (0.01, 0.1, 1, 10, 100, 1000) for factor in (1, 2, 5)]
 
 
@@ -96,11 +97,12 @@ def summary(data):
 
 
 def why(errors):
-    """Yield what most of those who failed were told, and how many were told something else.
+    """Yield what those who failed were told, the commonest KINDS of it with their numbers.
 
-    All that they were told would scroll the picture away.
+    All that they were told could scroll the picture away.
     """
-    for error, count in Counter(errors).most_common(1):
+    kinds = Counter(errors).most_common(KINDS)
+    for error, count in kinds:
         yield Text(printable(f"{count} failed: {error}"))
-        if rest := len(errors) - count:
-            yield Text(f"and {rest} more failed")
+    if rest := len(errors) - sum(count for _, count in kinds):
+        yield Text(f"and {rest} more failed")

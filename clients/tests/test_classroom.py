@@ -17,6 +17,7 @@ from rich.cells import cell_len
 
 from clients.classroom import panels
 from clients.classroom.app import Classroom
+from clients.classroom.puppets import Puppet
 from clients.classroom.stage import Connection, Stage
 from clients.system import launch
 
@@ -267,6 +268,17 @@ def test_a_client_that_believes_more_than_the_server_knows_is_named():
     shown = [text for text, _ in panels.kernel_side(stage, {}, 70, 20)]
     assert "ACK dropped, still SYN-RECEIVED: 8" in shown
     assert "the server has no socket for: 9" in shown
+
+
+def test_the_clients_panel_tells_who_has_no_socket_at_the_server():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        cast = [Puppet(number, listener.getsockname()) for number in (1, 2, 3)]
+        shown = [text for text, _ in panels.clients(cast, [], 1, 9, {cast[1].name})]
+        [*_, tally] = [text for text, _ in panels.clients(cast * 2, [], 1, 4, {cast[1].name})]
+        for puppet in cast:
+            puppet.leave()
+    assert ["(no socket)" in row for row in shown] == [False, True, False]
+    assert "connecting (no socket)" in tally
 
 
 def test_last_words_are_wrapped_and_not_cut():

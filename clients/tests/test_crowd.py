@@ -125,6 +125,22 @@ def test_ctrl_c_cuts_everybody_off_and_prints_the_scoreboard(serve):
     assert "still waiting" in out
 
 
+def test_who_is_answered_only_after_the_end_does_not_count(serve):
+    """01 serves the first; when the crowd is cut off, the server turns to the next ones."""
+    answered = []
+
+    def interrupt(data):
+        answered[:] = [at for at in moments(data, "answered") if at is not None]
+        if answered and moments(data, "asked")[-1]:
+            raise KeyboardInterrupt
+
+    server = serve("01_blocking", "--backlog", 64)
+    data = crowd(server.address, 50, every=0, think=3600, look=interrupt)
+    assert data["interrupted"]
+    assert scoreboard(data)["answered"] == len(answered) == 1
+    assert adds_up(data)
+
+
 @pytest.mark.parametrize("width", [80, 140])
 @pytest.mark.parametrize("seconds", [0.05, 7.3, 29.9, 3599.0])
 def test_the_picture_fits_the_terminal(width, seconds):
@@ -163,14 +179,19 @@ def told(errors):
     return {"seconds": 1.0, "clients": clients}
 
 
-def test_many_failures_are_told_in_two_lines_the_commonest_with_its_words():
-    data = told(["lost"] * 3 + [f"client {n}: no" for n in range(37)])
+def test_many_failures_are_told_in_few_lines_the_commonest_with_their_words():
+    data = told(["lost"] * 3 + ["closed"] * 2 + [f"client {n}: no" for n in range(35)])
     data["clients"].append({"silent": False, "error": "closed", "events": [[1, "cut off"]]})
     console = Console(width=80, file=io.StringIO())
     console.print(summary(data))
     lines = console.file.getvalue().splitlines()
     assert lines[0] == "41 of 41 clients came: 0 left, 1 cut off, 40 failed; 1.0 s"
-    assert lines[5:] == ["3 failed: lost", "and 37 more failed"]
+    assert lines[5:] == [
+        "3 failed: lost",
+        "2 failed: closed",
+        "1 failed: client 0: no",
+        "and 34 more failed",
+    ]
 
 
 def test_at_the_end_the_first_client_is_still_on_the_screen():
@@ -180,4 +201,4 @@ def test_at_the_end_the_first_client_is_still_on_the_screen():
     lines = console.file.getvalue().splitlines()
     assert len(lines) < 24
     assert lines[0].split()[0] == "1"
-    assert lines[-1] == "and 99 more failed"
+    assert lines[-1] == "and 97 more failed"
