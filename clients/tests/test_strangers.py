@@ -195,9 +195,9 @@ def test_a_server_whose_standard_output_takes_nothing(model):
     line = [sys.executable, model[1], "--port", "0"]
     with open("/dev/full", "w") as full:
         done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, timeout=60)
-    assert done.returncode == 1
+    assert done.returncode != 0  # 120 since Python 3.13, which tries to flush it once more
     assert done.stderr.startswith(b"cannot listen on 127.0.0.1:0: ")
-    assert done.stderr.count(b"\n") == 1
+    assert b"Traceback" not in done.stderr
 
 
 def test_a_server_whose_standard_input_is_closed_serves(model):

@@ -235,13 +235,13 @@ def outcomes(ax, results, title, short=False):
     kinds = {  # a model's colour, full where it served, hatched where it did not
         well: (("finished", "still served", "idle"), ""),
         "just came": (("just came",), "...."),
-        "never greeted": (("never greeted",), "////"),
+        "connected, never greeted": (("never greeted",), "////"),
         "never connected": (("never connected",), "xx"),
         "failed": (("failed",), "**"),
     }
     if short:
         kinds["left waiting"] = (
-            kinds.pop("never greeted")[0] + kinds.pop("never connected")[0],
+            kinds.pop("connected, never greeted")[0] + kinds.pop("never connected")[0],
             "//",
         )
     style, runs, found = looks_of(results), heaviest(results)[::-1], []

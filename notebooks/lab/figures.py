@@ -109,7 +109,7 @@ def loops(points, most, title):
         ax.set_yscale("log")
         ax.set_ylim(top=3 * ax.get_ylim()[1])  # room for the arrows
         value_axis(ax, True)
-        ax.set(title=title, ylabel="ms, p99 of the first greeting (arrow: at least)")
+        ax.set(title=title, ylabel="ms, p99 of the first greeting")
         ax.set_xlabel("visits a second that would be made if every answer came immediately")
         label_ends(ax, ends)
 
