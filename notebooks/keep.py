@@ -27,6 +27,7 @@ def execute(path, form):
         kernel_name="python3",
         resources={"metadata": {"path": str(HERE)}},
         record_timing=False,
+        coalesce_streams=True,  # what one cell prints is one text, without gaps
     ).execute(env=os.environ | {"NOTEBOOKS": form})
     return notebook
 

@@ -361,7 +361,8 @@ def crowd_rows(ax, data, colour):
             )
         ax.plot([connected, accepted], [row, row], color=colour, lw=1.8, ls=":")
         ax.barh(row, ended - accepted, left=accepted, height=0.5, color=colour, alpha=0.35, lw=0)
-        ax.plot(answers, [row] * len(answers), "o", color=colour, ms=6)
+        [dots] = ax.plot(answers, [row] * len(answers), "o", color=colour, ms=6, clip_on=False)
+        dots.set_in_layout(False)  # unclipped, they would take room from the rows
         if events[-1][1] == "cut off":
             ax.text(ended, row, " cut off", va="center", fontsize=9)
         elif client["silent"]:

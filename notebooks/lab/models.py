@@ -27,14 +27,13 @@ def watched_crowd(name, *settings, **options):
 
         def look():
             while not over.wait(LOOK):
-                at = time.perf_counter() - began
                 lines = [line for line in kernel.tcp(port) if line.local[1] == port]
                 # A set: the list changes while it is read, and then a line may come twice.
                 queued = {line.remote[1] for line in lines if line.queued}
                 threads = server.process.num_threads()
-                # Reading takes a while: who is not in the list may have left as late as this.
-                until = time.perf_counter() - began
-                looks.append({"at": at, "until": until, "threads": threads, "queued": queued})
+                # Last, since the list takes a while: who is not in it any more has left it by now.
+                at = time.perf_counter() - began
+                looks.append({"at": at, "threads": threads, "queued": queued})
 
         thread = threading.Thread(target=look)
         thread.start()
