@@ -109,7 +109,9 @@ def loops(points, most, title):
         ax.set_yscale("log")
         ax.set_ylim(top=3 * ax.get_ylim()[1])  # room for the arrows
         value_axis(ax, True)
-        ax.set(title=title, ylabel="ms, p99 of the first greeting")
+        bounds = any(what and not what["exact"] for found in points.values() for _, what in found)
+        arrow = " (arrow: at least)" if bounds else ""
+        ax.set(title=title, ylabel=f"ms, p99 of the first greeting{arrow}")
         ax.set_xlabel("visits a second that would be made if every answer came immediately")
         label_ends(ax, ends)
 
@@ -356,9 +358,7 @@ def crowd_rows(ax, data, colour):
         if accepted > looks_at[-1] - 5 * LOOK:  # it was in the queue to the end
             accepted = ended
         elif queued:  # the next look, or an answer, says that it is not there any more
-            accepted = min(
-                answers + [look["until"] for look in data["looks"] if look["at"] > accepted]
-            )
+            accepted = min(answers + [at for at in looks_at if at > accepted])
         ax.plot([connected, accepted], [row, row], color=colour, lw=1.8, ls=":")
         ax.barh(row, ended - accepted, left=accepted, height=0.5, color=colour, alpha=0.35, lw=0)
         [dots] = ax.plot(answers, [row] * len(answers), "o", color=colour, ms=6, clip_on=False)
@@ -377,8 +377,7 @@ def crowd_counts(ax, data, colour):
     at = [look["at"] for look in data["looks"]]
     threads = [look["threads"] for look in data["looks"]]
     queued = [len(look["queued"]) for look in data["looks"]]
-    until = [look["until"] for look in data["looks"]]
-    ax.step(until, threads, where="post", color=colour, lw=1.8)
+    ax.step(at, threads, where="post", color=colour, lw=1.8)
     some = list(map(bool, queued))
     ax.fill_between(at, queued, where=some, step="post", **dotted(colour))
     ax.set_ylabel("how many", fontsize=9)

@@ -17,9 +17,8 @@ def watched_crowd(name, *settings, **options):
 
     settings: options of the server, as "--wait", "0.5".
 
-    Adds "model" and "looks": [{"at" and "until": seconds since the crowd's start, before the look
-    and after it, "threads": the server's, "queued": the numbers of the clients in its accept
-    queue}, ...].
+    Adds "model" and "looks": [{"at": seconds since the crowd's start, "threads": the server's,
+    "queued": the numbers of the clients in its accept queue}, ...].
     """
     with launch.running(launch.find(name), "--quiet", *settings) as server:
         looks, over, began = [], threading.Event(), time.perf_counter()
