@@ -255,7 +255,9 @@ def countdown(data, title):
     rows = {False: -12, True: -22}  # reuse: the attempts' row, below the axis of seconds
 
     def panel(ax):
-        zero = next(began for state, began, _ in spells(data, "server") if state == "TIME-WAIT")
+        zero, ended = next(
+            (began, ended) for state, began, ended in spells(data, "server") if state == "TIME-WAIT"
+        )
         at, left = zip(*((at - zero, left) for at, left in data["timer"]), strict=True)
         ax.plot(at, left, color=GREY)
         ax.text(at[0], left[0], "  what the kernel's timer says", va="bottom", color=GREY)
@@ -263,10 +265,13 @@ def countdown(data, title):
             colour, marker = fails if one["error"] else works
             ax.plot(one["at"] - zero, rows[one["reuse"]], marker, color=colour, ms=6)
         ax.axhline(-5, color="black", lw=1)
+        if ended:
+            ax.axvline(ended - zero, color=GREY, ls=":")
+            ax.text(ended - zero, 30, "TIME-WAIT ends ", ha="right", color=GREY)
         names = ("restart without\nSO_REUSEADDR", "restart with it")
         ax.set_yticks([*range(0, 61, 20), *rows.values()], [0, 20, 40, 60, *names])
         ax.set(ylim=(-27, 66), title=title, xlabel="seconds since TIME-WAIT began")
-        ax.set_ylabel("seconds that it still lasts", y=0.66)
+        ax.set_ylabel("seconds left on the timer", y=0.66)
         marks = ((fails, "Address already in use"), (works, "works"))
         below = {"frameon": False, "ncols": 2, "loc": "upper left", "bbox_to_anchor": (-0.1, -0.13)}
         ax.legend(
