@@ -12,7 +12,8 @@ from clients.client import Client
 from clients.system import launch
 
 PRETEND = """
-import asyncio, builtins, io, os, psutil, runpy, select, signal, sys, textual.app  # they run there
+import asyncio, builtins, importlib.resources, io, os, psutil, runpy, select, shutil, signal
+import subprocess, sys, tempfile, textual.app  # they run there, and ask once which system it is
 
 UNIX = "killpg getpgid getsid setsid fork sysconf getuid set_blocking"  # "on Unix" in the manual
 system, sys.argv = sys.argv[1], sys.argv[2:]
