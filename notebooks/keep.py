@@ -6,11 +6,12 @@
 
 import argparse
 import os
+import tempfile
 
 import nbformat
 from nbclient import NotebookClient
 
-from clients.system.launch import ROOT
+from clients.system.launch import ROOT, folder
 
 HERE = ROOT / "notebooks"
 
@@ -42,10 +43,12 @@ def main():
     args = parser.parse_args()
     if unknown := set(args.notebooks) - set(names):
         parser.error(f"no notebook {', '.join(unknown)}: choose from {', '.join(names)}")
-    for name in args.notebooks or names:
-        path = HERE / f"{name}.ipynb"
-        print(f"running {path.name} ...", flush=True)
-        nbformat.write(execute(path, args.form), path)
+    with folder() as place:
+        tempfile.tempdir = str(place)  # Jupyter's connection file: it would outlive a kill
+        for name in args.notebooks or names:
+            path = HERE / f"{name}.ipynb"
+            print(f"running {path.name} ...", flush=True)
+            nbformat.write(execute(path, args.form), path)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ PROGRAMS = {  # name: (module, words, a word on the command line of what it star
     "blast": ("load_tests.blast", ["03_epoll", "--rounds", 99, "--seconds", 9], "generator"),
     "overhead": ("load_tests.overhead", ["--seconds", 60], "locustfile"),
     "crosscheck": ("load_tests.crosscheck", ["03_epoll", "--greetings", 10**8], "asker"),
+    "keep": ("notebooks.keep", ["1_sockets"], "ipykernel"),  # it writes when all is done
 }
 
 
