@@ -11,7 +11,8 @@ import tempfile
 import nbformat
 from nbclient import NotebookClient
 
-from clients.system.launch import ROOT, folder
+from clients.system.launch import MARK, ROOT, folder
+from clients.system.watcher import VARIABLE
 
 HERE = ROOT / "notebooks"
 
@@ -43,6 +44,8 @@ def main():
     args = parser.parse_args()
     if unknown := set(args.notebooks) - set(names):
         parser.error(f"no notebook {', '.join(unknown)}: choose from {', '.join(names)}")
+    # So the watcher knows the kernels, which Jupyter starts, and ends them with this program.
+    os.environ[VARIABLE] = os.environ.get(VARIABLE, "") + f"{MARK} "
     with folder() as place:
         tempfile.tempdir = str(place)  # Jupyter's connection file: it would outlive a kill
         for name in args.notebooks or names:
