@@ -5,14 +5,12 @@
 """
 
 import argparse
-import os
 import tempfile
 
 import nbformat
 from nbclient import NotebookClient
 
-from clients.system.launch import MARK, ROOT, folder
-from clients.system.watcher import VARIABLE
+from clients.system.launch import ROOT, folder, marked
 
 HERE = ROOT / "notebooks"
 
@@ -30,7 +28,7 @@ def execute(path, form):
         resources={"metadata": {"path": str(HERE)}},
         record_timing=False,
         coalesce_streams=True,  # what one cell prints is one text, without gaps
-    ).execute(env=os.environ | {"NOTEBOOKS": form})
+    ).execute(env=marked() | {"NOTEBOOKS": form})  # Jupyter starts it, the watcher ends it
     return notebook
 
 
@@ -44,8 +42,6 @@ def main():
     args = parser.parse_args()
     if unknown := set(args.notebooks) - set(names):
         parser.error(f"no notebook {', '.join(unknown)}: choose from {', '.join(names)}")
-    # So the watcher knows the kernels, which Jupyter starts, and ends them with this program.
-    os.environ[VARIABLE] = os.environ.get(VARIABLE, "") + f"{MARK} "
     with folder() as place:
         tempfile.tempdir = str(place)  # Jupyter's connection file: it would outlive a kill
         for name in args.notebooks or names:

@@ -96,7 +96,6 @@ class Classroom(App):
 
     def on_mount(self):
         self.theme = "textual-light"  # for the projector, and for a model whose colour is black
-        self.loop = asyncio.get_running_loop()
         for number in (signal.SIGHUP, signal.SIGTERM):  # a closed terminal; kill
             signal.signal(number, self.leave)  # asyncio's handlers wait where its loop waits
 
@@ -105,7 +104,7 @@ class Classroom(App):
 
         Then this process just stops, and the watcher ends the servers.
         """
-        self.loop.call_soon_threadsafe(self.exit)
+        asyncio.get_running_loop().call_soon_threadsafe(self.exit)
         last = threading.Timer(GRACE, os._exit, [1])
         last.daemon = True  # it waits for nobody
         last.start()
@@ -215,7 +214,7 @@ class Classroom(App):
             self.fill("kernel", "the kernel's side", rows)
         _, height = self.room("clients")
         believe = (panels.LOST, panels.HALF_OPEN)
-        lost = {row.client for row in stage.connections if (row.theirs, row.ours) in believe}
+        lost = {row.client for row in stage.connections if row.states in believe}
         cast = list(self.cast.values())
         rows = panels.clients(cast, self.guest_rows(), self.chosen, height, lost)
         self.fill("clients", "the clients", rows)

@@ -128,8 +128,8 @@ def kernel_side(stage, names, width, height):
     full = "█" * round(cells * stage.queue / stage.limit)
     queued = [short(row, names) for row in rows if row.queued]
     asking = [short(row, names) for row in rows if row.theirs == "SYN-SENT"]
-    half = [short(row, names) for row in rows if (row.theirs, row.ours) == HALF_OPEN]
-    dropped = [short(row, names) for row in rows if (row.theirs, row.ours) == LOST]
+    half = [short(row, names) for row in rows if row.states == HALF_OPEN]
+    dropped = [short(row, names) for row in rows if row.states == LOST]
     top = [
         (f"accept queue {full:░<{cells}} {stage.queue} of {stage.limit}", "bold"),
         (some("  in it: ", queued, width), "bold #8a5a00" if queued else "dim"),

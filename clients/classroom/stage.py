@@ -35,6 +35,11 @@ class Connection:
     unread: int = 0
     unsent: int = 0
 
+    @property
+    def states(self):
+        """The client's end, the server's."""
+        return self.theirs, self.ours
+
 
 class Stage:
     """One server program that runs, and what there is to see of it since the last look().

@@ -230,6 +230,11 @@ def _tell_watcher(sign, process):
         os.write(_watched(), b"%s%d\n" % (sign, process.pid))
 
 
+def marked(mark=f"{MARK} ", environment=os.environ):
+    """Return an environment by which the watcher knows a process and all that it starts."""
+    return {**environment, watcher.VARIABLE: os.environ.get(watcher.VARIABLE, "") + mark}
+
+
 @contextlib.contextmanager
 def folder(prefix="greetings-"):
     """Yield the path of a temporary folder, which is deleted afterwards, however we end."""
@@ -250,8 +255,7 @@ def started(line, grace=0.0, **streams):
     ends with us, however we end: by SIGKILL, too (see watcher.py).
     """
     mark = f"{MARK}.{next(_numbers)} "
-    marks = os.environ.get(watcher.VARIABLE, "") + mark
-    environment = {**streams.pop("env", os.environ), watcher.VARIABLE: marks}
+    environment = marked(mark, streams.pop("env", os.environ))
     try:
         _watched()
         process = psutil.Popen(line, start_new_session=True, env=environment, **streams)

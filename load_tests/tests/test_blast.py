@@ -156,7 +156,8 @@ def test_a_server_that_fails_ends_the_run(name, tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("mine")
     assert words in done.stderr
-    assert done.stderr.count("\n") <= 2  # a word from each of its two threads
+    words_from = 2 if name == "death" else 1  # both of its threads may say so before it is gone
+    assert done.stderr.count("\n") <= words_from
     assert "Traceback" not in done.stderr
 
 

@@ -90,7 +90,7 @@ def loops(points, most, title):
     """
 
     def panel(ax):
-        ends = []
+        ends, meaning = [], ""
         for loop, found in points.items():
             (colour, marker), found = LOOPS[loop], [point for point in found if point[1]]
             if not found:  # nobody came in so short a test
@@ -99,6 +99,7 @@ def loops(points, most, title):
             ax.plot(xs, ys, color=colour, marker=marker, ms=8)
             for x, what in found:
                 if not what["exact"]:
+                    meaning = " (arrow: at least)"
                     arrow = {"arrowstyle": "<-", "color": colour, "lw": 2}
                     at, up = (x, what["ms"]), (0, 24)
                     ax.annotate("", at, up, textcoords="offset points", arrowprops=arrow)
@@ -109,9 +110,7 @@ def loops(points, most, title):
         ax.set_yscale("log")
         ax.set_ylim(top=3 * ax.get_ylim()[1])  # room for the arrows
         value_axis(ax, True)
-        bounds = any(what and not what["exact"] for found in points.values() for _, what in found)
-        arrow = " (arrow: at least)" if bounds else ""
-        ax.set(title=title, ylabel=f"ms, p99 of the first greeting{arrow}")
+        ax.set(title=title, ylabel=f"ms, p99 of the first greeting{meaning}")
         ax.set_xlabel("visits a second that would be made if every answer came immediately")
         label_ends(ax, ends)
 
