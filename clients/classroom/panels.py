@@ -6,6 +6,7 @@ where there was no room for more rows, or more names, a sign says so ("⋮", "an
 """
 
 import itertools
+import math
 from collections import Counter
 
 from rich.cells import cell_len
@@ -125,13 +126,13 @@ def kernel_side(stage, names, width, height):
     """Return the accept queue as a bar, who is in it, and each connection as the kernel has it."""
     rows = stage.connections
     cells = min(stage.limit, max(4, width - 26))
-    full = "█" * round(cells * stage.queue / stage.limit)
+    full = "█" * math.ceil(cells * stage.queue / stage.limit)
     queued = [short(row, names) for row in rows if row.queued]
     asking = [short(row, names) for row in rows if row.theirs == "SYN-SENT"]
     half = [short(row, names) for row in rows if row.states == HALF_OPEN]
     dropped = [short(row, names) for row in rows if row.states == LOST]
     top = [
-        (f"accept queue {full:░<{cells}} {stage.queue} of {stage.limit}", "bold"),
+        (f"accept queue {full:·<{cells}} {stage.queue} of {stage.limit}", "bold"),
         (some("  in it: ", queued, width), "bold #8a5a00" if queued else "dim"),
         (some("SYN-SENT: ", asking, width), BAD if asking else "dim"),
     ]
@@ -176,8 +177,9 @@ def clients(cast, guests, chosen, height, lost=()):
 
     guests: rows that tell of clients that nobody here conducts. The chosen one is always shown.
     lost: the names of those who believe that they are connected, and the server has no socket.
+    If there are more than fit, the first row counts them: there no note to the teacher hides it.
     """
-    does = {puppet: puppet.doing + " (no socket)" * (puppet.name in lost) for puppet in cast}
+    does = {one: "no server socket" if one.name in lost else one.doing for one in cast}
     rows = [*(puppet_row(one, does[one], one.number == chosen) for one in cast), *guests]
     if len(rows) <= height or height < 4:
         return head(rows, height)
@@ -185,8 +187,8 @@ def clients(cast, guests, chosen, height, lost=()):
     above = max(0, min(place - height // 2, len(rows) - height + 1))
     counts = Counter(does.values())
     tally = ", ".join(f"{count} {doing}" for doing, count in counts.items())
-    more = f"… {len(rows)} in all: {tally}" + (f", {len(guests)} guests" if guests else "")
-    return [*rows[above : above + height - 1], (more, "dim")]
+    more = f"{len(rows)} in all: {tally}" + (f", {len(guests)} guests" if guests else "")
+    return [(more, "bold"), *rows[above : above + height - 1]]
 
 
 def puppet_row(puppet, doing, chosen):

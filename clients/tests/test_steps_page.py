@@ -138,7 +138,9 @@ def agree(seen, story, model, index):
     assert seen["sentence"] == sentence(step)
     acting = {"client": "".join(map(str, step.get("who", []))), "time": "time"}
     assert seen["who"] == acting.get(step["kind"], named(step.get("thread")))
-    awake = step["kind"] != "sleep" and "line" in step
+    at = {thread["name"]: thread["line"] for thread in step["threads"]}
+    begins = step["kind"] == "call" and at[step["thread"]] == step["line"]  # a new thread
+    awake = step["kind"] != "sleep" and not begins and "line" in step
     assert seen["executed"] == ([step["line"]] if awake else [])
     over = step["kind"] in ("return", "exception")  # what its thread executes next is elsewhere
     next_or_asleep = [
@@ -363,17 +365,17 @@ def test_what_is_open_of_a_client_is_told(tmp_path):
 
 
 @in_a_browser
-def test_bytes_on_the_way_are_counted_once_while_send_hands_them_on(browser):
+def test_bytes_in_the_kernels_are_counted_once_while_send_hands_them_on(browser):
     walk = SHOWN["recordings"]["full"]["03_epoll"]
     gone = next(
         at for at, step in enumerate(walk) if step["sentence"].startswith("send() hands 83")
     )
-    come = " (83 more on the way)"
+    come = " (83 more bytes in the kernels)"
     for index, more in ((gone - 1, ""), (gone, come), (gone + 2, come)):
         browser.look(story="full", model="03_epoll", step=index + 1)
         notes = browser.value("[...document.querySelectorAll('#clients li:first-child small')]"
                               ".map((note) => note.textContent)")  # fmt: skip
-        assert notes == [" (5,372 on the way)", more]
+        assert notes == [" (5,372 bytes in the kernels)", more]
 
 
 @in_a_browser

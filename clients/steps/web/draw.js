@@ -126,9 +126,16 @@ const marksOf = ({ awake, asleep }) => [
   asleep.length ? markOf(asleep, true) : null,
 ];
 
+// The line that a step has executed. Who falls asleep is still in it; a new thread has executed none.
+function executedIn(step) {
+  const standsAt = step.threads.find((thread) => thread.name === step.thread)?.line;
+  const begins = step.kind === "call" && standsAt === step.line;
+  return step.kind === "sleep" || begins ? null : step.line;
+}
+
 function drawLines(step) {
   const found = stands(step);
-  const executed = step.kind === "sleep" ? null : step.line; // who falls asleep is still in it
+  const executed = executedIn(step);
   const here = found.get(executed);
   if (here && ["return", "exception"].includes(step.kind)) { // it stands there, but what is next is elsewhere
     here.awake = here.awake.filter((name) => name !== step.thread);
@@ -429,11 +436,11 @@ function fate(one, step, model) {
 
 // What of a client's questions, and of the answers to it, lies in the two kernels: two texts.
 // What the program keeps is not counted: for some steps the same bytes are in both.
-function onTheWay(one, step) {
+function between(one, step) {
   const row = step.kernel.connections.find((other) => other.client === one.client);
   const [unsent, unread, answers, come] = row && !one.left && HERE.view === "one" ? row.buffers : [0, 0, 0, 0];
   return [[unsent + unread, ""], [answers + come, " more"]].map(([number, more]) =>
-    number ? ` (${count(number)}${more} on the way)` : "");
+    number ? ` (${count(number)}${more} bytes in the kernels)` : "");
 }
 
 function drawClients(list, step, model, before) {
@@ -444,8 +451,8 @@ function drawClients(list, step, model, before) {
     const was = before?.clients.find((other) => other.client === one.client);
     const [asked, heard] = [words(one.said), words(one.heard)];
     const [text, looks] = fate(one, step, model);
-    const way = onTheWay(one, step);
-    const stays = was && same([one, text, way], [was, fate(was, before, model)[0], onTheWay(was, before)]);
+    const lie = between(one, step);
+    const stays = was && same([one, text, lie], [was, fate(was, before, model)[0], between(was, before)]);
     const news = stays ? "" : "fresh";
     const key = many && HERE.view === "all" && !asked && !heard ? text : one.client;
     if (cards.has(key)) {
@@ -453,8 +460,8 @@ function drawClients(list, step, model, before) {
       if (news) cards.get(key).classList.add(news);
     } else cards.set(key, make("li", `${looks} ${news}`,
       make("p", "", person(one.client), make("b", "fate", text)),
-      asked && make("p", "", make("span", "verb", "said "), asked, make("small", "", way[0])),
-      heard && make("p", "", make("span", "verb", "heard "), heard, make("small", "", way[1]))));
+      asked && make("p", "", make("span", "verb", "said "), asked, make("small", "", lie[0])),
+      heard && make("p", "", make("span", "verb", "heard "), heard, make("small", "", lie[1]))));
   }
   list.replaceChildren(...(cards.size ? cards.values() : [make("li", "nobody", "nobody has come yet")]));
 }
@@ -526,7 +533,7 @@ function drawHead() {
     const on = HERE.view === "all" ? !button.dataset.model : button.dataset.model === HERE.model;
     button.setAttribute("aria-pressed", String(on));
   }
-  byId("scale").textContent = `full bar: ${bytes(scale())}, this story's most, not the limit`;
+  byId("scale").replaceChildren(make("i"), ` bytes; full bar: ${count(scale())}, this story's most, not the limit`);
   const all = HERE.view === "all";
   byId("where").textContent = all ? `action ${act()} of ${acts().length}` : `step ${HERE.step + 1} of ${steps().length}`;
   for (const [name, way] of Object.entries({ back: "back (←)", on: "on (→)" })) {
