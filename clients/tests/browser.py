@@ -1,4 +1,4 @@
-"""A browser without a window, for the tests of a page: it is asked and told through two pipes."""
+"""A browser without a window, for the tests of pages: it is asked and told through two pipes."""
 
 import contextlib
 import json
@@ -13,6 +13,9 @@ import pytest
 from clients.system.launch import folder, started
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+in_a_browser = pytest.mark.skipif(
+    not CHROMIUM, reason="there is no chromium here (apt-get install chromium)"
+)
 # It is spoken to through descriptors 3 and 4, and looks for no updates on a network.
 LINE = (
     f"exec {CHROMIUM} --headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
@@ -25,7 +28,7 @@ CODES = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Hom
 class Browser:
     """A Chromium that has opened one page; asked: the addresses that it has loaded from."""
 
-    def __init__(self, orders, answers, page):
+    def __init__(self, orders, answers, address):
         self.orders, self.answers, self.rest = orders, answers, b""
         self.number, self.session, self.asked = 0, {}, []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -33,8 +36,7 @@ class Browser:
         self.session = {"sessionId": found["sessionId"]}
         for domain in ("Page", "Runtime", "Network"):
             self.call(f"{domain}.enable")
-        self.call("Page.navigate", url=page.as_uri())
-        self.until(lambda: self.value("location.hash"))
+        self.call("Page.navigate", url=address)
 
     def call(self, method, **params):
         self.number += 1
@@ -82,8 +84,8 @@ class Browser:
 
 
 @contextlib.contextmanager
-def opened(page, kind=Browser):
-    """Open a page in a browser that ends with this."""
+def opened(address, kind=Browser):
+    """Open a page, "file://…" or "http://…", in a browser that ends with this."""
     (read, orders), (answers, write) = os.pipe(), os.pipe()
     with folder() as profile:
         line = ["bash", "-c", LINE.format(read, write), profile]
@@ -92,4 +94,4 @@ def opened(page, kind=Browser):
             os.close(read)
             os.close(write)
             with open(orders, "wb"), open(answers, "rb"):  # they are closed at the end
-                yield kind(orders, answers, page)
+                yield kind(orders, answers, address)

@@ -9,12 +9,11 @@ import pytest
 from clients.steps.page import DATA, KEPT, build, data_of, outdated
 from clients.system.launch import models
 from clients.system.palette import MODELS
-from clients.tests.browser import CHROMIUM, Browser, opened
+from clients.tests.browser import Browser, in_a_browser, opened
 
 PROGRAMS = {name: models()[name] for name in MODELS}
 PAGE = KEPT.read_text()
 SHOWN = data_of(PAGE)
-in_a_browser = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium here")
 pytestmark = pytest.mark.xdist_group("the page of the steps")
 # What a reader sees, as plain data
 LOOK = """(() => {
@@ -60,6 +59,10 @@ POINTED = """[
 class Reader(Browser):
     """A browser that tells what a reader of this page sees."""
 
+    def __init__(self, orders, answers, address):
+        super().__init__(orders, answers, address)
+        self.until(lambda: self.value("location.hash"))  # which the page sets when it is drawn
+
     def look(self, **place):
         """Return what a reader sees; place: parts of the link that is opened first."""
         if place:
@@ -69,7 +72,7 @@ class Reader(Browser):
 
 @pytest.fixture(scope="module")
 def browser():
-    with opened(KEPT, Reader) as found:
+    with opened(KEPT.as_uri(), Reader) as found:
         yield found
 
 
@@ -357,7 +360,7 @@ def test_what_is_open_of_a_client_is_told(tmp_path):
     walk = [step | {"kernel": 3 + len(rows) + at} for at in range(len(rows))]
     page = tmp_path / "page.html"
     page.write_text(build(data | {"recordings": {"two": {"04_mine": walk}}}))
-    with opened(page) as browser:
+    with opened(page.as_uri(), Reader) as browser:
         for number, (_, fate, ours) in enumerate(OPEN, 1):
             browser.value(f"read('step={number}')")
             assert browser.value("document.querySelector('#clients .fate').textContent") == fate

@@ -2,9 +2,7 @@
 
 import json
 import re
-import shutil
 import subprocess
-import tempfile
 import time
 import urllib.request
 
@@ -12,13 +10,7 @@ import pytest
 
 from clients.system.kernel import queue_limit
 from clients.system.launch import tool
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-# Without these flags it looks for updates, and for Google's hosts, on a network that may be closed.
-QUIET = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
-    "--disable-background-networking --disable-component-update --virtual-time-budget=8000"
-)
+from clients.tests.browser import in_a_browser, opened
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +74,18 @@ def test_the_page_opens_with_visitors_alone_chosen_and_the_others_to_choose(page
     assert {"Arrivals", "Chatterbox", "Idlers"} < set(found["users"])
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="there is no chromium here (apt-get install chromium)")
+@in_a_browser
 @pytest.mark.xdist_group("page")
 @pytest.mark.parametrize("path", ["/?tab=server", "/extend?tab=server"])
 def test_the_tab_in_a_browser(page, path):
-    with tempfile.TemporaryDirectory() as profile:
-        line = [CHROMIUM, *QUIET.split(), f"--user-data-dir={profile}", "--dump-dom", page + path]
-        shown = subprocess.run(line, capture_output=True, text=True, timeout=120).stdout
-    text = re.sub(r"<[^>]+>", " ", shown)
-    assert re.search(r"1 accept queue\s+\d+\s+connected, and waiting for accept", text)
-    assert re.search(r"4 threads\s+1\s", text)
-    assert re.search(r"6 memory\s+[1-9]\d*\.\d MiB", text)
+    told = [
+        r"1 accept queue\s+\d+\s+connected, and waiting for accept",
+        r"4 threads\s+1\s",
+        r"6 memory\s+[1-9]\d*\.\d MiB",
+    ]
+    with opened(page + path) as browser:
+        browser.until(lambda: all(re.search(one, shown(browser)) for one in told))
+
+
+def shown(browser):
+    return browser.value("document.body?.innerText ?? ''")
