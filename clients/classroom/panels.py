@@ -18,7 +18,7 @@ BAD = "bold #b00020"
 # The client's SYN was answered, but its last word found the accept queue full and was dropped.
 LOST = ("ESTABLISHED", None)
 HALF_OPEN = ("ESTABLISHED", "SYN-RECEIVED")  # the same, but the server's kernel still asks for it
-WIDE = 62  # columns from which a table has room for the states of both ends
+WIDE = 53  # columns from which a table has room for the states of both ends
 
 
 def head(rows, height):
