@@ -19,7 +19,7 @@ from rich.console import Console
 
 from clients.contract.candidate import judge
 from clients.contract.claims import CLAIMS
-from clients.system.launch import LaunchError, find, running
+from clients.system.launch import LaunchError, find, make_room, running
 from clients.system.options import number
 from clients.system.text import any_terminal, printable
 
@@ -38,6 +38,7 @@ def judge_all(program, names, patience, console):
     A result is {"claim", "verdict", "why"}. When the whole has taken WHOLE * patience seconds, the
     rest is not tried.
     """
+    make_room()  # for the server, too: a claim alone has what it has among all
     with running(program, patience=patience):  # no start, no need to try each claim
         pass
     results, until = [], time.monotonic() + WHOLE * patience

@@ -9,6 +9,7 @@ import psutil
 
 from clients.contract.guest import Guest
 from clients.contract.terms import LIMIT, Broken, NotApplicable, OutOfTime
+from clients.system.kernel import thread_states
 from clients.system.launch import LaunchError, Server, family, running, total
 
 PATIENCE = 20.0
@@ -117,13 +118,18 @@ class Candidate(Server):
 
     @contextlib.contextmanager
     def frozen(self):
-        """Stop the server while the block lasts: its kernel goes on, and it accepts nobody."""
+        """Stop the server while the block lasts: its kernel goes on, and it accepts nobody.
+
+        A process counts as stopped when its main thread is; any other may still accept then.
+        """
         stopped = self.processes()
         try:
             for process in stopped:
                 process.suspend()
             self.eventually(
-                lambda: all(process.status() == psutil.STATUS_STOPPED for process in stopped),
+                lambda: (
+                    {state for one in stopped for state in thread_states(one.pid).values()} <= {"T"}
+                ),
                 "a server stopped by SIGSTOP",
             )
             yield

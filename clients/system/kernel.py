@@ -3,6 +3,7 @@
 Linux only; it lists the IPv4 sockets of a network namespace, and needs no root.
 """
 
+import contextlib
 import os
 import socket
 import struct
@@ -90,6 +91,15 @@ def descriptors(pid):
         if target.startswith("socket:["):
             held[int(target[8:-1])] = int(fd)
     return held
+
+
+def thread_states(pid):
+    """Return {thread's number: its state, a letter ("S" sleeps, "T" is stopped; proc(5))}."""
+    states = {}
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            states[int(stat.parent.name)] = stat.read_text().rpartition(")")[2].split()[0]
+    return states
 
 
 def queue_limit(backlog):

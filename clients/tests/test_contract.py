@@ -8,10 +8,11 @@ import time
 import pytest
 
 from clients.contract import __main__ as command
-from clients.contract.candidate import hold, judge
+from clients.contract.candidate import Candidate, hold, judge
 from clients.contract.claims import CLAIMS
 from clients.contract.terms import Broken, NotApplicable
 from clients.system import launch
+from clients.system.kernel import thread_states
 
 
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
@@ -91,3 +92,29 @@ def test_a_server_that_names_the_port_of_another_program_is_caught(tmp_path, ser
         "broken",
         f"it says that it listens on port {port}, but another program does",
     )
+
+
+MANY_ACCEPT = """
+import socket, threading
+def serve():
+    while True:
+        with listener.accept()[0]:
+            pass
+listener = socket.create_server(("127.0.0.1", 0))
+for _ in range(400):
+    threading.Thread(target=serve, daemon=True).start()
+print("listening on %s:%d" % listener.getsockname(), flush=True)
+serve()
+"""
+
+
+def test_a_frozen_server_accepts_with_none_of_its_threads(tmp_path):
+    program = tmp_path / "server.py"
+    program.write_text(MANY_ACCEPT)
+    with launch.running(program) as server:
+        candidate = Candidate(**vars(server))
+        for _ in range(20):
+            with candidate.frozen():
+                states = thread_states(server.process.pid)
+            assert len(states) == 401
+            assert set(states.values()) == {"T"}
