@@ -27,9 +27,6 @@ STATES = {
 }
 
 
-TICKS = os.sysconf("SC_CLK_TCK")  # a second, where /proc gives times
-
-
 @dataclass(frozen=True, slots=True)
 class Line:
     """One socket, as /proc/net/tcp shows it (Documentation/networking/proc_net_tcp.rst).
@@ -69,7 +66,7 @@ def parsed(line):
     _, local, remote, state, queues, timer, _, _, _, inode = line.split()[:10]
     unsent, unread = (int(number, 16) for number in queues.split(":"))
     kind, ticks = (int(number, 16) for number in timer.split(":"))
-    left = ticks / TICKS if kind else None
+    left = ticks / os.sysconf("SC_CLK_TCK") if kind else None
     ends = _address(local), _address(remote)
     return Line(*ends, STATES[state], unsent, unread, left, int(inode))
 
