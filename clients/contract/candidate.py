@@ -9,7 +9,7 @@ import psutil
 
 from clients.contract.guest import Guest
 from clients.contract.terms import LIMIT, Broken, NotApplicable, OutOfTime
-from clients.system.kernel import thread_states
+from clients.system.kernel import all_stopped
 from clients.system.launch import LaunchError, Server, family, running, total
 
 PATIENCE = 20.0
@@ -118,18 +118,13 @@ class Candidate(Server):
 
     @contextlib.contextmanager
     def frozen(self):
-        """Stop the server while the block lasts: its kernel goes on, and it accepts nobody.
-
-        A process counts as stopped when its main thread is; any other may still accept then.
-        """
+        """Stop the server while the block lasts: its kernel goes on, and it accepts nobody."""
         stopped = self.processes()
         try:
             for process in stopped:
                 process.suspend()
             self.eventually(
-                lambda: (
-                    {state for one in stopped for state in thread_states(one.pid).values()} <= {"T"}
-                ),
+                lambda: all(all_stopped(process.pid) for process in stopped),
                 "a server stopped by SIGSTOP",
             )
             yield

@@ -19,7 +19,7 @@ import psutil
 
 from clients.steps import tracer
 from clients.steps.stories import STORIES
-from clients.steps.tracee import state, traced
+from clients.steps.tracee import traced
 from clients.system import kernel, network
 from clients.system.launch import find
 from clients.system.sockets import reset_on_close
@@ -156,8 +156,7 @@ class Recorder:
         process = self.server.process
         process.suspend()
         try:
-            tasks = Path(f"/proc/{process.pid}/task")
-            while any(state(task) not in ("T", None) for task in tasks.iterdir()):
+            while not kernel.all_stopped(process.pid):
                 time.sleep(0.001)
             yield
         finally:

@@ -19,6 +19,7 @@ from pathlib import Path
 import clients.system.launch as launch  # first: where Linux is missing, it says so
 from clients import xray
 from clients.steps import tracer
+from clients.system import kernel
 
 LOOK = 0.001  # seconds between two looks at whether a thread sleeps
 LOOKS = 3  # that many in a row find a thread asleep before it is believed
@@ -190,16 +191,8 @@ def sleeping(task):
         number, *arguments = (task / "syscall").read_text().split()
     except OSError:  # it has just ended
         return None, None
-    if number in ("running", "-1") or state(task) not in ("S", "D"):
+    if number in ("running", "-1") or kernel.state(task) not in ("S", "D"):
         return None, None
     call = xray.CALLS.get(int(number), f"syscall {number}")
     on_one = call in xray.ON_A_DESCRIPTOR
     return call, int(arguments[0], 16) & 0xFFFFFFFF if on_one else None
-
-
-def state(task):
-    """Return the state of a thread, a letter (proc_pid_stat(5)); None if it has just ended."""
-    try:
-        return (task / "stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return None

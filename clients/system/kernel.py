@@ -1,9 +1,8 @@
-"""What the kernel tells of TCP, from /proc/net/tcp and /proc/net/netstat: the one parser of both.
+"""What the kernel tells of TCP (/proc/net/tcp, /proc/net/netstat) and of a process's threads.
 
 Linux only; it lists the IPv4 sockets of a network namespace, and needs no root.
 """
 
-import contextlib
 import os
 import socket
 import struct
@@ -90,13 +89,23 @@ def descriptors(pid):
     return held
 
 
-def thread_states(pid):
-    """Return {thread's number: its state, a letter ("S" sleeps, "T" is stopped; proc(5))}."""
-    states = {}
-    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
-            states[int(stat.parent.name)] = stat.read_text().rpartition(")")[2].split()[0]
-    return states
+def state(task):
+    """Return the state of a thread, a letter (proc_pid_stat(5)); None if it has just ended.
+
+    task: its folder, /proc/PID/task/TID.
+    """
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return None
+
+
+def all_stopped(pid):
+    """Say whether SIGSTOP has stopped every thread of a process.
+
+    A process is called stopped when its main thread is; any other may still accept then.
+    """
+    return all(state(task) in ("T", None) for task in Path(f"/proc/{pid}/task").glob("*"))
 
 
 def queue_limit(backlog):
