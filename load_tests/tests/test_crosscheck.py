@@ -1,15 +1,15 @@
 """The check of the benchmark: the asker in C compares every answer, and the table has both ways."""
 
 import json
-import shutil
 import subprocess
 
 import pytest
 
 from clients.system.launch import ROOT, running, tool
 from load_tests import crosscheck
+from load_tests.tests.compiler import with_a_compiler
 
-pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler here (cc)")
+pytestmark = with_a_compiler
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import pty
-import shutil
 import signal
 import subprocess
 import time
@@ -12,6 +11,7 @@ import psutil
 import pytest
 
 from clients.system.launch import ROOT, tool
+from load_tests.tests.compiler import case
 
 LONG = 30.0
 PROGRAMS = {  # name: (module, words, a word on the command line of what it starts)
@@ -46,12 +46,10 @@ def eventually(condition, what):
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [(name, signal.SIGKILL) for name in PROGRAMS]
+    [case(name, signal.SIGKILL) for name in PROGRAMS]
     + [("contract", signal.SIGHUP), ("contract", signal.SIGQUIT), ("compare", signal.SIGTERM)],
 )
 def test_what_it_has_started_ends_with_it(tmp_path, name, number):
-    if name == "crosscheck" and not shutil.which("cc"):
-        pytest.skip("there is no C compiler here (cc)")
     module, words, started = PROGRAMS[name]
     place = tmp_path / "temporary"
     place.mkdir()

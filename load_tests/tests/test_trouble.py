@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import psutil
 import pytest
 
 from clients.system.launch import ROOT, models, tool
+from load_tests.tests.compiler import case
 
 READMES = [ROOT / "README.md", ROOT / "load_tests" / "README.md"]
 QUICK = ["--users", 2, "--seconds", 0.5]
@@ -287,10 +287,8 @@ def test_a_server_that_forks_is_not_free(tmp_path, children):
     assert re.search(r"^forks .*≥", done.stdout, re.MULTILINE) or "DFL" in children
 
 
-@pytest.mark.parametrize("module", ["compare", "blast", "crosscheck"])
+@pytest.mark.parametrize("module", [case("compare"), case("blast"), case("crosscheck")])
 def test_nothing_that_a_server_says_reaches_the_terminal_as_a_command(module, tmp_path):
-    if module == "crosscheck" and not shutil.which("cc"):
-        pytest.skip("there is no C compiler here (cc)")
     bad = tmp_path / f"x[red]y{BAD.replace('/', '')}.py"
     bad.write_text(f"import sys; print({BAD!r}, file=sys.stderr); sys.exit({BAD!r})")
     odd = server(tmp_path / r"odd$\frac{1$.py", f"({BAD!r} * 20).encode()")

@@ -1,0 +1,14 @@
+"""The one place that asks whether there is a C compiler: the asker of crosscheck needs it."""
+
+import shutil
+
+import pytest
+
+with_a_compiler = pytest.mark.skipif(
+    not shutil.which("cc"), reason="there is no C compiler here (cc)"
+)
+
+
+def case(program, *more):
+    """Return a program's case for parametrize: that of crosscheck is skipped without a compiler."""
+    return pytest.param(program, *more, marks=with_a_compiler if program == "crosscheck" else ())
