@@ -42,8 +42,9 @@ def hostile(tmp_path):
 
 
 def ask(*words, **more):
-    line = tool(*words)
-    return subprocess.run(line, cwd=ROOT, capture_output=True, timeout=60, **more)
+    """Run a program of ours, in a terminal so wide that no long path is broken unless env says."""
+    more = {"env": os.environ | {"COLUMNS": "400"}} | more
+    return subprocess.run(tool(*words), cwd=ROOT, capture_output=True, timeout=60, **more)
 
 
 def is_clean(text):
