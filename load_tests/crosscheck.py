@@ -97,7 +97,10 @@ def asked_in_c(asker, name, program, connections, greetings):
                 os.write(process.stdin.fileno(), b"\n")
             if not process.stdout.readline():
                 raise LaunchError(f"{name}: {process.stderr.read().strip()}")
-            return (total(server.process, spent) - before) / greetings
+            used = total(server.process, spent) - before
+    if not used:
+        raise LaunchError(f"{name}: {greetings} greetings are too few to see what they cost")
+    return used / greetings
 
 
 def spent(process):

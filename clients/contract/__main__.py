@@ -100,6 +100,8 @@ def main():
     if unknown := set(args.claim) - set(CLAIMS):
         parser.error(f"no claim {', '.join(sorted(unknown))}: clients/CONTRACT.md names them")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the server then, too
+    # Behind an & a script's programs ignore Ctrl-C, and so would a server that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     console = None if args.json else Console(highlight=False)
     try:
         results = judge_all(find(args.server), args.claim or CLAIMS, args.patience, console)

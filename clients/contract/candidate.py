@@ -51,6 +51,8 @@ def hold(program, claim, *options, patience=PATIENCE, a_while=A_WHILE):
         raise Broken(str(error)) from error
     except OSError as error:  # the claim expects every connection to succeed
         raise Broken(f"a connection failed: {error}") from error
+    except psutil.AccessDenied as error:  # of another user, say, since it is set-user-ID
+        raise NotApplicable(f"this machine does not allow it: {error}") from error
     except psutil.Error as error:
         raise Broken(f"the server has ended: {error}") from error
 

@@ -3,14 +3,18 @@
 That each claim can fail, the deliberate faults prove: see test_break_it.py.
 """
 
+import resource
+import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from clients.contract import __main__ as command
 from clients.contract.candidate import Candidate, hold, judge
 from clients.contract.claims import CLAIMS
+from clients.contract.claims.machine_limits import limit
 from clients.contract.terms import Broken, NotApplicable
 from clients.system import launch
 from clients.system.kernel import state
@@ -120,3 +124,17 @@ def test_a_frozen_server_accepts_with_none_of_its_threads(tmp_path):
                 states = [state(task) for task in tasks]
             assert len(states) == 401
             assert set(states) == {"T"}
+
+
+@pytest.mark.parametrize(
+    ("what", "some"), [(resource.RLIMIT_NOFILE, 400), (resource.RLIMIT_AS, 2**30)]
+)
+def test_no_claim_raises_a_hard_limit_which_root_alone_may(what, some):
+    with psutil.Popen(["sleep", "60"], stdin=subprocess.DEVNULL) as process:
+        try:
+            process.rlimit(what, (some // 2, some))
+            for most, now in ((2 * some, some), (some // 4, some // 4), (some // 2, some // 2)):
+                limit(process, what, most)
+                assert process.rlimit(what) == (now, some)
+        finally:
+            process.kill()

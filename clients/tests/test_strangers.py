@@ -4,7 +4,9 @@ And what a terminal lacks, its input or all but ASCII, ends no program with a tr
 """
 
 import asyncio
+import functools
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -153,6 +155,12 @@ def test_a_terminal_that_has_ascii_only(words):
     done = ask(*words, env=env, stdin=subprocess.DEVNULL)
     assert (done.returncode, done.stderr) == (0, b"")
     done.stdout.decode("ascii")
+
+
+def test_a_script_that_ignores_ctrl_c():
+    ignore = functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    done = ask("clients.contract", "01_blocking", "ctrl_c_ends_it", preexec_fn=ignore)
+    assert (done.returncode, done.stderr) == (0, b""), done.stdout
 
 
 def test_a_terminal_of_ten_columns_and_of_less(hostile):

@@ -44,7 +44,7 @@ def test_a_wrong_answer_ends_it(asker, tmp_path):
 
 def test_both_ways_are_measured(tmp_path):
     file = tmp_path / "found.json"
-    options = ["--connections", 3, "--rounds", 1, "--greetings", 2000, "--json", file]
+    options = ["--connections", 3, "--rounds", 1, "--greetings", 20_000, "--json", file]
     line = tool("load_tests.crosscheck", "03_epoll", "02_threaded", *options)
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr

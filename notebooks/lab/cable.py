@@ -155,6 +155,7 @@ class Lab:
         self.machines = {name: Machine(name) for name in ADDRESS}
         self.client, self.server = self.machines.values()
         self.start = time.monotonic()
+        self._known, self._looking = {}, threading.Lock()
         self._over = threading.Event()
         self._threads = [threading.Thread(target=run) for run in (self._carry, self._observe)]
 
@@ -195,15 +196,19 @@ class Lab:
             poll.register(tun, select.POLLIN)
         under_way = []  # a heap of (when it arrives, its number, where, the packet)
         while not self._over.is_set():
-            wait = under_way[0][0] - self.now() if under_way else REST
+            wait, moved = under_way[0][0] - self.now() if under_way else REST, False
             for tun, _ in poll.poll(max(0, min(wait, REST)) * 1000):
                 sender, packet = tuns[tun], os.read(tun, 65536)
                 if packet[0] >> 4 == 4 and packet[9] == socket.IPPROTO_TCP:  # IPv6 greets routers
                     self._take(under_way, sender, packet)
+                    moved = True
             while under_way and under_way[0][0] <= self.now():
                 _, number, receiver, packet = heapq.heappop(under_way)
                 self.packets[number]["arrived"] = self.now()
                 os.write(self.machines[receiver].tun, packet)
+                moved = True
+            if moved:  # at once: most states change with a packet
+                self._look()
 
     def _take(self, under_way, sender, packet):
         """Note a packet that one end has sent, and send it on its way unless it gets lost."""
@@ -215,17 +220,21 @@ class Lab:
             heapq.heappush(under_way, (at + self.delay, number, OTHER[sender], packet))
 
     def _observe(self):
-        """Note each change of state of each connection at both ends, until the lab is over."""
-        known = {}
+        """Look at the states until the lab is over, for some change without a packet."""
         while not self._over.wait(LOOK):
+            self._look()
+
+    def _look(self):
+        """Note each change of state of each connection at both ends."""
+        with self._looking:
             for end, machine in self.machines.items():
                 rows = [row for row in machine.sockets() if row["to"]]
                 seen = {(end, row["port"], row["to"]): row["state"] for row in rows}
-                gone = [key for key in known if key[0] == end and key not in seen]
+                gone = [key for key in self._known if key[0] == end and key not in seen]
                 for key, state in [*seen.items(), *((key, "CLOSED") for key in gone)]:
-                    if known.get(key) != state:
-                        known[key] = state
+                    if self._known.get(key) != state:
+                        self._known[key] = state
                         change = {"end": end, "port": key[1], "to": key[2], "state": state}
                         self.states.append({"at": self.now(), **change})
                 for key in gone:
-                    del known[key]
+                    del self._known[key]

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from lab.diagrams import lasted, longest
 from lab.ladder import Clock, ladder, spells
 from lab.losses import GUARDS
 from matplotlib.text import Text
+
+from clients.system.launch import ask_alone
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -71,6 +74,16 @@ def test_both_ends_pass_through_their_states_in_order(life):
         "LAST-ACK",
         "CLOSED",
     ]
+
+
+def test_a_state_is_noted_with_the_packet_that_changes_it(life):
+    """Even where nobody looks from time to time: no colour of a ladder begins late."""
+    rare = "from lab import cable, experiments; cable.LOOK = 60; experiments.main()"
+    program = [sys.executable, "-c", rare, "conversation", "{}"]
+    done = ask_alone(program, "--mount", cwd=tcp.NOTEBOOKS, timeout=60)
+    assert done.returncode == 0, done.stderr
+    for end in ("client", "server"):
+        assert states(json.loads(done.stdout), end) == states(life, end)
 
 
 def test_connect_returns_before_accept_does(life):

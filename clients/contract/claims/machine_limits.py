@@ -16,7 +16,7 @@ def out_of_descriptors_it_serves_on(server):
     if not server.serves_together():
         raise NotApplicable("it serves one client at a time, and needs one descriptor for it")
     for process in server.processes():
-        process.rlimit(psutil.RLIMIT_NOFILE, (max(open_files(process)) + 6, 4096))
+        limit(process, psutil.RLIMIT_NOFILE, max(open_files(process)) + 6)
     overcrowd(server)
 
 
@@ -24,18 +24,24 @@ def out_of_descriptors_it_serves_on(server):
 def without_a_descriptor_for_the_first_it_waits(server):
     server.settle(server.descriptors_at_rest())
     lowest = {process: lowest_free_descriptor(process) for process in server.processes()}
-    limits = {process: process.rlimit(psutil.RLIMIT_NOFILE) for process in lowest}
+    before = {process: process.rlimit(psutil.RLIMIT_NOFILE)[0] for process in lowest}
     with server.guest() as guest:
         guest.say(b"now you do not sleep in accept(), which has a descriptor in hand")
         for process, first_free in lowest.items():
-            process.rlimit(psutil.RLIMIT_NOFILE, (first_free, limits[process][1]))
+            limit(process, psutil.RLIMIT_NOFILE, first_free)
     with server.guest() as guest:
         guest.sendall(b"let me in")
         server.eventually(server.log, "a warning in the log: nobody can be accepted")
         server.calm("it has no descriptor for the newcomer")
-        for process, limit in limits.items():
-            process.rlimit(psutil.RLIMIT_NOFILE, limit)
+        for process, most in before.items():
+            limit(process, psutil.RLIMIT_NOFILE, most)
         guest.expect_greeting(b"let me in")
+
+
+def limit(process, what, most):
+    """Set a soft limit of process; the hard one bounds it, and stays: root alone may raise it."""
+    hard = process.rlimit(what)[1]
+    process.rlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def open_files(process):
@@ -59,8 +65,7 @@ def out_of_threads_it_serves_on(server):
     # Each thread reserves address space for its stack (8 MiB, ulimit -s), so a limit on
     # address space is a limit on threads that needs no root and hits this process alone.
     for process in server.processes():
-        space = process.memory_info().vms + 60 * MEBIBYTE
-        process.rlimit(psutil.RLIMIT_AS, (space, resource.RLIM_INFINITY))
+        limit(process, psutil.RLIMIT_AS, process.memory_info().vms + 60 * MEBIBYTE)
     overcrowd(server)
 
 
