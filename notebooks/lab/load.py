@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import json
+import math
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -190,10 +191,15 @@ def median(one, what):
     return statistics.median(each[what] for each in one["rounds"])
 
 
+def ratios(one, other, what):
+    """Return one server's rounds over the other's, each over the one at its side."""
+    pairs = zip(one["rounds"], other["rounds"], strict=True)
+    return [mine[what] / its[what] for mine, its in pairs]
+
+
 def ratio(one, other, what):
     """Return the median of one server's rounds over the other's, and the quartiles."""
-    pairs = zip(one["rounds"], other["rounds"], strict=True)
-    low, middle, high = spread([mine[what] / its[what] for mine, its in pairs])
+    low, middle, high = spread(ratios(one, other, what))
     return middle, low, high
 
 
@@ -204,13 +210,24 @@ def over(one, other, what):
 
 
 def verdict(one, other, what):
-    """Return what the quartiles of ratio() allow to say: a median alone would say too much."""
-    _, low, high = ratio(one, other, what)
+    """Return what ratios() allow to say: a median alone would say too much.
+
+    A change must be one that chance makes in less than 5 of 100 cases (the two-sided sign test).
+    """
+    found = ratios(one, other, what)
+    low, _, high = spread(found)
     if low > 0.85 and high < 1.15:
         return "no change seen"
-    if low <= 1 <= high:
+    above, below = sum(each > 1 for each in found), sum(each < 1 for each in found)
+    if by_chance(max(above, below), above + below) >= 0.05:
         return "unclear"
-    return "longer" if low > 1 else "shorter"
+    return "longer" if above > below else "shorter"
+
+
+def by_chance(most, tosses):
+    """Return how probable it is that so many tosses of a coin, or more, fall on one same side."""
+    ways = sum(math.comb(tosses, heads) for heads in range(most, tosses + 1))
+    return min(1, 2 * ways / 2**tosses)
 
 
 def costs(name, counts):
