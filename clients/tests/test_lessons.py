@@ -80,7 +80,7 @@ def test_the_check_of_frames_on_the_page_tells_frames_from_none(tmp_path):
         shutil.copy(launch.ROOT / name, tmp_path)
     mine = tmp_path / "my_frames"
     mine.mkdir()
-    [check] = re.findall(r"```python\n(.*?)```", page.partition("**7. ")[2], re.DOTALL)
+    [check] = re.findall(r"```python\n(.*?)```", page.partition("#### 7. ")[2], re.DOTALL)
     (mine / "test_frames.py").write_text(check)
     source = launch.find("02_threaded").read_text()
     assert verdict(mine, source) == "5 failed"
