@@ -15,7 +15,7 @@ import pytest
 
 from clients.classroom.app import Classroom
 from clients.client import Client
-from clients.system.launch import ROOT, models, running, tool
+from clients.system.launch import ROOT, models, running, started, tool
 from clients.system.text import printable
 
 TURNED = "\N{RIGHT-TO-LEFT OVERRIDE}"
@@ -201,22 +201,19 @@ def test_a_closed_standard_input(words, status, answer):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 def test_a_server_whose_standard_output_takes_nothing(model):
-    line = [sys.executable, model[1], "--port", "0"]
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, timeout=60)
+    line, pipe = [sys.executable, str(model[1]), "--port", "0"], subprocess.PIPE
+    with open("/dev/full", "w") as full, started(line, stdout=full, stderr=pipe) as one:
+        said = one.communicate(timeout=60)[1]
     # Newer Pythons (3.13 has it) try to flush it once more, and tell in two lines that they cannot.
-    assert (done.returncode, done.stderr.count(b"\n")) in {(1, 1), (120, 3)}
-    assert done.stderr.startswith(b"cannot listen on 127.0.0.1:0: ")
-    assert b"Traceback" not in done.stderr
+    assert (one.returncode, said.count(b"\n")) in {(1, 1), (120, 3)}
+    assert said.startswith(b"cannot listen on 127.0.0.1:0: ")
+    assert b"Traceback" not in said
 
 
 def test_a_server_whose_standard_input_is_closed_serves(model):
-    line = [sys.executable, model[1], "--port", "0"]
-    closed = {"preexec_fn": lambda: os.close(0)}
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **closed) as one:
-        try:
-            port = int(one.stdout.readline().rpartition(b":")[2])
-            with Client(port=port) as client:
-                client.greet(b"bob")
-        finally:
-            one.kill()
+    line = [sys.executable, str(model[1]), "--port", "0"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with started(line, **streams, preexec_fn=lambda: os.close(0)) as one, one.stdout:
+        port = int(one.stdout.readline().rpartition(b":")[2])
+        with Client(port=port) as client:
+            client.greet(b"bob")

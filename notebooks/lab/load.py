@@ -212,14 +212,14 @@ def over(one, other, what):
 def verdict(one, other, what):
     """Return what ratios() allow to say: a median alone would say too much.
 
-    A change must be one that chance makes in less than 5 of 100 cases (the two-sided sign test).
+    A change must be one that chance makes in less than 1 of 100 cases (the two-sided sign test).
     """
     found = ratios(one, other, what)
     low, _, high = spread(found)
     if low > 0.85 and high < 1.15:
         return "no change seen"
     above, below = sum(each > 1 for each in found), sum(each < 1 for each in found)
-    if by_chance(max(above, below), above + below) >= 0.05:
+    if by_chance(max(above, below), above + below) >= 0.01:
         return "unclear"
     return "longer" if above > below else "shorter"
 

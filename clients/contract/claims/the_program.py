@@ -142,11 +142,7 @@ def ends(server, number):
     with server.guest() as speaker, server.guest():
         speaker.sendall(b"hello")
         speaker.is_answered(0.2)
-        server.process.send_signal(number)
-        try:
-            status = server.process.wait(server.patience)
-        except psutil.TimeoutExpired:
-            raise Broken(f"still runs {server.patience} s after {number.name}") from None
+        status = ended_by(server, number)
     wrong = [f"exit status {status} instead of 0"] if status else []
     if "Traceback" in server.log():
         wrong.append("a traceback in the log")
@@ -157,6 +153,15 @@ def ends(server, number):
         lambda: is_silent(server.address),
         f"silence on its port: it ended after {number.name}, and a child of it goes on serving",
     )
+
+
+def ended_by(server, number):
+    """Send a signal and return the exit status of the server, which has to end of it."""
+    server.process.send_signal(number)
+    try:
+        return server.process.wait(server.patience)
+    except psutil.TimeoutExpired:
+        raise Broken(f"still runs {server.patience:g} s after {number.name}") from None
 
 
 def is_silent(address):
@@ -174,8 +179,7 @@ def is_silent(address):
 def it_can_start_again_on_the_same_port_at_once(server):
     with server.guest() as guest:
         guest.say(b"hello")
-        server.process.terminate()
-        server.process.wait(server.patience)
+        ended_by(server, signal.SIGTERM)
         guest.expect_the_end()  # the server closed first, so TIME_WAIT is on its side
     with server.again(port=server.address[1]) as again:
         again.visit()
