@@ -90,7 +90,9 @@ def opened(address, kind=Browser):
     with folder() as profile:
         line = ["bash", "-c", LINE.format(read, write), profile]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        with started(line, pass_fds=(read, write), **quiet):
+        # Its socket needs a short path, of 107 bytes at most (unix(7)), and must not stay in /tmp.
+        place = {"cwd": profile, "env": os.environ | {"TMPDIR": "."}}
+        with started(line, pass_fds=(read, write), **quiet, **place):
             os.close(read)
             os.close(write)
             with open(orders, "wb"), open(answers, "rb"):  # they are closed at the end
