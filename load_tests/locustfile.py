@@ -7,6 +7,7 @@ import contextlib
 import gc
 import itertools
 import json
+import math
 import random
 import time
 from pathlib import Path
@@ -282,7 +283,7 @@ def choose(environment, **_):
 
 @events.test_start.add_listener
 def start_watching(environment, **_):
-    journal.over = False
+    journal.over = math.inf
     seconds = environment.parsed_options.seconds
     if seconds and not isinstance(environment.runner, locust.runners.WorkerRunner):
         gevent.spawn_later(seconds, finish, environment.runner)
@@ -299,7 +300,7 @@ def finish(runner):
 @events.test_stopping.add_listener
 def end(environment, **_):
     """Keep what Locust has counted so far: from here on, what is cut off is entered as well."""
-    journal.over = True
+    journal.over = time.perf_counter()
     counted = [*environment.stats.entries.values(), environment.stats.total]
     journal.locust = {
         row.name: [row.num_requests, row.num_failures, row.median_response_time] for row in counted

@@ -3,6 +3,7 @@
 This runs in Locust's processes, on gevent; score.py makes numbers of it afterwards.
 """
 
+import math
 import os
 import time
 from collections import Counter
@@ -24,12 +25,15 @@ class Journal:
     def __init__(self):
         self.samples, self.generators, self.errors, self.locust = [], {}, Counter(), {}
         self.epoch = time.time() - time.perf_counter()
-        self.over = False
+        self.over = math.inf  # the moment (perf_counter) at which the load ended
         self.watcher = None
 
     def note(self, visitor, what, began, ended, outcome):
-        if self.over:  # users are stopped one by one, and the place of one may serve the next
-            outcome = "unanswered"
+        # Locust needs a while to stop all users. What comes then is no load, and waits for Locust.
+        if began >= self.over:
+            return
+        if ended > self.over:
+            ended, outcome = self.over, "unanswered"
         self.samples.append((visitor, what, self.epoch + began, self.epoch + ended, outcome))
 
     def drain(self):

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from load_tests.measuring import score
+from load_tests.measuring.journal import Journal
 
 waits = st.floats(0, 100)
 
@@ -119,3 +120,18 @@ def test_a_summary_counts_all_greetings():
     assert numbers["greetings_per_second"] == pytest.approx(0.8)
     assert numbers["latency"]["visit"]["p50"]["ms"] == pytest.approx(10_000)
     assert statistics.fmean(count for _, count in numbers["serving"]) == numbers["serving_mean"]
+
+
+def test_what_comes_while_users_are_stopped_is_no_load():
+    journal = Journal()
+    journal.epoch, journal.over = 0.0, 10.0
+    journal.note(1, "first", 9.0, 9.5, "answered")
+    journal.note(2, "first", 9.9, 10.1, "answered")  # too late: at 10 s it had no answer
+    journal.note(3, "first", 9.9, 10.2, "unanswered")
+    journal.note(4, "first", 9.9, 10.2, "failed")
+    for outcome in ("answered", "unanswered", "failed"):
+        journal.note(5, "first", 10.0, 10.1, outcome)
+    assert journal.drain()["samples"] == [
+        (1, "first", 9.0, 9.5, "answered"),
+        *[(visitor, "first", 9.9, 10.0, "unanswered") for visitor in (2, 3, 4)],
+    ]
