@@ -4,11 +4,9 @@ That each claim can fail, the deliberate faults prove: see test_break_it.py.
 """
 
 import resource
-import subprocess
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from clients.contract import __main__ as command
@@ -130,11 +128,8 @@ def test_a_frozen_server_accepts_with_none_of_its_threads(tmp_path):
     ("what", "some"), [(resource.RLIMIT_NOFILE, 400), (resource.RLIMIT_AS, 2**30)]
 )
 def test_no_claim_raises_a_hard_limit_which_root_alone_may(what, some):
-    with psutil.Popen(["sleep", "60"], stdin=subprocess.DEVNULL) as process:
-        try:
-            process.rlimit(what, (some // 2, some))
-            for most, now in ((2 * some, some), (some // 4, some // 4), (some // 2, some // 2)):
-                limit(process, what, most)
-                assert process.rlimit(what) == (now, some)
-        finally:
-            process.kill()
+    with launch.started(["sleep", "60"]) as process:
+        process.rlimit(what, (some // 2, some))
+        for most, now in ((2 * some, some), (some // 4, some // 4), (some // 2, some // 2)):
+            limit(process, what, most)
+            assert process.rlimit(what) == (now, some)
