@@ -23,10 +23,10 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from clients.contract.candidate import judge
-from clients.contract.claims import CLAIMS
-from clients.system.launch import LaunchError, find, folder, last_words, running
-from clients.system.text import any_terminal, printable
+from clients.console.printable import any_terminal, printable
+from clients.contract.checks import CLAIMS
+from clients.contract.server_under_test import judge
+from clients.system.processes import LaunchError, find, running_server, tail, temp_dir
 
 PATIENCE = 3.0  # seconds to wait for what a broken server will not do
 
@@ -67,7 +67,7 @@ class Fault:
     @contextlib.contextmanager
     def copied(self):
         """Yield the path of a broken copy, which is deleted afterwards."""
-        with folder("broken-") as place:
+        with temp_dir("broken-") as place:
             copy = Path(place, self.program.parent.name, self.program.name)
             copy.parent.mkdir()
             copy.write_text(self.broken())
@@ -125,7 +125,7 @@ def caught(console, fault, copy):
 def keep_running(console, fault, copy):
     """Run the broken copy until Ctrl-C, or until it ends by itself."""
     options = [option for option in CLAIMS[fault.claim].options if option != "--quiet"]
-    with running(copy, *options) as server:
+    with running_server(copy, *options) as server:
         with_options = f" with {' '.join(options)}" if options else ""
         port = server.address[1]
         console.print(f"The broken server listens on port {port}{with_options}.")
@@ -137,7 +137,7 @@ def keep_running(console, fault, copy):
             server.process.wait()
             console.print("The broken server has ended by itself.")
         finally:
-            log = last_words(server.log(), 8)
+            log = tail(server.log(), 8)
             console.print(f"\nThe end of its log:\n  {log}", markup=False, soft_wrap=True)
 
 

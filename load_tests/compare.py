@@ -20,10 +20,17 @@ from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn
 
-from clients.system.launch import LaunchError, find, make_room, models, names_of, running
-from clients.system.options import number, numbers
-from load_tests.measuring import report, runs
-from load_tests.measuring.results import (
+from clients.console.argtypes import number, numbers
+from clients.system.processes import (
+    LaunchError,
+    find,
+    models,
+    names_of,
+    raise_nofile_limit,
+    running_server,
+)
+from load_tests.harness import report, runs
+from load_tests.harness.files import (
     CannotWrite,
     Screen,
     held,
@@ -31,7 +38,7 @@ from load_tests.measuring.results import (
     numbered,
     save,
 )
-from load_tests.measuring.score import all_failed
+from load_tests.harness.stats import all_failed
 
 HERE = Path(__file__).resolve().parent
 USERS = {"visitors": "Visitors", "chatterbox": "Chatterbox", "idlers": "Idlers"}
@@ -169,7 +176,7 @@ def measure(entry, args, samples, console):
 
 def web(args, console):
     """Run one server and Locust's page for it, until Ctrl-C."""
-    with running(args.programs[0], *runs.settings(args)) as server:
+    with running_server(args.programs[0], *runs.settings(args)) as server:
         host, port = server.address
         page = runs.free_port(8089)
         options = ["--config", HERE / "locust.conf", "--locustfile", runs.LOCUSTFILE]
@@ -238,7 +245,7 @@ def main():
     args, console = options(), Screen()
     interruptible(True)
     try:
-        make_room(0 if args.arrivals else max(args.users) + DESCRIPTORS)
+        raise_nofile_limit(0 if args.arrivals else max(args.users) + DESCRIPTORS)
         if args.web:
             return web(args, console)
         with held(args.out):

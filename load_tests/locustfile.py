@@ -23,9 +23,9 @@ from gevent import GreenletExit
 from locust import User, constant, events, task
 
 from clients.client import Client
-from clients.system.options import number
-from load_tests.measuring import live
-from load_tests.measuring.journal import Journal
+from clients.console.argtypes import number
+from load_tests.harness import locust_tab
+from load_tests.harness.sample_log import Journal
 
 GREETINGS = 5  # of one visit
 MOST_AT_ONCE = 10_000  # visitors of the open loop whom one process carries
@@ -276,9 +276,9 @@ def choose(environment, **_):
     if not options.user_classes and not options.class_picker:
         environment.user_classes = [Visitors]
     if environment.web_ui:
-        live.choose(environment.web_ui, "Visitors")
+        locust_tab.choose(environment.web_ui, "Visitors")
     if environment.web_ui and options.server_pid:
-        live.add_tab(environment, options.server_pid)
+        locust_tab.add_tab(environment, options.server_pid)
 
 
 @events.test_start.add_listener

@@ -17,10 +17,16 @@ from pathlib import Path
 
 from rich.table import Table
 
-from clients.system.launch import LaunchError, folder, make_room, models, running
-from clients.system.options import number
-from load_tests.measuring.results import CannotWrite, Screen, lines, make_sure
-from load_tests.measuring.runs import LOCUSTFILE, RunError, locust
+from clients.console.argtypes import number
+from clients.system.processes import (
+    LaunchError,
+    models,
+    raise_nofile_limit,
+    running_server,
+    temp_dir,
+)
+from load_tests.harness.files import CannotWrite, Screen, lines, make_sure
+from load_tests.harness.runs import LOCUSTFILE, RunError, locust
 
 DESCRIPTORS = 100  # what a process needs besides its connections
 # Every request of FastHttpUser fits into one recv(1024), and this answers it.
@@ -50,7 +56,7 @@ def main():
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too
     try:
         make_sure(None)
-        make_room(args.users + DESCRIPTORS)
+        raise_nofile_limit(args.users + DESCRIPTORS)
         measure(rates, args)
         show(rates, args)
     except (LaunchError, CannotWrite, RunError) as error:
@@ -63,7 +69,7 @@ def main():
 def measure(rates, args):
     """Let both take turns, and add what each round gave to rates."""
     epoll = models()["03_epoll"]
-    with folder() as place:
+    with temp_dir() as place:
         http, fast = Path(place, "http_server.py"), Path(place, "fast.py")
         http.write_text(epoll.read_text().replace('b"Hello, " + chunk', ANSWER))
         fast.write_text(FAST_HTTP)
@@ -75,9 +81,9 @@ def measure(rates, args):
 def rate(program, scheme, locustfile, user, args):
     """Return the answers a second that one Locust process got from program."""
     cores = sorted(os.sched_getaffinity(0))
-    with folder() as place:
+    with temp_dir() as place:
         result = Path(place, "result")  # Locust adds .json
-        with running(program, "--quiet", "--backlog", 1024) as server:
+        with running_server(program, "--quiet", "--backlog", 1024) as server:
             server.process.cpu_affinity(cores[:1])
             host, port = server.address
             options = ["-f", locustfile, "--headless", "-u", args.users, "-r", args.users]

@@ -16,8 +16,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from clients.system import launch
-from notebooks.lab import lock
+from clients.system import processes
+from notebooks.lab import gil
 from notebooks.lab.tcp import shortened
 
 SOURCES = """Types: deb-src
@@ -52,9 +52,9 @@ def built(folder):
 def run(line, folder):
     print("+", *line, flush=True)
     with open(folder / "log", "ab") as log:
-        with launch.started(list(map(str, line)), cwd=folder, stdout=log, stderr=log) as process:
+        with processes.spawn(list(map(str, line)), cwd=folder, stdout=log, stderr=log) as process:
             if status := process.wait():
-                raise launch.LaunchError(f"{line[0]} ended with exit status {status}")
+                raise processes.LaunchError(f"{line[0]} ended with exit status {status}")
 
 
 def main():
@@ -65,14 +65,14 @@ def main():
     which.add_argument("--python", type=Path, help="a Python without the lock")
     which.add_argument("--build", action="store_true", help="build one first")
     args = parser.parse_args()
-    with launch.folder() as folder:
+    with processes.temp_dir() as folder:
         try:
-            found = lock.measure(args.python or built(Path(folder)))
-        except (OSError, launch.LaunchError, subprocess.CalledProcessError) as error:
+            found = gil.measure(args.python or built(Path(folder)))
+        except (OSError, processes.LaunchError, subprocess.CalledProcessError) as error:
             return f"{error}"
     cores = len(os.sched_getaffinity(0))
     found["when"] = f"{datetime.date.today()}, Linux {platform.release()}, {cores} cores"
-    lock.RECORDED.write_text(json.dumps(shortened(found)) + "\n")
+    gil.RECORDED.write_text(json.dumps(shortened(found)) + "\n")
     print(f"Python {found['python']}: {found['rates']}")
     return 0
 

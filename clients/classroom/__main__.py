@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 
 from clients.classroom.app import EVERY, Classroom
-from clients.system.launch import LaunchError, find, models
-from clients.system.options import number
-from clients.system.text import any_terminal
+from clients.console.argtypes import number
+from clients.console.printable import any_terminal
+from clients.system.processes import LaunchError, find, models
 
 
 async def photograph(app, file):

@@ -16,11 +16,11 @@ from textual.content import Content
 from textual.widgets import Digits, Static
 
 from clients.classroom import panels
-from clients.classroom.puppets import MOST, Puppet
-from clients.classroom.stage import Stage
-from clients.system.launch import name_of
-from clients.system.palette import looks
-from clients.system.text import printable
+from clients.classroom.scripted_clients import MOST, Puppet
+from clients.classroom.server_monitor import Stage
+from clients.console.palette import looks
+from clients.console.printable import printable
+from clients.system.processes import name_of
 
 EVERY = 0.2  # seconds between two looks
 GRACE = 5.0  # seconds that it may take to end after a signal

@@ -12,7 +12,7 @@ from collections import Counter
 from rich.cells import cell_len
 from textual.content import Content
 
-from clients.system.text import printable
+from clients.console.printable import printable
 
 BAD = "bold #b00020"
 # The client's SYN was answered, but its last word found the accept queue full and was dropped.

@@ -17,11 +17,11 @@ import time
 
 from rich.console import Console
 
-from clients.contract.candidate import judge
-from clients.contract.claims import CLAIMS
-from clients.system.launch import LaunchError, find, make_room, running
-from clients.system.options import number
-from clients.system.text import any_terminal, printable
+from clients.console.argtypes import number
+from clients.console.printable import any_terminal, printable
+from clients.contract.checks import CLAIMS
+from clients.contract.server_under_test import judge
+from clients.system.processes import LaunchError, find, raise_nofile_limit, running_server
 
 WHOLE = 24  # times patience: the seconds that all claims together may take
 MARKS = {
@@ -38,8 +38,8 @@ def judge_all(program, names, patience, console):
     A result is {"claim", "verdict", "why"}. When the whole has taken WHOLE * patience seconds, the
     rest is not tried.
     """
-    make_room()  # for the server, too: a claim alone has what it has among all
-    with running(program, patience=patience):  # no start, no need to try each claim
+    raise_nofile_limit()  # for the server, too: a claim alone has what it has among all
+    with running_server(program, patience=patience):  # no start, no need to try each claim
         pass
     results, until = [], time.monotonic() + WHOLE * patience
     for name in names:

@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.live import Live
 
 from clients.client import HOST, PORT
-from clients.crowd.lives import MOST, Plan, crowd
-from clients.crowd.picture import at_the_end, picture, summary
-from clients.crowd.scores import scoreboard
-from clients.system.options import number
-from clients.system.text import any_terminal
+from clients.console.argtypes import number
+from clients.console.printable import any_terminal
+from clients.crowd.simulation import MOST, Plan, crowd
+from clients.crowd.stats import scoreboard
+from clients.crowd.timeline import at_the_end, picture, summary
 
 
 def show(address, plan):

@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clients import xray
-from clients.system.launch import Server, folder, running
+from clients.system.processes import Server, running_server, temp_dir
 
 
 @contextlib.contextmanager
 def observe(program, *options):
-    """Start a server program under the observer and yield an Observed, as launch.running does."""
-    with folder() as place:
+    """Start a server program under the observer and yield an Observed, as running_server does."""
+    with temp_dir() as place:
         file = Path(place, "sample.json")
-        with running(program, *options, through=(xray.__file__, "--to", file)) as server:
+        with running_server(program, *options, through=(xray.__file__, "--to", file)) as server:
             yield Observed(server, file)
 
 
 @dataclass
 class Observed:
-    """A server that runs under the observer: server is what launch.running gives."""
+    """A server that runs under the observer: server is what processes.running_server gives."""
 
     server: Server
     _file: Path

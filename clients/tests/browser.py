@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from clients.system.launch import folder, started
+from clients.system.processes import spawn, temp_dir
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 in_a_browser = pytest.mark.skipif(
@@ -87,12 +87,12 @@ class Browser:
 def opened(address, kind=Browser):
     """Open a page, "file://…" or "http://…", in a browser that ends with this."""
     (read, orders), (answers, write) = os.pipe(), os.pipe()
-    with folder() as profile:
+    with temp_dir() as profile:
         line = ["bash", "-c", LINE.format(read, write), profile]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         # Its socket needs a short path, of 107 bytes at most (unix(7)), and must not stay in /tmp.
         place = {"cwd": profile, "env": os.environ | {"TMPDIR": "."}}
-        with started(line, pass_fds=(read, write), **quiet, **place):
+        with spawn(line, pass_fds=(read, write), **quiet, **place):
             os.close(read)
             os.close(write)
             with open(orders, "wb"), open(answers, "rb"):  # they are closed at the end

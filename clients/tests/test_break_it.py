@@ -14,12 +14,14 @@ import psutil
 import pytest
 
 from clients import break_it
-from clients.contract.candidate import judge
-from clients.contract.claims import CLAIMS
-from clients.system import launch
+from clients.contract.checks import CLAIMS
+from clients.contract.server_under_test import judge
+from clients.system import processes
 
 FAULTS = [
-    fault for program in launch.models().values() for fault in break_it.faults_of(program).values()
+    fault
+    for program in processes.models().values()
+    for fault in break_it.faults_of(program).values()
 ]
 SERVERS = {fault.program for fault in FAULTS}
 
@@ -29,7 +31,7 @@ def by_name(fault):
 
 
 def command(*words):
-    return launch.tool("clients.break_it", *words)
+    return processes.tool("clients.break_it", *words)
 
 
 def ask(*words):
@@ -128,7 +130,7 @@ def test_every_line_that_is_not_plumbing_has_a_fault_or_a_reason():
 def test_it_lists_every_fault_of_a_server(name):
     done = ask(name)
     assert done.returncode == 0
-    for fault in break_it.faults_of(launch.find(name)).values():
+    for fault in break_it.faults_of(processes.find(name)).values():
         assert fault.name in done.stdout
         assert fault.symptom.split()[0] in done.stdout
 
@@ -153,7 +155,7 @@ def test_hidden_it_shows_neither_the_line_nor_the_lesson():
 
 def test_a_fault_that_is_not_caught_is_no_success(tmp_path):
     program = tmp_path / "server.py"
-    program.write_text(launch.find("01_blocking").read_text())
+    program.write_text(processes.find("01_blocking").read_text())
     program.with_name("faults.toml").write_text(
         'harmless = {symptom="", teaches="", claim="sigterm_ends_it", changes=[["1024","1024"]]}'
     )

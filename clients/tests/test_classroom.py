@@ -17,9 +17,9 @@ from rich.cells import cell_len
 
 from clients.classroom import panels
 from clients.classroom.app import Classroom
-from clients.classroom.puppets import Puppet
-from clients.classroom.stage import Connection, Stage
-from clients.system import launch
+from clients.classroom.scripted_clients import Puppet
+from clients.classroom.server_monitor import Connection, Stage
+from clients.system import processes
 
 PATIENCE = 20.0
 
@@ -29,7 +29,7 @@ def play(model, scene, *keys, shows=(), size=(140, 40), backlog=64, programs=Non
 
     Return the rows of the screen.
     """
-    programs = programs or [launch.find(model)]
+    programs = programs or [processes.find(model)]
     options = {"host": "127.0.0.1", "port": 0, "backlog": backlog}
 
     async def run():
@@ -162,7 +162,7 @@ def test_leave_and_reset():
 
 
 def test_the_next_model_gets_the_same_cast():
-    programs = [launch.find("01_blocking"), launch.find("02_threaded")]
+    programs = [processes.find("01_blocking"), processes.find("02_threaded")]
     play(
         "01_blocking",
         lambda app: (
@@ -178,7 +178,7 @@ def test_the_next_model_gets_the_same_cast():
 
 def test_a_server_that_crashes_is_shown_with_its_last_words(tmp_path):
     program = tmp_path / "server.py"
-    source = launch.find("01_blocking").read_text()
+    source = processes.find("01_blocking").read_text()
     program.write_text(source.replace("conn.sendall(greet(chunk))", "raise ValueError('\\x1b[2J')"))
     words = ["the server has ended", "ValueError"]
     options = {"shows": words, "size": (80, 24), "programs": [program]}
@@ -216,7 +216,7 @@ def test_nothing_is_cut_without_a_sign(size):
 def test_a_program_that_is_not_pythons_shows_the_kernels_side(tmp_path):
     program = tmp_path / "server"
     program.write_text(
-        f'#!/bin/sh\nexec {launch.find("01_blocking")} "$@"\n'.replace(
+        f'#!/bin/sh\nexec {processes.find("01_blocking")} "$@"\n'.replace(
             "exec ", f"exec {sys.executable} "
         )
     )
@@ -226,8 +226,8 @@ def test_a_program_that_is_not_pythons_shows_the_kernels_side(tmp_path):
     assert any("threads 1," in row for row in rows)
     file = tmp_path / "scene.svg"
     done = subprocess.run(
-        launch.tool("clients.classroom", "03_epoll", "--screenshot", file, "--host", "::1"),
-        cwd=launch.ROOT,
+        processes.tool("clients.classroom", "03_epoll", "--screenshot", file, "--host", "::1"),
+        cwd=processes.ROOT,
         capture_output=True,
         text=True,
         timeout=60,
@@ -235,8 +235,8 @@ def test_a_program_that_is_not_pythons_shows_the_kernels_side(tmp_path):
     assert (done.returncode, done.stderr.count("IPv4")) == (2, 1)
     program.write_text("#!/bin/sh\nexit 3\n")
     done = subprocess.run(
-        launch.tool("clients.classroom", program, "--screenshot", file),
-        cwd=launch.ROOT,
+        processes.tool("clients.classroom", program, "--screenshot", file),
+        cwd=processes.ROOT,
         capture_output=True,
         text=True,
         timeout=60,
@@ -249,7 +249,7 @@ def test_a_program_that_is_not_pythons_shows_the_kernels_side(tmp_path):
 def test_screenshot(tmp_path):
     file = tmp_path / "scene.svg"
     done = subprocess.run(
-        launch.tool("clients.classroom", "--screenshot", file),
+        processes.tool("clients.classroom", "--screenshot", file),
         capture_output=True,
         text=True,
         timeout=60,
@@ -263,7 +263,7 @@ def test_a_client_that_believes_more_than_the_server_knows_is_named():
         Connection("8", theirs="ESTABLISHED", ours="SYN-RECEIVED"),
         Connection("9", theirs="ESTABLISHED"),
     ]
-    stage = Stage(launch.find("01_blocking"), {"backlog": 5})
+    stage = Stage(processes.find("01_blocking"), {"backlog": 5})
     stage.connections = rows
     shown = [text for text, _ in panels.kernel_side(stage, {}, 70, 20)]
     assert "ACK dropped, still SYN-RECEIVED: 8" in shown
@@ -295,7 +295,7 @@ def test_chinese_text_takes_two_columns_a_character(tmp_path):
     assert {cell_len(text) for text in shown[:-1]} == {40}
     assert panels.some("在队列 ", ["你好", "你好"], 14) == "在队列 2 of them"
     program = tmp_path / "server.py"
-    source = launch.find("03_epoll").read_text().partition("\n")[2]
+    source = processes.find("03_epoll").read_text().partition("\n")[2]
     program.write_text(
         f'"""{long}\n{source.replace("import select", f"import select  # {long}", 1)}'
     )
@@ -332,7 +332,7 @@ def on_a_terminal():
     """Run the classroom there; yield it, both ends of the terminal, and the server's process."""
     teacher, terminal = pty.openpty()
     program = subprocess.Popen(
-        launch.tool("clients.classroom", "01_blocking"),
+        processes.tool("clients.classroom", "01_blocking"),
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
@@ -385,7 +385,10 @@ def drain(terminal):
 
 def test_it_says_so_where_there_is_no_terminal():
     done = subprocess.run(
-        launch.tool("clients.classroom"), stdin=subprocess.DEVNULL, capture_output=True, text=True
+        processes.tool("clients.classroom"),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2
     assert "needs a terminal" in done.stderr.splitlines()[-1]

@@ -14,7 +14,7 @@ import pytest
 
 from clients import client
 from clients.client import Client
-from clients.system.launch import command
+from clients.system.processes import command
 
 PROGRAM = Path(client.__file__)
 

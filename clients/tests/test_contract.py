@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from clients.contract import __main__ as command
-from clients.contract.candidate import Candidate, hold, judge
-from clients.contract.claims import CLAIMS
-from clients.contract.claims.machine_limits import limit
-from clients.contract.terms import Broken, NotApplicable
-from clients.system import launch
-from clients.system.kernel import state
+from clients.contract.checks import CLAIMS
+from clients.contract.checks.resource_limits import limit
+from clients.contract.errors import Broken, NotApplicable
+from clients.contract.server_under_test import Candidate, hold, judge
+from clients.system import processes
+from clients.system.procfs import state
 
 
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
@@ -57,7 +57,7 @@ def test_claim(model, claim):
     ],
 )
 def test_what_is_broken_is_called_by_its_name(tmp_path, was, now, claim, words):
-    source = launch.find("01_blocking").read_text()
+    source = processes.find("01_blocking").read_text()
     assert was in source
     program = tmp_path / "server.py"
     program.write_text(source.replace(was, now))
@@ -72,13 +72,13 @@ def test_what_is_broken_is_called_by_its_name(tmp_path, was, now, claim, words):
 def test_a_claim_has_a_bound_in_time_and_says_when_it_is_met(claim):
     began, limits = time.monotonic(), {"patience": 0.8, "a_while": 0.1}
     with pytest.raises(Broken, match=r"not done within 4\.5 s, the bound of a claim"):
-        hold(launch.find("02_threaded"), CLAIMS[claim], "--wait", 0.5, **limits)
+        hold(processes.find("02_threaded"), CLAIMS[claim], "--wait", 0.5, **limits)
     assert time.monotonic() - began < 60  # it would take hours
 
 
 def test_the_whole_has_a_bound_in_time_and_says_when_it_is_met(monkeypatch):
     monkeypatch.setattr(command, "WHOLE", 1e-9)
-    results = command.judge_all(launch.find("02_threaded"), [*CLAIMS][:2], 5.0, None)
+    results = command.judge_all(processes.find("02_threaded"), [*CLAIMS][:2], 5.0, None)
     assert [one["verdict"] for one in results] == ["not tried", "not tried"]
     assert results[0]["why"] == "5e-09 s, the bound of the whole, are over"
     assert command.report("02_threaded", results, None) == 1
@@ -114,7 +114,7 @@ serve()
 def test_a_frozen_server_accepts_with_none_of_its_threads(tmp_path):
     program = tmp_path / "server.py"
     program.write_text(MANY_ACCEPT)
-    with launch.running(program) as server:
+    with processes.running_server(program) as server:
         candidate = Candidate(**vars(server))
         for _ in range(20):
             with candidate.frozen():
@@ -128,7 +128,7 @@ def test_a_frozen_server_accepts_with_none_of_its_threads(tmp_path):
     ("what", "some"), [(resource.RLIMIT_NOFILE, 400), (resource.RLIMIT_AS, 2**30)]
 )
 def test_no_claim_raises_a_hard_limit_which_root_alone_may(what, some):
-    with launch.started(["sleep", "60"]) as process:
+    with processes.spawn(["sleep", "60"]) as process:
         process.rlimit(what, (some // 2, some))
         for most, now in ((2 * some, some), (some // 4, some // 4), (some // 2, some // 2)):
             limit(process, what, most)

@@ -13,9 +13,9 @@ import pytest
 from rich.console import Console
 
 from clients.crowd import crowd, scoreboard
-from clients.crowd.picture import at_the_end, picture, summary
-from clients.crowd.scores import intervals
-from clients.system.launch import tool
+from clients.crowd.stats import intervals
+from clients.crowd.timeline import at_the_end, picture, summary
+from clients.system.processes import tool
 
 TOGETHER = ["02_threaded", "03_epoll"]
 

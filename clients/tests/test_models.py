@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from clients.contract.candidate import Candidate
-from clients.system import launch
+from clients.contract.server_under_test import Candidate
+from clients.system import processes
 
 LINES = {"01_blocking": 80, "02_threaded": 85, "03_epoll": 125}
-SOURCES = {name: launch.models()[name].read_text() for name in LINES}
+SOURCES = {name: processes.models()[name].read_text() for name in LINES}
 
 
 def functions(source):

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from clients.client import Client
-from clients.system import launch
+from clients.system import processes
 
 PRETEND = """
 import asyncio, builtins, importlib.resources, io, os, psutil, runpy, select, shutil, signal
@@ -53,15 +53,15 @@ NEED_LINUX = [
     "clients.classroom",
     "clients.contract 01_blocking",
     "clients.break_it 01_blocking",
-    "clients.steps",
+    "clients.trace",
     "load_tests.compare",
-    "load_tests.blast 01_blocking",
-    "load_tests.crosscheck",
+    "load_tests.bench 01_blocking",
+    "load_tests.bench_check",
     "load_tests.overhead",
-    "notebooks.keep 1_sockets",
+    "notebooks.execute 1_sockets",
     "03_epoll/server.py",
-    "load_tests/peers/uvloop_protocol.py",
-    "load_tests/peers/prefork.py",
+    "load_tests/alternatives/uvloop_protocol.py",
+    "load_tests/alternatives/prefork.py",
 ]
 
 
@@ -71,13 +71,13 @@ def through(system):
 
 def ask(system, *words):
     line = [sys.executable, *through(system), *map(str, words)]
-    return subprocess.run(line, cwd=launch.ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(line, cwd=processes.ROOT, capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize("name", ["01_blocking", "02_threaded"])
 def test_what_is_promised_runs(name, system):
-    with launch.running(launch.find(name), through=through(system)) as server:
+    with processes.running_server(processes.find(name), through=through(system)) as server:
         port = ("--port", server.address[1])
         done = ask(system, "clients/client.py", *port, "--message", "bob")
         assert (done.stdout, done.stderr) == ("Hello, bob\n", "")

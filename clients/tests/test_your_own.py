@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from clients import break_it
-from clients.contract.claims import CLAIMS
-from clients.system import launch
+from clients.contract.checks import CLAIMS
+from clients.system import processes
 
 PERL = """#!/usr/bin/env perl
 use IO::Socket::INET;
@@ -48,7 +48,7 @@ def test_it_prints_a_line_a_claim_and_exits_0_if_all_hold():
 
 
 def test_what_is_broken_says_what_was_sent_expected_and_received_in_80_columns():
-    fault = break_it.faults_of(launch.find("02_threaded"))["said-twice"]
+    fault = break_it.faults_of(processes.find("02_threaded"))["said-twice"]
     with fault.copied() as copy:
         done = check(copy, "sigterm_ends_it", "each_message_is_greeted")
     assert done.returncode == 1
@@ -111,12 +111,12 @@ def test_what_it_does_not_know_it_refuses(words, answer):
 
 
 def test_the_page_names_every_claim_in_order_below_the_file_that_holds_it():
-    page = (launch.ROOT / "clients" / "CONTRACT.md").read_text()
+    page = (processes.ROOT / "clients" / "CONTRACT.md").read_text()
     named, file = {}, None
     pattern = r"\(contract/claims/(\w+)\.py\)|^- `(\w+)`: "
     for theme, name in re.findall(pattern, page, re.MULTILINE):
         if theme:
-            file = f"clients.contract.claims.{theme}"
+            file = f"clients.contract.checks.{theme}"
         else:
             named[name] = file
     assert list(named) == list(CLAIMS)
@@ -130,16 +130,16 @@ def test_the_page_names_every_claim_in_order_below_the_file_that_holds_it():
 def with_mine(tmp_path):
     """Return a copy of what the tests of the contract need, with 04_mine/server.py in it."""
     for name in ("01_blocking", "02_threaded", "03_epoll", "clients"):
-        shutil.copytree(launch.ROOT / name, tmp_path / name)
+        shutil.copytree(processes.ROOT / name, tmp_path / name)
     for name in ("conftest.py", ".pytest.ini"):
-        shutil.copy(launch.ROOT / name, tmp_path)
-    shutil.copytree(launch.ROOT / "02_threaded", tmp_path / "04_mine")
+        shutil.copy(processes.ROOT / name, tmp_path)
+    shutil.copytree(processes.ROOT / "02_threaded", tmp_path / "04_mine")
     (tmp_path / "04_mine" / "test_threaded.py").unlink()
     return tmp_path
 
 
 def test_a_folder_of_ones_own_is_found_and_held_to_every_claim(with_mine):
-    models = "from clients.system import launch; print(*launch.models())"
+    models = "from clients.system import processes; print(*processes.models())"
     assert "04_mine" in run("-c", models, cwd=with_mine).stdout.split()
 
     pytest_there = [
@@ -163,10 +163,10 @@ def test_a_folder_of_ones_own_is_found_and_held_to_every_claim(with_mine):
 
 
 def test_the_claim_on_the_page_is_one(with_mine):
-    page = (launch.ROOT / "clients" / "CONTRACT.md").read_text()
+    page = (processes.ROOT / "clients" / "CONTRACT.md").read_text()
     written = re.search(r"```python\n(@claim.*?)```", page, re.DOTALL)[1]
     name = re.search(r"def (\w+)", written)[1]
-    with open(with_mine / "clients" / "contract" / "claims" / "other_clients.py", "a") as file:
+    with open(with_mine / "clients" / "contract" / "claims" / "isolation.py", "a") as file:
         file.write(f"\n\n{written}")
     for server, verdict in (("01_blocking", "BROKEN"), ("04_mine", "held")):
         done = run("-m", "clients.contract", server, "--patience", 1, name, cwd=with_mine)

@@ -13,8 +13,8 @@ import matplotlib.pyplot as plt
 import psutil
 import pytest
 
-from clients.system.launch import models, tool
-from load_tests.measuring.score import FATES, never_served
+from clients.system.processes import models, tool
+from load_tests.harness.stats import FATES, never_served
 
 LISTEN = """
 import argparse, os, socket, sys, threading

@@ -2,7 +2,7 @@
 
 import pytest
 
-from load_tests.measuring import charts, report
+from load_tests.harness import charts, report
 
 MEDIAN = report.METRICS["first p50"]
 

@@ -6,8 +6,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
-from clients.system.palette import OTHERS
-from load_tests.measuring.charts import draw, number
+from clients.console.palette import OTHERS
+from load_tests.harness.charts import draw, number
 
 from .ladder import COLOUR, END_COLOUR, GREY, OPEN, OPENING, caption, legend, spells, write
 

@@ -15,11 +15,11 @@ import tempfile
 import threading
 import time
 
-from clients.system import network
+from clients.system import netns
 
-from . import losses, queues  # noqa: F401 (they add their experiments to EXPERIMENTS)
-from .cable import Lab
-from .calls import (
+from . import packet_loss, queues  # noqa: F401 (they add their experiments to EXPERIMENTS)
+from .emulated_link import Lab
+from .traced_calls import (
     EXPERIMENTS,
     accept,
     close,
@@ -186,7 +186,7 @@ def resolve(name, hosts="", dns=None, order="files dns"):
     Returns "addresses": what getaddrinfo() gives, [] if it fails, "error": why, and "queries": the
     questions that reached the DNS server, [[name, type], ...].
     """
-    network.up("lo")
+    netns.up("lo")
     replace("/etc/hosts", hosts + "\n")
     replace("/etc/nsswitch.conf", f"hosts: {order}\n")
     replace("/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:5 attempts:2\n")

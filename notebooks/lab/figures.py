@@ -11,9 +11,9 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from clients.system.palette import MODELS, OTHERS, looks
-from load_tests.measuring import report
-from load_tests.measuring.charts import (
+from clients.console.palette import MODELS, OTHERS, looks
+from load_tests.harness import report
+from load_tests.harness.charts import (
     STYLE,
     draw,
     label_ends,
@@ -23,9 +23,9 @@ from load_tests.measuring.charts import (
     sheet,
     value_axis,
 )
-from load_tests.measuring.score import nearest_rank, never_served
+from load_tests.harness.stats import nearest_rank, never_served
 
-from . import load, lock
+from . import gil, load
 from .ladder import GREY, write
 from .models import LOOK
 
@@ -228,7 +228,7 @@ def turns(found, title, note):
 
     Dark: the thread runs. Pale: it waits for the interpreter lock.
     """
-    colours = {lock.RUNS: MODELS["02_threaded"][0], lock.WAITS: "#E9C46A", lock.SLEEPS: "white"}
+    colours = {gil.RUNS: MODELS["02_threaded"][0], gil.WAITS: "#E9C46A", gil.SLEEPS: "white"}
 
     def panel(ax, name, threads):
         for row, spans in enumerate(threads.values()):
@@ -239,7 +239,7 @@ def turns(found, title, note):
         ax.invert_yaxis()
         ax.grid(visible=False)
         ax.set(title=name, xlabel="milliseconds", xlim=(0, None))
-        for what in (lock.RUNS, lock.WAITS):
+        for what in (gil.RUNS, gil.WAITS):
             ax.plot([], [], color=colours[what], lw=8, label=what)
         ax.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=10)
 

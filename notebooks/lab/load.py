@@ -10,27 +10,27 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from clients.client import Client
-from clients.system import launch
-from load_tests.measuring.charts import milliseconds
-from load_tests.measuring.score import never_served, percentile, spread
-from load_tests.measuring.watch import kernel_memory, reading
+from clients.system import processes
+from load_tests.harness.charts import milliseconds
+from load_tests.harness.monitor import kernel_memory, reading
+from load_tests.harness.stats import never_served, percentile, spread
 
 MEMORY = ("resident memory", "virtual memory", "kernel memory")
 
 
 def peer(name):
-    """Return the path of one of the well-known ways to write the server: load_tests/peers."""
-    return str(launch.ROOT / "load_tests" / "peers" / f"{name}.py")
+    """Return the path of one of the alternative implementations."""
+    return str(processes.ROOT / "load_tests" / "alternatives" / f"{name}.py")
 
 
 def compare(*servers, **options):
     """Run load_tests.compare and return its results.json (see load_tests/README.md).
 
     servers: models or programs, all models if none. options: its options, as users="10,50".
-    Each run has, besides, "firsts": the samples of its first greetings, see score.py, in seconds
+    Each run has, besides, "firsts": the samples of its first greetings, see stats.py, in seconds
     since its start. Raises RuntimeError with its last words if it fails.
     """
-    with launch.folder() as place:
+    with processes.temp_dir() as place:
         run("load_tests.compare", *servers, out=place, **options)
         results = json.loads(Path(place, "results.json").read_text())
         with gzip.open(Path(place, "samples.csv.gz"), "rt") as file:
@@ -53,14 +53,14 @@ def first_p99(one, since, until):
 
 
 def blast(*servers, connections, **options):
-    """Run load_tests.blast with one number of connections; return each server's numbers, a list.
+    """Run load_tests.bench with one number of connections; return each server's numbers, a list.
 
     A server's numbers: {"server", "idle", "cost_of_idle", "rounds": [{"answered", "seconds",
     "rate", "p50", "p99", "max", "cpu", "busy", "generator_busy"}, ...]}; times in seconds.
     """
-    with launch.folder() as place:
+    with processes.temp_dir() as place:
         file = Path(place, "blast.json")
-        run("load_tests.blast", *servers, connections=connections, json=file, **options)
+        run("load_tests.bench", *servers, connections=connections, json=file, **options)
         [block] = json.loads(file.read_text())["blocks"]
     return block["servers"]
 
@@ -69,8 +69,8 @@ def run(module, *arguments, **options):
     words = []
     for name, value in options.items():  # cold=True is --cold
         words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [value])
-    line = launch.tool(module, *arguments, *words)
-    done = launch.ask(line, cwd=launch.ROOT, timeout=900)
+    line = processes.tool(module, *arguments, *words)
+    done = processes.run_captured(line, cwd=processes.ROOT, timeout=900)
     if done.returncode:
         raise RuntimeError(f"{module} failed: {done.stdout[-500:]} {done.stderr[-500:]}")
 
@@ -91,7 +91,7 @@ def stalled(seconds, begins, lasts, every=0.1, users=5):
     Return {loop: [(user, when it should have started, when it was answered), ...], "stall":
     (began, ended)}; seconds since the start. Raises OSError if a request fails.
     """
-    launch.make_room()
+    processes.raise_nofile_limit()
     found, now = {"closed loop": [], "open loop": []}, time.perf_counter
 
     def ask(loop, user, due):
@@ -116,7 +116,9 @@ def stalled(seconds, begins, lasts, every=0.1, users=5):
             one.result()
 
     with (
-        launch.running(launch.find("03_epoll"), "--quiet", "--backlog", 1024) as server,
+        processes.running_server(
+            processes.find("03_epoll"), "--quiet", "--backlog", 1024
+        ) as server,
         ThreadPoolExecutor(int(2 * users * (2 + lasts / every))) as pool,
     ):
         start = now()
@@ -238,9 +240,12 @@ def costs(name, counts):
     of the server, and of the whole machine's kernel. Both ends of each connection are on this
     machine.
     """
-    launch.make_room()
+    processes.raise_nofile_limit()
     rows, options = [], ("--quiet", "--backlog", 4096)
-    with launch.running(launch.find(name), *options) as server, contextlib.ExitStack() as stack:
+    with (
+        processes.running_server(processes.find(name), *options) as server,
+        contextlib.ExitStack() as stack,
+    ):
         before, connected = usage(server), 0
         for count in counts:
             for _ in range(connected, count):

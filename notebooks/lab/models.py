@@ -6,7 +6,7 @@ from collections import Counter
 
 from clients.client import Client
 from clients.crowd import crowd
-from clients.system import kernel, launch
+from clients.system import processes, procfs
 from clients.system.observer import observe
 
 LOOK = 0.02  # seconds between two looks at the kernel's table
@@ -20,13 +20,13 @@ def watched_crowd(name, *settings, **options):
     Adds "model" and "looks": [{"at": seconds since the crowd's start, "threads": the server's,
     "queued": the numbers of the clients in its accept queue}, ...].
     """
-    with launch.running(launch.find(name), "--quiet", *settings) as server:
+    with processes.running_server(processes.find(name), "--quiet", *settings) as server:
         looks, over, began = [], threading.Event(), time.perf_counter()
         port = server.address[1]
 
         def look():
             while not over.wait(LOOK):
-                lines = [line for line in kernel.tcp(port) if line.local[1] == port]
+                lines = [line for line in procfs.tcp(port) if line.local[1] == port]
                 # A set: the list changes while it is read, and then a line may come twice.
                 queued = {line.remote[1] for line in lines if line.queued}
                 threads = server.process.num_threads()
@@ -52,7 +52,7 @@ def threads_of(name, clients):
 
     That is what clients.xray shows: see observer.Observed.sample().
     """
-    with observe(launch.find(name), "--quiet") as observed:
+    with observe(processes.find(name), "--quiet") as observed:
         lines = [Client(*observed.server.address, timeout=0.3) for _ in range(clients)]
         for line in lines:
             try:
@@ -68,7 +68,7 @@ def threads_of(name, clients):
 
 def marked(name, sample):
     """Return the lines of a server on which threads stand, each with who stands there."""
-    source = launch.find(name).read_text().splitlines()
+    source = processes.find(name).read_text().splitlines()
     rows, last = [], None
     for thread in sorted(sample["threads"], key=lambda thread: thread["line"]):
         line, who = thread["line"], thread["name"].split(" ")[0]

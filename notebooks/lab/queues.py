@@ -4,8 +4,8 @@ import contextlib
 import functools
 import time
 
-from .cable import SYN, Lab
-from .calls import PORT, accept, experiment, listener, observed, together
+from .emulated_link import SYN, Lab
+from .traced_calls import PORT, accept, experiment, listener, observed, together
 
 
 @experiment

@@ -17,7 +17,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from clients.system.launch import Forbidden, ask_alone
+from clients.system.processes import Forbidden, run_in_netns
 
 from .experiments import NOT_HERE
 
@@ -56,7 +56,7 @@ def live(experiment, options):
         raise Forbidden("TCPLAB=recorded was asked for")
     program = [sys.executable, "-m", "lab.experiments", experiment, json.dumps(options)]
     limit = options.get("seconds", 0) + 60
-    done = ask_alone(program, "--mount", cwd=NOTEBOOKS, timeout=limit)
+    done = run_in_netns(program, "--mount", cwd=NOTEBOOKS, timeout=limit)
     words = done.stderr.strip()
     if done.returncode == NOT_HERE:
         raise Forbidden(words.splitlines()[-1])

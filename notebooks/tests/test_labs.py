@@ -6,10 +6,10 @@ import os
 import socket
 
 import pytest
-from lab import epoll, figures, limits, load, lock, models, page
+from lab import epoll, figures, gil, helpers, load, models, thread_limits
 
-from clients.system import launch
-from load_tests.measuring import charts
+from clients.system import processes
+from load_tests.harness import charts
 
 EVENTS = {  # what happens: the event, what recv() gives
     "the client sends bob": ("EPOLLIN", "b'bob'"),
@@ -52,7 +52,7 @@ def test_what_epoll_waits_for_is_read_from_the_kernel():
 
 
 def test_a_few_replies_fill_a_small_connection_and_its_client_can_make_room():
-    here, there = page.connection(small=True)
+    here, there = helpers.connection(small=True)
     there.setblocking(False)
     taken = 0
     with contextlib.suppress(BlockingIOError):
@@ -63,11 +63,11 @@ def test_a_few_replies_fill_a_small_connection_and_its_client_can_make_room():
     while taken:
         taken -= len(here.recv(taken))
     assert there.send(bytes(1031)) == 1031
-    page.end()
+    helpers.end()
 
 
 def test_select_cannot_watch_a_descriptor_above_1023():
-    if launch.make_room() < 1200:
+    if processes.raise_nofile_limit() < 1200:
         pytest.skip("this machine allows fewer than 1,200 descriptors")
     assert epoll.wake_up("poll", 1100, times=1) > 0
     assert epoll.wake_up("epoll", 1100, times=1) > 0
@@ -190,33 +190,33 @@ def test_a_load_test_that_fails_says_why():
 
 
 def test_the_source_that_is_shown_is_the_file_s(capsys):
-    page.source("03_epoll", "serve")
-    assert capsys.readouterr().out.rstrip("\n") in launch.find("03_epoll").read_text()
-    page.source("03_epoll", "Client")
+    helpers.source("03_epoll", "serve")
+    assert capsys.readouterr().out.rstrip("\n") in processes.find("03_epoll").read_text()
+    helpers.source("03_epoll", "Client")
     assert capsys.readouterr().out.startswith("@dataclass(slots=True)\nclass Client:\n")
-    page.diff("01_blocking", "02_threaded")
+    helpers.diff("01_blocking", "02_threaded")
     assert "+                threading.Thread" in capsys.readouterr().out
 
 
 def test_a_server_of_a_notebook_ends_with_it():
-    server = page.start("01_blocking")
+    server = helpers.start("01_blocking")
     assert server.process.is_running()
-    page.end()
+    helpers.end()
     assert not server.process.is_running()
 
 
 def test_the_kernel_s_line_of_a_socket_stands_below_the_names_of_its_columns():
     with socket.create_server(("127.0.0.1", 0)) as listening:
         inode = os.fstat(listening.fileno()).st_ino
-        head, line = page.raw_lines(inode).splitlines()
+        head, line = helpers.raw_lines(inode).splitlines()
     assert line[head.index("inode") :].split()[0] == str(inode)
     assert line[head.index("tx_queue") :].split()[0] == "00000000:00000000"
 
 
 def test_a_hasty_client_is_answered_in_one_of_two_ways():
-    server = page.start("01_blocking", "--quiet")
-    outcomes = page.hasty_client(server, [b"ann", b"bob"], times=5, pause=0.001)
-    page.end()
+    server = helpers.start("01_blocking", "--quiet")
+    outcomes = helpers.hasty_client(server, [b"ann", b"bob"], times=5, pause=0.001)
+    helpers.end()
     assert outcomes.total() == 5
     assert set(outcomes) <= {"Hello, annbob", "Hello, annHello, bob"}
 
@@ -263,43 +263,43 @@ def test_each_piece_that_arrived_is_drawn():
 
 
 def test_as_many_threads_as_asked_for_meet_no_limit():
-    found = limits.most_threads(50)
+    found = thread_limits.most_threads(50)
     assert (found["threads"], found["limit"], found["error"]) == (50, None, None)
     assert found["virtual"] > 50 * 2**20
 
 
 def test_the_limit_that_stops_threads_is_named(monkeypatch):
     numbers = {"max_map_count": 65530, "pid_max": 32768, "threads-max": 100_000}
-    monkeypatch.setattr(limits, "number", lambda path: numbers.get(path.rpartition("/")[2]))
-    assert limits.met(22_000, 65_529) == "vm.max_map_count = 65,530"
-    assert limits.met(32_000, 60_000) == "kernel.pid_max = 32,768"
-    assert "RLIMIT_AS" in limits.met(16, 100)
+    monkeypatch.setattr(thread_limits, "number", lambda path: numbers.get(path.rpartition("/")[2]))
+    assert thread_limits.met(22_000, 65_529) == "vm.max_map_count = 65,530"
+    assert thread_limits.met(32_000, 60_000) == "kernel.pid_max = 32,768"
+    assert "RLIMIT_AS" in thread_limits.met(16, 100)
 
 
 @pytest.mark.parametrize(
     ("line", "state"),
     [
-        (b"running\n", lock.RUNS),
-        (b"-1 0x7ffd 0x7f\n", lock.RUNS),
-        (b"202 0x55 0x89 0x0\n", lock.WAITS),
-        (b"230 0x1 0x0 0x7f\n", lock.SLEEPS),
+        (b"running\n", gil.RUNS),
+        (b"-1 0x7ffd 0x7f\n", gil.RUNS),
+        (b"202 0x55 0x89 0x0\n", gil.WAITS),
+        (b"230 0x1 0x0 0x7f\n", gil.SLEEPS),
     ],
 )
 def test_what_the_kernel_says_of_a_thread(line, state, monkeypatch):
-    monkeypatch.setattr(lock, "CALLS", {202: "futex", 230: "clock_nanosleep"})
-    assert lock.state(line) == state
+    monkeypatch.setattr(gil, "CALLS", {202: "futex", 230: "clock_nanosleep"})
+    assert gil.state(line) == state
 
 
 def test_threads_that_compute_run_or_wait_for_the_lock():
-    found = lock.turns(launch.find("02_threaded"), seconds=0.1)
+    found = gil.turns(processes.find("02_threaded"), seconds=0.1)
     assert len(found) == 3  # main sleeps in accept()
     states = {what for spans in found.values() for what, _, _ in spans}
-    assert lock.RUNS in states
-    assert states <= {lock.RUNS, lock.WAITS}
+    assert gil.RUNS in states
+    assert states <= {gil.RUNS, gil.WAITS}
 
 
 def test_the_recorded_run_without_the_lock_is_whole():
-    data = json.loads(lock.RECORDED.read_text())
+    data = json.loads(gil.RECORDED.read_text())
     assert set(data["turns"]) == set(data["rates"]) == {"with", "without"}
     for spans in data["turns"]["without"].values():
-        assert [what for what, _, _ in spans] == [lock.RUNS]
+        assert [what for what, _, _ in spans] == [gil.RUNS]

@@ -10,9 +10,9 @@ import psutil
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-from notebooks import keep
+from notebooks import execute
 
-NOTEBOOKS = sorted(keep.HERE.glob("*.ipynb"))
+NOTEBOOKS = sorted(execute.HERE.glob("*.ipynb"))
 LARGEST = 800_000  # bytes, pictures included: what a slow line loads in some seconds
 
 
@@ -31,7 +31,7 @@ def code(notebook):
 
 
 def test_a_notebook_runs_from_top_to_bottom(path):
-    done = keep.execute(path, "test")
+    done = execute.execute(path, "test")
     assert [cell.execution_count for cell in code(done)] == list(range(1, len(code(done)) + 1))
 
 
@@ -64,13 +64,13 @@ def test_each_link_of_a_notebook_leads_somewhere(path, notebook):
 
 
 def test_what_a_notebook_has_started_ends_with_its_kernel_however_that_ends():
-    manager, client = start_new_kernel(cwd=str(keep.HERE))
+    manager, client = start_new_kernel(cwd=str(execute.HERE))
     try:
         lines = [
             "import lab",
             "from lab import page",
-            "from clients.system import launch",
-            "place = page.running.enter_context(launch.folder())",
+            "from clients.system import processes",
+            "place = page.running.enter_context(processes.temp_dir())",
             "print(page.start('02_threaded').process.pid, place)",
         ]
         told = []

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from lab import cable, diagrams, tcp
+from lab import diagrams, emulated_link, tcp
 from lab.diagrams import lasted, longest
 from lab.ladder import Clock, ladder, spells
-from lab.losses import GUARDS
+from lab.packet_loss import GUARDS
 from matplotlib.text import Text
 
-from clients.system.launch import ask_alone
+from clients.system.processes import run_in_netns
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -80,7 +80,7 @@ def test_a_state_is_noted_with_the_packet_that_changes_it(life):
     """Even where nobody looks from time to time: no colour of a ladder begins late."""
     rare = "from lab import cable, experiments; cable.LOOK = 60; experiments.main()"
     program = [sys.executable, "-c", rare, "conversation", "{}"]
-    done = ask_alone(program, "--mount", cwd=tcp.NOTEBOOKS, timeout=60)
+    done = run_in_netns(program, "--mount", cwd=tcp.NOTEBOOKS, timeout=60)
     assert done.returncode == 0, done.stderr
     for end in ("client", "server"):
         assert states(json.loads(done.stdout), end) == states(life, end)
@@ -309,7 +309,7 @@ def test_the_hosts_file_is_asked_before_dns():
 
 
 def test_threads_that_read_one_file_of_the_kernel_at_once_all_see_it_whole():
-    file = cable.Kept("/proc/self/net/tcp")
+    file = emulated_link.Kept("/proc/self/net/tcp")
     with contextlib.closing(file), ThreadPoolExecutor(4) as pool:
         heads = pool.map(lambda _: file.read()[:24].split(), range(200))
         assert {tuple(words[:2]) for words in heads} == {("sl", "local_address")}

@@ -1,0 +1,219 @@
+"""What strangers write reaches our screen as text: no escape, no turned direction, no markup.
+
+And what a terminal lacks, its input or all but ASCII, ends no program with a traceback.
+"""
+
+import asyncio
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from clients.classroom.app import Classroom
+from clients.client import Client
+from clients.console.printable import printable
+from clients.system.processes import ROOT, models, running_server, spawn, tool
+
+TURNED = "\N{RIGHT-TO-LEFT OVERRIDE}"
+HOSTILE = f'''"""A [red]hostile[/red] server{TURNED}, with an escape: \x1b[2J."""
+import socket
+import sys
+server = socket.create_server(("127.0.0.1", 0))
+print("listening on %s:%d" % server.getsockname(), flush=True)
+print("[/red] \\x1b]0;title\\x07 \\N{{RIGHT-TO-LEFT OVERRIDE}}", file=sys.stderr, flush=True)
+while True:
+    client, _ = server.accept()
+    heard = client.recv(1024)
+    if heard == b"die":
+        raise SystemExit("[/red] \\x1b[2J")
+    client.sendall(b"[/red]\\x1b[2J" + heard)  # \x1b[31m
+    client.close()
+'''
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    program = tmp_path / "x[red]y" / "server.py"
+    program.parent.mkdir()
+    program.write_text(HOSTILE)
+    return program
+
+
+def ask(*words, **more):
+    """Run a program of ours, in a terminal so wide that no long path is broken unless env says."""
+    more = {"env": os.environ | {"COLUMNS": "400"}} | more
+    return subprocess.run(tool(*words), cwd=ROOT, capture_output=True, timeout=60, **more)
+
+
+def is_clean(text):
+    """Say whether text has nothing in it but what can be printed, and line ends."""
+    return all(char.isprintable() or char == "\n" for char in text)
+
+
+@pytest.mark.parametrize(
+    "mark", ["\x1b[2J", "\x07", "\x9b", "\r", "\n", TURNED, "\u2066", "\u200b"]
+)
+def test_what_cannot_be_printed_is_a_dot(mark):
+    assert is_clean(printable(mark))
+    assert printable(f"你[red]é{mark[0]}b") == "你[red]é·b"
+
+
+def test_the_contract_prints_it_as_it_is(hostile):
+    done = ask("clients.contract", hostile, "each_message_is_greeted", "ctrl_c_ends_it")
+    assert done.returncode == 1
+    out = done.stdout.decode()
+    assert is_clean(out)
+    assert "x[red]y/server.py" in out
+    assert ": 0 held, 2 broken" in out
+    assert r"received b'[/red]\x1b[2J'" in out
+
+
+def test_learning_by_breaking_prints_it_as_it_is(hostile):
+    hostile.with_name("faults.toml").write_text(
+        '["[red]name"]\nsymptom="[/red] \\u001b[2J"\nteaches="[/red]\\u202e"\n'
+        'claim="each_message_is_greeted"\nchanges=[["1024", "1023"]]\n'
+    )
+    for words in ([], ["[red]name"]):
+        done = ask("clients.break_it", hostile, *words, stdin=subprocess.DEVNULL)
+        out = done.stdout.decode()
+        assert done.returncode == 0, done.stderr
+        assert is_clean(out)
+        assert "[/red] ·[2J" in out
+
+
+def test_a_crowd_prints_an_answer_as_it_is(hostile):
+    with running_server(hostile) as server:
+        port = server.address[1]
+        done = ask("clients.crowd", "--port", port, "--clients", 1, "--greetings", 1)
+    out = done.stdout.decode()
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert is_clean(out)
+    assert r"answered b'[/red]\x1b[2J" in out
+
+
+def in_the_classroom(program, *acts):
+    """Show a program in the classroom; return what is on the screen when each act holds.
+
+    An act: text that has to be on the screen, and what is then sent to the server, or None.
+    """
+
+    def rows(app):
+        lines = [strip.text for strip in app.screen._compositor.render_strips()]
+        return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")  # ours
+
+    async def play():
+        app, seen = Classroom([program], {"host": "127.0.0.1", "port": 0, "backlog": 5}), []
+        try:
+            async with app.run_test(size=(140, 60)) as pilot:
+                for text, message in acts:
+                    deadline = time.monotonic() + 20
+                    while text not in rows(app):
+                        assert time.monotonic() < deadline, rows(app)
+                        await pilot.pause(0.05)
+                    seen.append(rows(app))
+                    if message:
+                        with Client(*app.stage.server.address) as client:
+                            client.socket.sendall(message)
+        finally:
+            app.end()
+        return "\n".join(seen)
+
+    return asyncio.run(play())
+
+
+def test_the_classroom_shows_it_as_it_is(hostile):
+    shown = in_the_classroom(hostile, ("[31m", b"die"), ("has ended", None))
+    assert is_clean(shown)
+    for text in ("x[red]y/server.py", "A [red]hostile[/red] server·", "·[31m", "[/red] ·[2J"):
+        assert text in shown
+
+
+def test_the_classroom_says_when_a_log_without_end_is_cut(tmp_path):
+    program = tmp_path / "endless.py"
+    program.write_text(
+        "import sys\nprint('listening on 127.0.0.1:9', flush=True)\n"
+        "while True:\n    print('x' * 9999, file=sys.stderr)\n"
+    )
+    in_the_classroom(program, ("bytes of its log not kept", None))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["clients.contract", "01_blocking", "ctrl_c_ends_it"],
+        ["clients.break_it", "01_blocking", "short-echo"],
+        ["clients.break_it", "03_epoll"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_terminal_that_has_ascii_only(words):
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = ask(*words, env=env, stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stderr) == (0, b"")
+    done.stdout.decode("ascii")
+
+
+def test_a_script_that_ignores_ctrl_c():
+    ignore = functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    done = ask("clients.contract", "01_blocking", "ctrl_c_ends_it", preexec_fn=ignore)
+    assert (done.returncode, done.stderr) == (0, b""), done.stdout
+
+
+def test_a_terminal_of_ten_columns_and_of_less(hostile):
+    for columns in ("10", "9", "1"):
+        env = os.environ | {"COLUMNS": columns, "LINES": "3"}
+        done = ask("clients.contract", hostile, "each_message_is_greeted", env=env)
+        assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_a_server_that_closes_its_own_output_is_one_like_any_other(tmp_path):
+    program = tmp_path / "closes.py"
+    closes = "    serve(listener, lambda"
+    text = models()["01_blocking"].read_text()
+    assert text.count(closes) == 1
+    program.write_text(text.replace(closes, f"    import os; os.close(1)\n    {closes}"))
+    done = ask("clients.contract", program, "each_message_is_greeted", "sigterm_ends_it")
+    assert (done.returncode, done.stderr) == (0, b"")
+    in_the_classroom(program, ("main: ", None))
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "answer"),
+    [
+        (["clients.contract", "01_blocking", "each_message_is_greeted"], 0, b""),
+        (["clients.break_it", "01_blocking", "short-echo"], 0, b""),
+        (["clients.classroom"], 2, b"needs a terminal"),
+        (["clients.client"], 2, b"standard input is closed"),
+        (["clients.crowd", "--port", "9", "--clients", "1"], 1, b""),
+    ],
+    ids=lambda words: words[0] if isinstance(words, list) else "",
+)
+def test_a_closed_standard_input(words, status, answer):
+    done = ask(*words, preexec_fn=lambda: os.close(0))
+    assert done.returncode == status
+    assert answer in done.stderr
+    assert b"Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_server_whose_standard_output_takes_nothing(model):
+    line, pipe = [sys.executable, str(model[1]), "--port", "0"], subprocess.PIPE
+    with open("/dev/full", "w") as full, spawn(line, stdout=full, stderr=pipe) as one:
+        said = one.communicate(timeout=60)[1]
+    # Newer Pythons (3.13 has it) try to flush it once more, and tell in two lines that they cannot.
+    assert (one.returncode, said.count(b"\n")) in {(1, 1), (120, 3)}
+    assert said.startswith(b"cannot listen on 127.0.0.1:0: ")
+    assert b"Traceback" not in said
+
+
+def test_a_server_whose_standard_input_is_closed_serves(model):
+    line = [sys.executable, str(model[1]), "--port", "0"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with spawn(line, **streams, preexec_fn=lambda: os.close(0)) as one, one.stdout:
+        port = int(one.stdout.readline().rpartition(b":")[2])
+        with Client(port=port) as client:
+            client.greet(b"bob")

@@ -1,0 +1,623 @@
+// What is to be seen at one place of a recording. navigation.js says which place that is.
+"use strict";
+
+// Small parts
+
+function make(tag, looks = "", ...inside) {
+  const made = document.createElement(tag);
+  made.className = looks;
+  made.append(...inside.filter((part) => part !== null && part !== undefined && part !== ""));
+  return made;
+}
+
+function said(part, words) { // for those who hear the page
+  part.setAttribute("role", "img");
+  part.setAttribute("aria-label", words);
+  return part;
+}
+
+const count = (number) => number.toLocaleString("en");
+const bytes = (number) => `${count(number)} ${number === 1 ? "byte" : "bytes"}`;
+const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+const fresh = (now, before) => (same(now, before) ? "" : " fresh");
+const person = (number) => said(make("span", "person", String(number)), `client ${number}`);
+const people = (numbers) => numbers.map(person);
+const code = (model) => `model-${MODELS.indexOf(model)}`;
+
+// [1, 2, 3, 5] as "1–3, 5"
+function ranges(numbers) {
+  const runs = [];
+  for (const number of numbers) {
+    const run = runs.at(-1);
+    if (run && run[1] === number - 1) run[1] = number;
+    else runs.push([number, number]);
+  }
+  return runs.map(([from, to]) => (from === to ? from : `${from}–${to}`)).join(", ");
+}
+
+// A thread that serves a client is named after it; it must not be taken for the client.
+const full = (name) => name.replace(/^client /, "thread of client ");
+
+// The names of threads in short: "main, t1–9"
+function together(names) {
+  const numbers = names.map((name) => /^client (\d+)$/.exec(name)?.[1]);
+  const clients = numbers.filter(Boolean).map(Number).sort((one, other) => one - other);
+  const others = names.filter((_, at) => !numbers[at]);
+  const all = clients.length ? [`t${ranges(clients)}`] : [];
+  return [...others, ...all].join(", ");
+}
+
+// Children of a part that stay the same elements from step to step, by their keys
+function kept(parent, keys, create) {
+  const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));
+  const now = keys.map((key) => {
+    const child = old.get(String(key)) ?? create(key);
+    child.dataset.key = key;
+    return child;
+  });
+  if (!same(keys.map(String), [...old.keys()])) parent.replaceChildren(...now);
+  return now;
+}
+
+// The program
+
+const WORDS = new RegExp(
+  String.raw`(#.*$)|([bf]?"(?:[^"\\]|\\.)*")|\b(def|class|while|for|in|if|elif|else|try|except|with|as|` +
+  String.raw`return|import|from|not|and|or|pass|raise|lambda|True|False|None|async|await|yield)\b`, "g");
+
+function coloured(text, docstring) {
+  if (docstring) return [make("i", "", text)];
+  const parts = [];
+  let at = 0;
+  for (const found of text.matchAll(WORDS)) {
+    const looks = found[1] ? "note" : found[2] ? "text" : "word";
+    parts.push(text.slice(at, found.index), make("span", looks, found[0]));
+    at = found.index + found[0].length;
+  }
+  return [...parts, text.slice(at)];
+}
+
+function drawProgram() {
+  const source = byId("source");
+  if (source.dataset.model === HERE.model) return;
+  source.dataset.model = HERE.model;
+  let inside = false;
+  source.replaceChildren(...DATA.programs[HERE.model].lines.map((text, at) => {
+    const quotes = text.split('"""').length - 1;
+    const line = codeLine(text, at + 1, inside || quotes > 0);
+    if (quotes === 1) inside = !inside;
+    return line;
+  }));
+  byId("program-title").replaceChildren(
+    make("b", "mark", HERE.model), ` ${DATA.programs[HERE.model].sentence}`);
+}
+
+function codeLine(text, number, docstring) {
+  const indent = text.length - text.trimStart().length;
+  const line = make("code", "", ...coloured(text.trimStart(), docstring));
+  line.style.setProperty("--indent", `${indent}ch`);
+  return make("li", "", make("span", "marks"), make("span", "number", String(number)), line);
+}
+
+// {line: {asleep: names, awake: names}}
+function stands(step) {
+  const found = new Map();
+  for (const thread of step.threads) {
+    if (!found.has(thread.line)) found.set(thread.line, { awake: [], asleep: [] });
+    found.get(thread.line)[thread.call ? "asleep" : "awake"].push(thread.name);
+  }
+  return found;
+}
+
+function markOf(names, asleep) {
+  const label = together(names);
+  const mark = make("b", asleep ? "mark asleep" : "mark", asleep ? `zz ${label}` : label);
+  return said(mark, `${names.map(full).join(", ")} ${asleep ? "asleep" : "stands"} here`);
+}
+
+// Who has executed a line, unless that thread still stands there
+function doer(step, here) {
+  if (here?.awake.includes(step.thread)) return [];
+  return [said(make("b", "mark did", together([step.thread])), `${full(step.thread)} has executed it`)];
+}
+
+const marksOf = ({ awake, asleep }) => [
+  awake.length ? markOf(awake, false) : null,
+  asleep.length ? markOf(asleep, true) : null,
+];
+
+// The line that a step has executed. Who falls asleep is still in it; a new thread has executed none.
+function executedIn(step) {
+  const standsAt = step.threads.find((thread) => thread.name === step.thread)?.line;
+  const begins = step.kind === "call" && standsAt === step.line;
+  return step.kind === "sleep" || begins ? null : step.line;
+}
+
+function drawLines(step) {
+  const found = stands(step);
+  const executed = executedIn(step);
+  const here = found.get(executed);
+  if (here && ["return", "exception"].includes(step.kind)) { // it stands there, but what is next is elsewhere
+    here.awake = here.awake.filter((name) => name !== step.thread);
+  }
+  [...byId("source").children].forEach((line, at) => {
+    const here = found.get(at + 1);
+    line.className = at + 1 === executed ? "executed" : "";
+    if (here?.awake.length) line.classList.add("next");
+    else if (here?.asleep.length) line.classList.add("resting");
+    if (at + 1 === executed) line.setAttribute("aria-current", "step");
+    else line.removeAttribute("aria-current");
+    line.firstChild.replaceChildren(...(at + 1 === executed ? doer(step, here) : []),
+      ...(here ? marksOf(here).filter(Boolean) : []));
+  });
+  const name = foremost(step);
+  const acting = step.threads.find((thread) => thread.name === name);
+  show(byId("source"), executed ?? acting?.line, acting?.line);
+  pointTo(acting, executed);
+  byId("short").hidden = !steps().some((one) => one.thread?.startsWith("client"));
+}
+
+// Where a thread goes on, if that is too far from the line that it has executed to be seen with it
+function pointTo(acting, executed) {
+  const [from, to] = [executed, acting?.line].map((line) => byId("source").children[line - 1]);
+  const over = !acting || acting.call || doing(acting, stepAt(HERE.step)) !== `next: line ${acting.line}`;
+  if (over || !from || inSight(byId("source"), to)) return;
+  const way = make("b", "ahead", `${acting.line > executed ? "↓" : "↑"}${acting.line}`);
+  from.firstChild.append(said(way, `${full(acting.name)} goes on at line ${acting.line}`));
+}
+
+const inSight = (list, line) => line.offsetTop >= list.scrollTop - 1 &&
+  line.offsetTop + line.offsetHeight <= list.scrollTop + list.clientHeight + 1;
+
+// Scroll a list so that a line is seen, with what comes next if that is near
+function show(list, number, next) {
+  const line = list.children[number - 1];
+  if (!line) return;
+  const ends = (one) => [one.offsetTop, one.offsetTop + one.offsetHeight];
+  const both = [line, list.children[next - 1] ?? line].flatMap(ends);
+  const near = Math.max(...both) - Math.min(...both) < list.clientHeight * 0.9;
+  const places = near ? both : ends(line);
+  const [top, end] = [Math.min(...places), Math.max(...places)];
+  if (top >= list.scrollTop && end <= list.scrollTop + list.clientHeight) return;
+  const wanted = (top + end - list.clientHeight) / 2;
+  const whole = [...list.children].find((one) => one.offsetTop >= wanted); // no line is cut at the top
+  list.scrollTop = Math.min(whole.offsetTop, top);
+}
+
+// Scroll a list, and nothing around it, so that a part is seen below the list's sticky title
+function reveal(list, part) {
+  const [top, end] = [part.offsetTop - 40, part.offsetTop + part.offsetHeight];
+  if (end > list.scrollTop + list.clientHeight) list.scrollTop = end - list.clientHeight;
+  if (top < list.scrollTop) list.scrollTop = top;
+}
+
+// The threads and their variables
+
+// The last step, up to one, in which a thread told its variables
+function known(name, from = HERE.step) {
+  for (let at = from; at >= 0; at -= 1) {
+    const step = steps()[at];
+    if (step.thread === name && step.variables !== undefined) return stepAt(at);
+  }
+  return null;
+}
+
+// The thread to look at: it acts, or is about to, or was the last that did
+function foremost(step) {
+  const names = step.threads.map((thread) => thread.name);
+  const awake = step.threads.find((thread) => !thread.call)?.name;
+  const told = steps().slice(0, HERE.step + 1).findLast((one) => names.includes(one.thread));
+  return names.includes(step.thread) ? step.thread : awake ?? told?.thread ?? names[0];
+}
+
+function createThread() {
+  return make("details", "", make("summary"), make("p", "function"), make("dl"));
+}
+
+// A line that has returned or raised is done; which one comes next, the next step tells.
+function doing(thread, step) {
+  if (thread.call) return `asleep in ${thread.call}(${thread.fd ?? ""})`;
+  const over = { return: `leaves ${thread.function}()`, exception: `line ${thread.line} raised` };
+  const did = thread.name === step.thread && over[step.kind];
+  return did || `next: line ${thread.line}`;
+}
+
+function drawThreads(step) {
+  const acting = foremost(step);
+  const turned = byId("threads").dataset.acting !== acting; // until then what a reader opened stays open
+  byId("threads").dataset.acting = acting;
+  kept(byId("threads"), step.threads.map((thread) => thread.name), createThread).forEach((part, at) => {
+    const thread = step.threads[at];
+    const [summary, title, list] = part.children;
+    if (turned) part.open = thread.name === acting;
+    part.className = thread.name === step.thread ? "acting" : "";
+    const name = step.threads.length > 5 ? together([thread.name]) : full(thread.name); // as there is room
+    summary.replaceChildren(
+      make("b", thread.call ? "mark asleep" : "mark", name), make("span", "", doing(thread, step)));
+    const told = known(thread.name);
+    title.textContent = told ? `in ${told.function}()` : "";
+    const changed = thread.name === step.thread ? news(step) : [];
+    list.replaceChildren(...variables(told?.variables ?? {}, changed));
+  });
+  const changed = byId("threads").querySelector(".acting dd.fresh");
+  if (changed) reveal(byId("threads"), changed);
+}
+
+// What one sees change. A function that goes on after another one may have missed what that changed
+// and showed already.
+function news(step) {
+  const shown = known(step.thread, HERE.step - 1)?.variables ?? {};
+  return step.changed.filter((name) => step.variables?.[name] !== shown[name]);
+}
+
+function variables(values, changed) {
+  return Object.entries(values).flatMap(([name, value]) => {
+    const looks = changed.includes(name) ? "fresh" : "";
+    const parts = [make("dt", looks, name), make("dd", looks, String(value))];
+    if (name.includes(".")) parts.forEach((part) => part.classList.add("field"));
+    if (looks) parts[0].setAttribute("aria-label", `${name}, changed`);
+    return parts;
+  });
+}
+
+// The kernel
+
+function drawKernel(root, step, before, model) {
+  const now = step.kernel;
+  const old = before?.kernel ?? now;
+  const [arrivals, epoll, rows, held] = kept(root, ["arrivals", "epoll", "rows", "held"],
+    (key) => make(key === "rows" ? "ul" : "div", key));
+  arrivals.replaceChildren(...arriving(now, old));
+  epoll.hidden = !now.epoll;
+  epoll.replaceChildren(...(now.epoll ? sets(now, old, model) : []));
+  drawConnections(rows, now, old);
+  held.replaceChildren(...descriptors(now, old, model));
+}
+
+const numbers = (kernel, test) => kernel.connections.filter(test).map((one) => one.client);
+const knocks = (one) => one.theirs === "SYN-SENT";
+
+function arriving(now, old) {
+  const outside = numbers(now, knocks);
+  const queued = numbers(now, (one) => one.queued);
+  const empty = Math.max(now.limit, queued.length) - queued.length;
+  const places = make("ol", "places",
+    ...Array.from({ length: empty }, () => make("li")),
+    ...queued.toReversed().map((number) => make("li", "", person(number))));
+  const syn = make("div", `syn${fresh(outside, numbers(old, knocks))}`,
+    make("h3", "", "SYN-SENT"), ...(outside.length ? people(outside) : ["nobody"]));
+  const full = now.queue >= now.limit ? ", full" : "";
+  const queue = make("div", `queue${fresh(now.queue, old.queue)}`,
+    make("h3", "", "accept queue ", make("span", "zh", "(已完成队列) "), make("b", "", `${now.queue} of ${now.limit}${full}`)), places);
+  return [syn, make("span", "to", "→"), queue, make("span", "to", "→ accept()")];
+}
+
+// Whose a descriptor is: a client's number, or what it is
+function owners(kernel, model) {
+  const found = new Map([[0, "in"], [1, "out"], [2, "err"]]);
+  for (const [fd, what] of kinds(model)) found.set(fd, what);
+  for (const one of kernel.connections) if (one.fd !== null) found.set(one.fd, one.client);
+  return found;
+}
+
+// Which descriptors listen or are epoll's, as the program's own variables tell
+function kinds(model) {
+  const texts = steps(model).filter((step) => step.variables !== undefined)
+    .flatMap((step) => Object.values(DATA.pool[step.variables]));
+  const found = texts.join("\n").matchAll(/(listening|epoll)(?: socket)? \(descriptor (\d+)\)/g);
+  return [...found].map(([, what, fd]) => [Number(fd), what]);
+}
+
+function chip(fd, owner, looks, more = "") {
+  const who = typeof owner === "number" ? person(owner) : (owner ?? "");
+  return make("span", `chip${looks}`, make("b", "", String(fd)), who, more && make("em", "", more));
+}
+
+function sets(now, old, model) {
+  const whose = owners(now, model);
+  const before = new Map((old.epoll ?? []).map((row) => [row.fd, row]));
+  const interest = now.epoll.map((row) => chip(row.fd, whose.get(row.fd),
+    fresh(row.waits, before.get(row.fd)?.waits), row.waits || "no events"));
+  const ready = now.epoll.filter((row) => row.ready).map((row) => chip(row.fd, whose.get(row.fd),
+    ` ready${fresh(row.ready, before.get(row.fd)?.ready)}`, row.waits));
+  return [
+    make("div", "interest", make("h3", "", "epoll: interest set"), ...(interest.length ? interest : ["empty"])),
+    make("span", "to", "→"),
+    make("div", "list", make("h3", "", "ready list"), ...(ready.length ? ready : ["nobody"])),
+  ];
+}
+
+function descriptors(now, old, model) {
+  const whose = owners(now, model);
+  const chips = now.descriptors.map((fd) =>
+    chip(fd, whose.get(fd), old.descriptors.includes(fd) ? (fd < 3 ? " plain" : "") : " fresh"));
+  return [make("h3", "", "server's descriptors ", make("span", "zh", "(描述符)")), ...chips];
+}
+
+// The longest bar: the most that any buffer holds in this story, in bytes, so that models compare
+const longest = {};
+function scale() {
+  longest[HERE.story] ??= Math.max(1, ...MODELS.flatMap((model) => steps(model).flatMap((step) =>
+    DATA.pool[step.kernel].connections.flatMap((place) => DATA.pool[place].buffers))));
+  return longest[HERE.story];
+}
+
+const BUFFERS = ["client's unsent", "server's unread", "server's unsent", "client's unread"];
+
+function createConnection(number) {
+  const bars = [0, 1, 3, 2].map((which) => { // in the order in which they are seen
+    const bar = make("span", "bar", make("i"), make("span"));
+    bar.dataset.which = which;
+    return bar;
+  });
+  const wires = make("span", "wires", bars[0], make("span", "way", "→"), bars[1],
+    bars[2], make("span", "way", "←"), bars[3]);
+  return make("li", "connection", make("span", "end", person(number), make("span")), wires,
+    make("span", "end ours"));
+}
+
+const whose = () => make("li", "whose connection", make("span"),
+  make("span", "wires", make("span", "", "client's kernel"), make("span"), make("span", "", "server's kernel")));
+
+// With many clients, those of whom there is nothing to tell share one line.
+function drawConnections(list, now, old) {
+  const before = (one) => old.connections.find((other) => other.client === one.client);
+  const alive = now.connections.filter((one) => one.theirs || one.ours || one.kept);
+  const loud = (one) => alive.length < 5 || !(quiet(one) || knocks(one));
+  const moved = alive.filter((one) => !loud(one) && !same(one, before(one)));
+  const told = alive.filter((one) => loud(one) || (moved.length < 4 && moved.includes(one)));
+  const rest = alive.filter((one) => !told.includes(one) && !knocks(one)).map((one) => one.client);
+  list.classList.toggle("few", told.length + (now.epoll ? 1 : 0) < 4); // there is room for larger bars
+  const others = { whose, rest: () => make("li", "rest") };
+  const keys = [...(told.length ? ["whose"] : []), ...told.map((one) => one.client), ...(rest.length ? ["rest"] : [])];
+  const rows = kept(list, keys, (key) => (others[key] ?? createConnection)(key));
+  told.forEach((one, at) => drawConnection(rows[at + 1], one, before(one)));
+  if (!rest.length) return;
+  rows.at(-1).className = moved.length < 4 ? "rest" : "rest fresh";
+  rows.at(-1).replaceChildren(...people(rest), " ESTABLISHED, buffers empty");
+}
+
+const quiet = (one) => one.theirs === "ESTABLISHED" && one.ours === "ESTABLISHED" && !held(one);
+const held = (one) => (one.kept ?? 0) + one.buffers.reduce((sum, number) => sum + number, 0);
+const home = (one) => (one?.queued ? "in the queue" : one?.fd ? `descriptor ${one.fd}` : "");
+
+function drawConnection(row, one, was) {
+  const [theirs, wires, ours] = row.children;
+  theirs.lastChild.textContent = one.theirs ?? "gone";
+  theirs.lastChild.className = `state${fresh(one.theirs, was?.theirs)}`;
+  const place = make("span", `home${fresh(home(one), home(was))}`, home(one));
+  const [now, old] = [one.kept ?? 0, was?.kept ?? 0]; // in the program, for want of room in the kernel
+  const chip = make("span", `kept${fresh(now, old)}`, "in the program: ", make("b", "", count(now)));
+  ours.replaceChildren(...(home(one) ? [place] : []),
+    make("span", `state${fresh(one.ours, was?.ours)}`, one.ours ?? "no socket"),
+    ...(now ? [said(chip, `client ${one.client}: in the program, ${bytes(now)}`)] : []));
+  wires.querySelectorAll(".bar").forEach((bar) => drawBar(bar, one, was));
+}
+
+function drawBar(bar, one, was) {
+  const which = Number(bar.dataset.which);
+  const number = one.buffers[which];
+  const before = was ? was.buffers[which] : 0;
+  bar.className = `bar${number ? " filled" : ""}${number === before ? "" : " fresh"}`;
+  bar.firstChild.style.setProperty("--old", `${100 * Math.min(1, before / Math.max(1, number))}%`);
+  bar.firstChild.style.width = number ? `max(4px, ${100 * number / scale()}%)` : "0";
+  bar.lastChild.replaceChildren(`${BUFFERS[which].split(" ")[1]} `, make("b", "", number ? count(number) : ""));
+  said(bar, `client ${one.client}: ${BUFFERS[which]}, ${bytes(number)}`);
+}
+
+// The clients
+
+// b'bob' as “bob”; of a long text its length
+function words(text) {
+  const found = /^b(['"])(.*)\1(?: \(([\d,]+) bytes\))?$/.exec(text);
+  if (!found) return text;
+  return found[3] ? `${found[3]} bytes` : found[2] && `“${found[2]}”`;
+}
+
+// Whether a client has been told to read no more, and not yet to read
+function refuses(number, index, model) {
+  const told = steps(model).slice(0, index + 1).findLast((step) =>
+    step.who?.includes(number) && ["reads no more", "reads"].includes(step.does));
+  return told?.does === "reads no more";
+}
+
+function fate(one, step, model) {
+  const row = step.kernel.connections.find((other) => other.client === one.client);
+  const asked = one.said !== "b''";
+  if (one.left) return [one.left + (asked && one.heard === "b''" ? " unanswered" : ""), "gone"];
+  if (refuses(one.client, step.at, model)) return ["does not read", "waits"];
+  if (row && knocks(row)) return ["not connected yet (SYN-SENT)", asked ? "waits" : ""];
+  if (row?.queued) return ["in the accept queue", asked ? "waits" : ""];
+  if (one.heard !== "b''" && row && held(row)) return ["served in part", "waits"];
+  if (one.heard !== "b''") return ["served", "served"];
+  if (row?.buffers[3]) return ["answer not read yet", "waits"];
+  return asked ? ["no answer yet", "waits"] : ["silent", ""];
+}
+
+// What of a client's questions, and of the answers to it, lies in the two kernels: two texts.
+// What the program keeps is not counted: for some steps the same bytes are in both.
+function between(one, step) {
+  const row = step.kernel.connections.find((other) => other.client === one.client);
+  const [unsent, unread, answers, come] = row && !one.left && HERE.view === "one" ? row.buffers : [0, 0, 0, 0];
+  return [[unsent + unread, ""], [answers + come, " more"]].map(([number, more]) =>
+    number ? ` (${count(number)}${more} bytes in the kernels)` : "");
+}
+
+function drawClients(list, step, model, before) {
+  const many = step.clients.length > 4;
+  list.classList.toggle("many", many);
+  const cards = new Map(); // side by side, many of whom the same is to be told have one card together
+  for (const one of step.clients) {
+    const was = before?.clients.find((other) => other.client === one.client);
+    const [asked, heard] = [words(one.said), words(one.heard)];
+    const [text, looks] = fate(one, step, model);
+    const lie = between(one, step);
+    const stays = was && same([one, text, lie], [was, fate(was, before, model)[0], between(was, before)]);
+    const news = stays ? "" : "fresh";
+    const key = many && HERE.view === "all" && !asked && !heard ? text : one.client;
+    if (cards.has(key)) {
+      cards.get(key).querySelector(".fate").before(person(one.client));
+      if (news) cards.get(key).classList.add(news);
+    } else cards.set(key, make("li", `${looks} ${news}`,
+      make("p", "", person(one.client), make("b", "fate", text)),
+      asked && make("p", "", make("span", "verb", "said "), asked, make("small", "", lie[0])),
+      heard && make("p", "", make("span", "verb", "heard "), heard, make("small", "", lie[1]))));
+  }
+  list.replaceChildren(...(cards.size ? cards.values() : [make("li", "nobody", "nobody has come yet")]));
+}
+
+// The sentence, the time line, and all of it
+
+function deed(number) {
+  const text = number ? acts()[number - 1] : "the server starts";
+  const several = text.replace(/^(\d+ to \d+) (\w+?)s?\b/, "Clients $1 $2");
+  return several.replace(/^(\d+) /, "Client $1 ").replace(/^[a-z]/, (letter) => letter.toUpperCase());
+}
+
+function drawSentence(step) {
+  const parts = { client: () => people(step.who), time: () => [make("b", "", "time")] };
+  const more = step.rounds === 1
+    ? "Here 1 more round of this loop is left out; it did the same with other bytes."
+    : `Here ${step.rounds} more rounds of this loop are left out; they did the same with other bytes.`;
+  const thread = () => [make("b", "mark", full(step.thread))];
+  byId("who").replaceChildren(...(parts[step.kind] ?? thread)());
+  byId("who").ariaHidden = String(step.kind in parts); // its sentence says who
+  tell(step.rounds ? more : step.sentence ?? "");
+}
+
+function tell(text) {
+  const sentence = byId("sentence");
+  if (sentence.textContent !== text) sentence.textContent = text;
+  sentence.className = text.length > 250 ? "long" : text.length > 125 ? "longer" : "";
+}
+
+function drawLine() {
+  const now = act();
+  const parts = [0, ...acts().map((_, at) => at + 1)];
+  byId("line").style.setProperty("--acts", parts.length);
+  kept(byId("line"), parts, createMark).forEach((part, number) => {
+    const [from, to] = [first(number), last(number)];
+    const share = clamped((HERE.step - from + 1) / (to - from + 1), 1);
+    const [button, track] = part.children;
+    part.className = number === now ? "now" : number < now ? "past" : "";
+    button.textContent = number ? acts()[number - 1] : "start";
+    button.setAttribute("aria-label", `action ${number} of ${acts().length}: ${deed(number)}`);
+    if (number === now) button.setAttribute("aria-current", "step");
+    else button.removeAttribute("aria-current");
+    if (number === now) byId("line").scrollLeft = part.offsetLeft - byId("line").clientWidth / 2;
+    track.firstChild.style.width = `${100 * (HERE.view === "all" && number <= now ? 1 : share)}%`;
+  });
+}
+
+function createMark(number) {
+  const part = make("li", "", make("button"), make("span", "track", make("i")));
+  part.firstChild.addEventListener("click", () => { stop(); toAct(number); });
+  for (const kind of ["pointerdown", "pointermove"]) {
+    part.lastChild.addEventListener(kind, (event) => { if (event.buttons) drag(event, number); });
+  }
+  return part;
+}
+
+// Along the track of an action one comes to each of its steps
+function drag(event, number) {
+  const { left, width } = event.currentTarget.getBoundingClientRect();
+  const [from, to] = [first(number), last(number)];
+  stop();
+  go({ step: clamped(from + Math.floor((event.clientX - left) / width * (to - from + 1)), to) });
+}
+
+function drawHead() {
+  byId("story").value = HERE.story;
+  byId("question").textContent = DATA.stories[HERE.story].question;
+  for (const button of byId("models").children) {
+    const on = HERE.view === "all" ? !button.dataset.model : button.dataset.model === HERE.model;
+    button.setAttribute("aria-pressed", String(on));
+  }
+  byId("scale").replaceChildren(make("i"), ` bytes; full bar: ${count(scale())}, this story's most, not the limit`);
+  const all = HERE.view === "all";
+  byId("where").textContent = all ? `action ${act()} of ${acts().length}` : `step ${HERE.step + 1} of ${steps().length}`;
+  for (const [name, way] of Object.entries({ back: "back (←)", on: "on (→)" })) {
+    byId(name).title = byId(name).ariaLabel = `${all ? "an action" : "a step"} ${way}`;
+  }
+}
+
+function drawPlay() {
+  byId("play").textContent = timer ? "stop" : "play";
+  byId("play").setAttribute("aria-label", timer ? "stop" : "play");
+}
+
+function draw() {
+  const all = HERE.view === "all";
+  document.body.className = all ? "all" : code(HERE.model);
+  byId("one").hidden = all;
+  byId("all").hidden = !all;
+  drawHead();
+  drawLine();
+  if (all) drawAll();
+  else drawOne();
+}
+
+function drawOne() {
+  const [now, before] = [stepAt(HERE.step), stepAt(HERE.step - 1)];
+  drawProgram();
+  drawLines(now);
+  drawThreads(now);
+  drawKernel(byId("kernel"), now, before, HERE.model);
+  drawClients(byId("clients"), now, HERE.model, before);
+  drawSentence(now);
+}
+
+// Side by side: of each model what stands after the last step of the same action
+
+function createColumn(model) {
+  const name = make("h2", "", make("b", "mark", model), ` ${DATA.programs[model].sentence}`);
+  const column = make("section", `column ${code(model)}`, name, make("ul", "places"),
+    make("div", "kernel"), make("ul", "clients"));
+  column.setAttribute("aria-label", model);
+  return column;
+}
+
+function drawAll() {
+  const number = act();
+  kept(byId("all"), MODELS, createColumn).forEach((column) => {
+    const model = column.dataset.key;
+    const now = stepAt(last(number, model), model);
+    const before = stepAt(first(number, model) - 1, model);
+    const [, places, kernel, clients] = column.children;
+    places.replaceChildren(...[...stands(now)].map(([line, here]) => make("li", "",
+      ...marksOf(here), make("code", "", `${line}  ${DATA.programs[model].lines[line - 1].replace(/ {2}#.*/, "").trim()}`))));
+    drawKernel(kernel, now, before, model);
+    drawClients(clients, now, model, before);
+  });
+  byId("who").replaceChildren(make("b", "", `action ${number}`));
+  byId("who").ariaHidden = "false";
+  tell(`${deed(number)}: how all stands after it (amber: changed by it)`);
+}
+
+// The controls
+
+function ready() {
+  byId("story").append(...STORIES.map((key) => new Option(DATA.stories[key].title, key)));
+  byId("story").addEventListener("change", () => { stop(); change({ story: byId("story").value }); });
+  byId("models").append(...MODELS.map((model) => modelButton(model, { model, view: "one" }, model)));
+  if (MODELS.length > 1) byId("models").append(modelButton("side by side", { view: "all" }));
+  const clicks = { "act-back": () => leap(-1), back: () => step(-1), on: () => step(1), "act-on": () => leap(1) };
+  for (const [name, does] of Object.entries(clicks)) {
+    byId(name).addEventListener("click", () => { stop(); does(); });
+  }
+  byId("play").addEventListener("click", play);
+  byId("ask").addEventListener("click", () => byId("words").showModal());
+  document.addEventListener("keydown", pressed);
+  window.addEventListener("resize", draw); // the line that was seen may be elsewhere now
+  window.addEventListener("hashchange", () => { stop(); read(location.hash); });
+  read(location.hash);
+}
+
+function modelButton(text, to, model = "") {
+  const button = make("button", model && code(model), make("span", "spot"), text);
+  button.dataset.model = model;
+  button.addEventListener("click", () => { stop(); change(to); });
+  return button;
+}
+
+ready();

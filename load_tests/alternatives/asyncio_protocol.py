@@ -1,0 +1,67 @@
+"""Event loop with a callback for each event: an asyncio.Protocol, asyncio's lower layer.
+
+Run it: python3 load_tests/alternatives/asyncio_protocol.py --port 3267
+"""
+
+import asyncio
+import logging
+
+from common import run
+
+
+def serve(listener, options):
+    asyncio.run(main(listener, options))
+
+
+async def main(listener, options):
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: Greeter(loop, options), sock=listener, backlog=options.backlog
+    )
+    await server.serve_forever()
+
+
+class Greeter(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, loop, options):
+        self.loop, self.options, self.heard, self.full = loop, options, 0, False
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.peer = transport.get_extra_info("peername") or ("gone", 0)  # reset before accept()
+        logging.info("%s:%d connected", *self.peer)
+
+    def data_received(self, data):
+        logging.info("%s:%d said %r", *self.peer, data)
+        self.heard += len(data)
+        if self.options.wait:
+            self.transport.pause_reading()  # or the next answer would overtake this one
+            self.loop.call_later(self.options.wait, self.answer, data)
+        elif len(data) <= 1024:
+            self.transport.write(self.options.greet(data))
+        else:
+            self.answer(data)
+
+    def answer(self, data):
+        for start in range(0, len(data), 1024):  # asyncio and uvloop read up to 256 KiB at once
+            self.transport.write(self.options.greet(data[start : start + 1024]))
+        if self.options.wait and not self.full:
+            self.transport.resume_reading()
+
+    def pause_writing(self):  # a client that does not read: its answers fill the buffer
+        self.full = True
+        self.transport.pause_reading()
+
+    def resume_writing(self):
+        self.full = False
+        self.transport.resume_reading()
+
+    def connection_lost(self, error):
+        if error:
+            logging.info("%s:%d broke off: %s", *self.peer, error)
+        logging.info("%s:%d left, %d bytes heard", *self.peer, self.heard)
+
+
+if __name__ == "__main__":
+    run(serve, __doc__)

@@ -1,0 +1,20 @@
+"""Event loop that reads like threads: gevent switches to another client wherever one waits.
+
+Run it: .venv/bin/python load_tests/alternatives/gevent_server.py --port 3267
+"""
+
+import gevent
+from common import converse, run
+from gevent.server import StreamServer
+
+
+def serve(listener, options):
+    def handle(conn, peer):
+        converse(conn, peer, options, gevent.sleep)
+
+    # A listener of gevent's own kind: its accept() lets the others run.
+    StreamServer(gevent.socket.socket(fileno=listener.detach()), handle).serve_forever()
+
+
+if __name__ == "__main__":
+    run(serve, __doc__)

@@ -1,0 +1,32 @@
+"""Pool of threads: at most --threads clients are served at a time, the others wait for a thread.
+
+Run it: python3 load_tests/alternatives/thread_pool.py --threads 10 --port 3267
+"""
+
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from common import converse, run
+
+
+def serve(listener, options):
+    pool = ThreadPoolExecutor(options.threads)
+    while True:
+        try:
+            conn, peer = listener.accept()
+            pool.submit(handle, conn, peer, options)
+        except OSError as error:
+            logging.warning("cannot accept: %s; trying again in a second", error)
+            time.sleep(1)
+        except RuntimeError as error:  # the client stands in the pool's queue all the same
+            logging.warning("%s:%d waits for one of the threads there are: %s", *peer, error)
+
+
+def handle(conn, peer, options):
+    with conn:
+        converse(conn, peer, options)
+
+
+if __name__ == "__main__":
+    run(serve, __doc__, threads={"type": int, "default": 10, "help": "how many"})

@@ -1,0 +1,97 @@
+"""A tab in Locust's page that shows the server under test: what it costs, and who waits.
+
+It is there when --server-pid names the server's process, on this machine.
+"""
+
+import json
+from urllib.parse import urlsplit
+
+import psutil
+from flask import Blueprint, render_template, request
+
+from load_tests.harness.monitor import reading
+
+TAB = {
+    "extended_tabs": [{"title": "Server", "key": "server"}],
+    "extended_tables": [
+        {
+            "key": "server",
+            "structure": [
+                {"key": "name", "title": "What"},
+                {"key": "now", "title": "Now"},
+                {"key": "meaning", "title": "What it means"},
+            ],
+        }
+    ],
+}
+
+
+def rows(now, before, first):
+    """Return the rows of the tab, from readings: this one, the one before, and the first."""
+    seconds = now["at"] - before["at"]
+    share = (now["cpu"] - before["cpu"]) / seconds if seconds else 0.0
+    clients, drops = now["clients"], now["ListenDrops"] - first["ListenDrops"]
+    table = [
+        ("accept queue", now["accept_queue"], "connected, and waiting for accept()"),
+        ("SYN-SENT", clients.get("SYN-SENT", 0), "their connect() has no answer yet"),
+        ("ESTABLISHED", clients.get("ESTABLISHED", 0), "as the clients see it: queue included"),
+        ("threads", now["threads"], "of the server's process"),
+        ("descriptors", now["descriptors"], "its open files, sockets included"),
+        ("memory", f"{now['rss'] / 2**20:.1f} MiB", "resident, without the kernel's part"),
+        ("CPU", f"{share:.0%} of a core", "since the last look"),
+        ("SYN drops", drops, "of the whole machine, since this page was opened"),
+    ]
+    return [
+        {"name": f"{place} {name}", "now": value, "meaning": meaning}  # the page sorts by name
+        for place, (name, value, meaning) in enumerate(table, 1)
+    ]
+
+
+def choose(page, name):
+    """Let the page open with this class of users chosen alone and on top of the others.
+
+    Locust's page ticks at first what it is told is available, and lists those whose details it
+    gets (its webui, "availableUserClasses" and "users").
+    """
+    update = page.update_template_args
+
+    def update_and_choose():
+        update()
+        users = page.template_args["users"]
+        page.template_args["users"] = {name: users[name], **users}
+        page.template_args["available_user_classes"] = [name]
+
+    page.update_template_args = update_and_choose
+    page.app.jinja_env.policies["json.dumps_kwargs"] = {"sort_keys": False}
+
+
+def add_tab(environment, pid):
+    """Add the tab to the page: on /, and alone on /extend; its rows come with /stats/requests."""
+    process, page = psutil.Process(pid), environment.web_ui
+    readings = []
+
+    def look():
+        readings.append(reading(process, urlsplit(environment.host).port or 3267))
+        del readings[1:-2]  # nobody asks for more than the first and the last two
+        return rows(readings[-1], readings[-2:][0], readings[0])
+
+    extend = Blueprint("extend", __name__)
+
+    @extend.route("/extend")
+    def extended_page():
+        page.update_template_args()
+        return render_template("index.html", template_args={**page.template_args, **TAB})
+
+    @page.app.after_request
+    def add_rows(response):
+        if request.path == "/stats/requests":
+            try:
+                table = look()
+            except (psutil.Error, OSError) as error:
+                table = [{"name": "server", "now": "ended", "meaning": str(error)}]
+            stats = [{"key": "server", "data": table}]
+            response.set_data(json.dumps({**response.json, "extended_stats": stats}))
+        return response
+
+    page.template_args |= TAB
+    page.app.register_blueprint(extend)

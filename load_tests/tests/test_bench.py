@@ -1,0 +1,245 @@
+"""The benchmark: what it counts is what happened, and a server that fails is not a fast one."""
+
+import contextlib
+import json
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from clients.system.processes import tool
+from load_tests import bench
+from load_tests.harness import generator
+
+# A server that answers the chunk of number count as {answer} says.
+LISTEN = """
+import argparse, os, socket, sys, threading
+parser = argparse.ArgumentParser()
+parser.add_argument("--port", type=int)
+listener = socket.create_server(("127.0.0.1", parser.parse_known_args()[0].port))
+print("listening on 127.0.0.1:%d" % listener.getsockname()[1], flush=True)
+count, last = 0, b""
+def handle(conn):
+    global count, last
+    while chunk := conn.recv(1024):
+        count += 1
+        {answer}
+        last = chunk
+while True:
+    threading.Thread(target=handle, args=listener.accept()[:1], daemon=True).start()
+"""
+WRONG = {
+    "other words": ('conn.sendall((b"Hallo, " if count > 25 else b"Hello, ") + chunk)', "Hallo"),
+    "too much": ('conn.sendall(b"Hello, " + chunk + b"!" * (count > 25))', "!"),
+    "somebody else's": ('conn.sendall(b"Hello, " + (chunk if count < 26 else last))', "answered"),
+    "half an answer": (
+        'conn.sendall((b"Hello, " + chunk)[:20 if count > 25 else None]);'
+        "count > 25 and conn.shutdown(socket.SHUT_RDWR)",
+        "closed the connection after",
+    ),
+    "death": (
+        'conn.sendall(b"Hello, " + chunk);'
+        'count == 26 and (print("I am so tired", file=sys.stderr, flush=True), os._exit(3))',
+        "status 3. Its last words: I am so tired",
+    ),
+}
+
+
+def program(folder, answer):
+    path = folder / "mine.py"
+    path.write_text(LISTEN.replace("{answer}", answer))
+    return path
+
+
+def start(*options):
+    line = tool("load_tests.bench", *options)
+    return subprocess.run(line, capture_output=True, text=True, timeout=100)
+
+
+@pytest.fixture(scope="module")
+def paired(tmp_path_factory):
+    """A short run of two servers; return what it printed and what it wrote."""
+    file = tmp_path_factory.mktemp("paired") / "rounds.json"
+    options = ["--connections", "2,4", "--rounds", 3, "--seconds", 0.1, "--json", file]
+    done = start("03_epoll", "02_threaded --compute 0.002", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout, json.loads(file.read_text())
+
+
+@pytest.mark.xdist_group("paired")
+def test_every_round_of_two_paired_servers_is_there_and_adds_up(paired):
+    _, written = paired
+    assert [block["connections"] for block in written["blocks"]] == [2, 4]
+    for block in written["blocks"]:
+        names = [one["server"] for one in block["servers"]]
+        assert names == ["03_epoll", "02_threaded --compute 0.002"]
+        for one in block["servers"]:
+            assert len(one["rounds"]) == 3
+            for done in one["rounds"]:
+                assert done["answered"] >= block["connections"]
+                assert done["rate"] == pytest.approx(done["answered"] / done["seconds"])
+                assert 0 < done["p50"] <= done["p99"] <= done["max"] <= done["seconds"]
+
+
+@pytest.mark.xdist_group("paired")
+def test_the_cpu_time_is_that_of_all_the_threads_of_the_server(paired):
+    for block in paired[1]["blocks"]:
+        light, heavy = (statistics.median(map(cpu, one["rounds"])) for one in block["servers"])
+        assert heavy >= 0.002 > light > 0
+
+
+def cpu(done):
+    return done["cpu"]
+
+
+@pytest.mark.xdist_group("paired")
+def test_the_printed_ratio_is_the_median_of_the_rounds_and_nothing_is_cut_off(paired):
+    text, written = paired
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    for block, part in zip(written["blocks"], text.split("over 03_epoll")[1:], strict=True):
+        first, second = ([done["cpu"] for done in one["rounds"]] for one in block["servers"])
+        ratio = statistics.median(b / a for a, b in zip(first, second, strict=True))
+        assert re.search(r"\d+\.\d\d(?= \()", part)[0] == f"{ratio:.2f}"
+
+
+def test_servers_take_turns(monkeypatch):
+    turns = []
+
+    @contextlib.contextmanager
+    def target(name, *_):
+        def note(*_):
+            turns.append(name)
+
+        server = SimpleNamespace(process=psutil.Process())
+        yield SimpleNamespace(
+            name=name, server=server, hold=lambda *_: None, round=note, cost_of_idle=None
+        )
+
+    monkeypatch.setattr(bench, "target", target)
+    args = bench.options(["01_blocking", "03_epoll", "--rounds", "3"])
+    bench.block(args, 10, bench.Screen())
+    assert turns[2:] == ["01_blocking", "03_epoll"] * 3
+
+
+def test_the_server_heard_as_many_greetings_as_were_counted(serve):
+    server = serve("03_epoll", "--backlog", 50)
+    clients = generator.Generator(server.address, 0)
+    clients.hold(3, 2)
+    done = clients.greet(0.1)
+    visits = clients.visit(3, 0.1)
+    greetings, came = len(done["waits"]), len(visits["waits"])
+    assert min(greetings, came) >= 3
+    assert server.log().count(" said ") == 5 + greetings + came
+    assert server.log().count(" connected") == 5 + came
+    until = time.monotonic() + 20
+    while server.log().count(" left") < came:  # the last one is told of after its close
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert server.log().count(" left") == came
+    for result in (done, visits):  # one after the other, on each of three connections
+        assert 0 < sum(result["waits"]) / 1e9 <= 3 * result["seconds"]
+    for sock, _ in clients.busy + clients.idle:
+        sock.close()
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_server_that_fails_ends_the_run(name, tmp_path):
+    answer, words = WRONG[name]
+    done = start(program(tmp_path, answer), "--connections", 2, "--rounds", 3, "--seconds", 0.3)
+    assert done.returncode == 1
+    assert done.stderr.startswith("mine")
+    assert words in done.stderr
+    words_from = 2 if name == "death" else 1  # both of its threads may say so before it is gone
+    assert done.stderr.count("\n") <= words_from
+    assert "Traceback" not in done.stderr
+
+
+def test_an_answer_in_two_parts_is_an_answer(tmp_path):
+    parts = 'conn.sendall(b"Hel"); __import__("time").sleep(0.001); conn.sendall(b"lo, " + chunk)'
+    mine = program(tmp_path, parts)
+    for load in ("greet", "visit"):
+        done = start(mine, "--connections", 2, "--rounds", 1, "--seconds", 0.1, "--load", load)
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_server_that_serves_one_at_a_time_is_told_from_a_slow_one(serve, monkeypatch):
+    monkeypatch.setattr(generator, "PATIENCE", 0.3)
+    clients = generator.Generator(serve("01_blocking").address, 0)
+    with pytest.raises(generator.Wrong, match="fewer clients at a time"):
+        clients.hold(2, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_no_process(number):
+    options = ["03_epoll", "02_threaded", "--connections", 10, "--rounds", 1000]
+    process = subprocess.Popen(
+        tool("load_tests.bench", *options),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 20
+        while len(family := psutil.Process(process.pid).children(recursive=True)) < 4:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(0.5)
+        process.send_signal(number)
+        _, words = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    assert words == "interrupted\n"
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["no_such_server"], "no server no_such_server"),
+        (["03_epoll 'half"], "No closing quotation"),
+        ([""], "no server"),
+        (["03_epoll", "--connections", "0"], "--connections"),
+        (["03_epoll", "--connections", "many"], "whole numbers from 1"),
+        (["03_epoll", "--rounds", "0"], "--rounds"),
+        (["03_epoll", "--seconds", "nan"], "--seconds"),
+        (["03_epoll", "--idle", "1,2"], "--idle"),
+        (["03_epoll", "--load", "idlers"], "--load"),
+    ],
+)
+def test_bad_options_get_a_clear_line(arguments, words, capsys):
+    with pytest.raises(SystemExit) as end:
+        bench.options(arguments)
+    assert end.value.code == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_too_few_descriptors_are_said_at_once():
+    limit = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256));"
+    code = f"{limit} del sys.argv[0]; runpy.run_module('load_tests.bench', run_name='__main__')"
+    line = [sys.executable, "-c", code, "x", "03_epoll", "--connections", "1000"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "needs 1100 descriptors and may have 256" in done.stderr
+
+
+def test_idle_connections_are_held_and_weighed(tmp_path):
+    file = tmp_path / "rounds.json"
+    options = ["--connections", 2, "--idle", "0,300", "--rounds", 1, "--seconds", 0.1]
+    done = start("03_epoll", "03_epoll", *options, "--json", file)
+    assert done.returncode == 0, done.stderr
+    alone, beside = json.loads(file.read_text())["blocks"][0]["servers"]
+    assert (alone["idle"], beside["idle"]) == (0, 300)
+    assert alone["cost_of_idle"] is None
+    assert 0 < beside["cost_of_idle"]["resident"] < 100
+    assert beside["cost_of_idle"]["connect"] > 0
+    assert "300 idle connections" in done.stdout

@@ -1,0 +1,81 @@
+"""Whatever a program has started ends with it, however it ended; its temporary folders, too."""
+
+import contextlib
+import os
+import pty
+import signal
+import subprocess
+import time
+
+import psutil
+import pytest
+
+from clients.system.processes import ROOT, tool
+from load_tests.tests.compiler import case
+
+LONG = 30.0
+PROGRAMS = {  # name: (module, words, a word on the command line of what it starts)
+    "contract": ("clients.contract", ["03_epoll", "an_idle_server_uses_no_cpu"], "server.py"),
+    "break_it": ("clients.break_it", ["03_epoll", "never-close"], "broken-"),
+    "classroom": ("clients.classroom", ["01_blocking"], "steps.tracer"),
+    "compare": ("load_tests.compare", ["03_epoll", "--users", 2, "--seconds", 60], "locustfile"),
+    "web": ("load_tests.compare", ["--web", "03_epoll"], "--web-port"),
+    "blast": ("load_tests.bench", ["03_epoll", "--rounds", 99, "--seconds", 9], "generator"),
+    "overhead": ("load_tests.overhead", ["--seconds", 60], "locustfile"),
+    "bench_check": ("load_tests.bench_check", ["03_epoll", "--greetings", 10**8], "asker"),
+    "keep": ("notebooks.execute", ["1_sockets"], "ipykernel"),  # it writes when all is done
+}
+
+
+def family(place):
+    """Return the processes, as {pid: command line}, that have place for temporary folders."""
+    found = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("TMPDIR") == str(place) and process.status() != "zombie":
+                found[process.pid] = " ".join(process.cmdline())
+    return found
+
+
+def eventually(condition, what):
+    deadline = time.monotonic() + LONG
+    while not condition():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [case(name, signal.SIGKILL) for name in PROGRAMS]
+    + [("contract", signal.SIGHUP), ("contract", signal.SIGQUIT), ("compare", signal.SIGTERM)],
+)
+def test_what_it_has_started_ends_with_it(tmp_path, name, number):
+    module, words, started = PROGRAMS[name]
+    place = tmp_path / "temporary"
+    place.mkdir()
+    ours, its = pty.openpty()
+    out = ["--out", tmp_path / "out"] if module == "load_tests.compare" else []
+    with open(ours, "rb", buffering=0), open(its, "rb", buffering=0) as terminal:
+        process = subprocess.Popen(
+            tool(module, *words, *out),
+            cwd=ROOT,
+            env=os.environ | {"TMPDIR": str(place)},  # by it we know whom it has started
+            stdin=terminal,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            eventually(
+                lambda: any(started in line for line in family(place).values()),
+                lambda: family(place),
+            )
+            process.send_signal(number)
+            process.wait(LONG)
+            eventually(lambda: not family(place), lambda: family(place))
+            eventually(lambda: not list(place.iterdir()), lambda: list(place.iterdir()))
+        finally:
+            for pid in {process.pid, *family(place)}:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()

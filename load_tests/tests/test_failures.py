@@ -1,0 +1,390 @@
+"""Nothing lost, nobody let in: namesakes, full disks, hostile texts, two comparisons at once."""
+
+import contextlib
+import fcntl
+import gzip
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from clients.system.processes import ROOT, models, tool
+from load_tests.tests.compiler import case
+
+READMES = [ROOT / "README.md", ROOT / "load_tests" / "README.md"]
+QUICK = ["--users", 2, "--seconds", 0.5]
+BAD = "\x1b[31m\u202e[/red]:boom:"  # a terminal's command, a letter that turns the line, markup
+SERVER = """
+import os, signal, socket, sys, threading
+listener = socket.create_server(("127.0.0.1", 0))
+print("listening on 127.0.0.1:%d" % listener.getsockname()[1], flush=True)
+def serve(conn):
+    with conn:
+        while chunk := conn.recv(1024):
+            conn.sendall({answer})
+"""
+THREADS = """
+while True:
+    threading.Thread(target=serve, args=listener.accept()[:1]).start()
+"""
+FORKS = """
+signal.signal(signal.SIGCHLD, {children})
+while True:
+    conn, _ = listener.accept()
+    if not os.fork():
+        serve(conn)
+        os._exit(0)
+    conn.close()
+"""
+
+
+def start(module, *options, **more):
+    line = tool(f"load_tests.{module}", *options)
+    more = {"capture_output": True, "text": True, "timeout": 300, "cwd": ROOT} | more
+    return subprocess.run(line, **more)
+
+
+def compare(out, *options, **more):
+    return start("compare", *options, "--out", out, **more)
+
+
+def server(path, answer='b"Hello, " + chunk', rest=THREADS):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(SERVER.replace("{answer}", answer) + rest)
+    return path
+
+
+@pytest.fixture(scope="module")
+def namesakes(tmp_path_factory):
+    """A comparison of 03_epoll with a friend's server of that name; where it is, what it said."""
+    folder = tmp_path_factory.mktemp("namesakes")
+    friend = folder / "friend" / "03_epoll" / "server.py"
+    friend.parent.mkdir(parents=True)
+    friend.write_text(models()["03_epoll"].read_text())
+    done = compare(folder / "out", "03_epoll", friend.parent, *QUICK)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
+
+
+@pytest.mark.xdist_group("namesakes")
+def test_two_servers_of_one_name_are_told_apart(namesakes):
+    folder, text = namesakes
+    runs = json.loads((folder / "out" / "results.json").read_text())["runs"]
+    assert [run["model"] for run in runs] == ["03_epoll", "friend/03_epoll"]
+    assert re.search(r"^ *friend/03_epoll ", text, re.MULTILINE)
+    pages = {run["locust"] for run in runs}
+    assert len(pages) == 2
+    assert all((folder / "out" / page).is_file() for page in pages)
+    with gzip.open(folder / "out" / "samples.csv.gz", "rt") as file:
+        assert {line.split(",")[0] for line in file} == {"model", "03_epoll", "friend/03_epoll"}
+
+
+@pytest.mark.xdist_group("namesakes")
+def test_a_ratio_is_never_one_to_a_server_of_the_same_name(namesakes, tmp_path):
+    old = json.loads((namesakes[0] / "out" / "results.json").read_text())
+    old["runs"] = old["runs"][:1]  # of 03_epoll alone
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    friend = namesakes[0] / "friend" / "03_epoll"
+    done = compare(tmp_path / "out", friend, *QUICK, "--against", tmp_path / "old.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    _, ratios = done.stdout.split("over those of")
+    assert not re.search(r"\d\.\d\d", ratios.split("comparison.png")[0])
+    assert "no run" in ratios
+
+
+def test_the_second_comparison_into_a_folder_is_turned_away(tmp_path):
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    try:
+        done = compare(tmp_path, "03_epoll", *QUICK)
+    finally:
+        os.close(folder)
+    assert done.returncode == 1
+    assert str(tmp_path) in done.stderr
+    assert "--out" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+OLD = {
+    "empty": ("", "old.json"),
+    "no JSON": ("{", "old.json"),
+    "a list": ("[1]", "old.json"),
+    "another kind": ('{"load": "greet", "blocks": []}', "blast"),
+    "half of it": ('{"schema": 1, "date": "2026-11-24", "runs": [{"model": "x"}]}', "old.json"),
+    "a folder": (None, "old.json"),
+}
+
+
+@pytest.mark.parametrize("kind", OLD)
+def test_old_results_that_are_none_are_found_out_before_measuring(kind, tmp_path):
+    content, words = OLD[kind]
+    old = tmp_path / "old.json"
+    if content is None:
+        old.mkdir()
+    else:
+        old.write_text(content)
+    done = compare(tmp_path / "out", "03_epoll", *QUICK, "--against", old)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.xdist_group("namesakes")
+def test_what_else_differs_is_said_beside_the_ratios(namesakes, tmp_path):
+    old = json.loads((namesakes[0] / "out" / "results.json").read_text())
+    old["schema"], old["options"]["load"], old["machine"]["cpu"] = 0, "chatterbox", f"abacus {BAD}"
+    old["options"]["loop"] = "open"
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    done = compare(tmp_path / "out", "03_epoll", *QUICK, "--against", tmp_path / "old.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = " ".join(done.stdout.split("over those of")[1].split())
+    for words in ("schema 0", "load chatterbox", "loop open", "abacus"):
+        assert words in said
+    assert "\x1b" not in said
+
+
+@pytest.mark.parametrize("module", ["compare", "blast", "crosscheck"])
+def test_a_place_where_nothing_can_be_written_is_found_out_before_measuring(module, tmp_path):
+    (tmp_path / "file").touch()
+    option = "--out" if module == "compare" else "--json"
+    done = start(module, "03_epoll", option, tmp_path / "file" / "results")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"cannot write to {tmp_path / 'file'}")
+    assert done.stderr.count("\n") == 1
+    if module == "compare":
+        done = start(module, "03_epoll", option, tmp_path / "file")
+        assert done.stderr == f"cannot write to {tmp_path / 'file'}: it is no folder\n"
+
+
+def full_disk(tmp_path, script):
+    """Run a script where $1 is a disk of 24 MiB, which nobody else sees, and it is the last."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = 'mount -t tmpfs -o size=24m none "$1" && cd "$2" && '
+    line = ["unshare", "-Urm", "sh", "-c", mount + script, "sh", disk, ROOT]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
+    if "Operation not permitted" in done.stderr or "unshare:" in done.stderr:
+        pytest.skip(f"no private mounts here: {done.stderr}")
+    return done
+
+
+FILL = 'head -c 20M /dev/zero > "$1/fill"; '
+COMMAND = shlex.join([sys.executable, "-m", "load_tests.compare", "03_epoll", *map(str, QUICK)])
+
+
+@pytest.mark.parametrize("place", ['--out "$1"', ""])
+def test_a_full_disk_is_found_out_before_measuring(place, tmp_path):
+    script = (
+        f"{FILL} TMPDIR={'/tmp' if place else '$1'} {COMMAND} {place or f'--out {tmp_path}/out'}"
+    )
+    done = full_disk(tmp_path, script)
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_what_was_measured_is_shown_on_a_disk_that_fills_up(tmp_path):
+    wait = 'while ! ls "$1"/out/locust-*; do sleep 0.1; done > /dev/null 2>&1; '
+    script = f'{COMMAND} --out "$1/out" & {wait} cat /dev/zero > "$1/fill" 2>/dev/null; wait $!'
+    done = full_disk(tmp_path, script)
+    assert done.returncode == 1
+    assert re.search(r"03_epoll +2 +[1-9]", done.stdout)
+    assert "could not be written" in done.stdout
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def interrupted(tmp_path, pipe, when, times):
+    """Interrupt a comparison as a terminal does: all of the pipeline, so many times."""
+    line = f"{COMMAND} --out {tmp_path}/out 2>&1 {pipe}".replace("03_epoll", "03_epoll 02_threaded")
+    until = time.monotonic() + 200
+    with open(tmp_path / "said", "w+") as said:
+        process = psutil.Popen(["bash", "-c", line], cwd=ROOT, stdout=said, start_new_session=True)
+        everybody = [process]
+        try:
+            while not when(everybody, tmp_path):
+                assert time.monotonic() < until
+                everybody = [process, *process.children(recursive=True)]
+                time.sleep(0.02)
+            for _ in range(times):
+                os.killpg(process.pid, signal.SIGINT)
+                time.sleep(0.3)
+            _, alive = psutil.wait_procs(everybody, 200)
+            assert not alive
+        finally:
+            for one in everybody:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
+    return (tmp_path / "said").read_text()
+
+
+def second_run(everybody, _):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return any("02_threaded/server.py" in " ".join(one.cmdline()[:2]) for one in everybody)
+
+
+def drawing(_, tmp_path):
+    return (tmp_path / "out" / "results.json").is_file()
+
+
+@pytest.mark.parametrize("pipe", ["", "| tee /dev/null"])
+@pytest.mark.parametrize(("when", "times"), [(second_run, 2), (drawing, 1)])
+def test_ctrl_c_loses_nothing(tmp_path, pipe, when, times):
+    text = interrupted(tmp_path, pipe, when, times)
+    assert "Traceback" not in text
+    runs = json.loads((tmp_path / "out" / "results.json").read_text())["runs"]
+    assert len(runs) == (2 if when is drawing else 1)
+    with gzip.open(tmp_path / "out" / "samples.csv.gz", "rt") as file:
+        assert len(file.readlines()) > len(runs)
+    if not pipe:
+        assert re.search(r"03_epoll +2 +[1-9]", text)
+
+
+def test_a_run_in_which_everybody_failed_is_a_failure(tmp_path):
+    wrong = server(tmp_path / "wrong.py", 'b"Hallo, " + chunk')
+    done = compare(tmp_path / "out", wrong, *QUICK)
+    assert done.returncode == 1
+    assert re.search(
+        r"visitors failed, and nobody was served: .*Hallo", " ".join(done.stdout.split())
+    )
+
+
+def test_why_not_one_visitor_came(tmp_path):
+    six = tmp_path / "six.py"
+    six.write_text('print("listening on ::1:3267", flush=True)\nimport time\ntime.sleep(60)')
+    for more in QUICK, ["--web", six]:
+        done = compare(tmp_path / "out", six, *more)
+        assert done.returncode == 1
+        assert "IPv6" in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+    done = compare(tmp_path / "out", "03_epoll", *QUICK, "--processes", 3)
+    assert done.returncode == 2
+    assert "--processes" in done.stderr
+
+
+@pytest.mark.parametrize("children", ["signal.SIG_DFL", "signal.SIG_IGN"])
+def test_a_server_that_forks_is_not_free(tmp_path, children):
+    work = 'b"Hello, " + chunk + b"x" * (sum(range(20000)) < 0)'  # about a millisecond
+    forks = server(tmp_path / "forks.py", work, FORKS.replace("{children}", children))
+    file = tmp_path / "rounds.json"
+    options = ["--connections", 2, "--rounds", 1, "--seconds", 0.5, "--json", file]
+    done = start("blast", forks, "03_epoll", *options)
+    assert done.returncode == 0, done.stderr
+    [block] = json.loads(file.read_text())["blocks"]
+    forked, epoll = (one["rounds"][0]["cpu"] for one in block["servers"])
+    assert forked > 5 * epoll
+    done = start("blast", forks, "03_epoll", *options[:6], "--load", "visit")
+    assert done.returncode == 0, done.stderr
+    assert ("lost" in done.stdout) == ("IGN" in children)
+    assert re.search(r"^forks .*≥", done.stdout, re.MULTILINE) or "DFL" in children
+
+
+@pytest.mark.parametrize("module", [case("compare"), case("blast"), case("crosscheck")])
+def test_nothing_that_a_server_says_reaches_the_terminal_as_a_command(module, tmp_path):
+    bad = tmp_path / f"x[red]y{BAD.replace('/', '')}.py"
+    bad.write_text(f"import sys; print({BAD!r}, file=sys.stderr); sys.exit({BAD!r})")
+    odd = server(tmp_path / r"odd$\frac{1$.py", f"({BAD!r} * 20).encode()")
+    for program in (bad, odd):
+        out = ["--out", tmp_path / "out"] if module == "compare" else []
+        program = shlex.quote(str(program)) if module == "blast" else program
+        done = start(module, program, *(QUICK if out else ["--connections", 2]), *out)
+        said = done.stdout + done.stderr
+        assert done.returncode == 1
+        assert "Traceback" not in said
+        assert "[/red]" in said or "x[red]y" in said
+        assert not {"\x1b", "\u202e"} & set(said)
+
+
+WRONG = ["nan", "inf", "-inf", "1e300", "-1", "", "0x10", "1,", "9" * 400]
+NUMBERS = {
+    "compare": "users seconds arrivals backlog wait compute heavy processes switch-interval",
+    "blast": "connections rounds seconds idle processes",
+    "crosscheck": "connections rounds greetings",
+    "overhead": "users seconds rounds",
+}
+EACH = [(module, option) for module, options in NUMBERS.items() for option in options.split()]
+
+
+@pytest.mark.parametrize(("module", "option"), EACH)
+def test_impossible_numbers_end_with_status_2(module, option, capsys, monkeypatch):
+    parse = __import__(f"load_tests.{module}", fromlist=["options"]).options
+    for text in WRONG:
+        monkeypatch.setattr(sys, "argv", [module, f"--{option}={text}"])
+        with pytest.raises(SystemExit) as end:
+            parse()
+        assert end.value.code == 2
+        assert f"--{option}" in capsys.readouterr().err.splitlines()[-1]
+
+
+LOCUST = "-m locust -f load_tests/locustfile.py --headless -t 1 -u 1"
+
+
+@pytest.mark.parametrize("option", ["arrivals", "heavy", "workers-in-all", "seconds"])
+def test_impossible_numbers_for_locust(option):
+    for text in ("nan", "1e300", "-1"):
+        line = [sys.executable, *LOCUST.split(), f"--{option}={text}"]
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 2
+        assert f"--{option}" in done.stderr.splitlines()[-1]
+
+
+def test_closed_streams(tmp_path):
+    done = subprocess.run(
+        ["bash", "-c", f"{COMMAND} --out {tmp_path} <&- >&-"],
+        cwd=ROOT, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert json.loads((tmp_path / "results.json").read_text())["runs"][0]["error"] is None
+
+
+@pytest.mark.parametrize("module", ["compare", "blast"])
+def test_a_terminal_without_letters_and_without_room(module, tmp_path):
+    options = QUICK if module == "compare" else ["--connections", 2, "--seconds", 0.1]
+    options = [*options, *(["--out", tmp_path] if module == "compare" else [])]
+    done = start(module, "01_blocking" if module == "compare" else "03_epoll", *options,
+                 env={**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "10"})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"0[13]_\w+ +\|? *[0-9]", done.stdout)  # and not "01_…"
+
+
+def locust_lines():
+    for readme in READMES:
+        for line in readme.read_text().replace("\\\n", "").splitlines():
+            if line.startswith(".venv/bin/locust ") and "--worker" not in line:
+                yield line
+    yield "locust -f load_tests/locustfile.py --host tcp://127.0.0.1:3267"
+    yield "locust -f load_tests/locustfile.py --master"
+
+
+@pytest.mark.parametrize("line", list(locust_lines()))
+def test_no_command_opens_a_port_to_everybody(line, tmp_path):
+    """What Locust itself makes of each command: the page's address, and the master's."""
+    print_them = tmp_path / "shown.py"
+    print_them.write_text(
+        "from locust import events\nimport sys\n@events.init.add_listener\n"
+        "def show(environment, **_):\n    options = environment.parsed_options\n"
+        "    print(options.web_host, options.master_bind_host)\n"
+        "    sys.stdout.flush()\n    import os; os._exit(0)\n"
+    )
+    words = shlex.split(line.replace("192.168.1.10", "127.0.0.2"))[1:]  # we have no such address
+    if "--config" in words:
+        words += ["-f", "load_tests/locustfile.py"]
+    place = words.index("-f") + 1
+    words[place] += f",{print_them}"
+    done = subprocess.run(
+        [sys.executable, "-m", "locust", *words, "--web-port", "0", "--master-bind-port", "0"],
+        cwd=ROOT, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.stdout.split(), done.stderr
+    page, master = done.stdout.split()
+    assert page == "127.0.0.1"
+    assert master == "127.0.0.1" or ("--master" in words and master == "127.0.0.2")

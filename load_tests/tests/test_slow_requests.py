@@ -1,0 +1,69 @@
+"""A heavy client: only messages that begin with "heavy" are slow; and servers are warmed."""
+
+import time
+
+import pytest
+
+from clients.client import Client
+from clients.system import processes
+from load_tests.harness.monitor import family_cpu_seconds
+from load_tests.harness.runs import HEAVY
+from load_tests.harness.warm import VISITORS, warm
+
+PEERS = processes.ROOT / "load_tests" / "alternatives"
+PROGRAMS = [*processes.models().values(), PEERS / "asyncio_streams.py", PEERS / "loop_with_pool.py"]
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=processes.name_of)
+def test_only_who_asks_for_it_is_slow(program):
+    options, through = ("--quiet", "--compute", 0.4), (HEAVY, 0.005)
+    with processes.running_server(program, *options, through=through) as server:
+        with Client(*server.address) as client:
+            before = family_cpu_seconds(server.process)
+            assert client.greet(b"bob") == b"Hello, bob"
+            between = family_cpu_seconds(server.process)
+            assert client.greet(b"heavy bob") == b"Hello, heavy bob"
+            after = family_cpu_seconds(server.process)
+    assert between - before < 0.2
+    assert after - between > 0.35
+
+
+def test_the_switch_interval_of_the_server_can_be_set(tmp_path):
+    program = tmp_path / "server.py"
+    program.write_text(
+        "import sys\ndef greeting(): ...\ndef main(): sys.exit(f'{sys.getswitchinterval()} s')"
+    )
+    with (
+        pytest.raises(processes.LaunchError, match=r"0\.25 s"),
+        processes.running_server(program, through=(HEAVY, 0.25)),
+    ):
+        pass
+
+
+def test_a_program_without_a_greeting_is_told_so(tmp_path):
+    program = tmp_path / "server.py"
+    program.write_text("print('I am something else')")
+    with (
+        pytest.raises(processes.LaunchError, match="--heavy needs both"),
+        processes.running_server(program, through=(HEAVY, 0.005)),
+    ):
+        pass
+
+
+def test_a_server_is_warmed_by_visitors_who_are_greeted_and_leave(serve):
+    server = serve("03_epoll")
+    warm(server.address)
+    until = time.monotonic() + 20
+    while server.log().count("left, 4 bytes heard") < VISITORS:
+        assert time.monotonic() < until, server.log()
+        time.sleep(0.01)
+
+
+def test_a_server_that_forks_pays_for_all_its_processes(serve):
+    program = PEERS / "prefork.py"
+    with processes.running_server(program, "--quiet", "--processes", 2, "--compute", 0.3) as server:
+        assert len(processes.process_tree(server.process)) == 3
+        before = family_cpu_seconds(server.process)
+        with Client(*server.address) as client:
+            client.greet(b"bob")
+        assert family_cpu_seconds(server.process) - before > 0.25

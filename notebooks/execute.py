@@ -1,0 +1,54 @@
+"""Run the notebooks and keep their outputs.
+
+.venv/bin/python -m notebooks.execute                       all, in their full form
+.venv/bin/python -m notebooks.execute 2_tcp --form usual    one of them, as Run All does
+"""
+
+import argparse
+import tempfile
+
+import nbformat
+from nbclient import NotebookClient
+
+from clients.system.processes import ROOT, marked, temp_dir
+
+HERE = ROOT / "notebooks"
+
+
+def execute(path, form):
+    """Run a notebook in a kernel of its own and return it with its outputs (nbformat 4).
+
+    form: see form(). Raises CellExecutionError with the failing cell's traceback.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(
+        notebook,
+        timeout=1200,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(HERE)}},
+        record_timing=False,
+        coalesce_streams=True,  # what one cell prints is one text, without gaps
+    ).execute(env=marked() | {"NOTEBOOKS": form})  # Jupyter starts it, the watcher ends it
+    return notebook
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = sorted(path.stem for path in HERE.glob("*.ipynb"))
+    parser.add_argument("notebooks", nargs="*", metavar="NAME", help=f"default: {', '.join(names)}")
+    parser.add_argument("--form", choices=("test", "usual", "full"), default="full")
+    args = parser.parse_args()
+    if unknown := set(args.notebooks) - set(names):
+        parser.error(f"no notebook {', '.join(unknown)}: choose from {', '.join(names)}")
+    with temp_dir() as place:
+        tempfile.tempdir = str(place)  # Jupyter's connection file: it would outlive a kill
+        for name in args.notebooks or names:
+            path = HERE / f"{name}.ipynb"
+            print(f"running {path.name} ...", flush=True)
+            nbformat.write(execute(path, args.form), path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""What the notebooks share: how long to measure, how a picture is shown, servers that end."""
+
+import ast
+import atexit
+import contextlib
+import difflib
+import io
+import os
+import socket
+import time
+from collections import Counter
+from pathlib import Path
+
+from IPython.display import Image
+from PIL import Image as Pixels
+
+from clients.system import processes, procfs
+
+DPI = 84  # pixels of a page for each inch of a figure
+running = contextlib.ExitStack()  # what this notebook has started
+atexit.register(running.close)
+
+
+def form():
+    """Return how long to measure: "test", "usual", or "full", as for the outputs that are kept."""
+    return os.environ.get("NOTEBOOKS", "usual")
+
+
+def choose(test, usual, full):
+    """Return one of the three, by the form in which this notebook runs."""
+    return {"test": test, "usual": usual, "full": full}[form()]
+
+
+def show(figure):
+    """Return a figure as a picture for a notebook: sharp on a projector, and a small file.
+
+    It has two pixels for each that a page gives it, and a byte for each pixel. (As SVG it would be
+    smaller still, but GitHub leaves out parts of an SVG in a notebook.)
+    """
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=2 * DPI)
+    # A palette by octree has the colours of rare marks, too, and not only the most frequent ones.
+    few = Pixels.open(drawn).convert("RGB").quantize(255, Pixels.Quantize.FASTOCTREE)
+    few.save(small, "png", optimize=True)
+    return Image(small.getvalue(), format="png", width=few.width // 2)
+
+
+def start(name, *options):
+    """Start a server that runs until end(), or until the notebook's kernel ends."""
+    return running.enter_context(processes.running_server(processes.find(name), *options))
+
+
+def end():
+    """End every server, and close every connection, that this notebook has opened."""
+    running.close()
+
+
+def connection(small=False):
+    """Return the two ends of a TCP connection, both in this process.
+
+    small: what goes from there to here finds as little room as the kernel allows (socket(7),
+    SO_SNDBUF and SO_RCVBUF: it makes more of the 1 that is asked for).
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        here = running.enter_context(socket.socket())
+        if small:  # before the handshake, in which the sizes are agreed on
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+            here.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        here.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # no piece waits for an ACK
+        here.connect(listener.getsockname())
+        return here, running.enter_context(listener.accept()[0])
+
+
+def wait_for(sock, size):
+    """Wait until so many bytes have come that nobody has read yet."""
+    while len(sock.recv(size, socket.MSG_PEEK)) < size:
+        pass
+
+
+def diff(one, other):
+    """Print what changes from one model's server to the other's, as diff -u does."""
+    texts = [processes.find(name).read_text().splitlines() for name in (one, other)]
+    lines = list(difflib.unified_diff(*texts, lineterm="", n=1))[2:]
+    print(*lines, f"({sum(line[0] in '+-' for line in lines)} lines differ)", sep="\n")
+
+
+def source(name, part):
+    """Print a function or a class of a server's program, as it stands in the file."""
+    text = processes.find(name).read_text()
+    for node in ast.parse(text).body:
+        if getattr(node, "name", None) == part:
+            first = min(each.lineno for each in (node, *node.decorator_list))
+            print(*text.splitlines()[first - 1 : node.end_lineno], sep="\n")
+
+
+def sockets_of(server):
+    """Print the kernel's list of the sockets that have to do with a server, and who holds each."""
+    port = server.address[1]
+    holders = {"this notebook": os.getpid(), "the server": server.process.pid}
+    held = {
+        inode: f"descriptor {fd} of {who}"
+        for who, pid in holders.items()
+        for inode, fd in procfs.descriptors(pid).items()
+    }
+    for line in procfs.tcp(port):
+        remote = "%s:%d" % line.remote if line.remote[1] else "anybody"
+        ends = "%s:%d" % line.local + " -> " + remote
+        holder = held.get(line.inode, "no process")
+        print(f"{ends:36} {line.state:12} inode {line.inode:<8} {holder}")
+
+
+def raw_lines(inode):
+    """Return the head of /proc/net/tcp and its line of this inode, as the kernel writes them."""
+    head, *lines = Path("/proc/net/tcp").read_text().splitlines()
+    return "\n".join([head, *(line for line in lines if line.split()[9] == str(inode))])
+
+
+def wait_until_accepted(server):
+    """Wait until accept() has taken every connection to a server: each has an inode then."""
+    port = server.address[1]
+    while any(line.local[1] == port and line.queued for line in procfs.tcp(port)):
+        time.sleep(0.01)
+
+
+def wait_until_left(server):
+    """Wait until a server holds no connection any more."""
+    port = server.address[1]
+    while any(line.local[1] == port and line.remote[1] and line.inode for line in procfs.tcp(port)):
+        time.sleep(0.01)
+
+
+def hasty_client(server, messages, times, pause):
+    """Send all messages without waiting for answers; count the ways in which the answer came.
+
+    pause: seconds between two messages. This is done so many times, each on a new connection.
+    Returns Counter({"Hello, annbob": 7, "Hello, annHello, bob": 3}).
+    """
+    outcomes = Counter()
+    for _ in range(times):
+        with socket.create_connection(server.address, timeout=10) as sock:
+            for message in messages:
+                sock.send(message)
+                over = time.perf_counter() + pause
+                while time.perf_counter() < over:  # a sleep cannot be as short as these pauses
+                    pass
+            sock.shutdown(socket.SHUT_WR)
+            outcomes[sock.makefile("rb").read().decode()] += 1
+    return outcomes

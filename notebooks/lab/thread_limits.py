@@ -1,0 +1,69 @@
+"""How many threads a process may have, and which limit says so."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+from clients.system.processes import spawn
+
+# The child starts threads that only sleep, until it may have no more, and tells what it had then.
+SLEEPERS = """
+import json, os, sys, threading
+end, count = threading.Event(), 0
+try:
+    while count < int(sys.argv[1]):
+        threading.Thread(target=end.wait, daemon=True).start()
+        count += 1
+    error = None
+except (RuntimeError, MemoryError) as failure:
+    error = str(failure)
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+maps = sum(1 for _ in open("/proc/self/maps"))
+print(json.dumps([count, error, maps, int(status["VmSize"].split()[0])]), flush=True)
+os._exit(0)
+"""
+
+
+def most_threads(enough):
+    """Start sleeping threads in a process of its own, up to enough; return what stopped it.
+
+    {"threads": how many there were, besides the first, "error": Python's words, None if there
+    were enough, "limit": the name and the number of the limit that was met, None if there were
+    enough, "virtual": bytes of addresses that they took}.
+    """
+    line = [sys.executable, "-c", SLEEPERS, str(enough)]
+    with spawn(line, stdout=subprocess.PIPE, text=True) as process:
+        count, error, maps, virtual = json.loads(process.communicate(timeout=300)[0])
+    limit = met(count, maps) if error else None
+    return {"threads": count, "error": error, "limit": limit, "virtual": 1024 * virtual}
+
+
+def met(threads, maps):
+    """Return the limit that a process with so many threads and memory maps has met.
+
+    Source: pthread_create(3), EAGAIN, and clone(2); each stack is at least two maps, itself and
+    its guard page, of which a process may have vm.max_map_count (sysctl/vm.rst).
+    """
+    most_maps = number("/proc/sys/vm/max_map_count")
+    if maps > most_maps - 3:
+        return f"vm.max_map_count = {most_maps:,}"
+    counts = {
+        "kernel.pid_max": number("/proc/sys/kernel/pid_max"),
+        "kernel.threads-max": number("/proc/sys/kernel/threads-max"),
+        "RLIMIT_NPROC (ulimit -u)": resource.getrlimit(resource.RLIMIT_NPROC)[0],
+        "pids.max of the cgroup": number("/sys/fs/cgroup/pids.max"),
+    }
+    near = {name: most for name, most in counts.items() if most and 0 < most < 1.1 * threads + 500}
+    for name, most in sorted(near.items(), key=lambda pair: pair[1])[:1]:
+        return f"{name} = {most:,}"
+    return "memory or addresses (RLIMIT_AS, ulimit -v)"
+
+
+def number(path):
+    """Return the number in a file of /proc or /sys, None if there is none."""
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):  # "max" says that there is no limit
+        return None
