@@ -10,5 +10,5 @@ with_a_compiler = pytest.mark.skipif(
 
 
 def case(program, *more):
-    """Return a program's case for parametrize: that of bench_check is skipped without a compiler."""
+    """Return a case for parametrize; that of bench_check is skipped without a compiler."""
     return pytest.param(program, *more, marks=with_a_compiler if program == "bench_check" else ())
