@@ -13,9 +13,10 @@ from clients.system import processes
 
 PRETEND = """
 import asyncio, builtins, importlib.resources, io, os, psutil, runpy, select, shutil, signal
-import subprocess, sys, tempfile, textual.app  # they run there, and ask once which system it is
+import subprocess, sys, sysconfig, tempfile, textual.app  # they run there, and ask once which system it is
 
 UNIX = "killpg getpgid getsid setsid fork sysconf getuid set_blocking"  # "on Unix" in the manual
+sysconfig.get_config_vars()  # read from a file that the pretended system does not have
 system, sys.argv = sys.argv[1], sys.argv[2:]
 missing = {os: "sched_getaffinity sched_setaffinity posix_fallocate unshare setns pidfd_open"}
 missing[select] = " ".join(name for name in dir(select) if name.startswith(("epoll", "EPOLL")))
