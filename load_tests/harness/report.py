@@ -326,7 +326,7 @@ def read(path):
     try:
         old = json.loads(path.read_text())
         if "blocks" in old:
-            raise ValueError("it is what blast has written")
+            raise ValueError("it is what bench has written")
         ratios(old, old)
         differences(old, old)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
