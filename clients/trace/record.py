@@ -328,7 +328,7 @@ class Recorder:
         held = os.listdir(f"/proc/{self.server.process.pid}/fd")
         return sorted(int(fd) for fd in held if int(fd) < tracer.HIGH)
 
-    def procfs(self, told=None):
+    def kernel(self, told=None):
         """Return the kernel's side; told: what a thread says from inside at this very moment.
 
         queue, limit: connections in the accept queue, and how many it holds. listener: the
