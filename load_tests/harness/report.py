@@ -17,9 +17,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from clients.console.formatting import count, milliseconds, number
 from clients.system.processes import models
 from load_tests.harness import charts
-from load_tests.harness.charts import heaviest, load_text, load_unit, milliseconds, number, sound
+from load_tests.harness.charts import heaviest, load_text, load_unit, sound
 from load_tests.harness.files import save
 from load_tests.harness.stats import FATES, all_failed, never_served
 
@@ -248,12 +249,6 @@ def panels(results):
         for name, metric in METRICS.items()
         if metric.explanation and load not in metric.unfit
     }
-
-
-def count(number, what):
-    """Return a number of things in words: "1 thread", "2 Locust processes"."""
-    many = "es" if what.endswith("s") else "s"
-    return f"{number:,} {what}{'' if number == 1 else many}"
 
 
 def asked(results):

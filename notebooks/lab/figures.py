@@ -11,6 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from clients.console.formatting import milliseconds, number
 from clients.console.palette import MODELS, OTHERS, looks
 from load_tests.harness import report
 from load_tests.harness.charts import (
@@ -18,8 +19,6 @@ from load_tests.harness.charts import (
     draw,
     label_ends,
     measured,
-    milliseconds,
-    number,
     sheet,
     value_axis,
 )

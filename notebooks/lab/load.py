@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from clients.client import Client
+from clients.console.formatting import milliseconds
 from clients.system import processes
-from load_tests.harness.charts import milliseconds
 from load_tests.harness.monitor import kernel_memory, reading
 from load_tests.harness.stats import never_served, percentile, spread
 
