@@ -76,15 +76,15 @@ PLUMBING = re.compile(
 )
 EXEMPT = {
     # Nothing works without these, and everybody sees that.
-    "handle(conn, peer, greet)",
+    "handle(conn, remote, greet)",
     "epoll = select.epoll()",
-    "door, clients = listener.fileno(), {}  # {descriptor: Client}",
-    "if fd == door:",
-    "welcome(listener, epoll, clients)",
+    "listener_fd, clients = listener.fileno(), {}  # {descriptor: Client}",
+    "if fd == listener_fd:",
+    "accept_all(listener, epoll, clients)",
     "conn: socket.socket",
-    "peer: tuple[str, int]",
-    "heard: int = 0  # bytes",
-    'unsent: bytes = b""  # the rest of a reply: while there is one, wait to write, else to read',
+    "remote: tuple[str, int]  # the client's address",
+    "bytes_received: int = 0",
+    'unsent: bytes = b""  # the rest of a reply; EPOLLOUT is watched while there is one, else EPOLLIN',
     "reply = client.unsent",
     # Every Linux has epoll.
     'if not hasattr(select, "epoll"):',
@@ -92,7 +92,7 @@ EXEMPT = {
     "if compute:",
     # epoll reports a socket for writing only when a third of its buffer is free, so send() finds
     # room nearly always. A test in 03_epoll fills the buffer for these two lines.
-    "except BlockingIOError:  # nothing to read, or no room to write: epoll tells when there is",
+    "except BlockingIOError:  # nothing to read, or no room to write: epoll will report it",
     "sent = 0",
 }
 
