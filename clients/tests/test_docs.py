@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from clients.contract.checks import CLAIMS
+from clients.contract.checks import CHECKS
 from clients.system import processes
 from clients.trace.page import KEPT, data_of
 
@@ -32,7 +32,7 @@ def test_each_program_that_a_command_runs_is_there(page):
 
 
 def test_each_test_and_claim_that_a_lesson_names_exists(page):
-    known = set(CLAIMS)
+    known = set(CHECKS)
     for file in processes.ROOT.glob("[0-9a-z]*/**/test_*.py"):
         known |= set(re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE))
         known.add(file.stem)

@@ -14,8 +14,8 @@ import pytest
 
 from clients import xray
 from clients.client import Client
-from clients.contract.checks import CLAIMS
-from clients.contract.server_under_test import Candidate
+from clients.contract.checks import CHECKS
+from clients.contract.server_under_test import ServerUnderTest
 from clients.system import processes
 from clients.system.observer import Observed, observe
 
@@ -66,8 +66,8 @@ def test_with_a_silent_client_01_stands_in_recv_and_waits_for_that_client():
 
 def test_with_a_client_that_never_reads_01_stands_in_send():
     with observed("01_blocking", 0, "--quiet") as (server, _):
-        with Candidate(**vars(server.server), a_while=0.2).guest() as guest:
-            guest.flood(2**24)
+        with ServerUnderTest(server.server, quiet_period=0.2).connect() as client:
+            client.flood(2**24)
             [main] = until(server, in_call("sendto"))
     assert main["line"] == line("01_blocking", "conn.sendall")
 
@@ -116,17 +116,17 @@ def test_a_server_that_computes_is_running_and_one_that_waits_sleeps(options, te
 
 
 @pytest.mark.parametrize(
-    "claim",
+    "check",
     [
         "ctrl_c_ends_it",
-        "a_signal_ends_it_in_the_middle_of_its_work",
-        "no_descriptor_and_no_thread_is_left_behind",
-        "its_first_line_says_where_it_listens",
+        "a_signal_ends_it_during_a_request",
+        "no_descriptor_or_thread_leaks",
+        "its_first_line_is_the_listening_address",
     ],
 )
-def test_a_server_keeps_its_contract_under_the_observer(model, claim):
-    with observe(model[1], *CLAIMS[claim].options) as server:
-        CLAIMS[claim](Candidate(**vars(server.server)))
+def test_a_server_keeps_its_contract_under_the_observer(model, check):
+    with observe(model[1], *CHECKS[check].options) as server:
+        CHECKS[check](ServerUnderTest(server.server))
 
 
 def test_each_look_is_later_than_the_one_before():
