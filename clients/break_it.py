@@ -26,7 +26,14 @@ from rich.text import Text
 from clients.console.printable import any_terminal, printable
 from clients.contract.checks import CHECKS
 from clients.contract.server_under_test import run_check
-from clients.system.processes import LaunchError, find, running_server, tail, temp_dir
+from clients.system.processes import (
+    LaunchError,
+    find,
+    require_linux,
+    running_server,
+    tail,
+    temp_dir,
+)
 
 TIMEOUT = 3.0  # seconds to wait for what the mutant will not do
 
@@ -145,6 +152,7 @@ def practise(console, mutant, hide):
 
 
 def main():
+    require_linux()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

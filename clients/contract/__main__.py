@@ -22,7 +22,13 @@ from clients.console.argtypes import number
 from clients.console.printable import any_terminal, printable
 from clients.contract.checks import CHECKS
 from clients.contract.server_under_test import CheckResult, run_check
-from clients.system.processes import LaunchError, find, raise_nofile_limit, running_server
+from clients.system.processes import (
+    LaunchError,
+    find,
+    raise_nofile_limit,
+    require_linux,
+    running_server,
+)
 
 SCHEMA = 2  # of the JSON report
 DEADLINE_FACTOR = 24  # all checks together may take this many times the timeout
@@ -83,6 +89,7 @@ def summary(report):
 
 
 def main():
+    require_linux()
     parser = argparse.ArgumentParser(
         prog="python -m clients.contract",
         description=__doc__,

@@ -11,7 +11,6 @@ import re
 import select
 import socket
 import sys
-import termios
 import time
 from pathlib import Path
 
@@ -83,7 +82,7 @@ class Guest:
 
     def buffers(self):
         """Return how many bytes wait in its kernel's buffers: unsent, unread."""
-        requests = () if self.left else (tracer.SIOCOUTQNSD, termios.FIONREAD)
+        requests = () if self.left else (tracer.SIOCOUTQNSD, tracer.FIONREAD)
         return [tracer.waiting(self.sock, request) for request in requests]
 
 
@@ -328,7 +327,7 @@ class Recorder:
         held = os.listdir(f"/proc/{self.server.process.pid}/fd")
         return sorted(int(fd) for fd in held if int(fd) < tracer.HIGH)
 
-    def procfs(self, told=None):
+    def kernel(self, told=None):
         """Return the kernel's side; told: what a thread says from inside at this very moment.
 
         queue, limit: connections in the accept queue, and how many it holds. listener: the

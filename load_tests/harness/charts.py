@@ -11,6 +11,7 @@ from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
+from clients.console.formatting import number
 from clients.console.palette import looks
 
 ARROW = Path([(0, -1), (0, 1), (-0.5, 0.3), (0, 1), (0.5, 0.3)])  # a marker for the legend
@@ -30,18 +31,6 @@ STYLE = {
     "hatch.linewidth": 1.5,
 }
 GREY = "#666666"
-
-
-def number(value):
-    """Return a number as a person writes it: 3 digits, thousands set apart."""
-    if value >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.0f}" if value >= 10 or value == int(value) else f"{value:.2g}"
-
-
-def milliseconds(value):
-    """Return milliseconds in the unit in which they are easily read."""
-    return f"{number(value / 1000)} s" if value >= 1000 else f"{number(value)} ms"
 
 
 def label_ends(ax, lines):

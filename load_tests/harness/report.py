@@ -17,9 +17,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from clients.console.formatting import count, milliseconds, number
 from clients.system.processes import models
 from load_tests.harness import charts
-from load_tests.harness.charts import heaviest, load_text, load_unit, milliseconds, number, sound
+from load_tests.harness.charts import heaviest, load_text, load_unit, sound
 from load_tests.harness.files import save
 from load_tests.harness.stats import FATES, all_failed, never_served
 
@@ -250,12 +251,6 @@ def panels(results):
     }
 
 
-def count(number, what):
-    """Return a number of things in words: "1 thread", "2 Locust processes"."""
-    many = "es" if what.endswith("s") else "s"
-    return f"{number:,} {what}{'' if number == 1 else many}"
-
-
 def asked(results):
     """Return one sentence that says what was asked of the servers, and of which machine."""
     options = results["options"]
@@ -326,7 +321,7 @@ def read(path):
     try:
         old = json.loads(path.read_text())
         if "blocks" in old:
-            raise ValueError("it is what blast has written")
+            raise ValueError("it is what bench has written")
         ratios(old, old)
         differences(old, old)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:

@@ -17,13 +17,12 @@ LONG = 30.0
 PROGRAMS = {  # name: (module, words, a word on the command line of what it starts)
     "contract": ("clients.contract", ["03_epoll", "an_idle_server_uses_no_cpu"], "server.py"),
     "break_it": ("clients.break_it", ["03_epoll", "eof-ignored"], "mutant-"),
-    "classroom": ("clients.classroom", ["01_blocking"], "steps.tracer"),
+    "classroom": ("clients.classroom", ["01_blocking"], "trace.tracer"),
     "compare": ("load_tests.compare", ["03_epoll", "--users", 2, "--seconds", 60], "locustfile"),
     "web": ("load_tests.compare", ["--web", "03_epoll"], "--web-port"),
-    "blast": ("load_tests.bench", ["03_epoll", "--rounds", 99, "--seconds", 9], "generator"),
-    "overhead": ("load_tests.overhead", ["--seconds", 60], "locustfile"),
-    "bench_check": ("load_tests.bench_check", ["03_epoll", "--greetings", 10**8], "asker"),
-    "keep": ("notebooks.execute", ["1_sockets"], "ipykernel"),  # it writes when all is done
+    "bench": ("load_tests.bench", ["03_epoll", "--rounds", 99, "--seconds", 9], "generator"),
+    "bench_check": ("load_tests.bench_check", ["03_epoll", "--greetings", 10**8], "bench_client"),
+    "execute": ("notebooks.execute", ["1_sockets"], "ipykernel"),  # it writes when all is done
 }
 
 

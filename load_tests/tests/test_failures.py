@@ -116,7 +116,7 @@ OLD = {
     "empty": ("", "old.json"),
     "no JSON": ("{", "old.json"),
     "a list": ("[1]", "old.json"),
-    "another kind": ('{"load": "greet", "blocks": []}', "blast"),
+    "another kind": ('{"load": "greet", "blocks": []}', "bench"),
     "half of it": ('{"schema": 1, "date": "2026-11-24", "runs": [{"model": "x"}]}', "old.json"),
     "a folder": (None, "old.json"),
 }
@@ -151,7 +151,7 @@ def test_what_else_differs_is_said_beside_the_ratios(namesakes, tmp_path):
     assert "\x1b" not in said
 
 
-@pytest.mark.parametrize("module", ["compare", "blast", "crosscheck"])
+@pytest.mark.parametrize("module", ["compare", "bench", "bench_check"])
 def test_a_place_where_nothing_can_be_written_is_found_out_before_measuring(module, tmp_path):
     (tmp_path / "file").touch()
     option = "--out" if module == "compare" else "--json"
@@ -276,25 +276,25 @@ def test_a_server_that_forks_is_not_free(tmp_path, children):
     forks = server(tmp_path / "forks.py", work, FORKS.replace("{children}", children))
     file = tmp_path / "rounds.json"
     options = ["--connections", 2, "--rounds", 1, "--seconds", 0.5, "--json", file]
-    done = start("blast", forks, "03_epoll", *options)
+    done = start("bench", forks, "03_epoll", *options)
     assert done.returncode == 0, done.stderr
     [block] = json.loads(file.read_text())["blocks"]
     forked, epoll = (one["rounds"][0]["cpu"] for one in block["servers"])
     assert forked > 5 * epoll
-    done = start("blast", forks, "03_epoll", *options[:6], "--load", "visit")
+    done = start("bench", forks, "03_epoll", *options[:6], "--load", "visit")
     assert done.returncode == 0, done.stderr
     assert ("lost" in done.stdout) == ("IGN" in children)
     assert re.search(r"^forks .*≥", done.stdout, re.MULTILINE) or "DFL" in children
 
 
-@pytest.mark.parametrize("module", [case("compare"), case("blast"), case("crosscheck")])
+@pytest.mark.parametrize("module", [case("compare"), case("bench"), case("bench_check")])
 def test_nothing_that_a_server_says_reaches_the_terminal_as_a_command(module, tmp_path):
     bad = tmp_path / f"x[red]y{BAD.replace('/', '')}.py"
     bad.write_text(f"import sys; print({BAD!r}, file=sys.stderr); sys.exit({BAD!r})")
     odd = server(tmp_path / r"odd$\frac{1$.py", f"({BAD!r} * 20).encode()")
     for program in (bad, odd):
         out = ["--out", tmp_path / "out"] if module == "compare" else []
-        program = shlex.quote(str(program)) if module == "blast" else program
+        program = shlex.quote(str(program)) if module == "bench" else program
         done = start(module, program, *(QUICK if out else ["--connections", 2]), *out)
         said = done.stdout + done.stderr
         assert done.returncode == 1
@@ -306,9 +306,8 @@ def test_nothing_that_a_server_says_reaches_the_terminal_as_a_command(module, tm
 WRONG = ["nan", "inf", "-inf", "1e300", "-1", "", "0x10", "1,", "9" * 400]
 NUMBERS = {
     "compare": "users seconds arrivals backlog wait compute heavy processes switch-interval",
-    "blast": "connections rounds seconds idle processes",
-    "crosscheck": "connections rounds greetings",
-    "overhead": "users seconds rounds",
+    "bench": "connections rounds seconds idle processes",
+    "bench_check": "connections rounds greetings",
 }
 EACH = [(module, option) for module, options in NUMBERS.items() for option in options.split()]
 
@@ -346,7 +345,7 @@ def test_closed_streams(tmp_path):
     assert json.loads((tmp_path / "results.json").read_text())["runs"][0]["error"] is None
 
 
-@pytest.mark.parametrize("module", ["compare", "blast"])
+@pytest.mark.parametrize("module", ["compare", "bench"])
 def test_a_terminal_without_letters_and_without_room(module, tmp_path):
     options = QUICK if module == "compare" else ["--connections", 2, "--seconds", 0.1]
     options = [*options, *(["--out", tmp_path] if module == "compare" else [])]

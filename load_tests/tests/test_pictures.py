@@ -2,6 +2,7 @@
 
 import pytest
 
+from clients.console.formatting import count
 from load_tests.harness import charts, report
 
 MEDIAN = report.METRICS["first p50"]
@@ -41,8 +42,8 @@ def test_one_user_is_singular():
     assert charts.load_text(results(), 1) == "1 user"
     assert charts.load_text(results(), 200) == "200 users"
     assert charts.load_text({"options": {"loop": "open"}}, 0.5) == "0.5 arrivals a second"
-    assert report.count(1, "Locust process") == "1 Locust process"
-    assert report.count(2, "Locust process") == "2 Locust processes"
+    assert count(1, "Locust process") == "1 Locust process"
+    assert count(2, "Locust process") == "2 Locust processes"
 
 
 def arrows(ax):

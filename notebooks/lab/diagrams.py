@@ -6,8 +6,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
+from clients.console.formatting import number
 from clients.console.palette import OTHERS
-from load_tests.harness.charts import draw, number
+from load_tests.harness.charts import draw
 
 from .ladder import COLOUR, END_COLOUR, GREY, OPEN, OPENING, caption, legend, spells, write
 

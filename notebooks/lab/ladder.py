@@ -9,8 +9,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
 from matplotlib.transforms import offset_copy
 
+from clients.console.formatting import number
 from clients.console.palette import OTHERS
-from load_tests.harness.charts import draw, number
+from load_tests.harness.charts import draw
 
 END_COLOUR = {"client": OTHERS[0][0], "server": OTHERS[5][0]}
 OPENING, OPEN, CLOSING, LINGERING = "#F3D27A", "#A9D8C6", "#E3B7CF", "#AFC6E4"

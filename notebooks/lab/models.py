@@ -3,22 +3,38 @@
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 
 from clients.client import Client
 from clients.crowd import crowd
+from clients.crowd.simulation import CrowdResult
 from clients.system import processes, procfs
-from clients.system.observer import observe
+from clients.system.sampler import sampled_server
 
 LOOK = 0.02  # seconds between two looks at the kernel's table
 
 
+@dataclass
+class Look:
+    """What the kernel knows of a server at one moment of a crowd."""
+
+    at: float  # seconds since the crowd's start
+    threads: int
+    queued: list[int]  # numbers of the clients in the accept queue
+
+
+@dataclass
+class WatchedCrowd(CrowdResult):
+    """The result of a crowd, with what the kernel knew of the server meanwhile."""
+
+    model: str = ""
+    looks: tuple[Look, ...] = ()
+
+
 def watched_crowd(name, *settings, **options):
-    """Send a crowd (see crowd.crowd) to a server; return its data, and what the kernel said.
+    """Send a crowd (see crowd.crowd) to a server; return a WatchedCrowd.
 
     settings: options of the server, as "--wait", "0.5".
-
-    Adds "model" and "looks": [{"at": seconds since the crowd's start, "threads": the server's,
-    "queued": the numbers of the clients in its accept queue}, ...].
     """
     with processes.running_server(processes.find(name), "--quiet", *settings) as server:
         looks, over, began = [], threading.Event(), time.perf_counter()
@@ -32,57 +48,56 @@ def watched_crowd(name, *settings, **options):
                 threads = server.process.num_threads()
                 # Last, since the list takes a while: who is not in it any more has left it by now.
                 at = time.perf_counter() - began
-                looks.append({"at": at, "threads": threads, "queued": queued})
+                looks.append(Look(at, threads, queued))
 
         thread = threading.Thread(target=look)
         thread.start()
         try:
-            data = crowd(server.address, **options)
+            result = crowd(server.address, **options)
         finally:
             over.set()
             thread.join()
-    numbers = {client["port"]: client["number"] for client in data["clients"]}
+    numbers = {client.port: client.number for client in result.clients}
     for one in looks:
-        one["queued"] = sorted(numbers[port] for port in one["queued"] if port in numbers)
-    return data | {"model": name, "looks": looks}
+        one.queued = sorted(numbers[port] for port in one.queued if port in numbers)
+    return WatchedCrowd(**vars(result), model=name, looks=tuple(looks))
 
 
 def threads_of(name, clients):
-    """Let so many clients be greeted as far as the server can; return where its threads stand.
+    """Return a ThreadState for each thread of a server to which clients have connected.
 
-    That is what clients.xray shows: see observer.Observed.sample().
+    They are greeted in turn, until one of them gets no answer.
     """
-    with observe(processes.find(name), "--quiet") as observed:
-        lines = [Client(*observed.server.address, timeout=0.3) for _ in range(clients)]
+    with sampled_server(processes.find(name), "--quiet") as sampler:
+        lines = [Client(*sampler.server.address, timeout=0.3) for _ in range(clients)]
         for line in lines:
             try:
                 line.greet(b"bob")
             except TimeoutError:
                 break  # this one waits, and so would all behind it
-        time.sleep(0.3)  # the observer looks ten times a second
-        sample = observed.sample()
+        time.sleep(0.1)  # until the threads sleep again
+        states = sampler.sample()
         for line in lines:
             line.close()
-    return sample
+    return states
 
 
-def marked(name, sample):
-    """Return the lines of a server on which threads stand, each with who stands there."""
+def marked(name, states):
+    """Return the lines of a server on which threads are, each with its thread and system call."""
     source = processes.find(name).read_text().splitlines()
     rows, last = [], None
-    for thread in sorted(sample["threads"], key=lambda thread: thread["line"]):
-        line, who = thread["line"], thread["name"].split(" ")[0]
-        if line != last:
-            rows.append(f"{name}/server.py:{line}  {source[line - 1].strip()}")
-        descriptor = "" if thread["fd"] is None else f", descriptor {thread['fd']}"
-        rows.append(f"        <- {who:10} sleeps in {thread['call']}{descriptor}")
-        last = line
+    for thread in sorted(states, key=lambda thread: thread.line):
+        if thread.line != last:
+            rows.append(f"{name}/server.py:{thread.line}  {source[thread.line - 1].strip()}")
+        descriptor = "" if thread.fd is None else f", descriptor {thread.fd}"
+        name_in_log = thread.name.split(" ")[0]
+        rows.append(f"        <- {name_in_log:10} sleeps in {thread.call}{descriptor}")
+        last = thread.line
     return "\n".join(rows)
 
 
-def summary(sample):
+def summary(states):
     """Return how many threads a server has, and in which system calls they sleep."""
-    calls = Counter(thread["call"] for thread in sample["threads"])
-    count = len(sample["threads"])
+    calls = Counter(thread.call for thread in states)
     sleeping = ", ".join(f"{number} in {call}" for call, number in calls.items())
-    return f"{count} thread{'s' if count > 1 else ''}: {sleeping}"
+    return f"{len(states)} thread{'s' if len(states) > 1 else ''}: {sleeping}"

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import resource
 
 import psutil
 
@@ -41,7 +40,7 @@ def without_a_free_descriptor_it_retries(server):
 def limit(process, resource_number, value):
     """Set a soft limit of process, at most its hard limit, which only root may raise."""
     hard = process.rlimit(resource_number)[1]
-    soft = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    soft = value if hard == psutil.RLIM_INFINITY else min(value, hard)
     process.rlimit(resource_number, (soft, hard))
 
 
