@@ -10,7 +10,7 @@ import tomllib
 
 import pytest
 
-from clients.contract.checks import CLAIMS
+from clients.contract.checks import CHECKS
 from clients.system import processes
 from clients.trace.page import KEPT, data_of
 
@@ -68,7 +68,7 @@ def wrong_commands(text):
             own = re.findall(
                 r"^def (\w+)", text, re.MULTILINE
             )  # which the page lets a reader write
-            known = {*CLAIMS, *own}
+            known = {*CHECKS, *own}
             yield from (name for name in names if name not in known and name[:3] != "my_")
         if program == "clients.break_it" and models:
             faults = tomllib.loads((ROOT / models[0] / "faults.toml").read_text())
@@ -126,7 +126,7 @@ def test_a_command_that_names_what_does_not_exist_is_seen(command):
 
 
 def test_each_test_and_check_that_a_page_names_exists(page):
-    known = set(CLAIMS)
+    known = set(CHECKS)
     for file in ROOT.glob("[0-9a-z]*/**/test_*.py"):
         known |= set(re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE))
         known.add(file.stem)
