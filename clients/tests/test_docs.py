@@ -4,8 +4,6 @@ import itertools
 import json
 import re
 import shutil
-import subprocess
-import sys
 import tomllib
 
 import pytest
@@ -13,6 +11,7 @@ import pytest
 from clients.contract.checks import CHECKS
 from clients.system import processes
 from clients.trace.page import KEPT, data_of
+from conftest import cli
 
 ROOT = processes.ROOT
 FRONT = ROOT / "README.md"
@@ -173,6 +172,7 @@ def handle(""",
 ]
 
 
+@pytest.mark.slow
 def test_the_check_of_frames_on_the_page_passes_with_frames_only(tmp_path):
     """The check of exercise 7 runs in a reader's folders, one for each of three servers."""
     plain = processes.find("02_threaded").read_text()
@@ -191,8 +191,7 @@ def test_the_check_of_frames_on_the_page_passes_with_frames_only(tmp_path):
         folder.mkdir()
         (folder / "server.py").write_text(source)
         (folder / "test_frames.py").write_text(check.replace("my_frames", name))
-    line = [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", *servers]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = cli("pytest", "-q", "-rA", "-p", "no:cacheprovider", *servers, cwd=tmp_path)
     outcomes = re.findall(r"^(PASSED|FAILED) (\w+)/", done.stdout, re.MULTILINE)
     counts = {name: [found for found, folder in outcomes if folder == name] for name in servers}
     assert counts["plain"] == ["FAILED"] * 5, done.stdout
