@@ -23,9 +23,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 from clients.console.argtypes import number, numbers
 from clients.system.processes import (
     LaunchError,
-    find,
+    distinct_names,
+    find_server,
     models,
-    names_of,
     raise_nofile_limit,
     require_linux,
     running_server,
@@ -36,7 +36,6 @@ from load_tests.harness.files import (
     Screen,
     held,
     lines,
-    numbered,
     save,
 )
 from load_tests.harness.stats import all_failed
@@ -97,7 +96,7 @@ def options(arguments=None):
     args.user = "Arrivals" if args.arrivals else USERS[args.load]
     try:
         names = [args.web] if args.web else args.servers
-        args.programs = [find(name) for name in names] or list(models().values())
+        args.programs = [find_server(name) for name in names] or list(models().values())
         args.old = report.read(args.against) if args.against else None
     except (LaunchError, OSError, ValueError) as error:
         parser.error(lines(str(error)))
@@ -127,7 +126,7 @@ def compare(args, console):
         "interrupted": False,
         "runs": [],
     }
-    servers = list(zip(numbered(names_of(args.programs)), args.programs, strict=True))
+    servers = list(zip(distinct_names(args.programs), args.programs, strict=True))
     plan = [(*server, load) for load in args.loads for server in servers]
     packed = io.BytesIO()  # not a file: a disk that fills up takes nothing away
     with gzip.open(packed, "wt", 1) as file:
@@ -182,7 +181,7 @@ def web(args, console):
         page = runs.free_port(8089)
         options = ["--config", HERE / "locust.conf", "--locustfile", runs.LOCUSTFILE]
         options += ["--web-port", page, "--server-pid", server.process.pid]
-        console.print(f"{names_of(args.programs)[0]} listens on {host}:{port}.")
+        console.print(f"{distinct_names(args.programs)[0]} listens on {host}:{port}.")
         console.print(f"Open http://127.0.0.1:{page} and look at the tab Server.")
         console.print("Ctrl-C ends both.")
         with contextlib.suppress(KeyboardInterrupt):

@@ -10,7 +10,7 @@ import tempfile
 import nbformat
 from nbclient import NotebookClient
 
-from clients.system.processes import ROOT, marked, require_linux, temp_dir
+from clients.system.processes import ROOT, marked_environment, require_linux, temp_dir
 
 HERE = ROOT / "notebooks"
 
@@ -28,7 +28,7 @@ def execute(path, form):
         resources={"metadata": {"path": str(HERE)}},
         record_timing=False,
         coalesce_streams=True,  # what one cell prints is one text, without gaps
-    ).execute(env=marked() | {"NOTEBOOKS": form})  # Jupyter starts it, the watcher ends it
+    ).execute(env=marked_environment() | {"NOTEBOOKS": form})  # the reaper ends the kernel
     return notebook
 
 

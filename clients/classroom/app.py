@@ -18,9 +18,9 @@ from textual.widgets import Digits, Static
 from clients.classroom import panels
 from clients.classroom.scripted_clients import MOST, Puppet
 from clients.classroom.server_monitor import Stage
-from clients.console.palette import looks
+from clients.console.palette import styles
 from clients.console.printable import printable
-from clients.system.processes import name_of
+from clients.system.processes import server_name
 
 EVERY = 0.2  # seconds between two looks
 GRACE = 5.0  # seconds that it may take to end after a signal
@@ -73,7 +73,7 @@ class Classroom(App):
     def __init__(self, programs, options):
         super().__init__()
         self.programs, self.options = programs, options
-        self.looks = looks([name_of(program) for program in programs])
+        self.looks = styles([server_name(program) for program in programs])
         self.stage, self.stages, self.paused, self.told = None, [], False, ""
         self.cast, self.came, self.chosen = {}, 0, None
         # {"host:port": what that client is called}, in the order they came; those of them that
@@ -102,7 +102,7 @@ class Classroom(App):
     def leave(self, *_):
         """End after a signal, also where a terminal that takes nothing more holds the drawing up.
 
-        Then this process just stops, and the watcher ends the servers.
+        Then this process just stops, and the reaper ends the servers.
         """
         asyncio.get_running_loop().call_soon_threadsafe(self.exit)
         last = threading.Timer(GRACE, os._exit, [1])

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import psutil
 
 from clients.classroom.stepper import Walk
-from clients.console.printable import first_sentence
+from clients.console.printable import docstring_summary
 from clients.system import procfs
-from clients.system.processes import LaunchError, name_of, running_server, tail
+from clients.system.processes import LaunchError, running_server, server_name, tail
 from clients.system.sampler import thread_states
 from clients.trace.session import traced
 
@@ -52,14 +52,14 @@ class Stage:
     """
 
     def __init__(self, program, options):
-        self.program, self.options, self.name = program, options, name_of(program)
+        self.program, self.options, self.name = program, options, server_name(program)
         self.plain = program.suffix != ".py"
         text = "" if self.plain else program.read_text(errors="replace")
         self.lines, self.sentence = (
             text.expandtabs().removesuffix("\n").split("\n"),
-            "not a Python program" if self.plain else first_sentence(text),
+            "not a Python program" if self.plain else docstring_summary(text),
         )
-        self.limit = procfs.queue_limit(options["backlog"])
+        self.limit = procfs.accept_queue_limit(options["backlog"])
         self.ended, self.threads, self.connections, self.walk = "", [], [], None
         self.queue = self.time_wait = self.descriptors = self.resident = self.dropped = 0
         self.thread_count = 0
@@ -90,7 +90,7 @@ class Stage:
         try:
             if process.poll() is not None:
                 raise psutil.NoSuchProcess(process.pid)
-            held, lines = procfs.descriptors(process.pid), procfs.tcp(port)
+            held, lines = procfs.socket_fds(process.pid), procfs.tcp_sockets(port)
             self.descriptors = process.num_fds()
             self.thread_count = process.num_threads()
             self.resident = process.memory_info().rss
@@ -103,7 +103,7 @@ class Stage:
         self.dropped = self.server.dropped()
         self.said |= dict(SAID.findall(self.server.log(LATEST)))
         self.connections = connections(lines, port, held)
-        self.queue = sum(line.unread for line in lines if line.state == "LISTEN")
+        self.queue = sum(line.recv_q for line in lines if line.state == "LISTEN")
         self.time_wait = sum(line.state == "TIME-WAIT" for line in lines)
 
     def look_inside(self):
@@ -126,9 +126,9 @@ def connections(lines, port, held):
         client = "%s:%d" % (line.remote if ours else line.local)
         row = rows.setdefault(client, Connection(client))
         if ours:
-            row.ours, row.unread, row.unsent = line.state, line.unread, line.unsent
+            row.ours, row.unread, row.unsent = line.state, line.recv_q, line.send_q
             row.fd = held.get(line.inode)
-            row.queued = line.queued
+            row.queued = line.in_accept_queue
         else:
             row.theirs = line.state
     return list(rows.values())

@@ -29,7 +29,7 @@ def play(model, scene, *keys, shows=(), size=(140, 40), backlog=64, programs=Non
 
     Return the rows of the screen.
     """
-    programs = programs or [processes.find(model)]
+    programs = programs or [processes.find_server(model)]
     options = {"host": "127.0.0.1", "port": 0, "backlog": backlog}
 
     async def run():
@@ -162,7 +162,7 @@ def test_leave_and_reset():
 
 
 def test_the_next_model_gets_the_same_cast():
-    programs = [processes.find("01_blocking"), processes.find("02_threaded")]
+    programs = [processes.find_server("01_blocking"), processes.find_server("02_threaded")]
     play(
         "01_blocking",
         lambda app: (
@@ -178,7 +178,7 @@ def test_the_next_model_gets_the_same_cast():
 
 def test_a_server_that_crashes_is_shown_with_its_last_words(tmp_path):
     program = tmp_path / "server.py"
-    source = processes.find("01_blocking").read_text()
+    source = processes.find_server("01_blocking").read_text()
     program.write_text(source.replace("conn.sendall(greet(chunk))", "raise ValueError('\\x1b[2J')"))
     words = ["the server has ended", "ValueError"]
     options = {"shows": words, "size": (80, 24), "programs": [program]}
@@ -221,7 +221,7 @@ def test_nothing_is_cut_without_a_sign(size):
 def test_a_program_that_is_not_pythons_shows_the_kernels_side(tmp_path):
     program = tmp_path / "server"
     program.write_text(
-        f'#!/bin/sh\nexec {processes.find("01_blocking")} "$@"\n'.replace(
+        f'#!/bin/sh\nexec {processes.find_server("01_blocking")} "$@"\n'.replace(
             "exec ", f"exec {sys.executable} "
         )
     )
@@ -231,7 +231,9 @@ def test_a_program_that_is_not_pythons_shows_the_kernels_side(tmp_path):
     assert any("threads 1," in row for row in rows)
     file = tmp_path / "scene.svg"
     done = subprocess.run(
-        processes.tool("clients.classroom", "03_epoll", "--screenshot", file, "--host", "::1"),
+        processes.module_command(
+            "clients.classroom", "03_epoll", "--screenshot", file, "--host", "::1"
+        ),
         cwd=processes.ROOT,
         capture_output=True,
         text=True,
@@ -240,7 +242,7 @@ def test_a_program_that_is_not_pythons_shows_the_kernels_side(tmp_path):
     assert (done.returncode, done.stderr.count("IPv4")) == (2, 1)
     program.write_text("#!/bin/sh\nexit 3\n")
     done = subprocess.run(
-        processes.tool("clients.classroom", program, "--screenshot", file),
+        processes.module_command("clients.classroom", program, "--screenshot", file),
         cwd=processes.ROOT,
         capture_output=True,
         text=True,
@@ -254,7 +256,7 @@ def test_a_program_that_is_not_pythons_shows_the_kernels_side(tmp_path):
 def test_screenshot(tmp_path):
     file = tmp_path / "scene.svg"
     done = subprocess.run(
-        processes.tool("clients.classroom", "--screenshot", file),
+        processes.module_command("clients.classroom", "--screenshot", file),
         capture_output=True,
         text=True,
         timeout=60,
@@ -268,7 +270,7 @@ def test_a_client_that_believes_more_than_the_server_knows_is_named():
         Connection("8", theirs="ESTABLISHED", ours="SYN-RECEIVED"),
         Connection("9", theirs="ESTABLISHED"),
     ]
-    stage = Stage(processes.find("01_blocking"), {"backlog": 5})
+    stage = Stage(processes.find_server("01_blocking"), {"backlog": 5})
     stage.connections = rows
     shown = [text for text, _ in panels.kernel_side(stage, {}, 70, 20)]
     assert "ACK dropped, still SYN-RECEIVED: 8" in shown
@@ -300,7 +302,7 @@ def test_chinese_text_takes_two_columns_a_character(tmp_path):
     assert {cell_len(text) for text in shown[:-1]} == {40}
     assert panels.some("在队列 ", ["你好", "你好"], 14) == "在队列 2 of them"
     program = tmp_path / "server.py"
-    source = processes.find("03_epoll").read_text().partition("\n")[2]
+    source = processes.find_server("03_epoll").read_text().partition("\n")[2]
     program.write_text(
         f'"""{long}\n{source.replace("import select", f"import select  # {long}", 1)}'
     )
@@ -337,7 +339,7 @@ def on_a_terminal():
     """Run the classroom there; yield it, both ends of the terminal, and the server's process."""
     teacher, terminal = pty.openpty()
     program = subprocess.Popen(
-        processes.tool("clients.classroom", "01_blocking"),
+        processes.module_command("clients.classroom", "01_blocking"),
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
@@ -375,7 +377,7 @@ def test_a_terminal_that_takes_nothing_more_keeps_nobody_alive():
         termios.tcflow(terminal, termios.TCOOFF)
         program.send_signal(signal.SIGTERM)
         assert program.wait(PATIENCE) == 1
-        server.wait(PATIENCE)  # psutil's; the watcher has ended it
+        server.wait(PATIENCE)  # psutil's; the reaper has ended it
         os.close(terminal)
 
 
@@ -390,7 +392,7 @@ def drain(terminal):
 
 def test_it_says_so_where_there_is_no_terminal():
     done = subprocess.run(
-        processes.tool("clients.classroom"),
+        processes.module_command("clients.classroom"),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -14,7 +14,9 @@ def walked(model, *script):
     """Play a script in the classroom: keys to press, and functions of the app to wait for."""
 
     async def run():
-        app = Classroom([processes.find(model)], {"host": "127.0.0.1", "port": 0, "backlog": 64})
+        app = Classroom(
+            [processes.find_server(model)], {"host": "127.0.0.1", "port": 0, "backlog": 64}
+        )
         try:
             async with app.run_test(size=(140, 40), notifications=True) as pilot:
                 for part in (lambda app: app.stage and app.stage.threads, *script):

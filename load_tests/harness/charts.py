@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from matplotlib.transforms import ScaledTranslation
 
 from clients.console.formatting import number
-from clients.console.palette import looks
+from clients.console.palette import styles
 
 ARROW = Path([(0, -1), (0, 1), (-0.5, 0.3), (0, 1), (0.5, 0.3)])  # a marker for the legend
 STYLE = {
@@ -112,7 +112,7 @@ def heaviest(results):
 
 def looks_of(results):
     """Return {model: (colour, marker)} of all the models of a comparison."""
-    return looks(dict.fromkeys(run["model"] for run in results["runs"]))
+    return styles(dict.fromkeys(run["model"] for run in results["runs"]))
 
 
 def curves(ax, results, metric, title):

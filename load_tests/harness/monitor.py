@@ -131,9 +131,9 @@ def sockets(port, pid="self"):
     pid: a process in whose network namespace to look.
     """
     queue, clients = 0, Counter()
-    for line in procfs.tcp(port, pid):
+    for line in procfs.tcp_sockets(port, pid):
         if line.state == "LISTEN":
-            queue = line.unread
+            queue = line.recv_q
         elif line.remote[1] == port:
             clients[line.state] += 1
     return {"accept_queue": queue, "clients": dict(clients)}
@@ -144,5 +144,5 @@ def drops(pid="self"):
 
     Source: ListenOverflows and ListenDrops in /proc/net/netstat (snmp_counter.rst).
     """
-    counts = procfs.counters(Path(f"/proc/{pid}/net/netstat").read_text())
+    counts = procfs.tcp_counters(Path(f"/proc/{pid}/net/netstat").read_text())
     return {name: counts[name] for name in ("ListenOverflows", "ListenDrops")}

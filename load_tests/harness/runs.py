@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from clients.system.processes import ROOT, running_server, spawn, tail, temp_dir, tool
-from clients.system.procfs import queue_limit
+from clients.system.processes import ROOT, module_command, running_server, spawn, tail, temp_dir
+from clients.system.procfs import accept_queue_limit
 from load_tests.harness import stats
 from load_tests.harness.monitor import watching
 from load_tests.harness.warm import warm
@@ -35,13 +35,13 @@ def run(program, load, args, name):
     """
     page = f"locust-{name}-{load:g}.html"
     (args.out / page).parent.mkdir(exist_ok=True, parents=True)  # friend/03_epoll
-    through = (HEAVY, args.switch_interval) if args.heavy else ()
-    with running_server(program, *settings(args), through=through) as server:
+    wrapper = (HEAVY, args.switch_interval) if args.heavy else ()
+    with running_server(program, *settings(args), wrapper=wrapper) as server:
         warm(server.address)
         with watching(server.process, server.address[1]) as readings:
             journal = journal_of(server.address, load, args, args.out / page)
         if server.process.poll() is not None:
-            raise RunError(f"it {server.end()}")
+            raise RunError(f"it {server.describe_exit()}")
     numbers = {"locust": page, **stats.summary(journal["samples"])}
     numbers["server"] = costs(readings, numbers["greetings"], args.backlog)
     numbers["generator"] = generator(journal["generators"].values())
@@ -110,7 +110,7 @@ def locust(*options, output=subprocess.DEVNULL, timeout=None, core=None):
     """
     streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
     # From ROOT, Locust finds the rest of the repository.
-    with spawn(tool("locust", *options), cwd=ROOT, **streams) as process:
+    with spawn(module_command("locust", *options), cwd=ROOT, **streams) as process:
         if core is not None:
             process.cpu_affinity([core])
         with contextlib.suppress(psutil.TimeoutExpired):  # what it left in its log is reported
@@ -140,7 +140,7 @@ def costs(readings, greetings, backlog):
         "threads_most": most("threads"),
         "descriptors_most": most("descriptors"),
         "accept_queue_most": most("accept_queue"),
-        "accept_queue_limit": queue_limit(backlog),
+        "accept_queue_limit": accept_queue_limit(backlog),
         "syn_sent_most": max(reading["clients"].get("SYN-SENT", 0) for reading in readings),
         "listen_overflows": more("ListenOverflows"),
         "listen_drops": more("ListenDrops"),

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import psutil
 import pytest
 
-from clients.system.processes import models, tool
+from clients.system.processes import models, module_command
 from load_tests.harness.stats import FATES, never_served
 
 LISTEN = """
@@ -37,7 +37,7 @@ while True:
 
 
 def start(*options, out):
-    line = tool("load_tests.compare", "--out", out, *options)
+    line = module_command("load_tests.compare", "--out", out, *options)
     return subprocess.run(line, capture_output=True, text=True, timeout=200)
 
 
@@ -235,7 +235,7 @@ def test_too_few_descriptors(tmp_path):
 def test_ctrl_c_reports_what_was_measured_and_leaves_nobody_behind(tmp_path, number):
     options = ["03_epoll", "--users", "2,3", "--seconds", "4", "--out", tmp_path]
     process = subprocess.Popen(
-        tool("load_tests.compare", *options),
+        module_command("load_tests.compare", *options),
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,

@@ -15,7 +15,7 @@ import time
 import psutil
 import pytest
 
-from clients.system.processes import ROOT, models, tool
+from clients.system.processes import ROOT, models, module_command
 from load_tests.tests.compiler import case
 
 READMES = [ROOT / "README.md", ROOT / "load_tests" / "README.md"]
@@ -46,7 +46,7 @@ while True:
 
 
 def start(module, *options, **more):
-    line = tool(f"load_tests.{module}", *options)
+    line = module_command(f"load_tests.{module}", *options)
     more = {"capture_output": True, "text": True, "timeout": 300, "cwd": ROOT} | more
     return subprocess.run(line, **more)
 

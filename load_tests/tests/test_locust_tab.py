@@ -8,8 +8,8 @@ import urllib.request
 
 import pytest
 
-from clients.system.processes import tool
-from clients.system.procfs import queue_limit
+from clients.system.processes import module_command
+from clients.system.procfs import accept_queue_limit
 from clients.tests.browser import in_a_browser, opened
 
 
@@ -17,7 +17,9 @@ from clients.tests.browser import in_a_browser, opened
 def page():
     """The address of Locust's page, while 20 visitors storm the blocking server."""
     process = subprocess.Popen(
-        tool("load_tests.compare", "--web", "01_blocking"), stdout=subprocess.PIPE, text=True
+        module_command("load_tests.compare", "--web", "01_blocking"),
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         for line in process.stdout:
@@ -55,10 +57,10 @@ def rows(url):
 def test_the_tab_tells_who_waits(page):
     for _ in range(300):
         now = rows(page)
-        if now["accept queue"] == queue_limit(5) and now["SYN-SENT"] > 0:
+        if now["accept queue"] == accept_queue_limit(5) and now["SYN-SENT"] > 0:
             break
         time.sleep(0.1)
-    assert now["accept queue"] == queue_limit(5)
+    assert now["accept queue"] == accept_queue_limit(5)
     assert now["SYN-SENT"] > 0
     assert now["threads"] == 1
     assert re.fullmatch(r"[1-9]\d*\.\d MiB", now["memory"])

@@ -7,7 +7,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
 from clients.console.formatting import number
-from clients.console.palette import OTHERS
+from clients.console.palette import OTHER_STYLES
 from load_tests.harness.charts import draw
 
 from .ladder import COLOUR, END_COLOUR, GREY, OPEN, OPENING, caption, legend, spells, write
@@ -252,7 +252,7 @@ def left_over(data):
 
 def countdown(data, title):
     """Draw how long TIME-WAIT has still to last, and who may listen on the port meanwhile."""
-    works, fails = (OTHERS[2][0], "o"), ("black", "x")  # no colours of the two ends
+    works, fails = (OTHER_STYLES[2][0], "o"), ("black", "x")  # no colours of the two ends
     rows = {False: -12, True: -22}  # reuse: the attempts' row, below the axis of seconds
 
     def panel(ax):

@@ -67,12 +67,12 @@ class Machine:
         import fcntl  # not at the top: Windows does not have it
 
         self.name, self.address = name, ADDRESS[name]
-        netns.small_tables()
+        netns.shrink_tcp_tables()
         with inside():
             self.namespace = os.open(MINE, os.O_RDONLY)
             self.tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
             fcntl.ioctl(self.tun, TUNSETIFF, struct.pack("16sH22x", b"cable", IFF_TUN | IFF_NO_PI))
-            netns.up("cable", self.address)
+            netns.bring_up("cable", self.address)
             self._sockets = Kept("/proc/thread-self/net/tcp")
             self._counters = Kept("/proc/thread-self/net/netstat")
 
@@ -98,14 +98,14 @@ class Machine:
         bytes (for a listener "unread" counts the connections in its accept queue), "timer": the
         seconds until a running timer goes off, or None}, ...].
         """
-        lines = [procfs.parsed(line) for line in self._sockets.read().splitlines()[1:]]
+        lines = [procfs.parse_tcp_line(line) for line in self._sockets.read().splitlines()[1:]]
         return [
             {
                 "port": line.local[1],
                 "to": line.remote[1],
                 "state": line.state,
-                "unsent": line.unsent,
-                "unread": line.unread,
+                "unsent": line.send_q,
+                "unread": line.recv_q,
                 "timer": line.timer,
             }
             for line in lines
@@ -113,7 +113,7 @@ class Machine:
 
     def counters(self):
         """Return the TCP counters of this machine: {name: number}."""
-        return procfs.counters(self._counters.read())
+        return procfs.tcp_counters(self._counters.read())
 
     def close(self):
         for file in (self._sockets, self._counters):

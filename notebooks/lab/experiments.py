@@ -186,7 +186,7 @@ def resolve(name, hosts="", dns=None, order="files dns"):
     Returns "addresses": what getaddrinfo() gives, [] if it fails, "error": why, and "queries": the
     questions that reached the DNS server, [[name, type], ...].
     """
-    netns.up("lo")
+    netns.bring_up("lo")
     replace("/etc/hosts", hosts + "\n")
     replace("/etc/nsswitch.conf", f"hosts: {order}\n")
     replace("/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:5 attempts:2\n")

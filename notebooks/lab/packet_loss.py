@@ -184,7 +184,7 @@ def left_alone(model, seconds, delay=0.005):
     with Lab(delay, lambda packet: packet.port in gone) as lab, contextlib.ExitStack() as stack:
         with inside(lab.server.namespace):
             options = ("--host", lab.server.address, "--quiet")
-            program = processes.running_server(processes.find(model), *options, port=PORT)
+            program = processes.running_server(processes.find_server(model), *options, port=PORT)
             server = stack.enter_context(program)
         first, second = (stack.enter_context(lab.client.socket()) for _ in range(2))
         ask(lab, first, b"bob", seconds)
