@@ -29,7 +29,7 @@ ALL_SLEEP = "each thread sleeps in a call: let a client do something"
 VIEWS = ("source", "kernel", "clients")  # the panels
 STYLES = {  # style of a Cell: its looks on a light screen and on a dark one
     "bad": ("bold #b00020", "bold #ff8a80"),
-    "waiting": ("bold #8a5a00", "bold #ffca28"),
+    "waiting": ("bold #7a4f00", "bold #ffca28"),
     "changed": ("bold #000000 on #ffe97a", "bold #000000 on #ffe97a"),
     "chosen": ("reverse", "reverse"),
 }

@@ -3,10 +3,9 @@
 import asyncio
 import time
 
-from conftest import DEADLINE
-
 from clients.classroom.app import Classroom
 from clients.system import processes
+from conftest import DEADLINE
 
 
 def play(model, *script, size=(140, 40), **options):
@@ -64,11 +63,8 @@ def shows(*texts):
     return condition
 
 
-def styled(app, panel, text):
-    """Return the styles with which a panel shows a text, as rich names them."""
+def styles(app, panel, text):
+    """Return the styles of the cells of a panel that contain a text."""
     shown = app.query_one(f"#{panel}").content
-    return {
-        str(span.style)
-        for span in shown.spans
-        if text in shown.plain[span.start : span.end]
-    }
+    cells = [(shown.plain[span.start : span.end], str(span.style)) for span in shown.spans]
+    return {style for cell, style in cells if text in cell}
