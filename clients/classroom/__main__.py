@@ -14,7 +14,7 @@ import re
 import sys
 from pathlib import Path
 
-from clients.classroom.app import INTERVAL, MARK, Classroom
+from clients.classroom.app import INTERVAL, Classroom
 from clients.console.argtypes import number
 from clients.console.printable import any_terminal
 from clients.system.processes import LaunchError, find, models, require_linux
@@ -23,17 +23,18 @@ from clients.system.processes import LaunchError, find, models, require_linux
 async def take_screenshot(app, file):
     """Play a small scene without a terminal, and write the screen to file as SVG."""
     async with app.run_test(size=(120, 36)) as pilot:
-        while not app.monitor or (app.monitor.is_python and not app.monitor.threads):
-            if app.monitor and app.monitor.ended:
-                raise LaunchError(app.monitor.ended)
+        while not (app.monitor and app.monitor.is_visible()):
             await pilot.pause(INTERVAL)
+        if app.monitor.ended:
+            raise LaunchError(app.monitor.ended)
         for key in "aasas":
             await pilot.press(key)
         for _ in range(50):  # until all threads sleep, but not forever
             await pilot.pause(INTERVAL)
             if len(app.monitor.connections) == 3 and all(one.fd for one in app.monitor.threads):
                 break
-        await pilot.pause(MARK + INTERVAL)  # until nothing is marked any more
+        app.marked_until = 0
+        await pilot.pause(5 * INTERVAL)  # until that is drawn
         picture = app.export_screenshot(title="clients.classroom")
         file.write_text(re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL))  # remote fonts
 

@@ -108,6 +108,10 @@ class ServerMonitor:
         self.queue = sum(one.unread for one in sockets if one.state == "LISTEN")
         self.time_wait = sum(one.state == "TIME-WAIT" for one in sockets)
 
+    def is_visible(self):
+        """Return True if there is something to be seen: threads, or that it has ended."""
+        return bool(self.threads or self.ended or not self.is_python)
+
     def owns(self, end):
         """Return True if an end of a connection is the server's; other hosts may use its port."""
         host, port = end

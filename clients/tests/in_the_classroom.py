@@ -37,8 +37,7 @@ def play(model, *script, size=(140, 40), **options):
 
 
 def is_started(app):
-    monitor = app.monitor
-    return monitor and (monitor.threads or monitor.ended or not monitor.is_python)
+    return app.monitor and app.monitor.is_visible()
 
 
 def report(app, part):

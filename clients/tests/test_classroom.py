@@ -44,10 +44,10 @@ def labels(app, panel):
     rows = app.query_one(f"#{panel}").content.plain.splitlines()
     if panel == "kernel":
         rows = rows[1 + next(at for at, row in enumerate(rows) if "Recv-Q" in row) :]
-    words = [row.removeprefix("▸").split() for row in rows]
-    return [
-        one[0] for one in words if one and one[0].removeprefix("g").isdigit() and one[1] != "in"
-    ]
+    elif rows and " in all: " in rows[0]:
+        del rows[0]
+    first = [row.removeprefix("▸").split(maxsplit=1)[0] for row in rows if row.strip()]
+    return [one for one in first if one.removeprefix("g").isdigit()]
 
 
 def order(*first):
@@ -285,11 +285,8 @@ def test_sockets_of_other_programs_with_the_same_port_number_are_not_the_servers
                 kept.append(listener.accept()[0])
         for one in kept[:2]:
             one.close()
-        sockets = procfs.tcp(app.monitor.port)
-        return sum(
-            (one.state == "TIME-WAIT" and one.remote == address) or one.local == address
-            for one in sockets
-        )
+        others = [one for one in procfs.tcp(app.monitor.port) if address in (one.local, one.remote)]
+        return {"TIME-WAIT", "ESTABLISHED"} <= {one.state for one in others}
 
     kept = []
     play("03_epoll", *("a", condition, elsewhere, "s"), shows("greeted"), condition)
