@@ -25,7 +25,7 @@ from load_tests.harness.charts import (
 from load_tests.harness.stats import nearest_rank, never_served
 
 from . import gil, load
-from .ladder import GREY, write
+from .sequence import GREY, write
 from .models import LOOK
 
 LOOPS = {"closed loop": OTHERS[0], "open loop": OTHERS[5]}  # their colours and markers
