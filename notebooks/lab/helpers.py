@@ -90,7 +90,7 @@ def source(name, part):
 
 
 def sockets_of(server):
-    """Print the kernel's list of a server's and its clients' sockets, and which process holds each."""
+    """Print the kernel's list of the sockets of a server and its clients, and their processes."""
     port = server.address[1]
     owners = {"this notebook": os.getpid(), "the server": server.process.pid}
     held = {
