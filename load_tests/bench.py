@@ -1,4 +1,4 @@
-"""Benchmark greeting servers in pairs: what a greeting costs the server, and how long it takes.
+"""Benchmark greeting servers in pairs: the CPU time, throughput and latency of a request.
 
 .venv/bin/python -m load_tests.bench 02_threaded 03_epoll
 .venv/bin/python -m load_tests.bench 03_epoll load_tests/alternatives/asyncio_streams.py --rounds 9
@@ -6,13 +6,13 @@
 .venv/bin/python -m load_tests.bench 03_epoll 03_epoll --connections 10 --idle 0,10000
 .venv/bin/python -m load_tests.bench 03_epoll 02_threaded --load visit
 
-The servers run at the same time and take turns, A B A B ..., so that what else the machine does
-meets all of them. Each server has one core, what asks it another; README.md, "The benchmark".
+The servers run at the same time and alternate, A B A B ..., so that whatever else the machine does
+affects all of them. Each server has one core, its generators have another; README.md, "The
+benchmark".
 """
 
 import argparse
 import contextlib
-import json
 import os
 import pickle
 import shlex
@@ -51,19 +51,30 @@ from load_tests.harness.files import (
     numbered,
 )
 from load_tests.harness.monitor import family_cpu_seconds, forgets, kernel_memory, pin
+from load_tests.harness.rounds import Block, IdleCost, Measured, Round, to_json
 from load_tests.harness.stats import nearest_rank, spread
 from load_tests.harness.warm import warm
 
-BACKLOG = 4096  # nobody's SYN is dropped, however many come at once
-WARM = 0.2  # seconds of a first round that does not count
+BACKLOG = 4096  # no SYN is dropped, however many connections come at once
+WARM_UP = 0.2  # seconds of a first round that does not count
 DESCRIPTORS = 100  # what a process needs besides its connections
 NUMBERS = 1_000_000  # how many numbers each generator has for its clients
-SATURATED = 0.9  # of its core: a server that used less had time left
+SATURATED = 0.9  # of its core: a process that used less was waiting for the rest of the time
 LOADS = {"greet": "greetings", "visit": "visits"}
 
 
-class BlastError(RuntimeError):
+class BenchError(RuntimeError):
     """A server did not do what it should, and what it did."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A server to be measured, as the command line names it."""
+
+    name: str  # in the tables, distinct
+    program: Path
+    options: list[str]  # more than those of every server
+    idle: int  # silent connections
 
 
 def options(arguments=None):
@@ -82,95 +93,103 @@ def options(arguments=None):
         type=numbers(int, 0, 100_000, distinct=False),
         default=[0],
         metavar="N",
-        help="more connections that say nothing; N,N,... gives one number for each server",
+        help="more connections, all silent; N,N,... gives one number for each server",
     )
     add("--cold", action="store_true", help="do not warm the servers: see README.md first")
-    add("--processes", type=number(int, 1, 16), default=1, help="that ask each server")
+    add("--processes", type=number(int, 1, 16), default=1, help="generators for each server")
     add("--json", type=Path, metavar="FILE", help="write every round there")
     args = parser.parse_args(arguments)
     if min(args.connections) < args.processes:
-        parser.error("--connections takes one for each of the --processes or more")
-    if len(args.idle) == 1:
-        args.idle *= len(args.servers)
-    if len(args.idle) != len(args.servers):
+        parser.error("--connections needs at least one for each of the --processes")
+    idle = args.idle * len(args.servers) if len(args.idle) == 1 else args.idle
+    if len(idle) != len(args.servers):
         parser.error("--idle takes one number, or one for each server")
     try:
-        words = [shlex.split(text) or [""] for text in args.servers]
-        args.servers = [(find(name), more) for name, *more in words]
+        args.specs = specs([shlex.split(text) or [""] for text in args.servers], idle)
     except (LaunchError, ValueError) as error:
         parser.error(lines(str(error)))
     return args
 
 
+def specs(commands, idle):
+    """Return a Spec for each command (a list of words) and its number of idle connections."""
+    programs, texts = [find(name) for name, *_ in commands], []
+    for name, (_, *more), count in zip(names_of(programs), commands, idle, strict=True):
+        text = " ".join([name, *map(printable, more)])
+        texts.append(text + (f" +{count} idle" if count else ""))
+    return [
+        Spec(name, program, more, count)
+        for name, program, (_, *more), count in zip(
+            numbered(texts), programs, commands, idle, strict=True
+        )
+    ]
+
+
 @dataclass
 class Target:
-    """One server under test, and the generators that ask it."""
+    """One running server, and the generator processes that load it."""
 
     name: str
     server: Server
     generators: list
-    cost_of_idle: dict | None = None  # what one idle connection costs: see hold()
 
-    def ask(self, commands):
-        """Give each generator its command, and return what they answer. Raises BlastError."""
+    def command(self, commands):
+        """Give each generator its command, and return their results. Raises BenchError."""
         for generator, command in zip(self.generators, commands, strict=True):
             pickle.dump(command, generator.stdin)
             generator.stdin.flush()
         results, errors = zip(*(reply(generator) for generator in self.generators), strict=True)
         for error in filter(None, errors):
-            raise BlastError(self.blame(error))
+            raise BenchError(self.explain(error))
         return results
 
-    def blame(self, error):
+    def explain(self, error):
         """Return what went wrong: the server's own end explains more than a lost connection."""
         end = self.server.end(0.5)
         alive = self.server.process.poll() is None
         return f"{self.name}: {error}" if alive else f"{self.name} {end}"
 
-    def hold(self, busy, idle):
-        """Open connections, those that stay silent last, and note what one of these costs.
+    def share(self, name, count, *more):
+        """Give all generators one command, and each its share of count; return their results."""
+        parts = len(self.generators)
+        shares = [count // parts + (number < count % parts) for number in range(parts)]
+        return self.command([(name, share, *more) for share in shares])
 
-        "resident": KiB in the server's processes; "kernel": KiB in the machine's kernel, for both
-        ends of the connection; "connect": seconds until it has been greeted once, so many
-        connecting at a time as there are generators.
-        """
-        if busy:
-            self.ask([("hold", share, 0) for share in shares(busy, len(self.generators))])
+    def connect_idle(self, count):
+        """Open silent connections; return their IdleCost, None for none."""
         before, kernel, began = self.resident(), kernel_memory(), time.perf_counter()
-        self.ask([("hold", 0, share) for share in shares(idle, len(self.generators))])
-        if idle:
-            self.cost_of_idle = {
-                "resident": (self.resident() - before) / 1024 / idle,
-                "kernel": (kernel_memory() - kernel) / 1024 / idle,
-                "connect": (time.perf_counter() - began) / idle,
-            }
+        self.share("connect idle", count)
+        return count and IdleCost(
+            resident=(self.resident() - before) / 1024 / count,
+            kernel=(kernel_memory() - kernel) / 1024 / count,
+            connect=(time.perf_counter() - began) / count,
+        )
 
     def resident(self):
-        """Return the bytes of memory that the server and all that it has started have."""
+        """Return the bytes of memory of the server and all that it has started."""
         return sum_over_tree(self.server.process, lambda one: one.memory_info().rss)
 
     def round(self, load, connections, seconds):
-        """Return the numbers of one round; times are in seconds. Raises BlastError."""
+        """Return the Round of these seconds. Raises BenchError."""
         before = family_cpu_seconds(self.server.process)
         if load == "greet":
-            results = self.ask([("greet", seconds)] * len(self.generators))
+            results = self.command([("greet", seconds)] * len(self.generators))
         else:
-            parts = shares(connections, len(self.generators))
-            results = self.ask([("visit", part, seconds) for part in parts])
+            results = self.share("visit", connections, seconds)
         used = family_cpu_seconds(self.server.process) - before
-        waits = sorted(wait / 1e9 for result in results for wait in result["waits"])
-        elapsed = max(result["seconds"] for result in results)
-        return {
-            "answered": len(waits),
-            "seconds": elapsed,
-            "rate": len(waits) / elapsed,
-            "p50": nearest_rank(waits, 50),
-            "p99": nearest_rank(waits, 99),
-            "max": waits[-1],
-            "cpu": used / len(waits),
-            "busy": used / elapsed,
-            "generator_busy": max(result["cpu"] / result["seconds"] for result in results),
-        }
+        latencies = sorted(ns / 1e9 for result in results for ns in result.latencies)
+        elapsed = max(result.seconds for result in results)
+        return Round(
+            answered=len(latencies),
+            seconds=elapsed,
+            throughput=len(latencies) / elapsed,
+            p50=nearest_rank(latencies, 50),
+            p99=nearest_rank(latencies, 99),
+            max=latencies[-1],
+            cpu=used / len(latencies),
+            busy=used / elapsed,
+            generator_busy=max(result.cpu / result.seconds for result in results),
+        )
 
 
 def reply(generator):
@@ -178,20 +197,15 @@ def reply(generator):
     try:
         return pickle.load(generator.stdout)
     except EOFError:
-        return None, f"what asked it ended with status {generator.wait()}"
-
-
-def shares(count, parts):
-    """Divide count by so many parts: [4, 3, 3]."""
-    return [count // parts + (number < count % parts) for number in range(parts)]
+        return None, f"its generator ended with status {generator.wait()}"
 
 
 @contextlib.contextmanager
-def target(name, program, more, cores, args):
+def target(spec, cores, args):
     """Start a server on the first core and its generators on the others; yield a Target."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(
-            running_server(program, "--quiet", "--backlog", BACKLOG, *more)
+            running_server(spec.program, "--quiet", "--backlog", BACKLOG, *spec.options)
         )
         pin(server.process, cores[:1])
         if not args.cold:
@@ -201,7 +215,7 @@ def target(name, program, more, cores, args):
             stack.enter_context(generating(others[number % len(others)], server.address, number))
             for number in range(args.processes)
         ]
-        yield Target(name, server, generators)
+        yield Target(spec.name, server, generators)
 
 
 @contextlib.contextmanager
@@ -215,48 +229,31 @@ def generating(core, address, number):
         process.stdin.close()
 
 
-def block(args, connections, console):
-    """Measure all servers with so many connections; return what each of them did."""
+def measure(args, connections, console):
+    """Measure all servers with this number of connections; return the Block."""
     cores = sorted(os.sched_getaffinity(0))
     with contextlib.ExitStack() as stack:
-        targets = [
-            stack.enter_context(target(name, *server, cores, args))
-            for name, server in zip(names(args), args.servers, strict=True)
-        ]
-        for one, idle in zip(targets, args.idle, strict=True):
-            one.hold(connections if args.load == "greet" else 0, idle)
-            one.round(args.load, connections, min(WARM, args.seconds))
-        rounds = [[] for _ in targets]
+        targets = [stack.enter_context(target(spec, cores, args)) for spec in args.specs]
+        found = [Measured(spec.name, spec.idle) for spec in args.specs]
+        for one, its in zip(targets, found, strict=True):
+            if args.load == "greet":
+                one.share("connect", connections)
+            its.cost_of_idle = one.connect_idle(its.idle) or None
+            one.round(args.load, connections, min(WARM_UP, args.seconds))
         with console.status("") as status:
             for number in range(args.rounds):
-                for one, done in zip(targets, rounds, strict=True):
+                for one, its in zip(targets, found, strict=True):
                     text = f"{connections} connections, round {number + 1}: {one.name}"
                     status.update(Text(text))
-                    done.append(one.round(args.load, connections, args.seconds))
-        bounds = [forgets(one.server.process) for one in targets]
-    return [
-        {
-            "server": one.name,
-            "idle": idle,
-            "cost_of_idle": one.cost_of_idle,
-            "cpu_is_bound": bound,
-            "rounds": done,
-        }
-        for one, idle, bound, done in zip(targets, args.idle, bounds, rounds, strict=True)
-    ]
+                    its.rounds.append(one.round(args.load, connections, args.seconds))
+        for one, its in zip(targets, found, strict=True):
+            its.cpu_is_lower_bound = forgets(one.server.process)
+    return Block(connections, found)
 
 
-def names(args):
-    """Return what the tables call the servers: no two the same."""
-    texts, short = [], names_of([program for program, _ in args.servers])
-    for name, (_, more), idle in zip(short, args.servers, args.idle, strict=True):
-        text = " ".join([name, *map(printable, more)])
-        texts.append(text + (f" +{idle} idle" if idle else ""))
-    return numbered(texts)
-
-
-def median(found, what):
-    return statistics.median(one[what] for one in found["rounds"])
+def median(measured, name):
+    """Return the median of one of the numbers of a server's rounds."""
+    return statistics.median(getattr(one, name) for one in measured.rounds)
 
 
 def empty_table(first, *numbers):
@@ -268,60 +265,74 @@ def empty_table(first, *numbers):
     return table
 
 
-def measured(found, load):
-    """Return the table of what was measured: medians of the rounds, and the longest wait of all."""
+def results(servers, load):
+    """Return the table of the medians of the rounds, and the longest latency of all rounds."""
     headings = f"{LOADS[load]}\n/s", "p50\nµs", "p99\nµs", "max\nms", "CPU\nµs", "busy\n%"
     table = empty_table("server", *headings)
-    for one in found:
-        busy = median(one, "busy")
+    for one in servers:
         table.add_row(
-            one["server"],
-            f"{median(one, 'rate'):,.0f}",
+            one.server,
+            f"{median(one, 'throughput'):,.0f}",
             f"{1e6 * median(one, 'p50'):,.0f}",
             f"{1e6 * median(one, 'p99'):,.0f}",
-            f"{1e3 * max(each['max'] for each in one['rounds']):,.1f}",
-            ("≥ " if one["cpu_is_bound"] else "") + f"{1e6 * median(one, 'cpu'):,.2f}",
-            f"{100 * busy:.0f}" + ("*" if busy < SATURATED else " "),
+            f"{1e3 * max(each.max for each in one.rounds):,.1f}",
+            ("≥ " if one.cpu_is_lower_bound else "") + f"{1e6 * median(one, 'cpu'):,.2f}",
+            f"{100 * median(one, 'busy'):.0f}{mark(one) or ' '}",
         )
     return table
 
 
-def ratios(found):
-    """Return the table of each server over the first, round by round: median and quartiles."""
-    first, *others = found
-    table = empty_table(f"over {first['server']}", "CPU", "rate", "p99")
+def ratios(servers):
+    """Return the table of each server relative to the first, round by round, with quartiles."""
+    first, *others = servers
+    table = empty_table("", "CPU", "throughput", "p99")
     for one in others:
         row = []
-        for what in ("cpu", "rate", "p99"):
-            pairs = zip(one["rounds"], first["rounds"], strict=True)
-            over = [mine[what] / its[what] for mine, its in pairs if its[what]]
-            low, middle, high = spread(over) if over else (0, 0, 0)
+        for name in ("cpu", "throughput", "p99"):
+            pairs = zip(one.rounds, first.rounds, strict=True)
+            each = [(getattr(mine, name), getattr(base, name)) for mine, base in pairs]
+            found = [mine / base for mine, base in each if base]
+            low, middle, high = spread(found) if found else (0, 0, 0)
             text = f"{middle:.2f}" + (f" ({low:.2f}-{high:.2f})" if low < high else "")
-            row.append(text if over else "-")
-        table.add_row(one["server"], *row)
+            row.append(text if found else "-")
+        table.add_row(one.server, *row)
     return table
 
 
-def show(found, connections, args, console):
+def mark(measured):
+    """Return the mark of a server whose core was not busy: MARKS says what each means."""
+    if median(measured, "busy") >= SATURATED:
+        return ""
+    return "*" if median(measured, "generator_busy") >= SATURATED else "~"
+
+
+MARKS = {
+    "*": "* Generator-limited: the generator's core was busy and the server's was not. Throughput "
+    "is a lower bound; latencies include the generator's own.",
+    "~": "~ Neither core was busy: the server waits for something else (it sleeps, or has too few "
+    "requests in flight), or other programs had the cores.",
+}
+
+
+def show(block, args, console):
     """Print what one number of connections gave."""
     what = "in flight" if args.load == "greet" else "visitors at a time"
-    title = f"{connections:,} {what}, {args.rounds} rounds of {args.seconds:g} s"
+    title = f"{block.connections:,} {what}, {args.rounds} rounds of {args.seconds:g} s"
     console.rule(title, align="left")
-    console.print(measured(found, args.load))
-    if len(found) > 1:
-        console.print()
-        console.print(ratios(found))
-    for one in found:
-        if one["idle"]:
-            cost = one["cost_of_idle"]
-            text = f"{one['server']}: each of {one['idle']:,} idle connections takes "
-            text += f"{cost['resident']:.2f} KiB in the server, {cost['kernel']:.1f} KiB in the "
-            text += f"kernel (both ends), and {1e6 * cost['connect']:.0f} µs to connect"
+    console.print(results(block.servers, args.load))
+    if len(block.servers) > 1:
+        console.print(f"\nrelative to {block.servers[0].server} (1.00), quartiles of the rounds:")
+        console.print(ratios(block.servers))
+    for one in block.servers:
+        if cost := one.cost_of_idle:
+            text = f"{one.server}: each of {one.idle:,} idle connections takes "
+            text += f"{cost.resident:.2f} KiB in the server, {cost.kernel:.1f} KiB in the "
+            text += f"kernel (both ends), and {1e6 * cost.connect:.0f} µs to connect"
             console.print(text)
-    if any(one["cpu_is_bound"] for one in found):
-        console.print("≥ It ignores SIGCHLD: the time of a child that has ended is lost.")
-    if any(median(one, "busy") < SATURATED for one in found):
-        console.print("* It had time left: rate and waits are also those of what asked it.")
+    if any(one.cpu_is_lower_bound for one in block.servers):
+        console.print("≥ It ignores SIGCHLD: the CPU time of a child that has ended is lost.")
+    for one in sorted({mark(one) for one in block.servers} - {""}):
+        console.print(MARKS[one])
     console.print()
 
 
@@ -329,28 +340,28 @@ def main():
     args = options()
     try:
         # A server needs as many as its generators together, unless it is several processes.
-        raise_nofile_limit((max(args.connections) + max(args.idle)) // args.processes + DESCRIPTORS)
+        idle = max(spec.idle for spec in args.specs)
+        raise_nofile_limit((max(args.connections) + idle) // args.processes + DESCRIPTORS)
         make_sure_of_file(args.json)
     except (LaunchError, CannotWrite) as error:
         sys.exit(lines(str(error)))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too
     console, blocks, failed = Screen(), [], None
     if len(os.sched_getaffinity(0)) == 1:
-        console.print("There is one core only: rates and waits are those of both sides together.")
+        console.print("There is one core: throughput and latency are those of both sides together.")
     try:
         for connections in args.connections:
-            found = block(args, connections, console)
-            blocks.append({"connections": connections, "servers": found})
-            show(found, connections, args, console)
+            blocks.append(measure(args, connections, console))
+            show(blocks[-1], args, console)
     except KeyboardInterrupt:
         failed = "interrupted"
-    except (BlastError, LaunchError) as error:
+    except (BenchError, LaunchError) as error:
         failed = str(error)
     except psutil.NoSuchProcess:
         failed = "a server has ended between two rounds"
     if failed and blocks:
-        console.print("What stands above was measured before the run ended.")
-    return ended(failed, args.json, json.dumps({"load": args.load, "blocks": blocks}, indent=1))
+        console.print("The results above were measured before the run ended.")
+    return ended(failed, args.json, to_json(args.load, blocks))
 
 
 if __name__ == "__main__":

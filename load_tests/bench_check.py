@@ -1,10 +1,10 @@
-"""Check the benchmark: the same servers asked by a program in C, and another clock.
+"""Check the benchmark: the same servers measured with a client in C, and with another clock.
 
 .venv/bin/python -m load_tests.bench_check
 
-bench.py asks with a generator in Python and reads the clock of clock_getcpuclockid(3). Here
-harness/bench_client.c asks, compiled with cc, each server is started again for each round, and
-its CPU time is what /proc/PID/stat counts (psutil). Both ways should give the same ratios.
+bench.py has a generator in Python and reads the clock of clock_getcpuclockid(3). Here
+harness/bench_client.c, compiled with cc, sends the requests, each server is started again for each
+round, and its CPU time is what /proc/PID/stat counts (psutil). The ratios should be the same.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import signal
 import statistics
 import subprocess
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.table import Table
@@ -33,6 +34,7 @@ from clients.system.processes import (
     temp_dir,
     tool,
 )
+from load_tests.bench import median
 from load_tests.harness.files import (
     CannotWrite,
     Screen,
@@ -42,11 +44,20 @@ from load_tests.harness.files import (
     numbered,
 )
 from load_tests.harness.monitor import pin
+from load_tests.harness.rounds import from_json
 from load_tests.harness.warm import warm
 
-ASKER = Path(__file__).with_name("harness") / "bench_client.c"
-PEERS = ["uvloop_protocol", "asyncio_protocol", "asyncio_streams", "gevent_server"]
-SERVERS = ["03_epoll", *(f"load_tests/alternatives/{name}.py" for name in PEERS)]
+SOURCE = Path(__file__).with_name("harness") / "bench_client.c"
+ALTERNATIVES = ["uvloop_protocol", "asyncio_protocol", "asyncio_streams", "gevent_server"]
+SERVERS = ["03_epoll", *(f"load_tests/alternatives/{name}.py" for name in ALTERNATIVES)]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """CPU seconds of a server per request: the medians of both ways."""
+
+    bench_client: float
+    bench: float
 
 
 def options():
@@ -68,90 +79,92 @@ def options():
     return args
 
 
-def compiled(place):
-    """Compile the asker into the folder place; raises LaunchError without a compiler."""
-    program = Path(place, "asker")
-    line = [os.environ.get("CC", "cc"), "-O2", "-Wall", "-o", program, ASKER]
+def compile_client(folder):
+    """Compile bench_client.c into a folder; raises LaunchError without a compiler."""
+    program = Path(folder, "bench_client")
+    line = [os.environ.get("CC", "cc"), "-O2", "-Wall", "-o", program, SOURCE]
     try:
-        done = run_captured(line, timeout=60, env=os.environ | {"TMPDIR": str(place)})
+        done = run_captured(line, timeout=60, env=os.environ | {"TMPDIR": str(folder)})
     except LaunchError as error:
         raise LaunchError(f"there is no C compiler {line[0]} (apt-get install gcc)") from error
     if done.returncode:
-        raise LaunchError(f"{ASKER.name} does not compile: {done.stderr}")
+        raise LaunchError(f"{SOURCE.name} does not compile: {done.stderr}")
     return program
 
 
-def asked_in_c(asker, name, program, connections, greetings):
-    """Start a server, warm it, let the asker ask; return its CPU time in seconds a greeting."""
+def cost_in_c(client, name, program, connections, greetings):
+    """Start a server, warm it, let the client greet; return its CPU seconds per greeting."""
     cores = sorted(os.sched_getaffinity(0))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with running_server(program, "--quiet", "--backlog", 4096) as server:
         pin(server.process, cores[:1])
         warm(server.address)
-        line = [str(asker), *map(str, server.address), str(connections), str(greetings)]
+        line = [str(client), *map(str, server.address), str(connections), str(greetings)]
         with spawn(line, **pipes, text=True, errors="replace") as process:
             process.cpu_affinity(cores[-1:])
             process.stdout.readline()  # all are connected
-            before = sum_over_tree(server.process, spent)
+            before = sum_over_tree(server.process, cpu_seconds)
             with contextlib.suppress(BrokenPipeError):  # no buffer, which would complain later
                 os.write(process.stdin.fileno(), b"\n")
             if not process.stdout.readline():
                 raise LaunchError(f"{name}: {process.stderr.read().strip()}")
-            used = sum_over_tree(server.process, spent) - before
+            used = sum_over_tree(server.process, cpu_seconds) - before
     if not used:
         raise LaunchError(f"{name}: {greetings} greetings are too few to see what they cost")
     return used / greetings
 
 
-def spent(process):
-    """Return the seconds of CPU time that a process and its children that have ended have used.
+def cpu_seconds(process):
+    """Return the CPU time of a process and of its children that have ended.
 
-    The kernel counts them to a hundredth (proc(5), stat).
+    The kernel counts it in hundredths of a second (proc(5), stat).
     """
     return sum(process.cpu_times()[:4])
 
 
-def blasted(args, connections):
-    """Return the same from bench.py: {server: CPU seconds a greeting, the median}."""
-    with temp_dir() as place:
-        file = Path(place, "blast.json")
-        # A round begins with all asking at once; with thousands it must be long to hide that.
+def costs_by_bench(args, connections):
+    """Return [CPU seconds per greeting, the median of bench.py's rounds, for each server]."""
+    with temp_dir() as folder:
+        file = Path(folder, "bench.json")
+        # A round begins with all requests at once; with thousands it must be long to hide that.
         seconds = max(0.3, connections / 2500)
         more = ("--connections", connections, "--rounds", 3 * args.rounds, "--seconds", seconds)
         programs = [shlex.quote(str(program)) for program in args.programs]
         line = tool("load_tests.bench", *programs, *more, "--json", file)
         done = run_captured(line, cwd=ROOT, timeout=900)
         if done.returncode:
-            raise LaunchError(f"blast failed: {done.stderr.strip()}")
-        [block] = json.loads(file.read_text())["blocks"]
+            raise LaunchError(f"bench failed: {done.stderr.strip()}")
+        [block] = from_json(file.read_text())
+    return [median(one, "cpu") for one in block.servers]
+
+
+def measure(args, client, connections):
+    """Return {server: Cost}."""
+    in_c = {name: [] for name in args.names}
+    for _ in range(args.rounds):
+        for name, program in zip(args.names, args.programs, strict=True):
+            cost = cost_in_c(client, name, program, connections, args.greetings)
+            in_c[name].append(cost)
+    by_bench = costs_by_bench(args, connections)
     return {
-        name: statistics.median(each["cpu"] for each in one["rounds"])
-        for name, one in zip(args.names, block["servers"], strict=True)
+        name: Cost(statistics.median(costs), cost)
+        for (name, costs), cost in zip(in_c.items(), by_bench, strict=True)
     }
 
 
-def measure(args, asker, connections):
-    """Return {server: (CPU seconds a greeting asked in C, the same by bench.py)}."""
-    ours = {name: [] for name in args.names}
-    for _ in range(args.rounds):
-        for name, program in zip(args.names, args.programs, strict=True):
-            cost = asked_in_c(asker, name, program, connections, args.greetings)
-            ours[name].append(cost)
-    theirs = blasted(args, connections)
-    return {name: (statistics.median(costs), theirs[name]) for name, costs in ours.items()}
-
-
 def show(found, connections, console):
-    first = next(iter(found))
-    console.rule(f"{connections:,} connections: CPU µs of a greeting, over {first}", align="left")
+    first, base = next(iter(found.items()))
+    title = f"{connections:,} connections: CPU µs per greeting, and relative to {first} (1.00)"
+    console.rule(title, align="left")
     table = Table(box=None, pad_edge=False)
     table.add_column("server")
     for name in ("bench_client.c", "bench.py", "bench_client.c", "bench.py", "differ by"):
         table.add_column(name, justify="right")
-    for name, costs in found.items():
-        over = [cost / base for cost, base in zip(costs, found[first], strict=True)]
-        texts = [f"{1e6 * cost:.2f}" for cost in costs] + [f"{ratio:.2f}" for ratio in over]
-        table.add_row(name, *texts, f"{over[0] / over[1] - 1:+.0%}")
+    for name, cost in found.items():
+        in_c, by_bench = cost.bench_client / base.bench_client, cost.bench / base.bench
+        costs = [f"{1e6 * each:.2f}" for each in (cost.bench_client, cost.bench)]
+        ratios = [f"{each:.2f}" for each in (in_c, by_bench)]
+        table.add_row(name, *costs, *ratios, f"{in_c / by_bench - 1:+.0%}")
     console.print(table)
     console.print()
 
@@ -164,10 +177,11 @@ def main():
     except CannotWrite as error:
         return lines(str(error))
     try:
-        with temp_dir() as place:
-            asker = compiled(place)
+        with temp_dir() as folder:
+            client = compile_client(folder)
             for connections in args.connections:
-                found = all_found[connections] = measure(args, asker, connections)
+                found = measure(args, client, connections)
+                all_found[connections] = {name: asdict(cost) for name, cost in found.items()}
                 show(found, connections, console)
     except LaunchError as error:
         failed = str(error)

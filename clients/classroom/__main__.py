@@ -5,7 +5,7 @@
 .venv/bin/python -m clients.classroom --screenshot scene.svg      a small scene as a picture
 
 The server's program runs unchanged; what is shown of it is read from the kernel and from the
-observer (xray.py) about five times a second.
+sampler about five times a second.
 """
 
 import argparse
@@ -31,7 +31,7 @@ async def photograph(app, file):
             await pilot.press(key)
         for _ in range(50):  # until all is at rest, but not for ever
             await pilot.pause(EVERY)
-            if len(app.stage.connections) == 3 and all(t["fd"] for t in app.stage.threads):
+            if len(app.stage.connections) == 3 and all(one.fd for one in app.stage.threads):
                 break
         await pilot.pause(5 * EVERY)  # until that is drawn
         picture = app.export_screenshot(title="clients.classroom")

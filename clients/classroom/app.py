@@ -229,11 +229,11 @@ class Classroom(App):
         else:
             where.update(Content("%s:%d" % stage.server.address))
         if not stage.ended:
-            observer = "" if stage.plain else " with the observer"
+            tracer = "" if stage.plain else " with the tracer"
             log = f"; {stage.dropped:,} bytes of its log not kept" if stage.dropped else ""
             cost.update(
                 f"cost: threads {stage.thread_count}, descriptors {stage.descriptors}, "
-                f"resident {stage.resident / 2**20:.1f} MiB{observer}{log}"
+                f"resident {stage.resident / 2**20:.1f} MiB{tracer}{log}"
             )
 
     def guest_rows(self):

@@ -87,8 +87,8 @@ def standing(threads):
     """Return {line: {system call: [thread, ...]}} for the threads that are in the program."""
     places = {}
     for thread in threads:
-        if thread["line"]:
-            places.setdefault(thread["line"], {}).setdefault(thread["call"], []).append(thread)
+        if thread.line:
+            places.setdefault(thread.line, {}).setdefault(thread.call, []).append(thread)
     return places
 
 
@@ -114,11 +114,11 @@ def label(call, threads, names):
     """Return what is said of the threads that stand on one line in one system call."""
     call = call or "here (what it sleeps in, only Linux tells)"
     if len(threads) > 1:
-        peers = [thread["peer"] for thread in threads if thread["peer"]]
+        peers = [thread.remote for thread in threads if thread.remote]
         return f"{len(threads)} threads: {call}" + (", each for its own client" if peers else "")
     [thread] = threads
-    fd, peer = thread["fd"], thread["peer"]
-    text = f"{thread['name']}: {call}" + ("" if fd is None else f"(fd {fd})")
+    fd, peer = thread.fd, thread.remote
+    text = f"{thread.name}: {call}" + ("" if fd is None else f"(fd {fd})")
     return text + (f", waiting for {names.get(peer, peer)}" if peer else "")
 
 

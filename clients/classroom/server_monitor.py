@@ -1,20 +1,20 @@
-"""A server on the stage: under the observer and the tracer, seen from inside and from outside."""
+"""A server on the stage: under the tracer, seen from inside and from outside."""
 
 import contextlib
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
 from clients.classroom.stepper import Walk
 from clients.console.printable import first_sentence
 from clients.system import procfs
-from clients.system.observer import Observed
-from clients.system.processes import LaunchError, name_of, running_server, tail, temp_dir
+from clients.system.processes import LaunchError, name_of, running_server, tail
+from clients.system.sampler import thread_states
 from clients.trace.session import traced
 
 SAID = re.compile(r"^(\S+:\d+) said (.{0,200})", re.MULTILINE)
+REPORT = 0.1  # seconds that the server's Python may take to report its frames: the screen waits
 LATEST = 1 << 16  # bytes of the log in which to look for who said what
 
 
@@ -45,7 +45,7 @@ class Stage:
     """One server program that runs, and what there is to see of it since the last look().
 
     options: {"backlog": 5, ...}, of its command line. ended: its last words, if it has ended.
-    threads: as Observed.sample() gives them. queue: the length of the accept queue, which holds
+    threads: a ThreadState for each. queue: the length of the accept queue, which holds
     limit. time_wait: how many connections are in TIME-WAIT. resident: bytes of memory.
     dropped: bytes of its log that were not kept. plain: it is no Python program, as its name says
     (.py): only the kernel tells of it, and walk is None.
@@ -74,12 +74,9 @@ class Stage:
             if self.plain:
                 self.server = self._stack.enter_context(running_server(self.program, *words))
                 return
-            place = self._stack.enter_context(temp_dir())
-            sample = Path(place, "sample.json")
-            traces = traced(self.program, *words, limit=0, sample=sample)
+            traces = traced(self.program, *words, limit=0)
             self.walk = Walk(self._stack.enter_context(traces))
             self.server = self.walk.tracee.server
-            self.observed = Observed(self.server, sample)
         except LaunchError as error:
             self.ended = str(error)
 
@@ -110,10 +107,11 @@ class Stage:
         self.time_wait = sum(line.state == "TIME-WAIT" for line in lines)
 
     def look_inside(self):
-        """See on which line each thread stands; leave out what the tracer and the observer use."""
-        rows = (self.observed.sample() or {"threads": []})["threads"]
-        self.threads = self.walk.look([row for row in rows if row["name"] != "tracer"])
-        self.anchors |= {t["line"] for t in self.threads if t["line"] and t["fd"] is not None}
+        """See on which line each thread is, without the tracer's; as before if it is too busy."""
+        with contextlib.suppress(OSError):
+            pid, tracee = self.server.process.pid, self.walk.tracee
+            self.threads = self.walk.look(thread_states(pid, lambda: tracee.frames(REPORT)))
+        self.anchors |= {one.line for one in self.threads if one.line and one.fd is not None}
         self.descriptors -= self.walk.tracee.channels()
         self.thread_count = len(self.threads)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from dataclasses import replace
 
 from clients.trace.narration import CALLS
 
@@ -23,12 +24,12 @@ class Walk:
         self.tracee.walk() if on else self.tracee.run()
 
     def look(self, rows):
-        """Return the observer's rows, with those threads that stand before a line as they stand."""
+        """Return the sampler's rows, with those threads that stand before a line as they stand."""
         self.tracee.listen()
         stopped = (
             {thread.number: thread.told for thread in self.tracee.stopped()} if self.on else {}
         )
-        return [row | standing(stopped[row["id"]]) if row["id"] in stopped else row for row in rows]
+        return [standing(row, stopped[row.id]) if row.id in stopped else row for row in rows]
 
     def next(self, peer=None):
         """Return the thread that goes next: the one that serves peer ("host:port"), if it stands.
@@ -86,9 +87,10 @@ class Walk:
         return number, [f"{name} = {found[name]}" for name in found if name in named]
 
 
-def standing(told):
+def standing(row, told):
     function, line = told["stack"][0]
-    return {"function": function, "line": line, "call": STOPS % line, "fd": None, "peer": None}
+    call = STOPS % line
+    return replace(row, function=function, line=line, call=call, fd=None, remote=None)
 
 
 def shown(told):

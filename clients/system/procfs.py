@@ -3,7 +3,9 @@
 Linux only; it lists the IPv4 sockets of a network namespace, and needs no root.
 """
 
+import contextlib
 import os
+import platform
 import socket
 import struct
 from dataclasses import dataclass
@@ -24,6 +26,19 @@ STATES = {
     "0B": "CLOSING",
     "0C": "SYN-RECEIVED",
 }
+
+# The calls in which servers sleep (arch/x86/entry/syscalls, asm-generic/unistd.h).
+_NUMBERS = {
+    "x86_64": "0 read 1 write 7 poll 23 select 35 nanosleep 42 connect 43 accept 44 sendto "
+    "45 recvfrom 46 sendmsg 47 recvmsg 202 futex 230 clock_nanosleep 232 epoll_wait "
+    "270 pselect6 271 ppoll 281 epoll_pwait 288 accept4",
+    "aarch64": "22 epoll_pwait 63 read 64 write 72 pselect6 73 ppoll 98 futex 101 nanosleep "
+    "115 clock_nanosleep 202 accept 203 connect 206 sendto 207 recvfrom 211 sendmsg 212 recvmsg "
+    "242 accept4",
+}
+_words = _NUMBERS.get(platform.machine(), "").split()
+_NAMES = dict(zip(map(int, _words[::2]), _words[1::2], strict=True))
+_WITHOUT_FD = {"poll", "select", "nanosleep", "futex", "clock_nanosleep", "pselect6", "ppoll"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +102,45 @@ def descriptors(pid):
         if target.startswith("socket:["):
             held[int(target[8:-1])] = int(fd)
     return held
+
+
+def remotes(pid):
+    """Return {descriptor: "host:port" of the other end} of a process's TCP connections."""
+    found = {}
+    with contextlib.suppress(OSError):  # the process has ended; no /proc on this system
+        held = descriptors(pid)
+        for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] != "0A" and int(fields[9]) in held:
+                found[held[int(fields[9])]] = "%s:%d" % _address(fields[2])
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class SystemCall:
+    """The system call in which a thread sleeps."""
+
+    name: str  # "syscall 61" for one that servers do not sleep in
+    fd: int | None  # its first argument, if that is a descriptor
+
+
+def parse_syscall(text):
+    """Return the SystemCall in a text of /proc/PID/task/TID/syscall; None if the thread runs."""
+    number, *arguments = text.split()
+    if number in ("running", "-1"):  # -1: it sleeps, but in no system call
+        return None
+    name = _NAMES.get(int(number))
+    fd = None if name is None or name in _WITHOUT_FD else int(arguments[0], 16) & 0xFFFFFFFF
+    return SystemCall(name or f"syscall {number}", fd)
+
+
+def syscalls(pid):
+    """Return {thread's number: text for parse_syscall} of a process, as far as it is readable."""
+    found = {}
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            found[int(task.name)] = (task / "syscall").read_text()
+    return found
 
 
 def state(task):

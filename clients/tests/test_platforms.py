@@ -57,7 +57,6 @@ NEED_LINUX = [
     "load_tests.compare",
     "load_tests.bench 01_blocking",
     "load_tests.bench_check",
-    "load_tests.overhead",
     "notebooks.execute 1_sockets",
     "03_epoll/server.py",
     "load_tests/alternatives/uvloop_protocol.py",

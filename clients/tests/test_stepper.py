@@ -35,10 +35,9 @@ def stands(function, line=None):
     """Return what says whether a thread of the server stands before a line of this function."""
 
     def condition(app):
-        rows = [row for row in app.stage.threads if row["function"] == function]
+        rows = [row for row in app.stage.threads if row.function == function]
         return any(
-            row["call"] == stepper.STOPS % row["line"] and line in (None, row["line"])
-            for row in rows
+            row.call == stepper.STOPS % row.line and line in (None, row.line) for row in rows
         )
 
     return condition
@@ -46,7 +45,7 @@ def stands(function, line=None):
 
 def asleep(function):
     return lambda app: any(
-        row["function"] == function and row["fd"] is not None for row in app.stage.threads
+        row.function == function and row.fd is not None for row in app.stage.threads
     )
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from xml.etree import ElementTree
@@ -251,3 +252,11 @@ def test_a_page_of_ones_own_server_and_of_another_one_with_its_name(tmp_path):
     assert list(shown["programs"]) == [mine, "friend/04_mine"]
     assert outdated(page.read_text(), {mine: own / "server.py"}) == []
     assert all(walk[-1]["act"] == 5 for walk in shown["recordings"]["two"].values())
+
+
+def test_asking_for_the_remote_address_leaves_the_socket_to_its_owner():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert tracer.remote_address(ours.fileno()) is None
+        ours.sendall(b"still open")
+        assert theirs.recv(1024) == b"still open"

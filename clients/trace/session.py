@@ -8,7 +8,6 @@ with traced(program, walk=True) as tracee:
 
 import contextlib
 import json
-import os
 import selectors
 import socket
 import time
@@ -17,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import clients.system.processes as processes  # first: where Linux is missing, it says so
-from clients import xray
 from clients.system import procfs
+from clients.system.sockets import unix_listener
 from clients.trace import tracer
 
 LOOK = 0.001  # seconds between two looks at whether a thread sleeps
@@ -43,24 +42,16 @@ class Traced:
 
 
 @contextlib.contextmanager
-def traced(program, *options, walk=False, limit=tracer.HIGH, sample=None, **more):
+def traced(program, *options, walk=False, limit=tracer.HIGH, **more):
     """Start a server under the tracer, yield a Tracee.
 
     walk: its threads stop as soon as it listens. limit: up to which descriptor the tracer looks.
-    sample: a file for the observer's looks. more: for processes.running_server.
+    more: for processes.running_server.
     """
     with contextlib.ExitStack() as stack:
-        place = stack.enter_context(processes.temp_dir())
-        door = stack.enter_context(socket.socket(socket.AF_UNIX))
-        # Its name through /proc is short, however long that of the folder is: unix(7) allows 107.
-        fd = os.open(place, os.O_RDONLY)
-        stack.callback(os.close, fd)
-        path = f"/proc/{os.getpid()}/fd/{fd}/socket"
-        door.bind(path)
-        door.listen(1024)
+        door, path = stack.enter_context(unix_listener())
         through = ("-m", tracer.__name__, "--to", path, "--limit", limit)
         through += ("--walk",) if walk else ()
-        through += ("--sample", sample) if sample else ()
         tracee = Tracee(door)
         stack.callback(tracee.close)
         with processes.running_server(program, *options, through=through, **more) as server:
@@ -75,7 +66,8 @@ class Tracee:
     """server: a Server. threads: {the kernel's number: Traced}, those that have ever stopped."""
 
     def __init__(self, door):
-        self.server, self.threads, self.orders = None, {}, None
+        self.server, self.threads, self.orders, self._frames = None, {}, None, []
+        self._unanswered = False
         self._heard, self._door, self._texts = selectors.DefaultSelector(), door, {}
         self._looks = Counter()  # {thread's number: how many times in a row it was asleep}
         door.setblocking(False)
@@ -110,6 +102,22 @@ class Tracee:
         thread.stopped, thread.call = False, None
         with contextlib.suppress(OSError):  # the server has ended meanwhile
             thread.channel.sendall(b"go\n")
+
+    def frames(self, seconds):
+        """Return what frames.frames() does in the server; raise TimeoutError if that takes longer.
+
+        There is at most one request under way; a late answer is passed over.
+        """
+        self.listen()
+        if not self._unanswered:
+            self._unanswered = True
+            self.orders.sendall(b"frames\n")
+            deadline = time.monotonic() + seconds
+            while self._unanswered and time.monotonic() < deadline:
+                self.listen(0.01)
+        if self._unanswered:
+            raise TimeoutError("the server does not report its frames")
+        return self._frames
 
     def look_again(self, thread):
         """Let a stopped thread tell again how the sockets are."""
@@ -146,9 +154,15 @@ class Tracee:
         if not text.endswith(b"\n"):
             self._texts[channel] = text
             return
-        told = json.loads(text)
+        for line in text.splitlines():
+            self._took(channel, json.loads(line))
+
+    def _took(self, channel, told):
         if "orders" in told:
             self.orders = channel
+            return
+        if "frames" in told:
+            self._frames, self._unanswered = told["frames"], False
             return
         number = told["thread"]
         thread = self.threads.setdefault(number, Traced(number, told))
@@ -188,11 +202,9 @@ class Tracee:
 def sleeping(task):
     """Return the system call in which a thread sleeps, and its descriptor; None if it runs."""
     try:
-        number, *arguments = (task / "syscall").read_text().split()
+        call = procfs.parse_syscall((task / "syscall").read_text())
     except OSError:  # it has just ended
         return None, None
-    if number in ("running", "-1") or procfs.state(task) not in ("S", "D"):
+    if call is None or procfs.state(task) not in ("S", "D"):
         return None, None
-    call = xray.CALLS.get(int(number), f"syscall {number}")
-    on_one = call in xray.ON_A_DESCRIPTOR
-    return call, int(arguments[0], 16) & 0xFFFFFFFF if on_one else None
+    return call.name, call.fd

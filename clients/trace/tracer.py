@@ -7,7 +7,8 @@ line of the program's file is executed, when a function of it is called or left,
 raised something, the thread sends what it sees, a line of JSON (see Tracer.tell), and waits until
 a line comes back: "go" lets it execute that one line, "look" makes it look at its sockets again.
 Another connection carries orders for all: "walk" makes the threads stop, "run" lets them run (as
-they do at first), and its end ends the server.
+they do at first), "frames" is answered by {"frames": [...]} (see frames.py), and its
+end ends the server.
 
 All that is imported here is in the server's process, too: the standard library and no more.
 """
@@ -28,11 +29,10 @@ import termios
 import threading
 import time
 import weakref
-from pathlib import Path
 
-from clients import xray
+from clients.system import frames
 
-HIGH = 200  # the descriptors of the tracer are this or above; those of the server begin at 3
+HIGH = frames.FIRST_OWN_FD
 READY = 12  # channels that are open from the beginning: later there may be no descriptor left
 SIOCOUTQNSD = 0x894B  # <linux/sockios.h>: bytes that TCP has not sent yet
 READABLE, WRITABLE = select.POLLIN | select.POLLHUP | select.POLLERR, select.POLLOUT
@@ -72,18 +72,17 @@ class Tracer:
 
     def channel(self):
         """Return a new channel, out of the way of the server's descriptors."""
-        low = socket.socket(socket.AF_UNIX)
-        try:
-            low.connect(self.path)
-            return socket.socket(fileno=fcntl.fcntl(low.fileno(), fcntl.F_DUPFD_CLOEXEC, HIGH))
-        finally:
-            low.close()
+        return frames.connect(self.path)
 
     def obey(self, orders):
         """Follow the orders that come; when no more can come, end the server."""
         with orders.makefile() as lines:
             for line in lines:
-                self.walking = line == "walk\n"
+                if line == "frames\n":
+                    rows = frames.frames(self.program)
+                    orders.sendall(json.dumps({"frames": rows}).encode() + b"\n")
+                else:
+                    self.walking = line == "walk\n"
         os.kill(os.getpid(), signal.SIGKILL)
 
     # What Python calls before each call, line, return and exception (sys.settrace)
@@ -230,11 +229,25 @@ def text(value):
 
 def text_of_socket(sock):
     if sock not in peers and sock.fileno() >= 0:
-        peers[sock] = xray.peer(sock.fileno())
+        peers[sock] = remote_address(sock.fileno())
     if sock.fileno() < 0:
         return "socket, closed"
     what = f"connection with {peers[sock]}" if peers[sock] else "listening socket"
     return f"{what} (descriptor {sock.fileno()})"
+
+
+def remote_address(fd):
+    """Return "host:port" of the other end of a socket of this process; None if it has none."""
+    try:
+        sock = socket.socket(fileno=fd)  # borrowed: it is the server's to close
+    except OSError:  # no socket, as an epoll set is none, or closed meanwhile
+        return None
+    try:
+        return "%s:%d" % sock.getpeername()[:2]
+    except (OSError, TypeError):  # a listener; a socket of the Unix domain
+        return None
+    finally:
+        sock.detach()
 
 
 def text_of_several(values):
@@ -259,7 +272,8 @@ def sockets(limit):
         except OSError:
             continue
         poll.register(fd, select.POLLIN | select.POLLOUT)
-        rows.append([fd, xray.peer(fd), waiting(fd, termios.FIONREAD), waiting(fd, SIOCOUTQNSD)])
+        unread, unsent = waiting(fd, termios.FIONREAD), waiting(fd, SIOCOUTQNSD)
+        rows.append([fd, remote_address(fd), unread, unsent])
     ready = dict(poll.poll(0))
     for row in rows:
         mask = ready.get(row[0], 0)
@@ -285,27 +299,20 @@ def main():
     parser.add_argument("--to", required=True, metavar="SOCKET", help="where to tell it")
     parser.add_argument("--limit", type=int, default=HIGH, help="descriptors to look at (200)")
     parser.add_argument("--walk", action="store_true", help="from the moment when it listens")
-    parser.add_argument(
-        "--sample", type=Path, metavar="FILE", help="be the observer, too: see xray"
-    )
     parser.add_argument("program", help="the server's file")
     parser.add_argument("options", nargs=argparse.REMAINDER, help="the server's own")
     args = parser.parse_args()
-    sys.argv = [args.program, *args.options]
     tracer = Tracer(args.program, args.to, args.limit)
     orders = tracer.channel()
     threading.Thread(target=tracer.obey, args=(orders,), name="tracer", daemon=True).start()
     orders.sendall(b'{"orders": true}\n')
-    if args.sample:
-        look = (args.program, xray.to_file(args.sample))
-        threading.Thread(target=xray.watch, args=look, daemon=True).start()
     if args.walk:
         sys.stdout = Announced(sys.stdout, tracer.walk)
     threading.settrace(tracer.enter)
     threading.setprofile(tracer.note)
     sys.settrace(tracer.enter)
     sys.setprofile(tracer.note)
-    xray.run(args.program)
+    frames.run_program(args.program, args.options)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The one place that asks whether there is a C compiler: bench_check needs one."""
+"""The one place that looks for a C compiler: bench_check needs it."""
 
 import shutil
 
@@ -10,5 +10,5 @@ with_a_compiler = pytest.mark.skipif(
 
 
 def case(program, *more):
-    """Return a case for parametrize; that of bench_check is skipped without a compiler."""
+    """Return a program's case for parametrize: bench_check is skipped without a compiler."""
     return pytest.param(program, *more, marks=with_a_compiler if program == "bench_check" else ())

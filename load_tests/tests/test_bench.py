@@ -1,7 +1,6 @@
-"""The benchmark: what it counts is what happened, and a server that fails is not a fast one."""
+"""The benchmark: its numbers agree with the server's own, and a failing server gives none."""
 
 import contextlib
-import json
 import re
 import signal
 import statistics
@@ -16,9 +15,10 @@ import pytest
 from clients.system.processes import tool
 from load_tests import bench
 from load_tests.harness import generator
+from load_tests.harness.rounds import Block, IdleCost, Measured, Round, from_json, to_json
 
-# A server that answers the chunk of number count as {answer} says.
-LISTEN = """
+# A server that answers the chunk of number count by the code {answer}.
+SERVER = """
 import argparse, os, socket, sys, threading
 parser = argparse.ArgumentParser()
 parser.add_argument("--port", type=int)
@@ -37,7 +37,10 @@ while True:
 WRONG = {
     "other words": ('conn.sendall((b"Hallo, " if count > 25 else b"Hello, ") + chunk)', "Hallo"),
     "too much": ('conn.sendall(b"Hello, " + chunk + b"!" * (count > 25))', "!"),
-    "somebody else's": ('conn.sendall(b"Hello, " + (chunk if count < 26 else last))', "answered"),
+    "another client's words": (
+        'conn.sendall(b"Hello, " + (chunk if count < 26 else last))',
+        "answered",
+    ),
     "half an answer": (
         'conn.sendall((b"Hello, " + chunk)[:20 if count > 25 else None]);'
         "count > 25 and conn.shutdown(socket.SHUT_RDWR)",
@@ -53,7 +56,7 @@ WRONG = {
 
 def program(folder, answer):
     path = folder / "mine.py"
-    path.write_text(LISTEN.replace("{answer}", answer))
+    path.write_text(SERVER.replace("{answer}", answer))
     return path
 
 
@@ -64,87 +67,112 @@ def start(*options):
 
 @pytest.fixture(scope="module")
 def paired(tmp_path_factory):
-    """A short run of two servers; return what it printed and what it wrote."""
+    """A short run of two servers; return what it printed and the Blocks that it wrote."""
     file = tmp_path_factory.mktemp("paired") / "rounds.json"
     options = ["--connections", "2,4", "--rounds", 3, "--seconds", 0.1, "--json", file]
-    done = start("03_epoll", "02_threaded --compute 0.002", *options)
+    done = start("03_epoll", "02_threaded --compute 0.002", *options, "--idle", "0,300")
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout, json.loads(file.read_text())
+    return done.stdout, from_json(file.read_text())
 
 
 @pytest.mark.xdist_group("paired")
 def test_every_round_of_two_paired_servers_is_there_and_adds_up(paired):
-    _, written = paired
-    assert [block["connections"] for block in written["blocks"]] == [2, 4]
-    for block in written["blocks"]:
-        names = [one["server"] for one in block["servers"]]
-        assert names == ["03_epoll", "02_threaded --compute 0.002"]
-        for one in block["servers"]:
-            assert len(one["rounds"]) == 3
-            for done in one["rounds"]:
-                assert done["answered"] >= block["connections"]
-                assert done["rate"] == pytest.approx(done["answered"] / done["seconds"])
-                assert 0 < done["p50"] <= done["p99"] <= done["max"] <= done["seconds"]
+    assert [block.connections for block in paired[1]] == [2, 4]
+    for block in paired[1]:
+        names = [one.server for one in block.servers]
+        assert names == ["03_epoll", "02_threaded --compute 0.002 +300 idle"]
+        for one in block.servers:
+            assert len(one.rounds) == 3
+            for done in one.rounds:
+                assert done.answered >= block.connections
+                assert done.throughput == pytest.approx(done.answered / done.seconds)
+                assert 0 < done.p50 <= done.p99 <= done.max <= done.seconds
 
 
 @pytest.mark.xdist_group("paired")
 def test_the_cpu_time_is_that_of_all_the_threads_of_the_server(paired):
-    for block in paired[1]["blocks"]:
-        light, heavy = (statistics.median(map(cpu, one["rounds"])) for one in block["servers"])
+    for block in paired[1]:
+        light, heavy = (bench.median(one, "cpu") for one in block.servers)
         assert heavy >= 0.002 > light > 0
-
-
-def cpu(done):
-    return done["cpu"]
 
 
 @pytest.mark.xdist_group("paired")
 def test_the_printed_ratio_is_the_median_of_the_rounds_and_nothing_is_cut_off(paired):
-    text, written = paired
+    text, blocks = paired
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
-    for block, part in zip(written["blocks"], text.split("over 03_epoll")[1:], strict=True):
-        first, second = ([done["cpu"] for done in one["rounds"]] for one in block["servers"])
+    for block, part in zip(blocks, text.split("relative to 03_epoll")[1:], strict=True):
+        first, second = ([done.cpu for done in one.rounds] for one in block.servers)
         ratio = statistics.median(b / a for a, b in zip(first, second, strict=True))
-        assert re.search(r"\d+\.\d\d(?= \()", part)[0] == f"{ratio:.2f}"
+        assert re.search(r"\d+\.\d\d(?= \(\d)", part)[0] == f"{ratio:.2f}"
 
 
-def test_servers_take_turns(monkeypatch):
-    turns = []
+@pytest.mark.xdist_group("paired")
+def test_idle_connections_are_held_and_their_cost_is_measured(paired):
+    text, [block, _] = paired
+    without, with_idle = block.servers
+    assert (without.idle, with_idle.idle) == (0, 300)
+    assert without.cost_of_idle is None
+    assert 0 < with_idle.cost_of_idle.resident < 100
+    assert with_idle.cost_of_idle.connect > 0
+    assert "300 idle connections" in text
+
+
+@pytest.mark.parametrize(
+    ("busy", "generator_busy", "mark"),
+    [(0.95, 0.99, ""), (0.5, 0.95, "*"), (0.5, 0.5, "~"), (0.95, 0.2, "")],
+)
+def test_the_mark_says_which_core_was_busy(busy, generator_busy, mark):
+    one = Round(10, 1, 10, 0.1, 0.1, 0.1, 0.001, busy, generator_busy)
+    assert bench.mark(Measured("03_epoll", 0, rounds=[one])) == mark
+    assert all(text.startswith(name) for name, text in bench.MARKS.items())
+
+
+def test_the_json_file_is_read_as_it_was_written():
+    rounds = [Round(10, 1, 10, 0.1, 0.1, 0.1, 0.001, 0.5, 0.9)]
+    blocks = [Block(7, [Measured("a", 3, IdleCost(1, 2, 3), True, rounds), Measured("b", 0)])]
+    assert from_json(to_json("greet", blocks)) == blocks
+    with pytest.raises(ValueError, match="schema None"):
+        from_json('{"load": "greet", "blocks": []}')
+
+
+def test_servers_alternate(monkeypatch):
+    order = []
 
     @contextlib.contextmanager
-    def target(name, *_):
-        def note(*_):
-            turns.append(name)
-
-        server = SimpleNamespace(process=psutil.Process())
+    def target(spec, *_):
         yield SimpleNamespace(
-            name=name, server=server, hold=lambda *_: None, round=note, cost_of_idle=None
+            name=spec.name,
+            server=SimpleNamespace(process=psutil.Process()),
+            share=lambda *_: None,
+            connect_idle=lambda *_: None,
+            round=lambda *_: order.append(spec.name),
         )
 
     monkeypatch.setattr(bench, "target", target)
     args = bench.options(["01_blocking", "03_epoll", "--rounds", "3"])
-    bench.block(args, 10, bench.Screen())
-    assert turns[2:] == ["01_blocking", "03_epoll"] * 3
+    bench.measure(args, 10, bench.Screen())
+    assert order[2:] == ["01_blocking", "03_epoll"] * 3
 
 
-def test_the_server_heard_as_many_greetings_as_were_counted(serve):
+def test_the_server_logs_as_many_greetings_as_were_counted(serve):
     server = serve("03_epoll", "--backlog", 50)
     clients = generator.Generator(server.address, 0)
-    clients.hold(3, 2)
+    clients.hold(clients.busy, 3)
+    clients.hold(clients.idle, 2)
     done = clients.greet(0.1)
     visits = clients.visit(3, 0.1)
-    greetings, came = len(done["waits"]), len(visits["waits"])
+    greetings, came = len(done.latencies), len(visits.latencies)
     assert min(greetings, came) >= 3
     assert server.log().count(" said ") == 5 + greetings + came
     assert server.log().count(" connected") == 5 + came
     until = time.monotonic() + 20
-    while server.log().count(" left") < came:  # the last one is told of after its close
+    while server.log().count(" left") < came:  # the last one is logged after its close
         assert time.monotonic() < until
         time.sleep(0.01)
     assert server.log().count(" left") == came
     for result in (done, visits):  # one after the other, on each of three connections
-        assert 0 < sum(result["waits"]) / 1e9 <= 3 * result["seconds"]
+        assert 0 < sum(result.latencies) / 1e9 <= 3 * result.seconds
     for sock, _ in clients.busy + clients.idle:
         sock.close()
 
@@ -169,11 +197,11 @@ def test_an_answer_in_two_parts_is_an_answer(tmp_path):
         assert done.returncode == 0, done.stderr
 
 
-def test_a_server_that_serves_one_at_a_time_is_told_from_a_slow_one(serve, monkeypatch):
-    monkeypatch.setattr(generator, "PATIENCE", 0.3)
+def test_a_server_that_serves_one_at_a_time_is_not_called_slow(serve, monkeypatch):
+    monkeypatch.setattr(generator, "TIMEOUT", 0.3)
     clients = generator.Generator(serve("01_blocking").address, 0)
-    with pytest.raises(generator.Wrong, match="fewer clients at a time"):
-        clients.hold(2, 0)
+    with pytest.raises(generator.WrongAnswer, match="fewer clients at a time"):
+        clients.hold(clients.busy, 2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -230,16 +258,3 @@ def test_too_few_descriptors_are_said_at_once():
     done = subprocess.run(line, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "needs 1100 descriptors and may have 256" in done.stderr
-
-
-def test_idle_connections_are_held_and_weighed(tmp_path):
-    file = tmp_path / "rounds.json"
-    options = ["--connections", 2, "--idle", "0,300", "--rounds", 1, "--seconds", 0.1]
-    done = start("03_epoll", "03_epoll", *options, "--json", file)
-    assert done.returncode == 0, done.stderr
-    alone, beside = json.loads(file.read_text())["blocks"][0]["servers"]
-    assert (alone["idle"], beside["idle"]) == (0, 300)
-    assert alone["cost_of_idle"] is None
-    assert 0 < beside["cost_of_idle"]["resident"] < 100
-    assert beside["cost_of_idle"]["connect"] > 0
-    assert "300 idle connections" in done.stdout

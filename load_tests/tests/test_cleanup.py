@@ -21,8 +21,7 @@ PROGRAMS = {  # name: (module, words, a word on the command line of what it star
     "compare": ("load_tests.compare", ["03_epoll", "--users", 2, "--seconds", 60], "locustfile"),
     "web": ("load_tests.compare", ["--web", "03_epoll"], "--web-port"),
     "bench": ("load_tests.bench", ["03_epoll", "--rounds", 99, "--seconds", 9], "generator"),
-    "overhead": ("load_tests.overhead", ["--seconds", 60], "locustfile"),
-    "bench_check": ("load_tests.bench_check", ["03_epoll", "--greetings", 10**8], "asker"),
+    "bench_check": ("load_tests.bench_check", ["03_epoll", "--greetings", 10**8], "bench_client"),
     "execute": ("notebooks.execute", ["1_sockets"], "ipykernel"),  # it writes when all is done
 }
 

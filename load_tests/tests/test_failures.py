@@ -308,7 +308,6 @@ NUMBERS = {
     "compare": "users seconds arrivals backlog wait compute heavy processes switch-interval",
     "bench": "connections rounds seconds idle processes",
     "bench_check": "connections rounds greetings",
-    "overhead": "users seconds rounds",
 }
 EACH = [(module, option) for module, options in NUMBERS.items() for option in options.split()]
 

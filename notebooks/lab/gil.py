@@ -15,8 +15,7 @@ import time
 from pathlib import Path
 
 from clients.client import Client
-from clients.system import processes
-from clients.xray import CALLS
+from clients.system import processes, procfs
 
 from . import load
 
@@ -38,7 +37,7 @@ def look(pid, seconds):
     try:
         while (at := time.perf_counter() - began) < seconds:
             for name, file in files.items():
-                now = state(os.pread(file, 128, 0))
+                now = state(os.pread(file, 128, 0).decode())
                 if spans[name]:
                     spans[name][-1][2] = at
                 if not spans[name] or spans[name][-1][0] != now:
@@ -51,10 +50,8 @@ def look(pid, seconds):
 
 def state(line):
     """Return what a line of /proc/PID/task/TID/syscall says of the thread."""
-    first = line.split(maxsplit=1)[0]
-    if first in (b"running", b"-1"):  # -1: it waits in the kernel, but in no call (a page)
-        return RUNS
-    return WAITS if CALLS.get(int(first)) == "futex" else SLEEPS
+    call = procfs.parse_syscall(line)
+    return RUNS if call is None else WAITS if call.name == "futex" else SLEEPS
 
 
 def turns(program, seconds=0.06, clients=3):

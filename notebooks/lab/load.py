@@ -56,7 +56,7 @@ def blast(*servers, connections, **options):
     """Run load_tests.bench with one number of connections; return each server's numbers, a list.
 
     A server's numbers: {"server", "idle", "cost_of_idle", "rounds": [{"answered", "seconds",
-    "rate", "p50", "p99", "max", "cpu", "busy", "generator_busy"}, ...]}; times in seconds.
+    "throughput", "p50", "p99", "max", "cpu", "busy", "generator_busy"}, ...]}; times in seconds.
     """
     with processes.temp_dir() as place:
         file = Path(place, "blast.json")

@@ -7,7 +7,7 @@ from collections import Counter
 from clients.client import Client
 from clients.crowd import crowd
 from clients.system import processes, procfs
-from clients.system.observer import observe
+from clients.system.sampler import sampled_server
 
 LOOK = 0.02  # seconds between two looks at the kernel's table
 
@@ -48,41 +48,40 @@ def watched_crowd(name, *settings, **options):
 
 
 def threads_of(name, clients):
-    """Let so many clients be greeted as far as the server can; return where its threads stand.
+    """Return a ThreadState for each thread of a server to which clients have connected.
 
-    That is what clients.xray shows: see observer.Observed.sample().
+    They are greeted in turn, until one of them gets no answer.
     """
-    with observe(processes.find(name), "--quiet") as observed:
-        lines = [Client(*observed.server.address, timeout=0.3) for _ in range(clients)]
+    with sampled_server(processes.find(name), "--quiet") as sampler:
+        lines = [Client(*sampler.server.address, timeout=0.3) for _ in range(clients)]
         for line in lines:
             try:
                 line.greet(b"bob")
             except TimeoutError:
                 break  # this one waits, and so would all behind it
-        time.sleep(0.3)  # the observer looks ten times a second
-        sample = observed.sample()
+        time.sleep(0.1)  # until the threads sleep again
+        states = sampler.sample()
         for line in lines:
             line.close()
-    return sample
+    return states
 
 
-def marked(name, sample):
-    """Return the lines of a server on which threads stand, each with who stands there."""
+def marked(name, states):
+    """Return the lines of a server on which threads are, each with its thread and system call."""
     source = processes.find(name).read_text().splitlines()
     rows, last = [], None
-    for thread in sorted(sample["threads"], key=lambda thread: thread["line"]):
-        line, who = thread["line"], thread["name"].split(" ")[0]
-        if line != last:
-            rows.append(f"{name}/server.py:{line}  {source[line - 1].strip()}")
-        descriptor = "" if thread["fd"] is None else f", descriptor {thread['fd']}"
-        rows.append(f"        <- {who:10} sleeps in {thread['call']}{descriptor}")
-        last = line
+    for thread in sorted(states, key=lambda thread: thread.line):
+        if thread.line != last:
+            rows.append(f"{name}/server.py:{thread.line}  {source[thread.line - 1].strip()}")
+        descriptor = "" if thread.fd is None else f", descriptor {thread.fd}"
+        name_in_log = thread.name.split(" ")[0]
+        rows.append(f"        <- {name_in_log:10} sleeps in {thread.call}{descriptor}")
+        last = thread.line
     return "\n".join(rows)
 
 
-def summary(sample):
+def summary(states):
     """Return how many threads a server has, and in which system calls they sleep."""
-    calls = Counter(thread["call"] for thread in sample["threads"])
-    count = len(sample["threads"])
+    calls = Counter(thread.call for thread in states)
     sleeping = ", ".join(f"{number} in {call}" for call, number in calls.items())
-    return f"{count} thread{'s' if count > 1 else ''}: {sleeping}"
+    return f"{len(states)} thread{'s' if len(states) > 1 else ''}: {sleeping}"

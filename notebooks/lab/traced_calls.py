@@ -31,7 +31,7 @@ def observed(lab, **more):
     return {
         "packets": packets,
         "states": list(lab.states),
-        "calls": lab.traced_calls,
+        "calls": lab.calls,
         **more,
     }
 

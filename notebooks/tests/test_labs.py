@@ -8,7 +8,7 @@ import socket
 import pytest
 from lab import epoll, figures, gil, helpers, load, models, thread_limits
 
-from clients.system import processes
+from clients.system import processes, procfs
 from load_tests.harness import charts
 
 EVENTS = {  # what happens: the event, what recv() gives
@@ -279,14 +279,14 @@ def test_the_limit_that_stops_threads_is_named(monkeypatch):
 @pytest.mark.parametrize(
     ("line", "state"),
     [
-        (b"running\n", gil.RUNS),
-        (b"-1 0x7ffd 0x7f\n", gil.RUNS),
-        (b"202 0x55 0x89 0x0\n", gil.WAITS),
-        (b"230 0x1 0x0 0x7f\n", gil.SLEEPS),
+        ("running\n", gil.RUNS),
+        ("-1 0x7ffd 0x7f\n", gil.RUNS),
+        ("202 0x55 0x89 0x0\n", gil.WAITS),
+        ("230 0x1 0x0 0x7f\n", gil.SLEEPS),
     ],
 )
 def test_what_the_kernel_says_of_a_thread(line, state, monkeypatch):
-    monkeypatch.setattr(gil, "CALLS", {202: "futex", 230: "clock_nanosleep"})
+    monkeypatch.setattr(procfs, "_NAMES", {202: "futex", 230: "clock_nanosleep"})
     assert gil.state(line) == state
 
 

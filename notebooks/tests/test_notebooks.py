@@ -68,10 +68,10 @@ def test_what_a_notebook_has_started_ends_with_its_kernel_however_that_ends():
     try:
         lines = [
             "import lab",
-            "from lab import page",
+            "from lab import helpers",
             "from clients.system import processes",
-            "place = page.running.enter_context(processes.temp_dir())",
-            "print(page.start('02_threaded').process.pid, place)",
+            "place = helpers.running.enter_context(processes.temp_dir())",
+            "print(helpers.start('02_threaded').process.pid, place)",
         ]
         told = []
         client.execute_interactive(

@@ -78,7 +78,7 @@ def test_both_ends_pass_through_their_states_in_order(life):
 
 def test_a_state_is_noted_with_the_packet_that_changes_it(life):
     """Even where nobody looks from time to time: no colour of a ladder begins late."""
-    rare = "from lab import cable, experiments; cable.LOOK = 60; experiments.main()"
+    rare = "from lab import emulated_link, experiments; emulated_link.LOOK = 60; experiments.main()"
     program = [sys.executable, "-c", rare, "conversation", "{}"]
     done = run_in_netns(program, "--mount", cwd=tcp.NOTEBOOKS, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,75 @@
+"""The sampler's half inside the server: run its program, unchanged, and report its threads' lines.
+
+    python clients/system/frames.py SOCKET 01_blocking/server.py --port 3267
+
+For each line received on SOCKET (a Unix socket's path) it sends one line of JSON: see frames().
+All that is imported here is in the server's process too: the standard library and no more.
+"""
+
+import fcntl
+import json
+import socket
+import sys
+import threading
+import types
+from pathlib import Path
+
+FIRST_OWN_FD = 200  # our channels have this descriptor or a higher one; a server's begin at 3
+
+
+def frames(program):
+    """Return where each thread of this process is, except the calling one: ThreadState's fields.
+
+    A thread whose stack has no function of the program has None for function and line.
+    """
+    me, main = threading.get_ident(), threading.main_thread()
+    threads, innermost = threading.enumerate(), sys._current_frames()
+    rows = []
+    for thread in threads:
+        if thread.ident == me or thread.ident not in innermost:
+            continue
+        frame = innermost[thread.ident]
+        while frame and frame.f_code.co_filename != program:
+            frame = frame.f_back
+        rows.append(
+            {
+                "id": thread.native_id,
+                "name": "main" if thread is main else thread.name,
+                "function": frame and frame.f_code.co_name,
+                "line": frame and frame.f_lineno,
+            }
+        )
+    return rows
+
+
+def connect(path):
+    """Return a socket that is connected to path, with a descriptor that no server would get."""
+    low = socket.socket(socket.AF_UNIX)
+    try:
+        low.connect(path)
+        return socket.socket(fileno=fcntl.fcntl(low.fileno(), fcntl.F_DUPFD_CLOEXEC, FIRST_OWN_FD))
+    finally:
+        low.close()
+
+
+def answer(channel, program):
+    """Send frames() for each line that the channel receives, until it is closed."""
+    with channel, channel.makefile() as requests:
+        for _ in requests:
+            channel.sendall(json.dumps(frames(program)).encode() + b"\n")
+
+
+def run_program(program, options):
+    """Run a file as `python program options` does: as __main__, its folder first in sys.path."""
+    main = types.ModuleType("__main__")
+    main.__file__ = program
+    sys.modules["__main__"] = main
+    sys.argv = [program, *options]
+    sys.path[0] = str(Path(program).resolve().parent)
+    exec(compile(Path(program).read_bytes(), program, "exec"), main.__dict__)
+
+
+if __name__ == "__main__":
+    _, path, program, *options = sys.argv
+    threading.Thread(target=answer, args=(connect(path), program), daemon=True).start()
+    run_program(program, options)

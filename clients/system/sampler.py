@@ -1,0 +1,119 @@
+"""The sampler: on which line, and in which system call, each thread of a server is.
+
+.venv/bin/python -m clients.system.sampler 01_blocking/server.py --port 3267
+
+runs a server and prints a line of JSON whenever a thread has moved. Lines of Python are known
+only inside the server: frames.py reports them on request. System calls and sockets are read from
+/proc by the program that asks, so that it takes no descriptor from the server.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from clients.system import frames, procfs
+from clients.system.processes import Server, running_server
+from clients.system.sockets import unix_listener
+
+INTERVAL = 0.1  # seconds between two samples of the command
+SHARE = 0.05  # of a core, at most: a sample that costs more is followed by a longer pause
+TIMEOUT = 10.0  # seconds that a server's Python may take to report its frames
+
+
+@dataclass(frozen=True)
+class ThreadState:
+    """Where one thread of a server is."""
+
+    id: int  # the kernel's
+    name: str  # "main", or Python's
+    function: str | None  # of the program's file; None outside it
+    line: int | None
+    call: str | None = None  # the system call in which it sleeps, or "running"; None: not readable
+    fd: int | None = None  # the descriptor that the call is about
+    remote: str | None = None  # "host:port" of the other end of that descriptor's connection
+
+
+def thread_states(pid, report):
+    """Return a ThreadState for each thread of a process. report: returns its frames.frames().
+
+    A thread sleeps if its system call, arguments and stack are the same before and after the
+    report: then its line is the one on which it sleeps. Otherwise it is running.
+    """
+    before = procfs.syscalls(pid)
+    rows = report()
+    after, remotes = procfs.syscalls(pid), procfs.remotes(pid)
+    return [_state(row, before.get(row["id"]), after.get(row["id"]), remotes) for row in rows]
+
+
+def _state(row, before, after, remotes):
+    if before is None and after is None:  # no /proc on this system
+        return ThreadState(**row)
+    call = procfs.parse_syscall(before) if before == after else None
+    if call is None:
+        return ThreadState(**row, call="running")
+    return ThreadState(**row, call=call.name, fd=call.fd, remote=remotes.get(call.fd))
+
+
+@dataclass
+class Sampler:
+    """A server that runs with frames.py in its process."""
+
+    server: Server
+    _channel: socket.socket
+
+    def sample(self):
+        """Return a ThreadState for each thread of the server, as it is now."""
+        return thread_states(self.server.process.pid, self._report)
+
+    def _report(self):
+        self._channel.sendall(b"frames\n")
+        with self._channel.makefile() as lines:
+            return json.loads(lines.readline())
+
+
+@contextlib.contextmanager
+def sampled_server(program, *options):
+    """Start a server program with frames.py in its process, and yield a Sampler."""
+    with unix_listener() as (listener, path):
+        through = (frames.__file__, path)
+        with running_server(program, *options, through=through) as server:
+            with listener.accept()[0] as channel:
+                channel.settimeout(TIMEOUT)
+                yield Sampler(server, channel)
+
+
+def print_changes(program):
+    """Print the threads of this process, a line of JSON on standard error, when one has moved."""
+    last = None
+    while True:
+        began = time.thread_time()
+        states = thread_states(os.getpid(), lambda: frames.frames(program))
+        if states != last:
+            line = json.dumps({"at": time.time(), "threads": [asdict(one) for one in states]})
+            sys.stderr.write(line + "\n")  # at once: the server's log is there, too
+            last = states
+        time.sleep(max(INTERVAL, (time.thread_time() - began) / SHARE))
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("program", help="the server's file")
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="the server's own")
+    args = parser.parse_args()
+    if not Path(args.program).is_file():
+        parser.error(f"there is no file {args.program}")
+    threading.Thread(target=print_changes, args=(args.program,), daemon=True).start()
+    frames.run_program(args.program, args.options)
+
+
+if __name__ == "__main__":
+    main()

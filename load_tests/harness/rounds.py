@@ -1,0 +1,83 @@
+"""What the benchmark measures: from the generators' processes to the table and the JSON file."""
+
+import json
+from array import array
+from dataclasses import asdict, dataclass, field
+
+SCHEMA = 2  # of the JSON file: it changes whenever a key does
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorRound:
+    """What one generator process did in one round."""
+
+    latencies: array  # ns, one per request
+    seconds: float  # from the first request to the last answer
+    cpu: float  # CPU seconds that the generator used
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One server's round: all of its generators together. Times are in seconds."""
+
+    answered: int  # requests
+    seconds: float  # of the slowest generator
+    throughput: float  # requests per second
+    p50: float  # latencies
+    p99: float
+    max: float
+    cpu: float  # CPU time of the server per request
+    busy: float  # share of one core that the server used
+    generator_busy: float  # share of its core that the busiest generator used
+
+
+@dataclass(frozen=True, slots=True)
+class IdleCost:
+    """What one idle connection costs."""
+
+    resident: float  # KiB in the server's processes
+    kernel: float  # KiB in the kernel of this machine, for both ends of the connection
+    connect: (
+        float  # seconds until it has been greeted once, each generator connecting one at a time
+    )
+
+
+@dataclass(slots=True)
+class Measured:
+    """What one server did with one number of connections."""
+
+    server: str  # its name in the tables
+    idle: int  # connections that were open besides, and silent
+    cost_of_idle: IdleCost | None = None
+    cpu_is_lower_bound: bool = False  # children may have ended whose CPU time is lost
+    rounds: list[Round] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Block:
+    """All servers with one number of connections."""
+
+    connections: int
+    servers: list[Measured]
+
+
+def to_json(load, blocks):
+    """Return the text of the JSON file. load: what each request was, "greet" or "visit"."""
+    content = {"schema": SCHEMA, "load": load, "blocks": [asdict(block) for block in blocks]}
+    return json.dumps(content, indent=1)
+
+
+def from_json(text):
+    """Return the Blocks of a JSON file. Raises ValueError if its schema is another one."""
+    content = json.loads(text)
+    if content.get("schema") != SCHEMA:
+        raise ValueError(f"schema {content.get('schema')} is not {SCHEMA}")
+    return [
+        Block(block["connections"], [_measured(**one) for one in block["servers"]])
+        for block in content["blocks"]
+    ]
+
+
+def _measured(cost_of_idle, rounds, **more):
+    cost = cost_of_idle and IdleCost(**cost_of_idle)
+    return Measured(**more, cost_of_idle=cost, rounds=[Round(**one) for one in rounds])
