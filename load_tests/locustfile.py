@@ -151,7 +151,8 @@ class Session:
             try:
                 with self.patience():
                     self.connect()
-                    return self.exchange("first_greeting", greeting + b" " + self.tag)
+                    self.exchange("first_greeting", greeting + b" " + self.tag)
+                    return
             except GaveUp:
                 if not left:
                     raise
@@ -251,12 +252,12 @@ class OpenLoopUser(GreetingUser):
             self.enter_not_started(due, schedule)
 
     def schedule(self):
-        """Yield (number, when it is due) of each visitor."""
+        """Yield (its number, when it is due) of each visitor."""
         draw, due = self.draw("arrivals"), log.started
         rate = self.options.arrivals / (self.options.worker_count or 1)
-        for number in itertools.count():
+        for visitor in itertools.count():
             due += draw.expovariate(rate)
-            yield number, due
+            yield visitor, due
 
     def enter_not_started(self, due, schedule):
         """Enter the visitors that were due before the load ended, and were not started."""
