@@ -26,7 +26,14 @@ from rich.text import Text
 from clients.console.printable import any_terminal, printable
 from clients.contract.checks import CLAIMS
 from clients.contract.server_under_test import judge
-from clients.system.processes import LaunchError, find, running_server, tail, temp_dir
+from clients.system.processes import (
+    LaunchError,
+    find,
+    require_linux,
+    running_server,
+    tail,
+    temp_dir,
+)
 
 PATIENCE = 3.0  # seconds to wait for what a broken server will not do
 
@@ -152,6 +159,7 @@ def practise(console, fault, hide):
 
 
 def main():
+    require_linux()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -28,6 +28,7 @@ from clients.system.processes import (
     models,
     names_of,
     raise_nofile_limit,
+    require_linux,
     running_server,
 )
 from load_tests.harness import report, results, runs, samples
@@ -261,6 +262,7 @@ def interruptible(yes):
 
 
 def main():
+    require_linux()
     plan, console = options(), Screen()
     interruptible(True)
     try:

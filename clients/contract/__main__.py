@@ -21,7 +21,13 @@ from clients.console.argtypes import number
 from clients.console.printable import any_terminal, printable
 from clients.contract.checks import CLAIMS
 from clients.contract.server_under_test import judge
-from clients.system.processes import LaunchError, find, raise_nofile_limit, running_server
+from clients.system.processes import (
+    LaunchError,
+    find,
+    raise_nofile_limit,
+    require_linux,
+    running_server,
+)
 
 WHOLE = 24  # times patience: the seconds that all claims together may take
 MARKS = {
@@ -81,6 +87,7 @@ def report(name, results, console):
 
 
 def main():
+    require_linux()
     parser = argparse.ArgumentParser(
         prog="python -m clients.contract",
         description=__doc__,

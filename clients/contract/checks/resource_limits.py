@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import resource
 
 import psutil
 
@@ -41,7 +40,7 @@ def without_a_descriptor_for_the_first_it_waits(server):
 def limit(process, what, most):
     """Set a soft limit of process; the hard one bounds it, and stays: root alone may raise it."""
     hard = process.rlimit(what)[1]
-    process.rlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    process.rlimit(what, (most if hard == psutil.RLIM_INFINITY else min(most, hard), hard))
 
 
 def open_files(process):
