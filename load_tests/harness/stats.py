@@ -209,11 +209,13 @@ def sign_test(ratios):
 
 
 def verdict(ratios):
-    """Return what the ratios of paired runs allow to say: "longer", "shorter", or less.
+    """Return what the ratios of paired runs allow to say: "more", "less", or neither.
 
     A change must be one that chance makes in less than 1 of 100 cases, so it takes 8 pairs.
     """
-    low, middle, high = quartiles(ratios)
+    low, _, high = quartiles(ratios)
     if low > 0.85 and high < 1.15:
         return "no change seen"
-    return "unclear" if sign_test(ratios) >= 0.01 else "more" if middle > 1 else "less"
+    if sign_test(ratios) >= 0.01:
+        return "unclear"
+    return "more" if sum(one > 1 for one in ratios) > sum(one < 1 for one in ratios) else "less"
