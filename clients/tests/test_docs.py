@@ -4,15 +4,14 @@ import itertools
 import json
 import re
 import shutil
-import subprocess
-import sys
 import tomllib
 
 import pytest
 
-from clients.contract.checks import CLAIMS
+from clients.contract.checks import CHECKS
 from clients.system import processes
 from clients.trace.page import KEPT, data_of
+from conftest import cli
 
 ROOT = processes.ROOT
 FRONT = ROOT / "README.md"
@@ -68,7 +67,7 @@ def wrong_commands(text):
             own = re.findall(
                 r"^def (\w+)", text, re.MULTILINE
             )  # which the page lets a reader write
-            known = {*CLAIMS, *own}
+            known = {*CHECKS, *own}
             yield from (name for name in names if name not in known and name[:3] != "my_")
         if program == "clients.break_it" and models:
             faults = tomllib.loads((ROOT / models[0] / "faults.toml").read_text())
@@ -126,7 +125,7 @@ def test_a_command_that_names_what_does_not_exist_is_seen(command):
 
 
 def test_each_test_and_check_that_a_page_names_exists(page):
-    known = set(CLAIMS)
+    known = set(CHECKS)
     for file in ROOT.glob("[0-9a-z]*/**/test_*.py"):
         known |= set(re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE))
         known.add(file.stem)
@@ -173,6 +172,7 @@ def handle(""",
 ]
 
 
+@pytest.mark.slow
 def test_the_check_of_frames_on_the_page_passes_with_frames_only(tmp_path):
     """The check of exercise 7 runs in a reader's folders, one for each of three servers."""
     plain = processes.find("02_threaded").read_text()
@@ -191,8 +191,7 @@ def test_the_check_of_frames_on_the_page_passes_with_frames_only(tmp_path):
         folder.mkdir()
         (folder / "server.py").write_text(source)
         (folder / "test_frames.py").write_text(check.replace("my_frames", name))
-    line = [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", *servers]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = cli("pytest", "-q", "-rA", "-p", "no:cacheprovider", *servers, cwd=tmp_path)
     outcomes = re.findall(r"^(PASSED|FAILED) (\w+)/", done.stdout, re.MULTILINE)
     counts = {name: [found for found, folder in outcomes if folder == name] for name in servers}
     assert counts["plain"] == ["FAILED"] * 5, done.stdout
