@@ -241,33 +241,36 @@ class OpenLoopUser(GreetingUser):
     @task
     def send_visitors(self):
         schedule, pool = self.schedule(), gevent.pool.Pool(MOST_AT_ONCE)
-        number, due = next(schedule)
+        self.waiting = {}  # number: when it is due; of visitors that have not begun
         try:
-            while True:
+            for number, due in schedule:
+                self.waiting[number] = due
                 gevent.sleep(max(0.0, due - time.monotonic()))
-                pool.spawn(self.visit, self.draw("session", number), due)  # waits for a free place
-                number, due = next(schedule)
+                pool.spawn(self.begin, number)  # waits for a free place
         finally:
             pool.kill()
-            self.enter_not_started(due, schedule)
+            self.enter_not_started(schedule)
+
+    def begin(self, number):
+        self.visit(self.draw("session", number), self.waiting.pop(number))
 
     def schedule(self):
-        """Yield (its number, when it is due) of each visitor."""
+        """Yield the number of each visitor and when it is due."""
         draw, due = self.draw("arrivals"), log.started
         rate = self.options.arrivals / (self.options.worker_count or 1)
         for visitor in itertools.count():
             due += draw.expovariate(rate)
             yield visitor, due
 
-    def enter_not_started(self, due, schedule):
+    def enter_not_started(self, schedule):
         """Enter the visitors that were due before the load ended, and were not started."""
         end = min(log.over, time.monotonic())
-        while due < end:
-            for request in WHOLE:
-                log.note(f"late {due - log.started:.6f}", request, due, end, "not_started")
+        rest = itertools.takewhile(lambda one: one[1] < end, schedule)
+        for visitor, due in itertools.chain(self.waiting.items(), rest):
+            for request in WHOLE if due < end else ():
+                log.note(f"not started {visitor}", request, due, end, "not_started")
                 if end - due > UNANSWERED_AFTER and request != "session":
                     self.report(request, end - due, Unanswered(f"no answer to: {ROWS[request]}"))
-            _, due = next(schedule)
 
 
 class NoThinkTimeUser(GreetingUser):

@@ -78,7 +78,7 @@ def label_ends(ax, lines):
 
 def value_axis(ax, log):
     """Begin the vertical axis at 0, or make it logarithmic with enough labels to read it."""
-    if log:
+    if log and any(y > 0 for line in ax.lines for y in line.get_ydata()):
         ax.set_yscale("log")
         low, high = ax.get_ylim()
         subs = (1, 1.5, 2, 3, 5, 7) if high < 10 * low else (1, 2, 5) if high < 200 * low else (1,)
@@ -134,7 +134,7 @@ def curves(ax, lines, labels, log=False, slope=""):
     place_axis(ax, loads)
     if ARROW in legend:
         ax.margins(y=0.15)  # room for the arrows
-    value_axis(ax, log and bool(ends))
+    value_axis(ax, log)
     ax.set(**labels)
     if slope and len(loads) > 1 and ends:
         in_proportion(ax, [end[1:3] for end in ends], slope)
@@ -193,7 +193,7 @@ def timelines(ax, series, labels, log=False):
         ax.plot(xs, numbers, color=colour, marker=marker, markevery=max(1, len(xs) // 8))
         if known := [(x, y) for x, y in series[model] if y is not None]:
             ends.append((model, *known[-1], colour))
-    value_axis(ax, log and bool(ends))
+    value_axis(ax, log)
     ax.set(**labels)
     label_ends(ax, [(model, max(end[1] for end in ends), y, c) for model, _, y, c in ends])
 
@@ -206,9 +206,9 @@ def distributions(ax, curves_of, labels):
     """
     for model, (colour, _) in looks(curves_of).items():
         points, last = curves_of[model]
-        if not points:
+        if not last:
             continue
-        xs, ys = zip(*points, strict=True)
+        xs, ys = zip(*points or [(last / 10, 0.0)], strict=True)
         ax.step(xs, ys, where="post", color=colour, label=model)
         if ys[-1] < 1:
             ax.plot([xs[-1], max(last, xs[-1])], [ys[-1]] * 2, ":", color=colour)

@@ -62,8 +62,8 @@ def outcomes(samples):
     sessions = {}
     for sample in samples:
         rows = sessions.setdefault(sample.session, {})
-        if rows.get(sample.request, sample).outcome != "failed":
-            rows[sample.request] = sample
+        if sample.request not in rows or rows[sample.request].outcome != "failed":
+            rows[sample.request] = sample  # the last one, or the failed one
     return Outcomes(**Counter(outcome(rows) for rows in sessions.values() if "session" in rows))
 
 
