@@ -6,7 +6,7 @@ import pytest
 
 from clients.client import Client
 from clients.system import processes
-from load_tests.harness.monitor import family_cpu_seconds
+from load_tests.harness.monitor import tree_cpu_seconds
 from load_tests.harness.runs import HEAVY
 from load_tests.harness.warm import VISITORS, warm
 
@@ -19,11 +19,11 @@ def test_only_who_asks_for_it_is_slow(program):
     options, through = ("--quiet", "--compute", 0.4), (HEAVY, 0.005)
     with processes.running_server(program, *options, through=through) as server:
         with Client(*server.address) as client:
-            before = family_cpu_seconds(server.process)
+            before = tree_cpu_seconds(server.process)
             assert client.greet(b"bob") == b"Hello, bob"
-            between = family_cpu_seconds(server.process)
+            between = tree_cpu_seconds(server.process)
             assert client.greet(b"heavy bob") == b"Hello, heavy bob"
-            after = family_cpu_seconds(server.process)
+            after = tree_cpu_seconds(server.process)
     assert between - before < 0.2
     assert after - between > 0.35
 
@@ -63,7 +63,7 @@ def test_a_server_that_forks_pays_for_all_its_processes(serve):
     program = PEERS / "prefork.py"
     with processes.running_server(program, "--quiet", "--processes", 2, "--compute", 0.3) as server:
         assert len(processes.process_tree(server.process)) == 3
-        before = family_cpu_seconds(server.process)
+        before = tree_cpu_seconds(server.process)
         with Client(*server.address) as client:
             client.greet(b"bob")
-        assert family_cpu_seconds(server.process) - before > 0.25
+        assert tree_cpu_seconds(server.process) - before > 0.25
