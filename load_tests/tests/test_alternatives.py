@@ -1,28 +1,34 @@
-"""The peers are held to the contract of the servers; where one does not keep it, a table says why.
+"""The alternatives are held to the servers' contract; where one fails a check, a table says why.
 
-A difference that is listed and not there any more fails, too. Most of the time of a claim is
-waiting, so the claims on a peer are tried eight at a time.
+A listed difference that is no longer there fails, too. A check is left out only where the code that
+it is about is another alternative's, which is tried. Most of a check's time is waiting, so the
+checks of one server run eight at a time.
 """
 
+import os
+import signal
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
-from clients.contract.checks import CLAIMS
+from clients.client import Client
+from clients.contract.checks import CLAIMS, framing, isolation, leaks
 from clients.contract.server_under_test import judge
+from clients.system.processes import process_tree, running_server
 
-PEERS_FOLDER = Path(__file__).parent.parent / "alternatives"
-
-GREEDY = "a_client_that_never_stops_asking_costs_no_service"
+FOLDER = Path(__file__).parent.parent / "alternatives"
+FLOOD = "a_client_that_never_stops_asking_costs_no_service"
 DIFFERENCES = {
     "gevent_server": {
-        GREEDY: "it lets the others run only where it would wait, and who always has something to "
-        "read never makes it wait",
+        FLOOD: "it lets the others run only where it would wait, and a client that always has "
+        "something to read never makes it wait",
     },
     "socketserver_threads": {
-        "out_of_descriptors_it_serves_on": "it tries accept() again at once, for ever, and says "
+        "out_of_descriptors_it_serves_on": "it tries accept() again at once, forever, and logs "
         "nothing: BaseServer drops the OSError (socketserver.py, _handle_request_noblock)",
         "without_a_descriptor_for_the_first_it_waits": "the same",
     },
@@ -30,46 +36,152 @@ DIFFERENCES = {
         "a_thousand_idle_clients_are_kept": "each silent client holds a thread, and it has ten",
     },
     "uvloop_protocol": {
-        "out_of_descriptors_it_serves_on": "newcomers are turned away without a word: libuv "
-        "keeps a spare descriptor to accept and close them (uv__emfile_trick, unix/stream.c)",
+        "out_of_descriptors_it_serves_on": "new connections are closed without a line in the log: "
+        "libuv keeps a spare descriptor for that (uv__emfile_trick, unix/stream.c)",
         "without_a_descriptor_for_the_first_it_waits": "the same",
-        GREEDY: "libuv reads up to 32 times before it goes on to the others (uv__read, "
+        FLOOD: "libuv reads up to 32 times before it goes on to the others (uv__read, "
         "unix/stream.c), and uvloop 256 KiB each time: with 0.2 ms a greeting that takes a second",
     },
 }
-UNSURE = {}  # claims that a peer keeps in one run, and not in another
+UNSURE = {}  # checks that an alternative passes in one run, and not in another
 if sys.version_info >= (3, 15):  # a traceback for each accept() that fails (baseserver.py): near
     UNSURE["gevent_server"] = {  # the bound of CPU time, and beyond it where tracebacks cost more
         "out_of_descriptors_it_serves_on",
         "without_a_descriptor_for_the_first_it_waits",
     }
-OPTIONS = {
-    "selectors_loop": [["--selector", name] for name in ("select", "poll", "epoll")],
-    "loop_with_pool": [["--pool", "threads"], ["--pool", "processes", "--workers", "2"]],
+
+WORKING = {name for name, check in CLAIMS.items() if {"--wait", "--compute"} & set(check.options)}
+OPTIONS = {"bad_options_get_one_clear_line"}  # all of it is in common.py
+ONE_CONNECTION = {  # what one connection costs: the slow ones of the checks of its code
+    FLOOD,
+    "a_client_that_never_reads_costs_no_memory_and_no_service",
+    "a_reset_in_the_middle_of_an_answer_ends_one_connection",
+    "a_slow_reader_gets_every_byte",
+    "it_can_compute",
+    "what_was_answered_is_forgotten",
 }
-PEERS = [
-    pytest.param(path, options, id=" ".join([path.stem, *options[1:]]))
-    for path in sorted(PEERS_FOLDER.glob("*.py"))
-    if path.stem != "common"
-    for options in OPTIONS.get(path.stem, [[]])
-]
+ALL = set(CLAIMS)
+WORK = ["--wait", "0.001", "--compute", "0.0001"]
+SERVED_WHILE_OTHERS_WORK = {
+    name for theme in (framing, isolation, leaks) for name in vars(theme) if name in CLAIMS
+} - {
+    *WORKING,
+    "a_client_that_never_reads_costs_no_memory_and_no_service",  # it has work for seconds first
+    "a_slow_reader_gets_every_byte",  # the same
+    "what_was_answered_is_forgotten",  # ten thousand greetings
+}
+CASES = {
+    "asyncio_protocol": ALL - OPTIONS,
+    "asyncio_streams": ALL - OPTIONS,
+    "gevent_server": ALL - OPTIONS,
+    "loop_with_pool": WORKING - {FLOOD},  # without work it is asyncio_streams
+    "prefork": ALL - OPTIONS - ONE_CONNECTION,  # selectors_loop
+    "selectors_loop --selector select": ALL - OPTIONS - ONE_CONNECTION,
+    "selectors_loop --selector poll": ALL - OPTIONS - ONE_CONNECTION,
+    "selectors_loop --selector epoll": ALL,
+    "socketserver_threads": ALL - OPTIONS,
+    "thread_pool": ALL - OPTIONS - ONE_CONNECTION,  # converse() in common.py
+    "uvloop_protocol": ALL - OPTIONS,
+    "asyncio_protocol working": SERVED_WHILE_OTHERS_WORK,
+    "asyncio_streams working": SERVED_WHILE_OTHERS_WORK,
+    "gevent_server working": SERVED_WHILE_OTHERS_WORK,
+    "loop_with_pool working --pool processes --workers 2": ALL - OPTIONS - WORKING,
+    "loop_with_pool working --pool threads": SERVED_WHILE_OTHERS_WORK,
+    "prefork working": SERVED_WHILE_OTHERS_WORK,
+    "selectors_loop working": SERVED_WHILE_OTHERS_WORK,
+    "socketserver_threads working": SERVED_WHILE_OTHERS_WORK,
+    "thread_pool working": SERVED_WHILE_OTHERS_WORK,
+    "uvloop_protocol working": SERVED_WHILE_OTHERS_WORK,
+}
 
 
-@pytest.mark.parametrize(("program", "options"), PEERS)
-def test_a_peer_keeps_the_contract_but_for_the_listed_differences(program, options):
-    listed = DIFFERENCES.get(program.stem, {})
+@pytest.mark.parametrize("case", CASES)
+def test_an_alternative_keeps_the_contract_but_for_the_listed_differences(case):
+    name, *options = case.split()
+    if "working" in options:
+        options.remove("working")
+        options += WORK
+    listed = DIFFERENCES.get(name, {})
 
-    def judged(name):
-        limits = {"patience": 2.0} if name in listed else {}  # what never comes is not waited for
-        return judge(program, CLAIMS[name], *options, **limits)
+    def run(check):
+        limits = {"patience": 1.0} if check in listed else {}  # what never comes is not waited for
+        return judge(FOLDER / f"{name}.py", CLAIMS[check], *options, **limits)
 
     with ThreadPoolExecutor(8) as pool:
-        verdicts = dict(zip(CLAIMS, pool.map(judged, CLAIMS), strict=True))
-    broken = {name: why for name, (verdict, why) in verdicts.items() if verdict == "broken"}
-    assert set(broken) - UNSURE.get(program.stem, set()) == set(listed), broken
+        verdicts = dict(zip(CASES[case], pool.map(run, CASES[case]), strict=True))
+    failed = {check: why for check, (verdict, why) in verdicts.items() if verdict == "broken"}
+    assert set(failed) - UNSURE.get(name, set()) == set(listed) & CASES[case], failed
 
 
-def test_each_listed_difference_is_of_a_peer_and_a_claim():
-    assert set(DIFFERENCES) <= {path.stem for path in PEERS_FOLDER.glob("*.py")}
-    names = {name for listed in DIFFERENCES.values() for name in listed}
-    assert names <= set(CLAIMS)
+def test_each_alternative_and_each_check_is_tried():
+    programs = {path.stem for path in FOLDER.glob("*.py")} - {"common"}
+    for names in (
+        {case.split()[0] for case in CASES},
+        {c.split()[0] for c in CASES if "work" in c},
+    ):
+        assert names == programs
+    assert set(DIFFERENCES) <= programs
+    assert {check for listed in DIFFERENCES.values() for check in listed} <= ALL
+    assert ONE_CONNECTION | OPTIONS | SERVED_WHILE_OTHERS_WORK <= ALL
+
+
+# Runs a server whose accept() fails, from the second connection on, once with each of these errors.
+FAILING_ACCEPT = """
+import errno, os, runpy, socket, sys
+errors = [errno.ECONNABORTED, errno.EPROTO, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EPERM]
+accept, accepted = socket.socket.accept, []
+def failing(listener):
+    if accepted and errors:
+        error = errors.pop(0)
+        raise OSError(error, os.strerror(error))
+    accepted.append(accept(listener))
+    return accepted[-1]
+socket.socket.accept = failing
+sys.argv = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("case", ["selectors_loop", "prefork --processes 1", "thread_pool"])
+def test_after_errors_of_accept_a_new_connection_is_served_while_a_silent_one_stays(case):
+    name, *options = case.split()
+    through = ("-c", FAILING_ACCEPT)
+    with running_server(FOLDER / f"{name}.py", *options, through=through) as server:
+        with Client(*server.address, timeout=30) as silent:
+            silent.greet(b"first")
+            with Client(*server.address, timeout=30) as new:
+                assert new.greet(b"second") == b"Hello, second"
+    assert 5 <= server.log().count("cannot accept") <= 6
+
+
+def workers(server):
+    return [one for one in process_tree(server.process) if one.pid != server.process.pid]
+
+
+def test_a_prefork_worker_that_is_killed_is_replaced():
+    with running_server(FOLDER / "prefork.py", "--processes", 2) as server:
+        before = workers(server)
+        for one in before:
+            one.kill()
+        psutil.wait_procs(before, 30)
+        with Client(*server.address, timeout=30) as client:
+            assert client.greet(b"bob") == b"Hello, bob"
+        until = time.monotonic() + 30
+        while len(now := set(workers(server)) - set(before)) < 2:
+            assert time.monotonic() < until, now
+
+
+def test_a_pool_of_processes_that_loses_one_ends_with_its_server_and_says_so():
+    options = ("--compute", 0.001, "--workers", 2)
+    with running_server(FOLDER / "loop_with_pool.py", *options) as server:
+        first, second = workers(server)
+        os.kill(first.pid, signal.SIGSTOP)
+        os.kill(first.pid, signal.SIGCONT)  # SIGCHLD comes of these, too
+        with Client(*server.address, timeout=30) as client:
+            assert client.greet(b"bob") == b"Hello, bob"
+        first.kill()
+        assert server.process.wait(30) == 1
+        assert "a worker has ended" in server.log()
+        psutil.wait_procs([second], 30)
+        assert not second.is_running()
