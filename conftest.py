@@ -1,14 +1,42 @@
-"""What all the tests share: every model found, and each of them running on a free port."""
+"""What all the tests share: each model on a free port, a command's output, waiting for a state."""
 
 import contextlib
 import signal
+import subprocess
+import time
 
 import pytest
 
 from clients.system import processes
 
+DEADLINE = 300.0  # seconds: only a test that fails waits as long, on a busy machine too
+
 # pytest-xdist's workers ignore Ctrl-C, and so would all the programs that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def cli(module, *options, **more):
+    """Run a module of the repository as a reader does, at its top; return a CompletedProcess.
+
+    Its output is captured as text, its input is empty. more: for subprocess.run, such as input.
+    """
+    how = {"cwd": processes.ROOT, "text": True, "timeout": DEADLINE, "capture_output": True}
+    if "input" not in more:
+        how["stdin"] = subprocess.DEVNULL
+    return subprocess.run(processes.tool(module, *options), **how | more)
+
+
+def wait_until(condition, what="the expected state"):
+    """Return condition() as soon as it is true; fail the test if it is still false at the deadline.
+
+    what: the state, for the message; or a function that returns the text.
+    """
+    deadline = time.monotonic() + DEADLINE
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {DEADLINE:g} s: {what() if callable(what) else what}")
+        time.sleep(0.01)
+    return result
 
 
 @pytest.fixture

@@ -14,31 +14,31 @@ import time
 def serve(listener, greet):
     while True:
         try:
-            conn, peer = listener.accept()
-        except OSError as error:  # out of descriptors, or what else accept(2) lists
+            conn, remote = listener.accept()
+        except OSError as error:  # out of descriptors, or another error of accept(2)
             logging.warning("cannot accept: %s; trying again in a second", error)
             time.sleep(1)
         else:
-            handle(conn, peer, greet)
+            handle(conn, remote, greet)
 
 
-def handle(conn, peer, greet):
-    logging.info("%s:%d connected", *peer)
-    heard = 0
+def handle(conn, remote, greet):
+    logging.info("%s:%d connected", *remote)
+    bytes_received = 0
     with conn:
         try:
-            while chunk := conn.recv(1024):  # b"" is end of file: the client will say no more
-                logging.info("%s:%d said %r", *peer, chunk)
-                heard += len(chunk)
+            while chunk := conn.recv(1024):  # b"" is end of file: the client sends no more
+                logging.info("%s:%d said %r", *remote, chunk)
+                bytes_received += len(chunk)
                 conn.sendall(greet(chunk))
         except OSError as error:  # a reset ends this connection and no other
-            logging.info("%s:%d broke off: %s", *peer, error)
-    logging.info("%s:%d left, %d bytes heard", *peer, heard)
+            logging.info("%s:%d connection lost: %s", *remote, error)
+    logging.info("%s:%d left, %d bytes received", *remote, bytes_received)
 
 
 def greeting(chunk, wait, compute):
     if wait:
-        time.sleep(wait)  # as for a database: the thread sleeps
+        time.sleep(wait)  # as if for a database: the thread sleeps
     if compute:
         done = time.thread_time() + compute  # CPU time: threads that share a core take longer
         while time.thread_time() < done:
@@ -47,13 +47,13 @@ def greeting(chunk, wait, compute):
 
 
 def main():
-    # Without the usage, what is wrong with an option is told in one line.
+    # Without the usage, an error in an option is reported in one line.
     parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=3267, help="0 takes a free one")
-    parser.add_argument("--backlog", type=int, default=5, help="what listen() is given")
-    parser.add_argument("--wait", type=float, default=0, help="seconds each greeting sleeps")
-    parser.add_argument("--compute", type=float, default=0, help="seconds each one computes")
+    parser.add_argument("--port", type=int, default=3267, help="0: any free one")
+    parser.add_argument("--backlog", type=int, default=5, help="for listen()")
+    parser.add_argument("--wait", type=float, default=0, help="seconds that each greeting sleeps")
+    parser.add_argument("--compute", type=float, default=0, help="seconds that each one computes")
     parser.add_argument("--quiet", action="store_true", help="log only warnings and errors")
     args = parser.parse_args()
     if not (args.host and 0 <= args.wait <= 3600 and 0 <= args.compute <= 3600):

@@ -1,4 +1,4 @@
-"""Event-loop server: one thread asks epoll who is ready and never waits for one client alone.
+"""Event-loop server: one thread asks epoll which sockets are ready, and waits for all at once.
 
 Run it: python3 03_epoll/server.py --port 3267
 """
@@ -14,66 +14,66 @@ from dataclasses import dataclass
 
 
 def serve(listener, greet):
-    listener.setblocking(False)  # accept() then says that the queue is empty, and does not wait
+    listener.setblocking(False)  # accept() then reports an empty queue, and does not wait
     epoll = select.epoll()
     epoll.register(listener, select.EPOLLIN)
-    door, clients = listener.fileno(), {}  # {descriptor: Client}
+    listener_fd, clients = listener.fileno(), {}  # {descriptor: Client}
     while True:
-        for fd, _ in epoll.poll():  # what the event was, recv() and send() will tell
-            if fd == door:
-                welcome(listener, epoll, clients)
+        for fd, _ in epoll.poll():  # which event it was, recv() and send() show
+            if fd == listener_fd:
+                accept_all(listener, epoll, clients)
             elif not handle(clients[fd], greet, epoll):
                 client = clients.pop(fd)
-                client.conn.close()  # this takes it out of the epoll set, too
-                logging.info("%s:%d left, %d bytes heard", *client.peer, client.heard)
-                epoll.modify(listener, select.EPOLLIN)  # there is room again: see welcome()
+                client.conn.close()  # this also removes it from the interest list
+                logging.info("%s:%d left, %d bytes received", *client.remote, client.bytes_received)
+                epoll.modify(listener, select.EPOLLIN)  # a descriptor is free: see accept_all()
 
 
 @dataclass(slots=True)
 class Client:
-    """What must be remembered of a connection from one event to the next."""
+    """The state of one connection, kept from event to event."""
 
     conn: socket.socket
-    peer: tuple[str, int]
-    heard: int = 0  # bytes
-    unsent: bytes = b""  # the rest of a reply: while there is one, wait to write, else to read
+    remote: tuple[str, int]  # the client's address
+    bytes_received: int = 0
+    unsent: bytes = b""  # the rest of a reply; EPOLLOUT is watched while there is one, else EPOLLIN
 
 
-def welcome(listener, epoll, clients):
-    """Accept everybody in the accept queue."""
+def accept_all(listener, epoll, clients):
+    """Accept all connections in the accept queue."""
     try:
         while True:
-            conn, peer = listener.accept()
+            conn, remote = listener.accept()
             conn.setblocking(False)
             epoll.register(conn, select.EPOLLIN)
-            logging.info("%s:%d connected", *peer)
-            clients[conn.fileno()] = Client(conn, peer)
+            logging.info("%s:%d connected", *remote)
+            clients[conn.fileno()] = Client(conn, remote)
     except BlockingIOError:  # the queue is empty
         pass
-    except OSError as error:  # out of descriptors, or what else accept(2) lists
+    except OSError as error:  # out of descriptors, or another error of accept(2)
         logging.warning("cannot accept: %s; trying again when a client leaves", error)
         if clients:
-            epoll.modify(listener, 0)  # or it would be reported again at once, for ever
+            epoll.modify(listener, 0)  # or epoll reports it again at once, and forever
         else:
             time.sleep(1)
 
 
 def handle(client, greet, epoll):
-    """Do the one thing that this client waits for; return False when it has left."""
+    """Read and greet a chunk, or send the rest of a reply; return False at the connection's end."""
     reply = client.unsent
     try:
         if not reply:
             chunk = client.conn.recv(1024)
-            if not chunk:  # end of file: the client will say no more
+            if not chunk:  # end of file: the client sends no more
                 return False
-            logging.info("%s:%d said %r", *client.peer, chunk)
-            client.heard += len(chunk)
+            logging.info("%s:%d said %r", *client.remote, chunk)
+            client.bytes_received += len(chunk)
             reply = greet(chunk)
-        sent = client.conn.send(reply)  # maybe only a part
-    except BlockingIOError:  # nothing to read, or no room to write: epoll tells when there is
+        sent = client.conn.send(reply)  # maybe only a part of it
+    except BlockingIOError:  # nothing to read, or no room to write: epoll will report it
         sent = 0
     except OSError as error:  # a reset ends this connection and no other
-        logging.info("%s:%d broke off: %s", *client.peer, error)
+        logging.info("%s:%d connection lost: %s", *client.remote, error)
         return False
     if sent < len(reply) or client.unsent:
         client.unsent = reply[sent:]
@@ -83,7 +83,7 @@ def handle(client, greet, epoll):
 
 def greeting(chunk, wait, compute):
     if wait:
-        time.sleep(wait)  # as for a database: the thread sleeps
+        time.sleep(wait)  # as if for a database: the thread sleeps
     if compute:
         done = time.thread_time() + compute  # CPU time: threads that share a core take longer
         while time.thread_time() < done:
@@ -92,13 +92,13 @@ def greeting(chunk, wait, compute):
 
 
 def main():
-    # Without the usage, what is wrong with an option is told in one line.
+    # Without the usage, an error in an option is reported in one line.
     parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=3267, help="0 takes a free one")
-    parser.add_argument("--backlog", type=int, default=5, help="what listen() is given")
-    parser.add_argument("--wait", type=float, default=0, help="seconds each greeting sleeps")
-    parser.add_argument("--compute", type=float, default=0, help="seconds each one computes")
+    parser.add_argument("--port", type=int, default=3267, help="0: any free one")
+    parser.add_argument("--backlog", type=int, default=5, help="for listen()")
+    parser.add_argument("--wait", type=float, default=0, help="seconds that each greeting sleeps")
+    parser.add_argument("--compute", type=float, default=0, help="seconds that each one computes")
     parser.add_argument("--quiet", action="store_true", help="log only warnings and errors")
     args = parser.parse_args()
     if not hasattr(select, "epoll"):

@@ -9,7 +9,7 @@ import sys
 import time
 
 from clients.client import Client
-from clients.contract.server_under_test import Candidate
+from clients.contract.server_under_test import ServerUnderTest
 from clients.system import processes
 
 PATIENCE = 20.0
@@ -46,12 +46,12 @@ def test_one_slow_greeting_stalls_everybody(serve):
 
 def test_everybody_in_the_queue_is_accepted_before_the_first_is_greeted(serve):
     # One newcomer a turn would do as well, but for slow greetings: then a turn is long.
-    server = Candidate(**vars(serve("03_epoll", "--wait", 0.3)))
+    server = ServerUnderTest(serve("03_epoll", "--wait", 0.3))
     with contextlib.ExitStack() as stack:
-        with server.frozen():
-            guests = [stack.enter_context(server.guest()) for _ in range(5)]
-            guests[0].sendall(b"bob")
-        guests[0].expect_greeting(b"bob")
+        with server.sigstopped():
+            clients = [stack.enter_context(server.connect()) for _ in range(5)]
+            clients[0].sendall(b"bob")
+        clients[0].expect_greeting(b"bob")
         assert server.log().count("connected") == 5
 
 

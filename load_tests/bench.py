@@ -37,6 +37,7 @@ from clients.system.processes import (
     find,
     names_of,
     raise_nofile_limit,
+    require_linux,
     running_server,
     spawn,
     sum_over_tree,
@@ -337,6 +338,7 @@ def show(block, args, console):
 
 
 def main():
+    require_linux()
     args = options()
     try:
         # A server needs as many as its generators together, unless it is several processes.

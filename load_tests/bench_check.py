@@ -27,6 +27,7 @@ from clients.system.processes import (
     LaunchError,
     find,
     names_of,
+    require_linux,
     run_captured,
     running_server,
     spawn,
@@ -170,6 +171,7 @@ def show(found, connections, console):
 
 
 def main():
+    require_linux()
     args, console, all_found, failed = options(), Screen(), {}, None
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too
     try:

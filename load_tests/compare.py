@@ -27,6 +27,7 @@ from clients.system.processes import (
     models,
     names_of,
     raise_nofile_limit,
+    require_linux,
     running_server,
 )
 from load_tests.harness import report, runs
@@ -242,6 +243,7 @@ def interruptible(yes):
 
 
 def main():
+    require_linux()
     args, console = options(), Screen()
     interruptible(True)
     try:

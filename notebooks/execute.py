@@ -10,7 +10,7 @@ import tempfile
 import nbformat
 from nbclient import NotebookClient
 
-from clients.system.processes import ROOT, marked, temp_dir
+from clients.system.processes import ROOT, marked, require_linux, temp_dir
 
 HERE = ROOT / "notebooks"
 
@@ -33,6 +33,7 @@ def execute(path, form):
 
 
 def main():
+    require_linux()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -58,6 +58,7 @@ def run(line, folder):
 
 
 def main():
+    processes.require_linux()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 from clients.classroom.app import EVERY, Classroom
 from clients.console.argtypes import number
 from clients.console.printable import any_terminal
-from clients.system.processes import LaunchError, find, models
+from clients.system.processes import LaunchError, find, models, require_linux
 
 
 async def photograph(app, file):
@@ -70,6 +70,7 @@ def options():
 
 
 def main():
+    require_linux()
     any_terminal()
     args = options()
     programs = list(models().values())

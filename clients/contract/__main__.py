@@ -1,11 +1,11 @@
-"""Hold a server, written in any language, to what every greeting server owes its clients.
+"""Check a server, written in any language, against the contract of every greeting server.
 
-.venv/bin/python -m clients.contract path/to/server               to all claims
-.venv/bin/python -m clients.contract 04_mine ctrl_c_ends_it       only to some, by their names
+.venv/bin/python -m clients.contract path/to/server               all checks
+.venv/bin/python -m clients.contract 04_mine ctrl_c_ends_it       only some, by their names
 .venv/bin/python -m clients.contract 04_mine --json               results for a program to read
 
-CONTRACT.md tells on one page what such a program must do. The exit status is 0 only if no claim
-is broken.
+CONTRACT.md says on one page what such a program must do. The exit status is 0 only if no check
+failed.
 """
 
 import argparse
@@ -14,104 +14,119 @@ import signal
 import sys
 import textwrap
 import time
+from dataclasses import asdict, dataclass
 
 from rich.console import Console
 
 from clients.console.argtypes import number
 from clients.console.printable import any_terminal, printable
-from clients.contract.checks import CLAIMS
-from clients.contract.server_under_test import judge
-from clients.system.processes import LaunchError, find, raise_nofile_limit, running_server
+from clients.contract.checks import CHECKS
+from clients.contract.server_under_test import CheckResult, run_check
+from clients.system.processes import (
+    LaunchError,
+    find,
+    raise_nofile_limit,
+    require_linux,
+    running_server,
+)
 
-WHOLE = 24  # times patience: the seconds that all claims together may take
-MARKS = {
-    "held": ("held  ", "green"),
-    "broken": ("BROKEN", "bold red"),
-    "not applicable": ("n/a   ", "yellow"),
-    "not tried": ("-     ", "bold red"),
+SCHEMA = 2  # of the JSON report
+DEADLINE_FACTOR = 24  # all checks together may take this many times the timeout
+STYLES = {
+    "passed": "green",
+    "failed": "bold red",
+    "not applicable": "yellow",
+    "not run": "bold red",
 }
 
 
-def judge_all(program, names, patience, console):
-    """Hold program to the claims, tell of each to console (None: do not), return the results.
+@dataclass
+class Report:
+    """What --json prints."""
 
-    A result is {"claim", "verdict", "why"}. When the whole has taken WHOLE * patience seconds, the
-    rest is not tried.
+    server: str  # as named on the command line
+    passed: bool
+    checks: list[CheckResult]
+    error: str = ""  # why no check could run
+    schema: int = SCHEMA
+
+
+def run_checks(program, names, timeout, on_result=lambda result: None):
+    """Run the checks against program, call on_result with each CheckResult, return them all.
+
+    After DEADLINE_FACTOR * timeout seconds, the remaining checks are not run.
     """
-    raise_nofile_limit()  # for the server, too: a claim alone has what it has among all
-    with running_server(program, patience=patience):  # no start, no need to try each claim
+    raise_nofile_limit()  # the server inherits it: each check runs with the same limit
+    with running_server(program, patience=timeout):  # if it does not start, no check needs to run
         pass
-    results, until = [], time.monotonic() + WHOLE * patience
+    limit = DEADLINE_FACTOR * timeout
+    results, deadline = [], time.monotonic() + limit
     for name in names:
-        if time.monotonic() < until:
-            verdict, why = judge(program, CLAIMS[name], patience=patience)
+        if time.monotonic() < deadline:
+            result = run_check(program, CHECKS[name], timeout=timeout)
         else:
-            first = not results or results[-1]["verdict"] != "not tried"
-            why = f"{WHOLE * patience:g} s, the bound of the whole, are over" if first else ""
-            verdict = "not tried"
-        results.append({"claim": name, "verdict": verdict, "why": why})
-        if console:
-            tell(console, **results[-1])
+            result = CheckResult(name, "not run", f"{limit:g} s, the limit of a run, have passed")
+        results.append(result)
+        on_result(result)
     return results
 
 
-def tell(console, claim, verdict, why):
-    """Print a result: one line, and below it why, if there is something to explain."""
-    mark, style = MARKS[verdict]
-    console.print(f"{mark}  {claim}", style=style)
-    for line in why.splitlines():
-        for part in textwrap.wrap(
-            printable(line), max(1, console.width - 9), break_on_hyphens=False
-        ):
-            console.print(f"        {part}", markup=False)
+def show(console, result):
+    """Print a CheckResult: one line, and the reason below it."""
+    console.print(f"{result.outcome:14}  {result.check}", style=STYLES[result.outcome])
+    width = max(1, console.width - 17)
+    for line in result.reason.splitlines():
+        for part in textwrap.wrap(printable(line), width, break_on_hyphens=False):
+            console.print(f"{'':16}{part}", markup=False)
 
 
-def report(name, results, console):
-    """Print the sum of all results; return the exit status."""
-    verdicts = [result["verdict"] for result in results]
-    keeps = not {"broken", "not tried"}.intersection(verdicts)
-    if console:
-        counts = [f"{verdicts.count(what)} {what}" for what in MARKS]
-        if "not tried" not in verdicts:
-            counts.pop()
-        console.print(f"\n{printable(name)}: {', '.join(counts)}", markup=False)
-    else:
-        print(json.dumps({"server": name, "keeps": keeps, "claims": results}, indent=1))
-    return int(not keeps)
+def summary(report):
+    """Return one line: how many checks of a Report have which outcome."""
+    outcomes = [result.outcome for result in report.checks]
+    shown = [outcome for outcome in STYLES if outcome != "not run" or outcome in outcomes]
+    counts = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in shown)
+    return f"{printable(report.server)}: {counts}"
 
 
 def main():
+    require_linux()
     parser = argparse.ArgumentParser(
         prog="python -m clients.contract",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("server", help="a program's path, or a model's name")
-    parser.add_argument("claim", nargs="*", default=[], help="only these; without any, all")
+    parser.add_argument("check", nargs="*", default=[], help="only these; without any, all")
     parser.add_argument("--json", action="store_true", help="print all results as one JSON object")
     parser.add_argument(
-        "--patience",
+        "--timeout",
         type=number(float, 0.1, 3600),
         default=5.0,
-        help="seconds to wait for what must happen (5)",
+        help="seconds to wait for each expected event (5)",
     )
     any_terminal()
-    args = parser.parse_intermixed_args()  # claims may follow options
-    if unknown := set(args.claim) - set(CLAIMS):
-        parser.error(f"no claim {', '.join(sorted(unknown))}: clients/CONTRACT.md names them")
+    args = parser.parse_intermixed_args()  # checks may follow options
+    if unknown := set(args.check) - set(CHECKS):
+        parser.error(f"no check {', '.join(sorted(unknown))}: clients/CONTRACT.md names them")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the server then, too
-    # Behind an & a script's programs ignore Ctrl-C, and so would a server that they start.
+    # A shell starts a background job with SIGINT ignored, and the server would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    console = None if args.json else Console(highlight=False)
+    console = Console(highlight=False)
+    on_result = (lambda result: None) if args.json else (lambda result: show(console, result))
+    report = Report(args.server, False, [])
     try:
-        results = judge_all(find(args.server), args.claim or CLAIMS, args.patience, console)
+        report.checks = run_checks(find(args.server), args.check or CHECKS, args.timeout, on_result)
+        outcomes = {result.outcome for result in report.checks}
+        report.passed = outcomes <= {"passed", "not applicable"}
     except LaunchError as error:
-        if args.json:
-            print(json.dumps({"server": args.server, "keeps": False, "why": str(error)}))
-        return str(error)
+        report.error = str(error)
     except KeyboardInterrupt:
         return 130
-    return report(args.server, results, console)
+    if args.json:
+        print(json.dumps(asdict(report), indent=1))
+    elif not report.error:
+        console.print(f"\n{summary(report)}", markup=False)
+    return report.error or int(not report.passed)
 
 
 if __name__ == "__main__":

@@ -1,33 +1,31 @@
-"""The terms of the contract: what a claim is, and how it says that a server does not keep it.
+"""The decorator that marks a function as a check, and the exceptions with which a check ends.
 
-A claim takes a running server (candidate.Candidate) and raises Broken when the server does not
-keep it, with what was sent, expected and received. It raises NotApplicable, with the reason,
-where the claim has no meaning for this server or cannot be tried on this machine.
+A check takes a running server (server_under_test.ServerUnderTest). It uses its address, process and
+log only, so it fits a program in any language.
 
-The address and the process are all that a claim uses, so it holds for any program in any
-language. It waits for what must happen (patience), never for a set time, and never longer
-than it must: a busy machine makes it slow, not wrong. Some claims watch for a set time (a while)
-that something does *not* happen; there a busy machine can only hide a fault, never invent one.
-A claim as a whole has a bound, too (LIMIT), and says so when it is met.
+A check waits for an event at most for a timeout, never for a fixed time: a busy machine makes it
+slow, not wrong. Some checks verify that something does not happen during a quiet period: on a busy
+machine they can miss a fault, but cannot report one that is not there. A whole check has a
+deadline, too: DEADLINE_FACTOR.
 """
 
-LIMIT = 5  # times patience and a while: what a claim may take, in seconds
+DEADLINE_FACTOR = 5  # a check may take this many times its timeout and quiet period, in seconds
 
 
-class Broken(AssertionError):
-    """The server did not keep a claim."""
+class ContractViolation(AssertionError):
+    """The server failed a check. The message says what was sent, expected and received."""
 
 
-class OutOfTime(BaseException):
-    """A claim has met its bound. No Exception: what tries again must not take it for a Broken."""
+class DeadlineExceeded(BaseException):
+    """A check has reached its deadline. Not an Exception: no check may catch it and go on."""
 
 
 class NotApplicable(Exception):
-    """The claim has no meaning for this server, or cannot be tried on this machine."""
+    """The check has no meaning for this server, or cannot run on this machine."""
 
 
-def claim(*options):
-    """Make a function a claim; its server is to be started with these options."""
+def check(*options):
+    """Mark a function as a check whose server is started with these options."""
 
     def mark(function):
         function.options = options
@@ -36,7 +34,7 @@ def claim(*options):
     return mark
 
 
-def expect(what, expected, found):
-    """Raise Broken unless what was found is what was expected. what: words for the message."""
+def assert_equal(description, expected, found):
+    """Raise ContractViolation unless found equals expected."""
     if found != expected:
-        raise Broken(f"{what}: expected {expected!r:.200}, found {found!r:.200}")
+        raise ContractViolation(f"{description}: expected {expected!r:.200}, found {found!r:.200}")

@@ -1,14 +1,20 @@
-"""Hold a server program to a claim: as a Candidate, with all that a claim can ask of it."""
+"""Run a check against a server program: as a ServerUnderTest, with all that a check needs of it."""
 
 import contextlib
 import socket
 import time
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import psutil
 
-from clients.contract.errors import LIMIT, Broken, NotApplicable, OutOfTime
-from clients.contract.probe_client import Guest
+from clients.contract.errors import (
+    DEADLINE_FACTOR,
+    ContractViolation,
+    DeadlineExceeded,
+    NotApplicable,
+)
+from clients.contract.probe_client import ProbeClient
 from clients.system.processes import (
     LaunchError,
     Server,
@@ -18,120 +24,138 @@ from clients.system.processes import (
 )
 from clients.system.procfs import all_stopped
 
-PATIENCE = 20.0
-A_WHILE = 1.0
+TIMEOUT = 20.0
+QUIET_PERIOD = 1.0
 
 
-def judge(program, claim, *options, **limits):
-    """Hold program to the claim; return "held", "broken" or "not applicable", and why ("": held).
+@dataclass(frozen=True)
+class CheckResult:
+    """How a server did in a check."""
 
-    options, limits: see hold.
+    check: str  # the name of its function
+    outcome: Literal["passed", "failed", "not applicable", "not run"]
+    reason: str = ""  # empty if it passed
+
+
+def run_check(program, check, *options, timeout=TIMEOUT, quiet_period=QUIET_PERIOD):
+    """Start program with the options of the check, and these; return the CheckResult.
+
+    timeout, quiet_period: see ServerUnderTest.
     """
     try:
-        hold(program, claim, *options, **limits)
-    except Broken as error:
-        return "broken", str(error)
+        _run(program, check, options, timeout, quiet_period)
+    except ContractViolation as error:
+        return CheckResult(check.__name__, "failed", str(error))
     except NotApplicable as reason:
-        return "not applicable", str(reason)
-    return "held", ""
+        return CheckResult(check.__name__, "not applicable", str(reason))
+    return CheckResult(check.__name__, "passed")
 
 
-def hold(program, claim, *options, patience=PATIENCE, a_while=A_WHILE):
-    """Start program as the claim wants it, with more options if any, and hold it to the claim.
-
-    patience, a_while: see Candidate. Raises Broken or NotApplicable, as the claim does; Broken,
-    too, when it has taken LIMIT * (patience + a_while) seconds and would go on.
-    """
-    most = LIMIT * (patience + a_while)
-    limits = {"patience": patience, "grace": patience / 4}
+def _run(program, check, options, timeout, quiet_period):
+    limit = DEADLINE_FACTOR * (timeout + quiet_period)
+    limits = {"patience": timeout, "grace": timeout / 4}
     try:
-        with running_server(program, *claim.options, *options, **limits) as server:
-            until = time.monotonic() + most
-            claim(Candidate(**vars(server), patience=patience, a_while=a_while, until=until))
-    except OutOfTime as error:
-        raise Broken(
-            f"not done within {most:g} s, the bound of a claim, and would have gone on: does each "
-            "greeting take long?"
+        with running_server(program, *check.options, *options, **limits) as server:
+            check(ServerUnderTest(server, timeout, quiet_period, time.monotonic() + limit))
+    except DeadlineExceeded as error:
+        raise ContractViolation(
+            f"the check was not done after {limit:g} s, its deadline: is each greeting slow?"
         ) from error
     except LaunchError as error:
-        raise Broken(str(error)) from error
-    except OSError as error:  # the claim expects every connection to succeed
-        raise Broken(f"a connection failed: {error}") from error
-    except psutil.AccessDenied as error:  # of another user, say, since it is set-user-ID
+        raise ContractViolation(str(error)) from error
+    except OSError as error:  # a check expects every connection to succeed
+        raise ContractViolation(f"a connection failed: {error}") from error
+    except psutil.AccessDenied as error:  # a set-user-ID program, for example
         raise NotApplicable(f"this machine does not allow it: {error}") from error
     except psutil.Error as error:
-        raise Broken(f"the server has ended: {error}") from error
+        raise ContractViolation(f"the server has ended: {error}") from error
 
 
 @dataclass
-class Candidate(Server):
-    """A running server, as processes.Server, with the tools of the claims.
+class ServerUnderTest:
+    """A running server, with the tools of the checks."""
 
-    patience: seconds within which what must happen has to happen. a_while: seconds for which
-    something must not happen. until: when the claim meets its bound (time.monotonic).
-    """
+    server: Server
+    timeout: float = TIMEOUT  # seconds within which an expected event has to happen
+    quiet_period: float = QUIET_PERIOD  # seconds in which something must not happen
+    deadline: float = float("inf")  # of the check (time.monotonic)
 
-    patience: float = PATIENCE
-    a_while: float = A_WHILE
-    until: float = float("inf")
+    @property
+    def address(self):
+        """Return (host, port)."""
+        return self.server.address
 
-    def in_time(self):
-        """Raise OutOfTime if the claim has met its bound; all that a claim repeats asks this."""
-        if time.monotonic() > self.until:
-            raise OutOfTime
+    @property
+    def process(self):
+        """Return its first process."""
+        return self.server.process
+
+    @property
+    def program(self):
+        """Return the path of the program."""
+        return self.server.program
+
+    def log(self):
+        """Return what the server has written to standard error so far."""
+        return self.server.log()
+
+    def check_deadline(self):
+        """Raise DeadlineExceeded if the check has reached its deadline; called in every loop."""
+        if time.monotonic() > self.deadline:
+            raise DeadlineExceeded
 
     @contextlib.contextmanager
-    def again(self, *options, port):
-        """Run the program once more and yield that Candidate. port: see running_server."""
-        with running_server(self.program, *options, port=port, patience=self.patience) as server:
-            yield replace(self, **vars(server))
+    def restart(self, *options, port):
+        """Run the program again, and yield a ServerUnderTest. port: see running_server."""
+        with running_server(self.program, *options, port=port, patience=self.timeout) as server:
+            yield replace(self, server=server)
 
-    def guest(self, receive_buffer=None):
-        """Return a new client, connected. receive_buffer: bytes, instead of the kernel's choice."""
-        self.in_time()
-        guest = Guest(self.a_while, self.in_time)
+    def connect(self, receive_buffer=None):
+        """Return a connected ProbeClient. receive_buffer: bytes, instead of the kernel's choice."""
+        self.check_deadline()
+        client = ProbeClient(self.quiet_period, self.check_deadline)
         try:
-            if receive_buffer:  # before it connects: the handshake tells the other side
-                guest.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-            guest.settimeout(self.patience)
-            guest.connect(self.address)
+            if receive_buffer:  # before it connects: the handshake announces it
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            client.settimeout(self.timeout)
+            client.connect(self.address)
         except OSError:
-            guest.close()
+            client.close()
             raise
-        return guest
+        return client
 
-    def visit(self):
-        """Expect that a new client is greeted."""
+    def assert_serves_new_client(self):
+        """Raise ContractViolation unless a new client is greeted."""
         try:
-            with self.guest() as guest:
-                guest.say(b"next, please")
-        except (OSError, Broken) as error:
-            raise Broken(f"a new client was not served: {error}") from error
+            with self.connect() as client:
+                client.request(b"next, please")
+        except (OSError, ContractViolation) as error:
+            raise ContractViolation(f"a new client was not served: {error}") from error
 
-    def serves_together(self):
-        """Say whether a second client is greeted while the first one is still there."""
-        with self.guest() as first:
-            first.say(b"first")  # greeted before the second one comes: no two newcomers at once
-            with self.guest() as second:
+    def is_concurrent(self):
+        """Return True if a second client is greeted while the first one is connected."""
+        with self.connect() as first:
+            first.request(b"first")  # before the second one connects: the order is sure
+            with self.connect() as second:
                 second.sendall(b"second")
-                return second.is_answered()
+                return second.has_reply()
 
-    def serves_others(self, together):
-        """Expect that newcomers are greeted while somebody is there, if the model serves together.
+    def assert_still_serving(self, concurrent):
+        """Raise ContractViolation unless new clients are greeted next to the connected ones.
 
-        together: what serves_together() said before.
+        concurrent: what is_concurrent() returned before; if False, nothing is checked.
         """
-        for _ in range(3 if together else 0):
-            self.visit()
+        for _ in range(3 if concurrent else 0):
+            self.assert_serves_new_client()
 
     @contextlib.contextmanager
-    def frozen(self):
-        """Stop the server while the block lasts: its kernel goes on, and it accepts nobody."""
+    def sigstopped(self):
+        """Stop the server's processes while the block runs: only its kernel goes on."""
         stopped = self.processes()
         try:
             for process in stopped:
                 process.suspend()
-            self.eventually(
+            self.wait_until(
                 lambda: all(all_stopped(process.pid) for process in stopped),
                 "a server stopped by SIGSTOP",
             )
@@ -140,37 +164,42 @@ class Candidate(Server):
             for process in stopped:
                 process.resume()
 
-    def eventually(self, condition, what):
-        """Wait until condition() holds. what: words for the message if it never does."""
-        deadline = time.monotonic() + self.patience
+    def wait_until(self, condition, description):
+        """Wait until condition() is true; raise ContractViolation after the timeout."""
+        deadline = time.monotonic() + self.timeout
         while not condition():
-            self.in_time()
+            self.check_deadline()
             if time.monotonic() > deadline:
-                raise Broken(f"not within {self.patience} s: {what}")
+                raise ContractViolation(f"not within {self.timeout} s: {description}")
             time.sleep(0.005)
 
-    def calm(self, what):
-        """Expect next to no use of CPU time for a while. what: words for why there is no need."""
-        before = self.spent()
-        time.sleep(self.a_while)
-        used = self.spent() - before
-        if used > self.a_while / 10:
-            raise Broken(f"{used:.2f} s of CPU time in {self.a_while} s although {what}")
+    def assert_no_busy_loop(self, situation):
+        """Raise ContractViolation if the server uses more than a tenth of a core.
 
-    def descriptors_at_rest(self):
-        """Return how many descriptors are open when no client is there."""
-        with self.guest() as guest:
-            guest.say(b"you have opened all that you need for yourself")
+        situation: why it has nothing to do, for the message.
+        """
+        before = self.cpu_seconds()
+        time.sleep(self.quiet_period)
+        used = self.cpu_seconds() - before
+        if used > self.quiet_period / 10:
+            raise ContractViolation(
+                f"{used:.2f} s of CPU time in {self.quiet_period} s although {situation}"
+            )
+
+    def baseline_descriptors(self):
+        """Return how many descriptors are open when no client is connected."""
+        with self.connect() as client:
+            client.request(b"open all that you need for yourself")
             before, now = None, self.descriptors()
             while before != now:  # another of its processes may still be starting
-                self.in_time()
+                self.check_deadline()
                 time.sleep(0.05)
                 before, now = now, self.descriptors()
             return now - 1
 
-    def settle(self, most):
-        """Wait until no more than so many descriptors are open."""
-        self.eventually(lambda: self.descriptors() <= most, f"back at {most} open descriptors")
+    def wait_for_descriptors(self, limit):
+        """Wait until at most limit descriptors are open."""
+        self.wait_until(lambda: self.descriptors() <= limit, f"back at {limit} open descriptors")
 
     # What it uses. Some models fork, so all of its processes count.
 
@@ -178,18 +207,21 @@ class Candidate(Server):
         """Return the server's process and all that it has started."""
         return process_tree(self.process)
 
-    def spent(self):
+    def cpu_seconds(self):
         """Return the seconds of CPU time used so far (to 0.01 s)."""
-        return sum_over_tree(self.process, lambda process: sum(process.cpu_times()[:2]))
+        return self._sum(lambda process: sum(process.cpu_times()[:2]))
 
     def descriptors(self):
         """Return how many descriptors are open."""
-        return sum_over_tree(self.process, psutil.Process.num_fds)
+        return self._sum(psutil.Process.num_fds)
 
     def threads(self):
         """Return how many threads there are."""
-        return sum_over_tree(self.process, psutil.Process.num_threads)
+        return self._sum(psutil.Process.num_threads)
 
     def memory(self):
-        """Return the bytes of memory that it has for itself, without what processes share."""
-        return sum_over_tree(self.process, lambda process: process.memory_full_info().uss)
+        """Return the bytes of its private memory, without what processes share."""
+        return self._sum(lambda process: process.memory_full_info().uss)
+
+    def _sum(self, measure):
+        return sum_over_tree(self.process, measure)

@@ -1,6 +1,6 @@
-"""Many clients at once: for a notebook, from clients.crowd import crowd, scoreboard."""
+"""Many clients at once: for a notebook, from clients.crowd import crowd, summary."""
 
 from clients.crowd.simulation import crowd
-from clients.crowd.stats import scoreboard
+from clients.crowd.stats import summary
 
-__all__ = ["crowd", "scoreboard"]
+__all__ = ["crowd", "summary"]

@@ -1,15 +1,16 @@
-"""Many clients at once: they come one after the other, greet, think, greet again and leave.
+"""Runs many clients at once: they arrive in turn, greet, think, greet again and leave.
 
-.venv/bin/python -m clients.crowd                       five clients, who waits for whom
-.venv/bin/python -m clients.crowd --silent 2            the second one holds the line
-.venv/bin/python -m clients.crowd --json crowd.json     every moment, to be drawn
+.venv/bin/python -m clients.crowd                       five clients, and which waits for which
+.venv/bin/python -m clients.crowd --silent 2            the second one stays to the end
+.venv/bin/python -m clients.crowd --json crowd.json     every event, to be drawn
 
-Start a server first. Ctrl-C ends it early; the scoreboard comes in any case.
+Start a server first. Ctrl-C ends it early; the summary comes in any case.
 """
 
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -18,24 +19,24 @@ from rich.live import Live
 from clients.client import HOST, PORT
 from clients.console.argtypes import number
 from clients.console.printable import any_terminal
-from clients.crowd.simulation import MOST, Plan, crowd
-from clients.crowd.stats import scoreboard
-from clients.crowd.timeline import at_the_end, picture, summary
+from clients.crowd.simulation import MOST, Config, crowd
+from clients.crowd.stats import summary
+from clients.crowd.timeline import final_timeline, summary_table, timeline
 
 
-def show(address, plan):
-    """Run a crowd with its picture on the terminal; without a terminal, with no picture."""
+def show(address, config):
+    """Run a crowd, with its timeline if there is a terminal; return its CrowdResult."""
     console = Console()
     if not console.is_terminal:
-        return crowd(address, **plan)
+        return crowd(address, **config)
     with Live(console=console, refresh_per_second=10, vertical_overflow="crop") as live:
 
-        def look(data):
-            live.update(picture(data, console.width, console.height))
+        def progress(result):
+            live.update(timeline(result, console.width, console.height))
 
-        data = crowd(address, **plan, look=look)
-        live.update(at_the_end(data, console))
-    return data
+        result = crowd(address, **config, progress=progress)
+        live.update(final_timeline(result, console))
+    return result
 
 
 def options():
@@ -47,12 +48,12 @@ def options():
     parser.add_argument("--port", type=number(int, 1, 65_535), default=PORT)
     parser.add_argument("--clients", type=int)
     parser.add_argument("--every", type=float, help="seconds between two arrivals")
-    parser.add_argument("--greetings", type=int, help="how often each one greets")
+    parser.add_argument("--greetings", type=int, help="per client")
     parser.add_argument("--think", type=float, help="seconds after each answer")
-    parser.add_argument("--silent", type=int, metavar="N", help="client N never leaves")
-    parser.add_argument("--seconds", type=float, help="then all are cut off")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write what happened, and when")
-    parser.set_defaults(**vars(Plan()))
+    parser.add_argument("--silent", type=int, metavar="N", help="it greets once and leaves last")
+    parser.add_argument("--seconds", type=float, help="then all clients are cut off")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all events")
+    parser.set_defaults(**vars(Config()))
     args = parser.parse_args()
     if not (1 <= args.clients <= MOST and 1 <= args.greetings <= 1000):
         parser.error(f"--clients takes 1 to {MOST}, --greetings 1 to 1000")
@@ -65,15 +66,15 @@ def options():
 
 def main():
     any_terminal()
-    plan = vars(options())
-    address, file = (plan.pop("host"), plan.pop("port")), plan.pop("json")
-    data = show(address, plan)
-    Console(highlight=False, soft_wrap=True).print(summary(data))
+    config = vars(options())
+    address, file = (config.pop("host"), config.pop("port")), config.pop("json")
+    result = show(address, config)
+    Console(highlight=False, soft_wrap=True).print(summary_table(result))
     if file:
-        file.write_text(json.dumps(data) + "\n")
-    if data["interrupted"]:
-        return 130  # as a shell says it of a program that Ctrl-C ended
-    return 1 if scoreboard(data)["failed"] else 0
+        file.write_text(json.dumps(asdict(result)) + "\n")
+    if result.interrupted:
+        return 130  # as a shell reports a program that Ctrl-C ended
+    return 1 if summary(result).failed else 0
 
 
 if __name__ == "__main__":

@@ -1,153 +1,164 @@
-"""The lives of the clients of a crowd: a thread for each, and a note of each step."""
+"""Simulates the clients of a crowd, a thread for each, and records what happens to them."""
 
 import contextlib
 import socket
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from clients.client import Client
 
 MOST = 1000  # clients: each has a thread here, and a descriptor
+SCHEMA = 2  # of CrowdResult, as JSON
 ENDS = ("left", "cut off", "failed")
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a crowd does.
-
-    clients: how many come. every: seconds between two arrivals. greetings: how often each one
-    greets. think: seconds from each answer to its next question. silent: the number of a client,
-    from 1, that greets once and stays until all others are gone. seconds: after so many, those
-    who are still there are cut off.
-    """
+class Config:
+    """What a crowd does."""
 
     clients: int = 5
-    every: float = 0.5
-    greetings: int = 3
-    think: float = 0.5
-    silent: int | None = None
-    seconds: float = 30.0
+    every: float = 0.5  # seconds between two arrivals
+    greetings: int = 3  # per client
+    think: float = 0.5  # seconds from an answer to the next question
+    silent: int | None = None  # number of a client, from 1: greets once and leaves last
+    seconds: float = 30.0  # then clients that are still there are cut off
 
 
-def crowd(address, clients=Plan.clients, look=lambda data: None, **plan):
-    """Send so many clients to the server at address (host, port); return what happened to each.
+class Event(NamedTuple):
+    """What happened to a client."""
 
-    plan: the other fields of Plan. look: called with the data so far about ten times a second.
-    Ctrl-C cuts all off.
+    at: float  # seconds since the start of the crowd
+    what: str  # "connects", "connected", "asked", "answered" or one of ENDS
 
-    The returned data is plain: {"address", "options", "interrupted", "seconds": how long it took,
-    "clients": [{"number", "silent", "port": its own, "error", "events": [[at, what], ...]}, ...]}.
-    at is in seconds since the start; what is "connects", "connected", "asked", "answered", "left",
-    "cut off" or "failed" (then error says why). A client that had not come yet at the end has no
-    events.
+
+@dataclass
+class ClientRecord:
+    """One client of a crowd."""
+
+    number: int  # from 1
+    silent: bool
+    port: int | None = None  # its own
+    error: str | None = None  # why it failed
+    events: list[Event] = field(default_factory=list)  # none: it had not come at the end
+
+
+@dataclass
+class CrowdResult:
+    """What happened in a crowd."""
+
+    address: tuple[str, int]
+    config: Config
+    seconds: float  # from the start to the end, or to now
+    clients: list[ClientRecord]
+    interrupted: bool = False  # by Ctrl-C
+    schema: int = SCHEMA
+
+
+def crowd(address, clients=Config.clients, progress=lambda result: None, **config):
+    """Send a crowd of clients to the server at address (host, port); return a CrowdResult.
+
+    config: the other fields of Config. progress: called with the result so far about ten times
+    per second. Ctrl-C cuts all clients off.
     """
-    plan = Plan(clients, **plan)
-    run, interrupted = _Run(address, plan), False
+    run, interrupted = _Run(address, Config(clients, **config)), False
     try:
-        run.follow(look)
+        run.follow(progress)
     except KeyboardInterrupt:
         interrupted = True
-    head = {"address": list(address), "options": asdict(plan), "interrupted": interrupted}
-    return head | run.end()
+    return run.end(interrupted)
 
 
 class _Run:
     """The clients of one crowd and their threads; only a client's own thread writes its events."""
 
-    def __init__(self, address, plan):
-        self.address, self.plan = address, plan
-        self.clients = [
-            {
-                "number": number,
-                "silent": number == plan.silent,
-                "port": None,
-                "error": None,
-                "events": [],
-            }
-            for number in range(1, plan.clients + 1)
-        ]
+    def __init__(self, address, config):
+        self.address, self.config = address, config
+        numbers = range(1, config.clients + 1)
+        self.clients = [ClientRecord(number, number == config.silent) for number in numbers]
         self.over, self.others_gone = threading.Event(), threading.Event()
-        self.lines = []  # a Client for each one that came
+        self.connections = []  # a Client for each one that came
         self.began = time.perf_counter()
 
     def now(self):
         return time.perf_counter() - self.began
 
     def left(self):
-        """Return the seconds until everybody is cut off, more than 0 as a timeout must be."""
-        return max(0.001, self.plan.seconds - self.now())
+        """Return the seconds until all are cut off, more than 0 as a timeout must be."""
+        return max(0.001, self.config.seconds - self.now())
 
     def rest(self, seconds):
-        """Let so many seconds go by; raise TimeoutError when the time of the crowd is over."""
-        if self.over.wait(min(seconds, self.left())) or self.now() >= self.plan.seconds:
+        """Sleep; raise TimeoutError when the time of the crowd is over."""
+        if self.over.wait(min(seconds, self.left())) or self.now() >= self.config.seconds:
             raise TimeoutError
 
-    def follow(self, look):
-        """Start a thread for each client, and call look until all have ended."""
+    def follow(self, progress):
+        """Start a thread for each client, and call progress until all have ended."""
         threads = {
-            client["number"]: threading.Thread(target=self.live, args=(client,), daemon=True)
+            client.number: threading.Thread(target=self.run_client, args=(client,), daemon=True)
             for client in self.clients
         }
         for thread in threads.values():
             thread.start()
         while alive := {number for number, thread in threads.items() if thread.is_alive()}:
-            look(self.so_far())
-            if alive == {self.plan.silent}:
+            progress(self.so_far())
+            if alive == {self.config.silent}:
                 self.others_gone.set()
             threads[min(alive)].join(0.1)
 
-    def live(self, client):
-        """Live the life of one client, and note each step of it."""
+    def run_client(self, client):
+        """Run one client from its arrival to its end, and record each step."""
 
-        def note(what):
-            client["events"].append([self.now(), what])
+        def record(what):
+            client.events.append(Event(self.now(), what))
 
         try:
-            self.rest((client["number"] - 1) * self.plan.every)
+            self.rest((client.number - 1) * self.config.every)
         except TimeoutError:  # it never came
             return
-        note("connects")
+        record("connects")
         try:
-            with Client(*self.address, self.left()) as line:
-                self.lines.append(line)
-                client["port"] = line.socket.getsockname()[1]
-                note("connected")
-                self.talk(client, line, note)
-                note("left")  # before close(): the server may answer the next one at once
+            with Client(*self.address, self.left()) as connection:
+                self.connections.append(connection)
+                client.port = connection.socket.getsockname()[1]
+                record("connected")
+                self.talk(client, connection, record)
+                record("left")  # before close(): the server may answer the next one at once
         except TimeoutError:
-            note("cut off")
+            record("cut off")
         except (OSError, ValueError) as error:
-            client["error"] = str(error)
-            note("cut off" if self.over.is_set() else "failed")
+            client.error = str(error)
+            record("cut off" if self.over.is_set() else "failed")
 
-    def talk(self, client, line, note):
+    def talk(self, client, connection, record):
         """Greet and think; raise TimeoutError when the time of the crowd is over."""
-        for greeting in range(1 if client["silent"] else self.plan.greetings):
+        for greeting in range(1 if client.silent else self.config.greetings):
             if greeting:
-                self.rest(self.plan.think)
-            line.socket.settimeout(self.left())
-            note("asked")
-            line.greet(b"client %d, greeting %d" % (client["number"], greeting + 1))
-            self.rest(0)  # who is answered only since others were cut off was not served in time
-            note("answered")
-        if client["silent"]:
+                self.rest(self.config.think)
+            connection.socket.settimeout(self.left())
+            record("asked")
+            connection.greet(b"client %d, greeting %d" % (client.number, greeting + 1))
+            self.rest(0)  # an answer that came only because others were cut off is too late
+            record("answered")
+        if client.silent:
             self.others_gone.wait()
 
     def so_far(self):
-        """Return a copy of the clients as they are now, and how long it has been."""
-        clients = [{**client, "events": [*client["events"]]} for client in self.clients]
-        return {"seconds": self.now(), "clients": clients}
+        """Return a CrowdResult of this moment."""
+        clients = [replace(client, events=[*client.events]) for client in self.clients]
+        return CrowdResult(self.address, self.config, self.now(), clients)
 
-    def end(self):
-        """End all clients that are still there; return what happened, each with an end."""
-        data = self.so_far()  # before the first is cut off: a server then turns to the next one
+    def end(self, interrupted):
+        """End all clients that are still there; return the CrowdResult, each with an end."""
+        result = self.so_far()  # before the first is cut off: a server then turns to the next one
+        result.interrupted = interrupted
         self.over.set()
         self.others_gone.set()
-        for line in list(self.lines):
+        for connection in list(self.connections):
             with contextlib.suppress(OSError):  # it has left
-                line.socket.shutdown(socket.SHUT_RDWR)
-        for client in data["clients"]:
-            if client["events"] and client["events"][-1][1] not in ENDS:
-                client["events"].append([data["seconds"], "cut off"])
-        return data
+                connection.socket.shutdown(socket.SHUT_RDWR)
+        for client in result.clients:
+            if client.events and client.events[-1].what not in ENDS:
+                client.events.append(Event(result.seconds, "cut off"))
+        return result

@@ -1,8 +1,10 @@
-"""What the data of a crowd says: in which state each client was when, and the scoreboard."""
+"""Computes from a CrowdResult: the states of each client, and the summary."""
+
+from dataclasses import dataclass
 
 from clients.crowd.simulation import ENDS
 
-AFTER = {  # what happened: the state that it began
+AFTER = {  # an event: the state that it begins
     "connects": "connecting",
     "connected": "waiting",
     "asked": "waiting",
@@ -10,44 +12,60 @@ AFTER = {  # what happened: the state that it began
 }
 
 
-def intervals(client, until):
-    """Return [(state, began, ended), ...] of one client of the data, without gaps.
+@dataclass(frozen=True)
+class Summary:
+    """The counts of a crowd.
 
-    state: "connecting", "waiting", "thinking", "silent" or "gone"; until: seconds at which a
-    picture ends, for the state in which the client is then.
+    came = left + cut_off + failed; asked = answered + still_waiting + lost.
     """
-    after = AFTER | {"answered": "silent"} if client["silent"] else AFTER
-    ends = [*client["events"][1:], (until, None)]
+
+    came: int
+    left: int
+    cut_off: int
+    failed: int
+    asked: int
+    answered: int
+    still_waiting: int  # for an answer when they were cut off
+    lost: int  # questions of which the connection failed
+    never_connected: int
+    unserved: int  # clients without one answer
+
+
+def intervals(client, until):
+    """Return [(state, began, ended), ...] of a ClientRecord, without gaps.
+
+    state: "connecting", "waiting", "thinking", "silent" or "gone". The last one ends at until, in
+    seconds.
+    """
+    after = AFTER | {"answered": "silent"} if client.silent else AFTER
+    ends = [*(event.at for event in client.events[1:]), until]
     return [
-        (after.get(what, "gone"), began, ended)
-        for (began, what), (ended, _) in zip(client["events"], ends, strict=False)
+        (after.get(event.what, "gone"), event.at, ended)
+        for event, ended in zip(client.events, ends, strict=False)
     ]
 
 
 def state(client, until):
-    """Return the state of a client, or how it ended, and since how many seconds that is so."""
-    if not client["events"]:
+    """Return the state of a client, or how it ended, and for how many seconds it has been so."""
+    if not client.events:
         return "to come", 0.0
     name, began, _ = intervals(client, until)[-1]
-    return client["events"][-1][1] if name == "gone" else name, until - began
+    return client.events[-1].what if name == "gone" else name, until - began
 
 
-def scoreboard(data):
-    """Return the counts of a crowd, which add up.
-
-    came = left + cut off + failed; asked = answered + still waiting + lost: questions whose
-    connection failed; never served: clients without one answer.
-    """
-    events = [[what for _, what in client["events"]] for client in data["clients"]]
-    lives = [steps for steps in events if steps]
-    unanswered = [steps[-1] for steps in lives if steps[-2:-1] == ["asked"]]
-    return {
-        "came": len(lives),
-        **{end: sum(steps[-1] == end for steps in lives) for end in ENDS},
-        "asked": sum(steps.count("asked") for steps in lives),
-        "answered": sum(steps.count("answered") for steps in lives),
-        "still waiting": unanswered.count("cut off"),
-        "lost": unanswered.count("failed"),
-        "never connected": sum("connected" not in steps for steps in lives),
-        "never served": sum("answered" not in steps for steps in lives),
-    }
+def summary(result):
+    """Return the Summary of a CrowdResult."""
+    events = [[event.what for event in client.events] for client in result.clients]
+    came = [whats for whats in events if whats]
+    ends = [whats[-1] for whats in came]
+    unanswered = [whats[-1] for whats in came if whats[-2:-1] == ["asked"]]
+    return Summary(
+        len(came),
+        *map(ends.count, ENDS),
+        asked=sum(whats.count("asked") for whats in came),
+        answered=sum(whats.count("answered") for whats in came),
+        still_waiting=unanswered.count("cut off"),
+        lost=unanswered.count("failed"),
+        never_connected=sum("connected" not in whats for whats in came),
+        unserved=sum("answered" not in whats for whats in came),
+    )

@@ -6,7 +6,6 @@ For each line received on SOCKET (a Unix socket's path) it sends one line of JSO
 All that is imported here is in the server's process too: the standard library and no more.
 """
 
-import fcntl
 import json
 import socket
 import sys
@@ -44,6 +43,8 @@ def frames(program):
 
 def connect(path):
     """Return a socket that is connected to path, with a descriptor that no server would get."""
+    import fcntl  # not at the top: Windows does not have it
+
     low = socket.socket(socket.AF_UNIX)
     try:
         low.connect(path)

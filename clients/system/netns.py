@@ -5,7 +5,6 @@ Source: network_namespaces(7), ip-sysctl.rst.
 
 import contextlib
 import ctypes
-import fcntl
 import socket
 import struct
 from pathlib import Path
@@ -38,6 +37,8 @@ def up(device, address=None, mtu=None):
 
     address: IPv4, in a network of 24 bits. mtu: bytes of the largest packet.
     """
+    import fcntl  # not at the top: Windows does not have it
+
     requests = [(SIOCSIFFLAGS, struct.pack("H", IFF_UP))]
     if mtu:
         requests.append((SIOCSIFMTU, struct.pack("i", mtu)))

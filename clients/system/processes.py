@@ -23,12 +23,6 @@ from clients.console.bounded_log import Output
 from clients.console.printable import printable
 from clients.system import reaper
 
-if not sys.platform.startswith("linux"):  # all that starts a server comes by here
-    sys.exit(
-        "this needs Linux (epoll, /proc): open the repository in a container, on Windows in WSL 2 "
-        "(README.md, macOS and Windows)"
-    )
-
 ROOT = Path(__file__).resolve().parent.parent.parent
 # A server has to flush its first line itself: with this variable it would not matter.
 ENVIRONMENT = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -36,6 +30,15 @@ LISTENING = re.compile(r"^listening on (\S+):(\d+)$", re.MULTILINE)
 MARK = secrets.token_hex(6)  # what this process starts is known by it: see reaper.py
 _numbers = itertools.count()
 _watch = []  # the end of the pipe to the watcher, when there is one
+
+
+def require_linux():
+    """End the program with one line if this is not Linux: the first call of a command's main()."""
+    if not sys.platform.startswith("linux"):
+        sys.exit(
+            "this needs Linux (epoll, /proc): open the repository in a container, on Windows in "
+            "WSL 2 (README.md, macOS and Windows)"
+        )
 
 
 def models():
@@ -70,7 +73,7 @@ def raise_nofile_limit(wanted=0):
 
     Raises LaunchError if that is fewer than wanted.
     """
-    import resource  # not at the top: where it is missing, the line about Linux comes first
+    import resource  # not at the top: Windows does not have it
 
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

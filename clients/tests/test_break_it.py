@@ -1,33 +1,35 @@
-"""The deliberate faults: each is one small change that exactly one claim has to catch.
+"""Mutants: a server with one fault, which its check of the contract has to catch.
 
-They are also the proof that the contract can fail: each claim has a fault that breaks it.
+They also prove that each check can fail.
 """
 
+import ast
+import dataclasses
 import os
 import pty
-import re
 import signal
 import socket
 import subprocess
+from collections import Counter
 
 import psutil
 import pytest
 
 from clients import break_it
-from clients.contract.checks import CLAIMS
-from clients.contract.server_under_test import judge
+from clients.contract.checks import CHECKS
+from clients.contract.server_under_test import run_check
 from clients.system import processes
 
-FAULTS = [
-    fault
+MUTANTS = [
+    mutant
     for program in processes.models().values()
-    for fault in break_it.faults_of(program).values()
+    for mutant in break_it.mutants_of(program).values()
 ]
-SERVERS = {fault.program for fault in FAULTS}
+SERVERS = {mutant.program for mutant in MUTANTS}
 
 
-def by_name(fault):
-    return f"{fault.program.parent.name}-{fault.name}"
+def by_name(mutant):
+    return f"{mutant.program.parent.name}-{mutant.name}"
 
 
 def command(*words):
@@ -41,102 +43,105 @@ def ask(*words):
     )
 
 
-# The faults
+# The mutants
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=by_name)
-def test_a_fault_is_caught_by_its_claim(fault):
-    compile(fault.broken(), fault.name, "exec")
-    with fault.copied() as copy:  # on a busy machine the claim may hold now and then
-        assert any(catches(CLAIMS[fault.claim], copy) for _ in range(3))
+@pytest.mark.parametrize("mutant", MUTANTS, ids=by_name)
+def test_a_mutant_fails_its_check(mutant):
+    compile(mutant.source(), mutant.name, "exec")
+    with mutant.written() as copy:  # on a busy machine a check may miss a fault
+        assert any(fails(CHECKS[mutant.check], copy) for _ in range(3))
 
 
-def catches(claim, program):
-    """Say whether the claim is broken; what never comes is not waited for long."""
-    return judge(program, claim, patience=1.0, a_while=0.4)[0] == "broken"
+def fails(check, program):
+    """Return True if program fails the check, with short timeouts."""
+    return run_check(program, check, timeout=1.0, quiet_period=0.4).outcome == "failed"
 
 
-def test_each_claim_has_a_fault_that_breaks_it():
-    assert set(CLAIMS) == {fault.claim for fault in FAULTS}
+def test_each_check_has_a_mutant_that_fails_it():
+    assert set(CHECKS) == {mutant.check for mutant in MUTANTS}
 
 
-def test_a_fault_of_a_changed_server_says_so(tmp_path):
-    fault = FAULTS[0]
+def test_a_mutant_of_a_changed_server_is_an_error(tmp_path):
+    mutant = MUTANTS[0]
     changed = tmp_path / "server.py"
     changed.write_text("pass\n")
     with pytest.raises(ValueError, match="0 times"):
-        break_it.Fault(changed, fault.name, "", "", fault.claim, fault.changes).broken()
+        dataclasses.replace(mutant, program=changed).source()
 
 
-# Every line has its fault
+# Each statement has a mutant
 
-PLUMBING = re.compile(
-    r"import |from |@dataclass|def |class |try:|else:|while True:|args = |main\(\)|if __name__|"
-    r"parser[ .]|logging\.(info|warning)"
-)
-EXEMPT = {
-    # Nothing works without these, and everybody sees that.
-    "handle(conn, peer, greet)",
-    "epoll = select.epoll()",
-    "door, clients = listener.fileno(), {}  # {descriptor: Client}",
-    "if fd == door:",
-    "welcome(listener, epoll, clients)",
-    "conn: socket.socket",
-    "peer: tuple[str, int]",
-    "heard: int = 0  # bytes",
-    'unsent: bytes = b""  # the rest of a reply: while there is one, wait to write, else to read',
-    "reply = client.unsent",
+DEFINITIONS = (ast.FunctionDef, ast.ClassDef, ast.Try)
+WITHOUT_MUTANT = {
+    # Nothing works without these.
+    "serve: while True:",
+    "serve: conn, remote = listener.accept()",
+    "serve: handle(conn, remote, greet)",
+    "serve: epoll = select.epoll()",
+    "serve: listener_fd, clients = (listener.fileno(), {})",
+    "serve: if fd == listener_fd:",
+    "serve: accept_all(listener, epoll, clients)",
+    "accept_all: conn, remote = listener.accept()",
+    "accept_all: except BlockingIOError:",
+    "Client: conn: socket.socket",
+    "Client: remote: tuple[str, int]",
+    "Client: bytes_received: int = 0",
+    "Client: unsent: bytes = b''",
+    "handle: reply = client.unsent",
+    "main: args = parser.parse_args()",
     # Every Linux has epoll.
-    'if not hasattr(select, "epoll"):',
-    # It saves a call of a clock, and that is all it does.
-    "if compute:",
-    # epoll reports a socket for writing only when a third of its buffer is free, so send() finds
-    # room nearly always. A test in 03_epoll fills the buffer for these two lines.
-    "except BlockingIOError:  # nothing to read, or no room to write: epoll tells when there is",
-    "sent = 0",
+    "main: if not hasattr(select, 'epoll'):",
+    # It saves a call of a clock, and has no other effect.
+    "greeting: if compute:",
+    # epoll reports a socket as writable only when a third of its send buffer is free, so send()
+    # nearly always finds room. A test in 03_epoll fills the buffer for these two statements.
+    "handle: except BlockingIOError:",
+    "handle: sent = 0",
 }
 
 
-def touched(fault):
-    """Return the lines of the server that the fault changes, without their indentation."""
-    before = fault.program.read_text()
-    lines = set()
-    for was, _ in fault.changes:
-        start = before.index(was)
-        first, last = before.count("\n", 0, start), before.count("\n", 0, start + len(was.rstrip()))
-        lines |= {line.strip() for line in before.splitlines()[first : last + 1]}
-    return lines
+def statements(source):
+    """Return the statements of a program as "function: first line", without comments."""
+    return Counter(
+        f"{scope.name}: {ast.unparse(node).splitlines()[0]}"
+        for scope in ast.parse(source).body
+        if hasattr(scope, "name")
+        for node in ast.walk(scope)
+        if isinstance(node, (ast.stmt, ast.excepthandler)) and not is_plumbing(node)
+    )
 
 
-def lines_of(program):
-    """Return the lines of a server, without docstrings, comments and indentation."""
-    text = re.sub(r'""".*?"""', "", program.read_text(), flags=re.DOTALL)
-    lines = {line.strip() for line in text.splitlines()} - {""}
-    return {line for line in lines if not line.startswith("#")}
+def is_plumbing(node):
+    """Return True for what defines, documents, logs or parses options."""
+    text = ast.unparse(node)
+    return isinstance(node, DEFINITIONS) or text.startswith(("'", '"', "logging.", "parser."))
 
 
-def test_every_line_that_is_not_plumbing_has_a_fault_or_a_reason():
-    # Lines that the servers share need a fault in one of them.
-    faulty = set().union(*map(touched, FAULTS))
-    all_lines = set().union(*map(lines_of, SERVERS))
-    plain = {line for line in all_lines if PLUMBING.match(line)}
-    assert all_lines - plain - faulty == EXEMPT
+def test_every_statement_has_a_mutant_or_a_reason():
+    # A statement that the servers share needs a mutant in one of them.
+    everything, mutated = set(), set()
+    for program in SERVERS:
+        everything |= set(statements(program.read_text()))
+    for mutant in MUTANTS:
+        mutated |= set(statements(mutant.program.read_text()) - statements(mutant.source()))
+    assert everything - mutated == WITHOUT_MUTANT
 
 
 # The command
 
 
 @pytest.mark.parametrize("name", sorted(program.parent.name for program in SERVERS))
-def test_it_lists_every_fault_of_a_server(name):
+def test_it_lists_every_mutant_of_a_server(name):
     done = ask(name)
     assert done.returncode == 0
-    for fault in break_it.faults_of(processes.find(name)).values():
-        assert fault.name in done.stdout
-        assert fault.symptom.split()[0] in done.stdout
+    for mutant in break_it.mutants_of(processes.find(name)).values():
+        assert mutant.name in done.stdout
+        assert mutant.symptom.split()[0] in done.stdout
 
 
 def test_it_shows_the_change_and_the_check_that_fails():
-    done = ask("02_threaded", "said-twice")
+    done = ask("02_threaded", "echo-after-reply")
     assert done.returncode == 0, done.stderr
     assert "-                conn.sendall(greet(chunk))" in done.stdout
     assert "+                conn.sendall(greet(chunk) + chunk)" in done.stdout
@@ -145,19 +150,19 @@ def test_it_shows_the_change_and_the_check_that_fails():
 
 
 def test_hidden_it_shows_neither_the_line_nor_the_lesson():
-    done = ask("02_threaded", "said-twice", "--hide")
+    done = ask("02_threaded", "echo-after-reply", "--hide")
     assert done.returncode == 0, done.stderr
     assert "sendall" not in done.stdout
     assert "stream" not in done.stdout
-    assert "The client says bob" in done.stdout
+    assert "The client sends bob" in done.stdout
     assert "received b'bobHello'" in done.stdout
 
 
-def test_a_fault_that_is_not_caught_is_no_success(tmp_path):
+def test_a_mutant_that_passes_its_check_is_no_success(tmp_path):
     program = tmp_path / "server.py"
     program.write_text(processes.find("01_blocking").read_text())
     program.with_name("faults.toml").write_text(
-        'harmless = {symptom="", teaches="", claim="sigterm_ends_it", changes=[["1024","1024"]]}'
+        'harmless = {symptom="", teaches="", check="sigterm_ends_it", changes=[["1024","1024"]]}'
     )
     done = ask(str(program), "harmless")
     assert done.returncode == 1
@@ -168,22 +173,22 @@ def test_a_fault_that_is_not_caught_is_no_success(tmp_path):
     ("words", "answer"),
     [
         (["04_none"], "no server 04_none"),
-        (["03_epoll", "no-such"], "no fault no-such"),
+        (["03_epoll", "no-such"], "no mutant no-such"),
         ([break_it.__file__], "no faults.toml"),
     ],
 )
-def test_what_it_cannot_do_it_says_in_one_line(words, answer):
+def test_an_error_of_the_user_gets_one_line(words, answer):
     done = ask(*words)
     assert done.returncode == 1
     assert answer in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_on_a_terminal_the_broken_server_runs_until_ctrl_c_and_leaves_nothing(tmp_path):
+def test_on_a_terminal_the_mutant_runs_until_ctrl_c_and_leaves_nothing(tmp_path):
     ours, its = pty.openpty()
     with open(ours, "rb", buffering=0), open(its, "rb", buffering=0) as terminal:
         process = psutil.Popen(
-            command("02_threaded", "said-twice"),
+            command("02_threaded", "echo-after-reply"),
             stdin=terminal,
             stdout=subprocess.PIPE,
             text=True,
@@ -198,8 +203,8 @@ def test_on_a_terminal_the_broken_server_runs_until_ctrl_c_and_leaves_nothing(tm
                 sock.sendall(b"bob")
                 assert sock.recv(100) == b"Hello, bobbob"
             process.send_signal(signal.SIGINT)
-            last_words = process.stdout.read()
+            output = process.stdout.read()
         assert process.wait(20) == 0
-    assert "said b'bob'" in last_words
+    assert "said b'bob'" in output
     assert not server.is_running()
     assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from clients.contract.server_under_test import Candidate
+from clients.contract.server_under_test import ServerUnderTest
 from clients.system import processes
 
 LINES = {"01_blocking": 80, "02_threaded": 85, "03_epoll": 125}
@@ -57,7 +57,7 @@ def test_all_share_the_application_the_options_and_the_sizes():
 
 
 def test_all_log_with_the_same_calls_and_none_skips_one():
-    own = ("cannot accept", "%s:%d turned away")  # how a newcomer waits is the model's own
+    own = ("cannot accept", "%s:%d rejected")  # how a new connection waits is the model's own
     shared = {
         name: sorted(call for call in logged(source) if not call[1].startswith(own))
         for name, source in SOURCES.items()
@@ -76,26 +76,26 @@ def logged(source):
 
 
 @pytest.mark.parametrize("name", LINES)
-def test_a_client_that_breaks_off_is_called_so_in_the_log(serve, name):
-    server = Candidate(**vars(serve(name)))
-    guest = server.guest()
-    port = guest.getsockname()[1]
-    guest.say(b"bob")
-    guest.reset()
-    lines = ["connected", "said b'bob'", "broke off: [Errno 104] Connection reset by peer"]
-    lines = [f"127.0.0.1:{port} {line}" for line in [*lines, "left, 3 bytes heard"]]
-    server.eventually(lambda: server.log().splitlines() == lines, lines)
+def test_a_reset_is_logged_as_a_lost_connection(serve, name):
+    server = ServerUnderTest(serve(name))
+    client = server.connect()
+    port = client.getsockname()[1]
+    client.request(b"bob")
+    client.reset()
+    lines = ["connected", "said b'bob'", "connection lost: [Errno 104] Connection reset by peer"]
+    lines = [f"127.0.0.1:{port} {line}" for line in [*lines, "left, 3 bytes received"]]
+    server.wait_until(lambda: server.log().splitlines() == lines, lines)
 
 
 @pytest.mark.parametrize("name", LINES)
 def test_the_log_of_a_visit_and_of_the_end(serve, name):
-    server = Candidate(**vars(serve(name)))
-    with server.guest() as guest:
-        port = guest.getsockname()[1]
-        guest.say(b"bob")
-    lines = ["connected", "said b'bob'", "left, 3 bytes heard"]
+    server = ServerUnderTest(serve(name))
+    with server.connect() as client:
+        port = client.getsockname()[1]
+        client.request(b"bob")
+    lines = ["connected", "said b'bob'", "left, 3 bytes received"]
     lines = [f"127.0.0.1:{port} {line}" for line in lines]
-    server.eventually(lambda: server.log().splitlines() == lines, lines)
+    server.wait_until(lambda: server.log().splitlines() == lines, lines)
     server.process.send_signal(signal.SIGINT)
-    server.process.wait(server.patience)
+    server.process.wait(server.timeout)
     assert server.log().splitlines() == [*lines, "stopped"]

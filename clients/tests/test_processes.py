@@ -132,15 +132,6 @@ with processes.temp_dir() as place, processes.running_server(program) as server:
         time.sleep(0.01)
 
 
-def test_it_can_be_imported_where_linux_is_not():
-    text = """
-import sys, unittest.mock
-sys.modules |= {"resource": None, "fcntl": None, "psutil": unittest.mock.MagicMock()}
-import clients.system.processes
-"""
-    subprocess.run([sys.executable, "-c", text], cwd=processes.ROOT, check=True)
-
-
 @pytest.mark.parametrize(
     ("text", "words"),
     [

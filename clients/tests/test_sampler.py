@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from clients.client import Client
-from clients.contract.checks import CLAIMS
-from clients.contract.server_under_test import Candidate
+from clients.contract.checks import CHECKS
+from clients.contract.server_under_test import ServerUnderTest
 from clients.system import processes, procfs
 from clients.system.frames import FIRST_OWN_FD, frames
 from clients.system.sampler import sampled_server, thread_states
@@ -67,8 +67,8 @@ def test_01_is_in_accept_and_then_in_recv_for_its_first_client():
 
 def test_with_a_client_that_never_reads_01_is_in_send():
     with sampled("01_blocking", "--quiet") as (sampler, _):
-        with Candidate(**vars(sampler.server), a_while=0.2).guest() as guest:
-            guest.flood(2**24)
+        with ServerUnderTest(sampler.server, quiet_period=0.2).connect() as client:
+            client.flood(2**24)
             [main] = until(sampler, in_call("sendto"))
     assert main.line == line("01_blocking", "conn.sendall")
 
@@ -117,17 +117,17 @@ def test_a_server_that_computes_is_running_and_one_that_waits_sleeps(options, te
 
 
 @pytest.mark.parametrize(
-    "claim",
+    "check",
     [
         "ctrl_c_ends_it",
-        "a_signal_ends_it_in_the_middle_of_its_work",
-        "no_descriptor_and_no_thread_is_left_behind",
-        "its_first_line_says_where_it_listens",
+        "a_signal_ends_it_during_a_request",
+        "no_descriptor_or_thread_leaks",
+        "its_first_line_is_the_listening_address",
     ],
 )
-def test_a_server_keeps_its_contract_under_the_sampler(model, claim):
-    with sampled_server(model[1], *CLAIMS[claim].options) as sampler:
-        CLAIMS[claim](Candidate(**vars(sampler.server)))
+def test_a_server_keeps_its_contract_under_the_sampler(model, check):
+    with sampled_server(model[1], *CHECKS[check].options) as sampler:
+        CHECKS[check](ServerUnderTest(sampler.server))
 
 
 def test_a_thread_that_moves_during_a_sample_is_running():

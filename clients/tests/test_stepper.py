@@ -61,7 +61,7 @@ def test_a_newcomer_is_accepted_only_when_the_server_is_let_go_on():
     walked(
         "03_epoll",
         *("w", "a", stands("serve"), lambda app: app.stage.queue == 1),
-        *("space", "space", stands("welcome"), lambda app: app.stage.queue == 1),
+        *("space", "space", stands("accept_all"), lambda app: app.stage.queue == 1),
         *("c", lambda app: app.stage.queue == 0, shows("#source", "conn = client 1")),
         *("w", asleep("serve")),
     )

@@ -413,7 +413,7 @@ def test_a_line_that_comes_next_is_seen_or_pointed_to(browser):
             browser.look(story="two", model="03_epoll", step=index + 1)
             pointers.append(browser.value(POINTED))
     assert all(told == hidden for told, hidden in pointers)
-    assert pointers[10] == [["42"], ["42"]]  # serve() calls welcome()
+    assert pointers[10] == [["42"], ["42"]]  # serve() calls accept_all()
 
 
 @in_a_browser

@@ -68,14 +68,14 @@ def test_the_contract_prints_it_as_it_is(hostile):
     out = done.stdout.decode()
     assert is_clean(out)
     assert "x[red]y/server.py" in out
-    assert ": 0 held, 2 broken" in out
+    assert ": 0 passed, 2 failed" in out
     assert r"received b'[/red]\x1b[2J'" in out
 
 
 def test_learning_by_breaking_prints_it_as_it_is(hostile):
     hostile.with_name("faults.toml").write_text(
         '["[red]name"]\nsymptom="[/red] \\u001b[2J"\nteaches="[/red]\\u202e"\n'
-        'claim="each_message_is_greeted"\nchanges=[["1024", "1023"]]\n'
+        'check="each_message_is_greeted"\nchanges=[["1024", "1023"]]\n'
     )
     for words in ([], ["[red]name"]):
         done = ask("clients.break_it", hostile, *words, stdin=subprocess.DEVNULL)
@@ -145,7 +145,7 @@ def test_the_classroom_says_when_a_log_without_end_is_cut(tmp_path):
     "words",
     [
         ["clients.contract", "01_blocking", "ctrl_c_ends_it"],
-        ["clients.break_it", "01_blocking", "short-echo"],
+        ["clients.break_it", "01_blocking", "truncated-reply"],
         ["clients.break_it", "03_epoll"],
     ],
     ids=lambda words: words[0],
@@ -185,7 +185,7 @@ def test_a_server_that_closes_its_own_output_is_one_like_any_other(tmp_path):
     ("words", "status", "answer"),
     [
         (["clients.contract", "01_blocking", "each_message_is_greeted"], 0, b""),
-        (["clients.break_it", "01_blocking", "short-echo"], 0, b""),
+        (["clients.break_it", "01_blocking", "truncated-reply"], 0, b""),
         (["clients.classroom"], 2, b"needs a terminal"),
         (["clients.client"], 2, b"standard input is closed"),
         (["clients.crowd", "--port", "9", "--clients", "1"], 1, b""),

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from clients.console.palette import MODELS
-from clients.system.processes import find, names_of
+from clients.system.processes import find, names_of, require_linux
 from clients.trace.animated_svg import FRONT, draw
 from clients.trace.bundle import record
 from clients.trace.page import KEPT, build
@@ -43,6 +43,7 @@ def options():
 
 
 def main():
+    require_linux()
     args = options()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end what was started then, too
     file = args.out or (Path("steps.html") if args.server else KEPT)

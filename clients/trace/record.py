@@ -11,7 +11,6 @@ import re
 import select
 import socket
 import sys
-import termios
 import time
 from pathlib import Path
 
@@ -83,7 +82,7 @@ class Guest:
 
     def buffers(self):
         """Return how many bytes wait in its kernel's buffers: unsent, unread."""
-        requests = () if self.left else (tracer.SIOCOUTQNSD, termios.FIONREAD)
+        requests = () if self.left else (tracer.SIOCOUTQNSD, tracer.FIONREAD)
         return [tracer.waiting(self.sock, request) for request in requests]
 
 

@@ -17,7 +17,6 @@ import argparse
 import array
 import dataclasses
 import errno
-import fcntl
 import json
 import os
 import select
@@ -25,17 +24,21 @@ import signal
 import socket
 import stat
 import sys
-import termios
 import threading
 import time
 import weakref
 
 from clients.system import frames
 
+if sys.platform != "win32":  # there it can be imported, and no more
+    import fcntl
+
+    READABLE, WRITABLE = select.POLLIN | select.POLLHUP | select.POLLERR, select.POLLOUT
+
 HIGH = frames.FIRST_OWN_FD
 READY = 12  # channels that are open from the beginning: later there may be no descriptor left
+FIONREAD = 0x541B  # <asm-generic/ioctls.h>: bytes that can be read
 SIOCOUTQNSD = 0x894B  # <linux/sockios.h>: bytes that TCP has not sent yet
-READABLE, WRITABLE = select.POLLIN | select.POLLHUP | select.POLLERR, select.POLLOUT
 PLAIN = (bool, int, float, type(None))
 LONGEST = 32  # characters of a value
 peers = weakref.WeakKeyDictionary()  # {socket: "host:port"}: after a reset the kernel forgets it
@@ -272,7 +275,7 @@ def sockets(limit):
         except OSError:
             continue
         poll.register(fd, select.POLLIN | select.POLLOUT)
-        unread, unsent = waiting(fd, termios.FIONREAD), waiting(fd, SIOCOUTQNSD)
+        unread, unsent = waiting(fd, FIONREAD), waiting(fd, SIOCOUTQNSD)
         rows.append([fd, remote_address(fd), unread, unsent])
     ready = dict(poll.poll(0))
     for row in rows:

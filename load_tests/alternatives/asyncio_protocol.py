@@ -60,8 +60,8 @@ class Greeter(asyncio.Protocol):
 
     def connection_lost(self, error):
         if error:
-            logging.info("%s:%d broke off: %s", *self.remote, error)
-        logging.info("%s:%d left, %d bytes heard", *self.remote, self.bytes_received)
+            logging.info("%s:%d connection lost: %s", *self.remote, error)
+        logging.info("%s:%d left, %d bytes received", *self.remote, self.bytes_received)
 
 
 if __name__ == "__main__":

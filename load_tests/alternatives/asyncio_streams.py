@@ -37,10 +37,10 @@ async def converse(reader, writer, options, answer):
             writer.write(await answer(chunk) if answer else options.greet(chunk))
             await writer.drain()
     except OSError as error:
-        logging.info("%s:%d broke off: %s", *remote, error)
+        logging.info("%s:%d connection lost: %s", *remote, error)
     finally:
         writer.close()
-    logging.info("%s:%d left, %d bytes heard", *remote, bytes_received)
+    logging.info("%s:%d left, %d bytes received", *remote, bytes_received)
 
 
 if __name__ == "__main__":

@@ -83,5 +83,5 @@ def converse(conn, remote, options, sleep=time.sleep):
                 sleep(options.wait)
             conn.sendall(options.greet(chunk))
     except OSError as error:
-        logging.info("%s:%d broke off: %s", *remote, error)
-    logging.info("%s:%d left, %d bytes heard", *remote, bytes_received)
+        logging.info("%s:%d connection lost: %s", *remote, error)
+    logging.info("%s:%d left, %d bytes received", *remote, bytes_received)

@@ -30,7 +30,7 @@ def serve(listener, options):
             elif not handle(key.fileobj, key.data, selector, options):
                 selector.unregister(key.fileobj)
                 key.fileobj.close()
-                logging.info("%s:%d left, %d bytes heard", *key.data.remote, key.data.received)
+                logging.info("%s:%d left, %d bytes received", *key.data.remote, key.data.received)
                 resume = resume and 0.0  # there is room again
         if resume is not None and time.monotonic() >= resume:
             selector.register(listener, READ)
@@ -54,7 +54,7 @@ def accept_all(listener, selector, options):
 
 def add(conn, remote, selector, options):
     if options.selector == "select" and conn.fileno() >= 1024:  # FD_SETSIZE, see select(2)
-        logging.warning("%s:%d turned away: select() takes descriptors up to 1,023 only", *remote)
+        logging.warning("%s:%d rejected: select() takes descriptors up to 1,023 only", *remote)
         conn.close()
         return
     logging.info("%s:%d connected", *remote)
@@ -78,7 +78,7 @@ def handle(conn, client, selector, options):
     except BlockingIOError:
         sent = 0
     except OSError as error:
-        logging.info("%s:%d broke off: %s", *client.remote, error)
+        logging.info("%s:%d connection lost: %s", *client.remote, error)
         return False
     if sent < len(data) or client.unsent:
         client.unsent = data[sent:]

@@ -6,7 +6,6 @@ with held(folder):                      # nobody else writes into it meanwhile
 """
 
 import contextlib
-import fcntl
 import os
 import sys
 import tempfile
@@ -64,6 +63,8 @@ class Screen(Console):
 @contextlib.contextmanager
 def held(folder):
     """Make a folder for results, and keep it for this process alone. Raises CannotWrite."""
+    import fcntl  # not at the top: Windows does not have it
+
     make_sure(folder)
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -16,7 +16,7 @@ from load_tests.tests.compiler import case
 LONG = 30.0
 PROGRAMS = {  # name: (module, words, a word on the command line of what it starts)
     "contract": ("clients.contract", ["03_epoll", "an_idle_server_uses_no_cpu"], "server.py"),
-    "break_it": ("clients.break_it", ["03_epoll", "never-close"], "broken-"),
+    "break_it": ("clients.break_it", ["03_epoll", "eof-ignored"], "mutant-"),
     "classroom": ("clients.classroom", ["01_blocking"], "trace.tracer"),
     "compare": ("load_tests.compare", ["03_epoll", "--users", 2, "--seconds", 60], "locustfile"),
     "web": ("load_tests.compare", ["--web", "03_epoll"], "--web-port"),

@@ -54,7 +54,7 @@ def test_a_server_is_warmed_by_visitors_who_are_greeted_and_leave(serve):
     server = serve("03_epoll")
     warm(server.address)
     until = time.monotonic() + 20
-    while server.log().count("left, 4 bytes heard") < VISITORS:
+    while server.log().count("left, 4 bytes received") < VISITORS:
         assert time.monotonic() < until, server.log()
         time.sleep(0.01)
 

@@ -10,7 +10,6 @@ It needs to be root of its own network, as after: unshare --user --map-root-user
 """
 
 import contextlib
-import fcntl
 import heapq
 import os
 import select
@@ -65,6 +64,8 @@ class Machine:
     """One end: its network namespace, its device, and its list of TCP sockets."""
 
     def __init__(self, name):
+        import fcntl  # not at the top: Windows does not have it
+
         self.name, self.address = name, ADDRESS[name]
         netns.small_tables()
         with inside():

@@ -11,7 +11,6 @@ from pathlib import Path
 from clients.system.sockets import reset_on_close
 
 NAMES = ("EPOLLIN", "EPOLLOUT", "EPOLLRDHUP", "EPOLLERR", "EPOLLHUP")
-ALL = select.EPOLLIN | select.EPOLLRDHUP  # EPOLLERR and EPOLLHUP come unasked (epoll_ctl(2))
 PATIENCE = 2.0  # seconds that an event may take
 
 
@@ -21,13 +20,14 @@ class Watched:
     flags: what to watch for, EPOLLIN and EPOLLRDHUP unless told otherwise.
     """
 
-    def __init__(self, flags=ALL):
+    def __init__(self, flags=None):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.client = socket.create_connection(listener.getsockname())
             self.conn, _ = listener.accept()
         self.conn.setblocking(False)
         self.epoll = select.epoll()
-        self.epoll.register(self.conn, flags)
+        # EPOLLERR and EPOLLHUP are reported in any case (epoll_ctl(2)).
+        self.epoll.register(self.conn, flags or select.EPOLLIN | select.EPOLLRDHUP)
 
     def event(self, wait=PATIENCE):
         """Return the flags of the next event: "EPOLLIN EPOLLRDHUP"; "nothing" if none comes."""

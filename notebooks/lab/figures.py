@@ -303,11 +303,11 @@ def wake_ups(times):
 
 
 def lives(results, title):
-    """Return a Figure of crowds: {model: what models.watched_crowd() gives}, a row a client.
+    """Return a Figure of crowds: {model: models.WatchedCrowd}, a row a client.
 
     Below each crowd: the server's threads, and how many are in its queue.
     """
-    end = max(data["seconds"] for data in results.values()) * 1.1  # room for "leaves last"
+    end = max(data.seconds for data in results.values()) * 1.1  # room for "leaves last"
     style = {name: colour for name, (colour, _) in looks(results).items()}
     with plt.rc_context(STYLE):
         figure = Figure(figsize=(10, 3.3 * len(results) + 0.2), layout="constrained")
@@ -343,16 +343,16 @@ def dotted(colour):
 
 
 def crowd_rows(ax, data, colour):
-    for client in data["clients"]:
-        row, events = client["number"], client["events"]
-        began, ended = events[0][0], events[-1][0]
+    for client in data.clients:
+        row, events = client.number, client.events
+        began, ended = events[0].at, events[-1].at
         connected = next((at for at, what in events if what == "connected"), ended)
         if connected - began > 10 * LOOK:
             ax.text(began, row, " not connected", va="center", fontsize=9, color=GREY)
-        queued = [look["at"] for look in data["looks"] if row in look["queued"]]
+        queued = [look.at for look in data.looks if row in look.queued]
         accepted = max([connected, *queued])
         answers = [at for at, what in events if what == "answered"]
-        looks_at = [look["at"] for look in data["looks"]]
+        looks_at = [look.at for look in data.looks]
         if accepted > looks_at[-1] - 5 * LOOK:  # it was in the queue to the end
             accepted = ended
         elif queued:  # the next look, or an answer, says that it is not there any more
@@ -361,20 +361,20 @@ def crowd_rows(ax, data, colour):
         ax.barh(row, ended - accepted, left=accepted, height=0.5, color=colour, alpha=0.35, lw=0)
         [dots] = ax.plot(answers, [row] * len(answers), "o", color=colour, ms=6, clip_on=False)
         dots.set_in_layout(False)  # unclipped, they would take room from the rows
-        if events[-1][1] == "cut off":
+        if events[-1].what == "cut off":
             ax.text(ended, row, " cut off", va="center", fontsize=9)
-        elif client["silent"]:
+        elif client.silent:
             ax.text(ended, row, " leaves last", va="center", fontsize=9)
-    ax.set_ylim(len(data["clients"]) + 0.6, 0.4)
-    ax.set_yticks([client["number"] for client in data["clients"]])
+    ax.set_ylim(len(data.clients) + 0.6, 0.4)
+    ax.set_yticks([client.number for client in data.clients])
     ax.set_ylabel("client")
     ax.grid(visible=False, axis="y")
 
 
 def crowd_counts(ax, data, colour):
-    at = [look["at"] for look in data["looks"]]
-    threads = [look["threads"] for look in data["looks"]]
-    queued = [len(look["queued"]) for look in data["looks"]]
+    at = [look.at for look in data.looks]
+    threads = [look.threads for look in data.looks]
+    queued = [len(look.queued) for look in data.looks]
     ax.step(at, threads, where="post", color=colour, lw=1.8)
     some = list(map(bool, queued))
     ax.fill_between(at, queued, where=some, step="post", **dotted(colour))

@@ -3,22 +3,38 @@
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 
 from clients.client import Client
 from clients.crowd import crowd
+from clients.crowd.simulation import CrowdResult
 from clients.system import processes, procfs
 from clients.system.sampler import sampled_server
 
 LOOK = 0.02  # seconds between two looks at the kernel's table
 
 
+@dataclass
+class Look:
+    """What the kernel knows of a server at one moment of a crowd."""
+
+    at: float  # seconds since the crowd's start
+    threads: int
+    queued: list[int]  # numbers of the clients in the accept queue
+
+
+@dataclass
+class WatchedCrowd(CrowdResult):
+    """The result of a crowd, with what the kernel knew of the server meanwhile."""
+
+    model: str = ""
+    looks: tuple[Look, ...] = ()
+
+
 def watched_crowd(name, *settings, **options):
-    """Send a crowd (see crowd.crowd) to a server; return its data, and what the kernel said.
+    """Send a crowd (see crowd.crowd) to a server; return a WatchedCrowd.
 
     settings: options of the server, as "--wait", "0.5".
-
-    Adds "model" and "looks": [{"at": seconds since the crowd's start, "threads": the server's,
-    "queued": the numbers of the clients in its accept queue}, ...].
     """
     with processes.running_server(processes.find(name), "--quiet", *settings) as server:
         looks, over, began = [], threading.Event(), time.perf_counter()
@@ -32,19 +48,19 @@ def watched_crowd(name, *settings, **options):
                 threads = server.process.num_threads()
                 # Last, since the list takes a while: who is not in it any more has left it by now.
                 at = time.perf_counter() - began
-                looks.append({"at": at, "threads": threads, "queued": queued})
+                looks.append(Look(at, threads, queued))
 
         thread = threading.Thread(target=look)
         thread.start()
         try:
-            data = crowd(server.address, **options)
+            result = crowd(server.address, **options)
         finally:
             over.set()
             thread.join()
-    numbers = {client["port"]: client["number"] for client in data["clients"]}
+    numbers = {client.port: client.number for client in result.clients}
     for one in looks:
-        one["queued"] = sorted(numbers[port] for port in one["queued"] if port in numbers)
-    return data | {"model": name, "looks": looks}
+        one.queued = sorted(numbers[port] for port in one.queued if port in numbers)
+    return WatchedCrowd(**vars(result), model=name, looks=tuple(looks))
 
 
 def threads_of(name, clients):

@@ -1,7 +1,6 @@
 """How many threads a process may have, and which limit says so."""
 
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +45,8 @@ def met(threads, maps):
     Source: pthread_create(3), EAGAIN, and clone(2); each stack is at least two maps, itself and
     its guard page, of which a process may have vm.max_map_count (sysctl/vm.rst).
     """
+    import resource  # not at the top: Windows does not have it
+
     most_maps = number("/proc/sys/vm/max_map_count")
     if maps > most_maps - 3:
         return f"vm.max_map_count = {most_maps:,}"

@@ -8,6 +8,7 @@ import socket
 import pytest
 from lab import epoll, figures, gil, helpers, load, models, thread_limits
 
+from clients.crowd.simulation import ClientRecord, Config, Event
 from clients.system import processes, procfs
 from load_tests.harness import charts
 
@@ -78,25 +79,24 @@ def test_select_cannot_watch_a_descriptor_above_1023():
 def test_a_blocking_server_makes_a_staircase_of_a_crowd():
     data = models.watched_crowd("01_blocking", clients=3, every=0.3, greetings=2, think=1)
     firsts = [
-        next(at for at, what in client["events"] if what == "answered")
-        for client in data["clients"]
+        next(at for at, what in client.events if what == "answered") for client in data.clients
     ]
-    lasts = [client["events"][-1][0] for client in data["clients"]]
+    lasts = [client.events[-1].at for client in data.clients]
     assert firsts[0] < lasts[0] <= firsts[1] < lasts[1] <= firsts[2]
-    assert {number for look in data["looks"] for number in look["queued"]} >= {2, 3}
-    assert {look["threads"] for look in data["looks"]} == {1}
+    assert {number for look in data.looks for number in look.queued} >= {2, 3}
+    assert {look.threads for look in data.looks} == {1}
 
 
 def test_threads_are_as_many_as_the_clients_that_are_served():
     data = models.watched_crowd("02_threaded", clients=3, every=0.1, greetings=2, think=0.8)
-    assert max(look["threads"] for look in data["looks"]) == 4
+    assert max(look.threads for look in data.looks) == 4
     # Where the machine is busy a client may be seen on its way through the queue.
-    assert sum(bool(look["queued"]) for look in data["looks"]) < len(data["looks"]) / 2
+    assert sum(bool(look.queued) for look in data.looks) < len(data.looks) / 2
 
 
 def test_a_crowd_may_come_to_a_server_with_options():
     data = models.watched_crowd("03_epoll", "--wait", "0.3", clients=2, every=0, greetings=1)
-    assert data["seconds"] >= 2 * 0.3
+    assert data.seconds >= 2 * 0.3
 
 
 def test_each_thread_is_found_on_its_line():
@@ -221,16 +221,19 @@ def test_a_hasty_client_is_answered_in_one_of_two_ways():
     assert set(outcomes) <= {"Hello, annbob", "Hello, annHello, bob"}
 
 
+def watched(events, looks, silent=None):
+    """Return the WatchedCrowd of a second. events: a list per client."""
+    clients = [
+        ClientRecord(number, number == silent, events=[Event(*one) for one in steps])
+        for number, steps in enumerate(events, 1)
+    ]
+    return models.WatchedCrowd(("127.0.0.1", 1), Config(), 1.0, clients, looks=looks)
+
+
 def test_a_model_of_a_student_s_own_is_drawn_beside_the_others():
     steps = [[0.0, "connects"], [0.0, "connected"], [0.1, "answered"], [1, "left"]]
-    client = {"number": 1, "port": 1, "silent": True, "events": steps}
-    away = {"number": 2, "port": 2, "silent": False}
-    away["events"] = [[0.0, "connects"], [1.0, "cut off"]]
-    data = {
-        "seconds": 1.0,
-        "clients": [client, away],
-        "looks": [{"at": 0.5, "threads": 3, "queued": []}],
-    }
+    away = [[0.0, "connects"], [1.0, "cut off"]]
+    data = watched([steps, away], [models.Look(0.5, threads=3, queued=[])], silent=1)
     figure = figures.lives({"03_epoll": data, "04_mine": data}, "title")
     assert "04_mine" in [ax.get_title(loc="left") for ax in figure.axes]
     words = [text.get_text().strip() for ax in figure.axes for text in ax.texts]
@@ -243,9 +246,7 @@ def test_a_model_of_a_student_s_own_is_drawn_beside_the_others():
 
 def test_a_queue_is_drawn_where_somebody_waits_and_nowhere_else():
     steps = [[0.0, "connects"], [0.0, "connected"], [0.9, "answered"], [1, "left"]]
-    client = {"number": 1, "port": 1, "silent": False, "events": steps}
-    looks = [{"at": at / 10, "threads": 1, "queued": [1] * (3 <= at <= 6)} for at in range(10)]
-    data = {"seconds": 1.0, "clients": [client], "looks": looks}
+    data = watched([steps], [models.Look(at / 10, 1, [1] * (3 <= at <= 6)) for at in range(10)])
     figure = figures.lives({"01_blocking": data}, "title")
     [area] = figure.axes[1].collections
     assert area.get_datalim(figure.axes[1].transData).get_points().tolist() == [[0.3, 0], [0.6, 1]]

@@ -1,4 +1,4 @@
-"""All claims, {name: function}, in the order of CONTRACT.md: a file holds one of its themes."""
+"""All checks, {name: function}, in the order of CONTRACT.md; each file has one subject."""
 
 from clients.contract.checks import (
     framing,
@@ -8,10 +8,9 @@ from clients.contract.checks import (
     resource_limits,
 )
 
-THEMES = [framing, isolation, leaks, resource_limits, lifecycle]
-CLAIMS = {
+CHECKS = {
     name: function
-    for theme in THEMES
-    for name, function in vars(theme).items()
-    if hasattr(function, "options")  # errors.claim has marked it
+    for subject in (framing, isolation, leaks, resource_limits, lifecycle)
+    for name, function in vars(subject).items()
+    if hasattr(function, "options")  # errors.check has marked it
 }

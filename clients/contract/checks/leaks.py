@@ -1,51 +1,51 @@
-"""Nothing is left behind."""
+"""No descriptor, thread, memory or CPU time is spent on clients that have left."""
 
 from clients.client import LONGEST
-from clients.contract.errors import Broken, claim
-from clients.contract.probe_client import MEBIBYTE, Guest
+from clients.contract.errors import ContractViolation, check
+from clients.contract.probe_client import MEBIBYTE, ProbeClient
 
 
-@claim("--quiet", "--backlog", "100")
-def no_descriptor_and_no_thread_is_left_behind(server):
-    at_rest = server.descriptors_at_rest()
+@check("--quiet", "--backlog", "100")
+def no_descriptor_or_thread_leaks(server):
+    baseline = server.baseline_descriptors()
     hello = b"hello, then good-bye"
 
-    def leave_in_every_way():
-        for leave in (Guest.close, half_close_and_read, Guest.reset):
-            guests = [server.guest() for _ in range(20)]
-            for guest in guests:
-                guest.sendall(hello)
-            for guest in guests:
-                leave(guest)
-        server.settle(at_rest)
+    def disconnect_in_each_way():
+        for disconnect in (ProbeClient.close, half_close_and_read, ProbeClient.reset):
+            clients = [server.connect() for _ in range(20)]
+            for client in clients:
+                client.sendall(hello)
+            for client in clients:
+                disconnect(client)
+        server.wait_for_descriptors(baseline)
 
-    def half_close_and_read(guest):
-        with guest:
-            guest.half_close()
-            guest.read_to_the_end(hello)
+    def half_close_and_read(client):
+        with client:
+            client.half_close()
+            client.read_to_eof(hello)
 
-    leave_in_every_way()  # a pool may start its threads now and keep them
+    disconnect_in_each_way()  # a thread pool may start now
     before = server.threads()
-    leave_in_every_way()
-    server.eventually(lambda: server.threads() <= before, f"{before} threads, as before")
+    disconnect_in_each_way()
+    server.wait_until(lambda: server.threads() <= before, f"{before} threads, as before")
 
 
-@claim("--quiet")
-def what_was_answered_is_forgotten(server):
-    with server.guest() as guest:
+@check("--quiet")
+def memory_does_not_grow_with_messages(server):
+    with server.connect() as client:
         for number in range(4096):
-            if number == 100:  # by now it has what it needs in any case
+            if number == 100:  # it has allocated what it always needs
                 before = server.memory()
-            guest.say(b"%04d" % number * (LONGEST // 4))
+            client.request(b"%04d" % number * (LONGEST // 4))
         grown = server.memory() - before
     if grown > 2 * MEBIBYTE:
-        raise Broken(f"4 MiB were said, greeted and read: memory grew by {grown} bytes")
+        raise ContractViolation(f"4 MiB were sent, greeted and read: memory grew by {grown} bytes")
 
 
-@claim()
+@check()
 def an_idle_server_uses_no_cpu(server):
-    server.calm("nobody is there")
-    with server.guest() as silent, server.guest() as speaker:
-        silent.say(b"I was first")
-        speaker.half_close()  # it says no more, but does not leave
-        server.calm("its clients are silent")
+    server.assert_no_busy_loop("no client is connected")
+    with server.connect() as silent, server.connect() as speaker:
+        silent.request(b"I was first")
+        speaker.half_close()  # it sends no more, and stays connected
+        server.assert_no_busy_loop("its clients are idle")

@@ -11,161 +11,167 @@ import time
 import psutil
 
 from clients.console.bounded_log import Output
-from clients.contract.errors import Broken, NotApplicable, claim, expect
-from clients.contract.probe_client import Guest
+from clients.contract.errors import ContractViolation, NotApplicable, assert_equal, check
+from clients.contract.probe_client import ProbeClient
 from clients.system.processes import LISTENING, command, spawn, tail
 from clients.system.procfs import descriptors, tcp
 
 
-@claim()
-def its_first_line_says_where_it_listens(server):
-    line = server.said[0]
+@check()
+def its_first_line_is_the_listening_address(server):
+    line = server.server.said[0]
     if not LISTENING.match(line.rstrip()):
-        raise Broken(f'the first line on standard output is {line!r:.200}, not "listening on ..."')
-    port, held = server.address[1], set()
+        raise ContractViolation(
+            f'the first line on standard output is {line!r:.200}, not "listening on ..."'
+        )
+    port, inodes = server.address[1], set()
     for process in server.processes():
-        held |= set(descriptors(process.pid))
+        inodes |= set(descriptors(process.pid))
     listeners = [line.inode for line in tcp(port) if line.state == "LISTEN"]
-    if listeners and not held.intersection(listeners):
-        raise Broken(f"it says that it listens on port {port}, but another program does")
+    if listeners and not inodes.intersection(listeners):
+        raise ContractViolation(
+            f"it reports that it listens on port {port}, but another program does"
+        )
 
 
-@claim()
-def its_defaults_are_127_0_0_1_port_3267_and_backlog_5(server):
-    expect("the host without --host", "127.0.0.1", server.address[0])
+@check()
+def its_defaults_are_127_0_0_1_port_3267_backlog_5(server):
+    assert_equal("the host without --host", "127.0.0.1", server.address[0])
     # All of 127.0.0.0/8 is this machine; an address that no other test uses at this moment:
     address = "127.3.%d.%d" % divmod(server.address[1], 256), 3267
     try:
         socket.create_server(address).close()
     except OSError as error:
         raise NotApplicable(f"port 3267 is in use: {error}") from error
-    with server.again("--host", address[0], port=None) as default:
-        expect("the address without --port", address, default.address)
-        with default.frozen(), contextlib.ExitStack() as stack:
+    with server.restart("--host", address[0], port=None) as default:
+        assert_equal("the address without --port", address, default.address)
+        with default.sigstopped(), contextlib.ExitStack() as stack:
             for _ in range(10):
                 sock = stack.enter_context(socket.socket())
                 sock.setblocking(False)
                 sock.connect_ex(address)
-            default.eventually(lambda: sum(accept_queues(address)) > 5, "6 in the accept queue")
+            default.wait_until(lambda: sum(accept_queues(address)) > 5, "6 in the accept queue")
             queues = accept_queues(address)
     if len(queues) > 1:
         raise NotApplicable("it listens with several sockets, and each has an accept queue")
-    expect("clients in the accept queue without --backlog, when 10 come", 6, queues[0])
+    assert_equal("clients in the accept queue without --backlog, when 10 come", 6, queues[0])
 
 
 def accept_queues(address):
-    """Return how many connections wait in the accept queue of each listener at address."""
+    """Return the length of the accept queue of each listening socket at address."""
     listeners = [line for line in tcp(address[1]) if line.state == "LISTEN"]
     return [line.unread for line in listeners if line.local == address]
 
 
-@claim()
-def it_logs_who_came_what_was_said_and_who_left(server):
-    def tells(part):
+@check()
+def it_logs_connections_messages_and_byte_counts(server):
+    def assert_logged(part):
         word = re.compile(rf"(?<![\w-]){part}\b")
-        server.eventually(lambda: word.search(server.log()), f"{part} in the log")
+        server.wait_until(lambda: word.search(server.log()), f"{part} in the log")
 
-    with server.guest() as guest:
-        tells(guest.getsockname()[1])  # before it has said a word
+    with server.connect() as client:
+        assert_logged(client.getsockname()[1])  # before its first message
         for _ in range(3):
-            guest.say(b"seventeen letters")
-        tells("seventeen letters")
-    tells(51)
+            client.request(b"seventeen letters")
+        assert_logged("seventeen letters")
+    assert_logged(51)
 
 
-@claim()
-def it_logs_a_reset_as_what_it_is(server):
-    def leaving(leave):
-        guest = server.guest()
-        guest.say(b"good-bye")
-        port, begin = str(guest.getsockname()[1]), len(server.log())
-        leave(guest)
+@check()
+def it_logs_a_reset_as_a_reset(server):
+    def disconnecting(disconnect):
+        client = server.connect()
+        client.request(b"good-bye")
+        port, begin = str(client.getsockname()[1]), len(server.log())
+        disconnect(client)
         return lambda: [line for line in server.log()[begin:].splitlines() if port in line]
 
-    def shape(lines):  # whatever the numbers are
+    def shape(lines):  # without the numbers
         return {re.sub(r"\d+", "#", line) for line in lines}
 
-    usual = leaving(Guest.close)
-    server.eventually(usual, "a line in the log about a client that has left")
-    broken_off = leaving(Guest.reset)
-    server.eventually(
-        lambda: shape(broken_off()) - shape(usual()),
-        "a line in the log that tells a reset of a client from its ordinary end",
+    usual = disconnecting(ProbeClient.close)
+    server.wait_until(usual, "a line in the log about a client that has left")
+    reset = disconnecting(ProbeClient.reset)
+    server.wait_until(
+        lambda: shape(reset()) - shape(usual()),
+        "a line in the log for a reset that an ordinary close does not get",
     )
 
 
-@claim("--quiet")
-def when_quiet_it_logs_nothing(server):
-    server.visit()
-    server.guest().reset()
-    server.visit()
-    expect("the log with --quiet", "", server.log())
+@check("--quiet")
+def it_logs_nothing_with_quiet(server):
+    server.assert_serves_new_client()
+    server.connect().reset()
+    server.assert_serves_new_client()
+    assert_equal("the log with --quiet", "", server.log())
 
 
-@claim("--wait", "0.3")
-def it_can_wait(server):
-    before, began = server.spent(), time.perf_counter()
-    server.visit()
+@check("--wait", "0.3")
+def the_wait_option_only_sleeps(server):
+    before, began = server.cpu_seconds(), time.perf_counter()
+    server.assert_serves_new_client()
     if (waited := time.perf_counter() - began) < 0.3:
-        raise Broken(f"--wait 0.3: answered after {waited:.3f} s")
-    if (used := server.spent() - before) > 0.2:
-        raise Broken(f"--wait 0.3: used {used:.2f} s of CPU time, as if it computed")
+        raise ContractViolation(f"--wait 0.3: answered after {waited:.3f} s")
+    if (used := server.cpu_seconds() - before) > 0.2:
+        raise ContractViolation(f"--wait 0.3: used {used:.2f} s of CPU time, as if it computed")
 
 
-@claim("--compute", "0.3")
-def it_can_compute(server):
-    before = server.spent()
-    with server.guest() as guest:  # while it is there, so is the process that serves it
-        guest.say(b"please compute")
-        used = server.spent() - before
+@check("--compute", "0.3")
+def the_compute_option_uses_cpu(server):
+    before = server.cpu_seconds()
+    with server.connect() as client:  # while connected: the process that serves it lives
+        client.request(b"compute")
+        used = server.cpu_seconds() - before
     if used < 0.28:
-        raise Broken(f"--compute 0.3: used only {used:.2f} s of CPU time")
+        raise ContractViolation(f"--compute 0.3: used only {used:.2f} s of CPU time")
 
 
-@claim()
+@check()
 def ctrl_c_ends_it(server):
-    ends(server, signal.SIGINT)
+    assert_ends(server, signal.SIGINT)
 
 
-@claim()
+@check()
 def sigterm_ends_it(server):
-    ends(server, signal.SIGTERM)
+    assert_ends(server, signal.SIGTERM)
 
 
-@claim("--wait", "3600", "--compute", "3600")
-def a_signal_ends_it_in_the_middle_of_its_work(server):
-    ends(server, signal.SIGTERM)
+@check("--wait", "3600", "--compute", "3600")
+def a_signal_ends_it_during_a_request(server):
+    assert_ends(server, signal.SIGTERM)
 
 
-def ends(server, number):
+def assert_ends(server, signal_number):
     """Expect exit status 0 and no traceback on a signal, with clients connected."""
-    with server.guest() as speaker, server.guest():
-        speaker.sendall(b"hello")
-        speaker.is_answered(0.2)
-        status = ended_by(server, number)
+    with server.connect() as active, server.connect():
+        active.sendall(b"hello")
+        active.has_reply(0.2)
+        status = end_by(server, signal_number)
     wrong = [f"exit status {status} instead of 0"] if status else []
     if "Traceback" in server.log():
         wrong.append("a traceback in the log")
     if wrong:
-        words = f"Its last words: {tail(server.log())}"
-        raise Broken(f"after {number.name}: {', '.join(wrong)}. {words}")
-    server.eventually(
-        lambda: is_silent(server.address),
-        f"silence on its port: it ended after {number.name}, and a child of it goes on serving",
+        end = f"The end of its log: {tail(server.log())}"
+        raise ContractViolation(f"after {signal_number.name}: {', '.join(wrong)}. {end}")
+    server.wait_until(
+        lambda: is_closed(server.address),
+        f"its port closed: it ended after {signal_number.name}, but a child process still listens",
     )
 
 
-def ended_by(server, number):
-    """Send a signal and return the exit status of the server, which has to end of it."""
-    server.process.send_signal(number)
+def end_by(server, signal_number):
+    """Send a signal, wait until the server ends, and return its exit status."""
+    server.process.send_signal(signal_number)
     try:
-        return server.process.wait(server.patience)
+        return server.process.wait(server.timeout)
     except psutil.TimeoutExpired:
-        raise Broken(f"still runs {server.patience:g} s after {number.name}") from None
+        raise ContractViolation(
+            f"still runs {server.timeout:g} s after {signal_number.name}"
+        ) from None
 
 
-def is_silent(address):
-    """Say whether nobody listens at address."""
+def is_closed(address):
+    """Return True if no program listens at address."""
     try:
         socket.create_connection(address, 1).close()
     except ConnectionRefusedError:
@@ -175,17 +181,17 @@ def is_silent(address):
     return False
 
 
-@claim()
-def it_can_start_again_on_the_same_port_at_once(server):
-    with server.guest() as guest:
-        guest.say(b"hello")
-        ended_by(server, signal.SIGTERM)
-        guest.expect_the_end()  # the server closed first, so TIME_WAIT is on its side
-    with server.again(port=server.address[1]) as again:
-        again.visit()
+@check()
+def it_can_restart_on_the_same_port_at_once(server):
+    with server.connect() as client:
+        client.request(b"hello")
+        end_by(server, signal.SIGTERM)
+        client.expect_eof()  # the server closed first, so TIME_WAIT is on its side
+    with server.restart(port=server.address[1]) as restarted:
+        restarted.assert_serves_new_client()
 
 
-@claim()
+@check()
 def bad_options_get_one_clear_line(server):
     for options in (
         ("--port", server.address[1]),  # in use
@@ -193,7 +199,7 @@ def bad_options_get_one_clear_line(server):
         ("--port", "x"),
         ("--host", "192.0.2.1"),  # RFC 5737: no machine has this address
         ("--host", "no such host"),
-        ("--host", ""),  # it would let in everybody, on every interface
+        ("--host", ""),  # 0.0.0.0: every interface
         ("--backlog", "many"),
         ("--wait", -0.1),
         ("--wait", 3600.5),
@@ -203,25 +209,25 @@ def bad_options_get_one_clear_line(server):
         ("--compute", "long"),
         ("--nonsense",),
     ):
-        refuses(server, "--port", 0, *options)
+        assert_rejects(server, "--port", 0, *options)
 
 
-def refuses(server, *options):
-    """Expect that the program with these options ends at once, with one line on standard error."""
-    server.in_time()
+def assert_rejects(server, *options):
+    """Expect that the program ends with one line on standard error and an exit status not 0."""
+    server.check_deadline()
     line = command(server.program, *options)
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with spawn(line, **pipes) as process:
         outputs = Output(process.stdout), Output(process.stderr)
         try:
-            process.wait(server.patience)
+            process.wait(server.timeout)
         except psutil.TimeoutExpired:
-            raise Broken(
-                f"{shlex.join(line)}: expected one line and the end, but it still runs"
+            raise ContractViolation(
+                f"{shlex.join(line)}: expected one line and an exit, but it still runs"
             ) from None
         out, err = (output.text(last=1000) for output in outputs)
     if process.returncode == 0 or out or not re.fullmatch(r"\S.*\n", err):
-        raise Broken(
+        raise ContractViolation(
             f"{shlex.join(line)}: expected one line on standard error and an exit status that is "
             f"not 0, got {process.returncode} and {out + err!r}"
         )

@@ -1,120 +1,122 @@
-"""Where the machine ends: no descriptor is left, or no thread can be started."""
+"""At the limits of the machine: no descriptor is free, or no thread can be started."""
 
 import contextlib
 import os
-import resource
 
 import psutil
 
 from clients.client import PREFIX
-from clients.contract.errors import Broken, NotApplicable, claim
+from clients.contract.errors import ContractViolation, NotApplicable, check
 from clients.contract.probe_client import MEBIBYTE
 
 
-@claim("--quiet", "--backlog", "50")
-def out_of_descriptors_it_serves_on(server):
-    if not server.serves_together():
+@check("--quiet", "--backlog", "50")
+def out_of_descriptors_it_keeps_serving(server):
+    if not server.is_concurrent():
         raise NotApplicable("it serves one client at a time, and needs one descriptor for it")
     for process in server.processes():
         limit(process, psutil.RLIMIT_NOFILE, max(open_files(process)) + 6)
-    overcrowd(server)
+    connect_too_many(server)
 
 
-@claim("--quiet")
-def without_a_descriptor_for_the_first_it_waits(server):
-    server.settle(server.descriptors_at_rest())
+@check("--quiet")
+def without_a_free_descriptor_it_retries(server):
+    server.wait_for_descriptors(server.baseline_descriptors())
     lowest = {process: lowest_free_descriptor(process) for process in server.processes()}
     before = {process: process.rlimit(psutil.RLIMIT_NOFILE)[0] for process in lowest}
-    with server.guest() as guest:
-        guest.say(b"now you do not sleep in accept(), which has a descriptor in hand")
+    with server.connect() as client:
+        client.request(b"accept() has reserved a descriptor: use it up")
         for process, first_free in lowest.items():
             limit(process, psutil.RLIMIT_NOFILE, first_free)
-    with server.guest() as guest:
-        guest.sendall(b"let me in")
-        server.eventually(server.log, "a warning in the log: nobody can be accepted")
-        server.calm("it has no descriptor for the newcomer")
-        for process, most in before.items():
-            limit(process, psutil.RLIMIT_NOFILE, most)
-        guest.expect_greeting(b"let me in")
+    with server.connect() as client:
+        client.sendall(b"let me in")
+        server.wait_until(server.log, "a warning in the log: it cannot accept")
+        server.assert_no_busy_loop("it has no descriptor for a new connection")
+        for process, soft in before.items():
+            limit(process, psutil.RLIMIT_NOFILE, soft)
+        client.expect_greeting(b"let me in")
 
 
-def limit(process, what, most):
-    """Set a soft limit of process; the hard one bounds it, and stays: root alone may raise it."""
-    hard = process.rlimit(what)[1]
-    process.rlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+def limit(process, resource_number, value):
+    """Set a soft limit of process, at most its hard limit, which only root may raise."""
+    hard = process.rlimit(resource_number)[1]
+    soft = value if hard == psutil.RLIM_INFINITY else min(value, hard)
+    process.rlimit(resource_number, (soft, hard))
 
 
 def open_files(process):
-    """Return the numbers of the descriptors that a process has open."""
+    """Return the open descriptors of a process."""
     return {int(fd) for fd in os.listdir(f"/proc/{process.pid}/fd")}
 
 
 def lowest_free_descriptor(process):
-    """Return the number that the next file of process would get."""
+    """Return the descriptor that the next file of process would get."""
     held = open_files(process)
     return min({*range(len(held) + 1)} - held)
 
 
-@claim("--quiet", "--backlog", "50")
-def out_of_threads_it_serves_on(server):
+@check("--quiet", "--backlog", "50")
+def out_of_threads_it_keeps_serving(server):
     idle = server.threads()
-    with server.guest() as guest:
-        guest.say(b"how many threads do I cost?")
+    with server.connect() as client:
+        client.request(b"how many threads do I cost?")
         if server.threads() == idle:
             raise NotApplicable("it starts no thread for a client")
-    # Each thread reserves address space for its stack (8 MiB, ulimit -s), so a limit on
-    # address space is a limit on threads that needs no root and hits this process alone.
+    # Each thread reserves virtual address space for its stack (8 MiB, ulimit -s), so a limit on it
+    # limits the threads of this process alone, and needs no root.
     for process in server.processes():
         limit(process, psutil.RLIMIT_AS, process.memory_info().vms + 60 * MEBIBYTE)
-    overcrowd(server)
+    connect_too_many(server)
 
 
-def overcrowd(server):
-    """Send more clients than server has room for, and expect that it copes."""
+def connect_too_many(server):
+    """Connect more clients than the server has room for, and expect that it keeps serving."""
     with contextlib.ExitStack() as stack:
-        crowd = [stack.enter_context(server.guest()) for _ in range(20)]
-        for guest in crowd:
-            with contextlib.suppress(OSError):  # turned away
-                guest.sendall(b"me!")
-        server.eventually(lambda: crowd[0].is_answered(0), "an answer to the first of 20 clients")
-        server.calm("the newcomers can only wait")
-        served = [guest for guest in crowd if is_greeted(guest)]
-        if len(served) == len(crowd):
+        clients = [stack.enter_context(server.connect()) for _ in range(20)]
+        for client in clients:
+            with contextlib.suppress(OSError):  # rejected
+                client.sendall(b"me!")
+        server.wait_until(lambda: clients[0].has_reply(0), "a reply to the first of 20 clients")
+        server.assert_no_busy_loop("the unserved clients can only wait")
+        served = [client for client in clients if is_greeted(client)]
+        if len(served) == len(clients):
             raise NotApplicable("its limits could not be reached")
         if not server.log():
-            raise Broken("newcomers were not served, and no warning was logged")
-        for guest in served:
-            guest.say(b"still here?")
-        give_way(server, crowd, served)
-    # The last ones may still hold their places for a moment.
-    server.eventually(lambda: welcomes(server), "service for a new client after all have left")
+            raise ContractViolation("clients were unserved, and no warning was logged")
+        for client in served:
+            client.request(b"still here?")
+        disconnect_in_turn(server, clients, served)
+    # The server may need a moment to close the last connections.
+    server.wait_until(
+        lambda: serves_new_client(server), "service for a new client after all have left"
+    )
 
 
-def welcomes(server):
-    """Say whether a new client is greeted."""
+def serves_new_client(server):
+    """Return True if a new client is greeted."""
     try:
-        server.visit()
-    except Broken:
+        server.assert_serves_new_client()
+    except ContractViolation:
         return False
     return True
 
 
-def is_greeted(guest):
-    """Say whether a guest was greeted, and not turned away or left waiting."""
+def is_greeted(client):
+    """Return True if a client was greeted, neither rejected nor unserved."""
     try:
-        return guest.is_answered(0) and guest.recv(len(PREFIX + b"me!")) == PREFIX + b"me!"
+        return client.has_reply(0) and client.recv(len(PREFIX + b"me!")) == PREFIX + b"me!"
     except ConnectionError:
         return False
 
 
-def give_way(server, waiting, leaving):
-    """Let one after the other leave, and expect that those who wait are then attended to."""
+def disconnect_in_turn(server, waiting, leaving):
+    """Close the leaving clients, then those served after them, until all of waiting are served."""
     while waiting:
-        for guest in leaving:
-            guest.close()
-            waiting.remove(guest)
-        server.eventually(
-            lambda: not waiting or any(guest.is_answered(0) for guest in waiting),
-            f"service for one of {len(waiting)} who waited until others left",
+        for client in leaving:
+            client.close()
+            waiting.remove(client)
+        server.wait_until(
+            lambda: not waiting or any(client.has_reply(0) for client in waiting),
+            f"service for one of {len(waiting)} waiting clients after others left",
         )
-        leaving = [guest for guest in waiting if guest.is_answered(0)]
+        leaving = [client for client in waiting if client.has_reply(0)]
