@@ -1,7 +1,7 @@
-"""Run the notebooks and keep their outputs.
+"""Run the notebooks and write their outputs into them.
 
-.venv/bin/python -m notebooks.execute                       all, in their full form
-.venv/bin/python -m notebooks.execute 2_tcp --form usual    one of them, as Run All does
+.venv/bin/python -m notebooks.execute                         all, in full mode
+.venv/bin/python -m notebooks.execute 2_tcp --mode default    one of them, as Run All does
 """
 
 import argparse
@@ -13,12 +13,13 @@ from nbclient import NotebookClient
 from clients.system.processes import ROOT, marked, require_linux, temp_dir
 
 HERE = ROOT / "notebooks"
+MODES = ("quick", "default", "full")  # lab/helpers.py, choose()
 
 
-def execute(path, form):
+def execute(path, mode):
     """Run a notebook in a kernel of its own and return it with its outputs (nbformat 4).
 
-    form: see form(). Raises CellExecutionError with the failing cell's traceback.
+    mode: one of MODES. Raises CellExecutionError with the failing cell's traceback.
     """
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(
@@ -27,8 +28,8 @@ def execute(path, form):
         kernel_name="python3",
         resources={"metadata": {"path": str(HERE)}},
         record_timing=False,
-        coalesce_streams=True,  # what one cell prints is one text, without gaps
-    ).execute(env=marked() | {"NOTEBOOKS": form})  # Jupyter starts it, the watcher ends it
+        coalesce_streams=True,  # what one cell prints is one text
+    ).execute(env=marked() | {"NOTEBOOKS": mode})  # Jupyter starts it, the reaper ends it
     return notebook
 
 
@@ -39,16 +40,16 @@ def main():
     )
     names = sorted(path.stem for path in HERE.glob("*.ipynb"))
     parser.add_argument("notebooks", nargs="*", metavar="NAME", help=f"default: {', '.join(names)}")
-    parser.add_argument("--form", choices=("test", "usual", "full"), default="full")
+    parser.add_argument("--mode", choices=MODES, default="full")
     args = parser.parse_args()
     if unknown := set(args.notebooks) - set(names):
         parser.error(f"no notebook {', '.join(unknown)}: choose from {', '.join(names)}")
     with temp_dir() as place:
-        tempfile.tempdir = str(place)  # Jupyter's connection file: it would outlive a kill
+        tempfile.tempdir = str(place)  # for Jupyter's connection file, which would outlive a kill
         for name in args.notebooks or names:
             path = HERE / f"{name}.ipynb"
             print(f"running {path.name} ...", flush=True)
-            nbformat.write(execute(path, args.form), path)
+            nbformat.write(execute(path, args.mode), path)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pictures of TCP besides the ladders: its states, its queues, and how long things wait."""
+"""Pictures of TCP besides the sequence diagrams: its states, its queues, and its timers."""
 
 import itertools
 
@@ -10,10 +10,20 @@ from clients.console.formatting import number
 from clients.console.palette import OTHERS
 from load_tests.harness.charts import draw
 
-from .ladder import COLOUR, END_COLOUR, GREY, OPEN, OPENING, caption, legend, spells, write
+from .sequence import (
+    COLOUR,
+    END_COLOUR,
+    GREY,
+    OPEN,
+    OPENING,
+    caption,
+    legend,
+    state_intervals,
+    write,
+)
 
-# RFC 9293, figure 5: where each state stands, and what leads from one to the next. A connection
-# is CLOSED before it begins and again when all is over; the diagram has a place for each.
+# RFC 9293, figure 5: the place of each state, and what leads from one to the next. A connection
+# is CLOSED before it begins and again at the end; the diagram has a place for each.
 END = "the end"
 PLACES = {
     "CLOSED": (1.5, 6),
@@ -32,14 +42,14 @@ PLACES = {
 STEPS = {
     ("CLOSED", "LISTEN"): "listen()",
     ("CLOSED", "SYN-SENT"): "connect(): send SYN",
-    ("LISTEN", "SYN-RECEIVED"): "SYN comes: send SYN ACK",
-    ("SYN-SENT", "ESTABLISHED"): "SYN ACK comes: send ACK",
+    ("LISTEN", "SYN-RECEIVED"): "SYN comes: send SYN-ACK",
+    ("SYN-SENT", "ESTABLISHED"): "SYN-ACK comes: send ACK",
     ("SYN-RECEIVED", "ESTABLISHED"): "ACK comes",
     ("ESTABLISHED", "FIN-WAIT-1"): "close(): send FIN",
     ("ESTABLISHED", "CLOSE-WAIT"): "FIN comes: send ACK",
     ("FIN-WAIT-1", "FIN-WAIT-2"): "ACK comes",
     ("FIN-WAIT-1", "CLOSING"): "FIN comes:\nsend ACK",
-    ("FIN-WAIT-1", "TIME-WAIT"): "FIN ACK\ncomes:\nsend ACK",
+    ("FIN-WAIT-1", "TIME-WAIT"): "FIN-ACK\ncomes:\nsend ACK",
     ("FIN-WAIT-2", "TIME-WAIT"): "FIN comes: send ACK",
     ("CLOSING", "TIME-WAIT"): "ACK comes",
     ("CLOSE-WAIT", "LAST-ACK"): "close(): send FIN",
@@ -49,62 +59,61 @@ STEPS = {
 BEFORE = {"SYN-SENT": ["CLOSED"], "SYN-RECEIVED": ["CLOSED", "LISTEN"]}  # too short to be seen
 WIDTH, HEIGHT = 0.6, 0.32  # of a state's box, in the units of PLACES
 ANSWERED = END_COLOUR["client"]  # the colour of a SYN that was answered
-UNSEEN = "#777777"  # the colour of words where no path came by
+UNSEEN = "#777777"  # the colour of states and arrows on no path
 
 
-def lasted(data, end, port=None):
+def state_durations(data, end, port=None):
     """Return {state: seconds that a connection was in it at one end, None: it still was}."""
     return {
         state: None if ended is None else ended - began
-        for state, began, ended in spells(data, end, port)
+        for state, began, ended in state_intervals(data, end, port)
     }
 
 
-def longest(experiments):
-    """Return {state: seconds}, the longest stay in each state at any end of any connection.
+def longest_durations(experiments):
+    """Return {state: seconds}, the longest duration of each state at any end of any connection.
 
-    Only stays that were seen to their end count; 0 if there is none. CLOSED is left out.
+    Only durations that were observed to their end count; 0 if there is none. CLOSED is left out.
     """
     most = {}
     for data in experiments:
-        ports = {row["port"] for row in data["states"] if row["end"] == "client"}
+        ports = {change.client_port for change in data.states if change.end == "client"}
         for end, port in itertools.product(END_COLOUR, ports):
-            for state, seconds in lasted(data, end, port).items():
+            for state, seconds in state_durations(data, end, port).items():
                 most[state] = max(most.get(state, 0), seconds or 0)
     return {state: most[state] for state in PLACES if state in most and state != "CLOSED"}
 
 
-def walk(stays):
+def path_of(durations):
     """Return the places of the diagram on a path, in order: {place: seconds, None: unknown}.
 
-    stays: what lasted() returns.
+    durations: what state_durations() returns.
     """
-    before = dict.fromkeys(BEFORE.get(next(iter(stays)), []))
-    return before | {END if state == "CLOSED" else state: stays[state] for state in stays}
+    before = dict.fromkeys(BEFORE.get(next(iter(durations)), []))
+    return before | {END if state == "CLOSED" else state: durations[state] for state in durations}
 
 
-def diagram(paths, title, note, names=None):
-    """Draw TCP's states and mark those that were seen.
+def state_diagram(durations, title, note, names=None):
+    """Draw TCP's states and mark those that were observed.
 
-    paths: [(colour, what lasted() returns), ...]. Of paths in one colour the longest stay counts.
-    names: {name: colour}, written beside the diagram.
+    durations: [(colour, what state_durations() returns), ...]. Of several paths in one colour the
+    longest duration counts. names: {name: colour}, written next to the diagram.
     """
-    walks = [(colour, walk(stays)) for colour, stays in paths]
-    seen, walked = {place: {} for place in PLACES}, {}
-    for colour, path in walks:
-        walked |= dict.fromkeys(itertools.pairwise(path), colour)
+    seen, taken = {place: {} for place in PLACES}, {}
+    for colour, path in [(colour, path_of(one)) for colour, one in durations]:
+        taken |= dict.fromkeys(itertools.pairwise(path), colour)
         for place, seconds in path.items():
             seen[place][colour] = max(seconds or 0, seen[place].get(colour, 0))
 
     def panel(ax):
         ax.set(xlim=(-0.55, 3.15), ylim=(-0.5, 6.45))
         ax.axis("off")
-        boxes = {place: node(ax, place, seen[place]) for place in PLACES}
+        boxes = {place: state_box(ax, place, seen[place]) for place in PLACES}
         for step, text in STEPS.items():
-            edge(ax, boxes, step, text, walked.get(step))
+            transition(ax, boxes, step, text, taken.get(step))
         words = "stays in LISTEN:\neach SYN gets\na new socket"
-        beside = (PLACES["LISTEN"][0] - 0.6 * WIDTH, PLACES["LISTEN"][1])
-        write(ax, beside, words, ha="right", fontsize=8.5)
+        x, y = PLACES["LISTEN"]
+        write(ax, (x - 0.6 * WIDTH, y), words, ha="right", fontsize=8.5)
         for rank, (name, colour) in enumerate((names or {}).items()):
             ax.text(-0.5, 6.3 - 0.25 * rank, name, color=colour, fontweight="bold", fontsize=11)
         legend(ax)
@@ -114,10 +123,10 @@ def diagram(paths, title, note, names=None):
     return draw(10, 8.2, panel)
 
 
-def node(ax, place, seen):
+def state_box(ax, place, seen):
     """Draw a state and return its box; seen: {colour of a path: seconds, 0: unknown}."""
     (x, y), state = PLACES[place], "CLOSED" if place == END else place
-    times = [(colour, spoken(seconds)) for colour, seconds in seen.items() if seconds]
+    times = [(colour, duration(seconds)) for colour, seconds in seen.items() if seconds]
     corner = (x - WIDTH / 2, y - HEIGHT / 2)
     box = FancyBboxPatch(corner, WIDTH, HEIGHT, boxstyle="round,pad=0.02", zorder=3)
     box.set(facecolor=COLOUR[state] if seen else "white", lw=2.5 if seen else 1)
@@ -126,18 +135,18 @@ def node(ax, place, seen):
     look = {"color": "black" if seen else UNSEEN, "fontweight": "bold", "fontsize": 10}
     write(ax, (x, y + (0.06 if times else 0)), state, zorder=4, **look)
     for rank, (colour, text) in enumerate(times):
-        beside = x + WIDTH / 2 * (rank - (len(times) - 1) / 2)
+        middle = x + WIDTH / 2 * (rank - (len(times) - 1) / 2)
         colour = "black" if len(times) == 1 else colour
-        write(ax, (beside, y - 0.09), text, zorder=4, fontsize=9.5, color=colour)
+        write(ax, (middle, y - 0.09), text, zorder=4, fontsize=9.5, color=colour)
     return box
 
 
-def spoken(seconds):
+def duration(seconds):
     return f"{number(seconds * 1000)} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
-def edge(ax, boxes, step, text, colour):
-    """Draw a step from one state to the next, in the colour of the path that took it, if any."""
+def transition(ax, boxes, step, text, colour):
+    """Draw the arrow from one state to the next, in the colour of the path that took it, if any."""
     (x, y), (u, v) = (PLACES[place] for place in step)
     ends = {"patchA": boxes[step[0]], "patchB": boxes[step[1]]}
     arrow = FancyArrowPatch((x, y), (u, v), arrowstyle="-|>", mutation_scale=16, zorder=2, **ends)
@@ -149,18 +158,18 @@ def edge(ax, boxes, step, text, colour):
 
 
 def queue_bars(results, title):
-    """Draw how many clients of each server were connected: {name: accept_queue()}."""
+    """Draw how many clients of each server were connected: {name: AcceptQueue}."""
 
     def panel(ax):
         for place, data in enumerate(results.values()):
-            connected = sum(client["connected"] is not None for client in data["clients"])
-            waiting = len(data["clients"]) - connected
+            connected = sum(client.connected is not None for client in data.clients)
+            waiting = len(data.clients) - connected
             ax.barh(place, connected, color=OPEN, edgecolor="black")
             ax.barh(place, waiting, left=connected, color=OPENING, edgecolor="black", hatch="//")
             said = f"  {connected} connected, {waiting} in SYN-SENT"
             ax.text(connected + waiting, place, said, va="center")
         ax.set_yticks(range(len(results)), results)
-        longest = max(len(data["clients"]) for data in results.values())
+        longest = max(len(data.clients) for data in results.values())
         ax.set(xlim=(0, 1.5 * longest), xlabel="clients", title=title)  # room for the words
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.invert_yaxis()
@@ -170,65 +179,63 @@ def queue_bars(results, title):
     return draw(10, 1.8 + 0.5 * len(results), panel)
 
 
-def sources(ax, experiments):
-    """Say below a picture and its axis where the data of the experiments come from."""
-    caption(ax, "; ".join(dict.fromkeys(data["source"] for data in experiments)), below=48)
+def sources(ax, experiments, below=48):
+    """Write the sources of the data of several experiments below a picture and its axis."""
+    caption(ax, "; ".join(dict.fromkeys(data.source for data in experiments)), below)
 
 
-def attempts(results, title):
-    """Draw each SYN of the clients that had to wait: {name: accept_queue()}, a row a client.
+def syn_timeline(results, title):
+    """Draw each SYN of the clients that had to wait: {name: AcceptQueue}, one row per client.
 
-    All rows have one zero, the moment at which the first client came; a line shows when the
-    server called accept().
+    All rows begin at the first client's connect(); a line shows when the server called accept().
     """
 
     def panel(ax):
         rows = []
         for name, data in results.items():
-            for rank, client in enumerate(data["clients"], 1):
-                syns = [p["at"] for p in data["packets"] if is_syn(p, client)]
+            for rank, client in enumerate(data.clients, 1):
+                syns = [p.sent for p in data.packets if is_syn(p, client)]
                 if len(syns) > 1:
-                    waiting_row(ax, len(rows), syns, client, data["watched"])
+                    syn_row(ax, len(rows), syns, client, data.watched)
                     rows.append(f"{name}, client {rank}")
-        room = max(call["ended"] for data in results.values() for call in data["calls"])
+        room = max(call.ended for data in results.values() for call in data.calls)
         ax.axvline(room, color=GREY, ls="--", zorder=0)
         words = f"accept() at {room:.1f} s makes room for one client"
         ax.text(room, -0.75, words, color=GREY, ha="center", va="bottom", fontsize=10)
         ax.set_yticks(range(len(rows)), rows)
         ax.invert_yaxis()
         ax.set_ylim(top=-0.7)
-        ax.set_xlim(right=1.13 * max(data["watched"] for data in results.values()))
+        ax.set_xlim(right=1.13 * max(data.watched for data in results.values()))
         ax.grid(visible=False, axis="y")
-        ax.set_xlabel("seconds since the first client came")
+        ax.set_xlabel("seconds since the first client's connect()")
         ax.set_title(title, pad=22)
         look = {"frameon": False, "ncols": 3, "loc": "upper left", "bbox_to_anchor": (-0.25, -0.13)}
-        ax.legend(handles=marks_of_attempts(), **look)
-        caption(ax, "; ".join(dict.fromkeys(data["source"] for data in results.values())), 76)
+        ax.legend(handles=syn_legend(), **look)
+        sources(ax, results.values(), below=76)
 
     return draw(10, 5.3, panel)
 
 
-def marks_of_attempts():
-    """Return what the marks of attempts() mean, for its legend."""
+def syn_legend():
+    """Return the handles of the legend of syn_timeline()."""
     look = {"ls": "", "ms": 9}
     return [
-        Line2D([], [], marker="x", color="black", mew=2, label="a SYN that is thrown away", **look),
+        Line2D([], [], marker="x", color="black", mew=2, label="a SYN that is dropped", **look),
         Line2D([], [], marker="o", color=ANSWERED, label="a SYN that is answered", **look),
         Line2D([], [], color=OPENING, lw=6, label="the client waits in SYN-SENT"),
     ]
 
 
 def is_syn(packet, client):
-    return packet["port"] == client["port"] and packet["flags"] == "SYN"
+    return packet.port == client.port and packet.flags == "SYN"
 
 
-def waiting_row(ax, place, syns, client, watched):
+def syn_row(ax, place, syns, client, watched):
     """Draw how long a client waited; syns: when it sent each SYN; watched: until when, seconds."""
-    answered = client["connected"] is not None
-    end = client["connected"] if answered else watched
-    ax.plot(
-        [client["began"], end], [place, place], color=OPENING, lw=6, solid_capstyle="butt", zorder=1
-    )
+    answered = client.connected is not None
+    end = client.connected if answered else watched
+    look = {"color": OPENING, "lw": 6, "solid_capstyle": "butt", "zorder": 1}
+    ax.plot([client.began, end], [place, place], **look)
     lost = syns[:-1] if answered else syns
     ax.plot(lost, [place] * len(lost), "x", color="black", ms=8, mew=2, zorder=2)
     if answered:
@@ -240,31 +247,31 @@ def waiting_row(ax, place, syns, client, watched):
         write(ax, (at, place), f"{at:.1f}", (0, 9), va="baseline", fontsize=9, bbox=box)
 
 
-def left_over(data):
-    """Return the port of a client that connected, and that the server does not know as such."""
-    known = data["ends"]["server"]
+def half_open_port(data):
+    """Return the port of a client that is connected, while the server has no such connection."""
+    known = data.final["server"]
     return next(
-        client["port"]
-        for client in data["clients"]
-        if client["connected"] and known.get(str(client["port"])) != "ESTABLISHED"
+        client.port
+        for client in data.clients
+        if client.connected and known.get(str(client.port)) != "ESTABLISHED"
     )
 
 
-def countdown(data, title):
-    """Draw how long TIME-WAIT has still to last, and who may listen on the port meanwhile."""
+def time_wait_timer(data, title):
+    """Draw the timer of TIME-WAIT, and the attempts to listen on the port meanwhile."""
     works, fails = (OTHERS[2][0], "o"), ("black", "x")  # no colours of the two ends
-    rows = {False: -12, True: -22}  # reuse: the attempts' row, below the axis of seconds
+    rows = {"without": -12, "with": -22}  # SO_REUSEADDR: below the axis of seconds
 
     def panel(ax):
-        zero, ended = next(
-            (began, ended) for state, began, ended in spells(data, "server") if state == "TIME-WAIT"
-        )
-        at, left = zip(*((at - zero, left) for at, left in data["timer"]), strict=True)
+        intervals = state_intervals(data, "server")
+        [(zero, ended)] = [(at, end) for state, at, end in intervals if state == "TIME-WAIT"]
+        at, left = zip(*((at - zero, left) for at, left in data.timer), strict=True)
         ax.plot(at, left, color=GREY)
-        ax.text(at[0], left[0], "  what the kernel's timer says", va="bottom", color=GREY)
-        for one in data["attempts"]:
-            colour, marker = fails if one["error"] else works
-            ax.plot(one["at"] - zero, rows[one["reuse"]], marker, color=colour, ms=6)
+        ax.text(at[0], left[0], "  the kernel's timer", va="bottom", color=GREY)
+        for one in data.attempts:
+            colour, marker = fails if one.error else works
+            row = rows["with"] if one.reuse else rows["without"]
+            ax.plot(one.at - zero, row, marker, color=colour, ms=6)
         ax.axhline(-5, color="black", lw=1)
         if ended:
             ax.axvline(ended - zero, color=GREY, ls=":")
@@ -282,6 +289,6 @@ def countdown(data, title):
             ],
             **below,
         )
-        caption(ax, data["source"], below=76)
+        caption(ax, data.source, below=76)
 
     return draw(10, 5.3, panel)

@@ -1,10 +1,9 @@
-"""Two machines and a cable between them, inside one Linux: nothing leaves it, nothing is forged.
+"""Two hosts and an emulated link between them, inside one Linux: nothing leaves it.
 
-Two network namespaces stand for two machines, "client" and "server". Each has a TCP of its own in
-the kernel, with its own settings, counters and sockets. A TUN device at each end hands its packets
-to this program (Documentation/networking/tuntap.rst), and a thread here is the cable: it carries
-each packet across, takes as long as a long cable takes, and notes when the packet left and when it
-arrived. A real network loses packets as well; so can this one.
+Each host is a network namespace, "client" or "server", with a TCP of its own in the kernel: its
+settings, counters and sockets. A TUN device at each end hands its packets to this program
+(Documentation/networking/tuntap.rst). A thread here is the link: it delivers each packet after a
+delay, and records when the packet was sent and when it arrived. It can lose packets, too.
 
 It needs to be root of its own network, as after: unshare --user --map-root-user --net
 """
@@ -17,24 +16,25 @@ import socket
 import struct
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from clients.system import netns, procfs
 
+from .observation import Call, Packet, SocketEntry, StateChange
+
 ADDRESS = {"client": "10.0.0.1", "server": "10.0.0.2"}
-OTHER = {"client": "server", "server": "client"}
+OTHER_END = {"client": "server", "server": "client"}
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # <linux/if_tun.h>
-FIN, SYN = 0x01, 0x02  # flags of the TCP header
-MINE = "/proc/thread-self/ns/net"  # the network namespace of the calling thread
-LOOK = 0.002  # seconds between two looks at the states of the sockets
-REST = 0.05  # seconds that the cable rests at most before it looks whether all is over
+FLAGS = {"FIN": 0x01, "SYN": 0x02, "RST": 0x04, "PSH": 0x08, "ACK": 0x10}  # RFC 9293, 3.1
+OWN_NAMESPACE = "/proc/thread-self/ns/net"
+POLL_INTERVAL = 0.002  # seconds between two looks at the states of the sockets
+LONGEST_WAIT = 0.05  # seconds after which the link checks whether the experiment is over
 
 
 @contextlib.contextmanager
-def inside(namespace=None):
+def in_namespace(namespace=None):
     """Let the calling thread act in a network namespace, a new one if none is named."""
-    before = os.open(MINE, os.O_RDONLY)
+    before = os.open(OWN_NAMESPACE, os.O_RDONLY)
     try:
         netns.enter(namespace)
         yield
@@ -43,15 +43,15 @@ def inside(namespace=None):
         os.close(before)
 
 
-class Kept:
+class ProcFile:
     """A file of /proc that stays open, and with it the namespace in which it was opened."""
 
     def __init__(self, path):
         self._file = open(path)  # noqa: SIM115
-        self._lock = threading.Lock()  # between seek and read, the file is one thread's
+        self._lock = threading.Lock()  # one thread at a time between seek and read
 
     def read(self):
-        """Return what the kernel says now; any thread may ask."""
+        """Return what the kernel writes now; any thread may call this."""
         with self._lock:
             self._file.seek(0)
             return self._file.read()
@@ -60,7 +60,7 @@ class Kept:
         self._file.close()
 
 
-class Machine:
+class Host:
     """One end: its network namespace, its device, and its list of TCP sockets."""
 
     def __init__(self, name):
@@ -68,51 +68,39 @@ class Machine:
 
         self.name, self.address = name, ADDRESS[name]
         netns.small_tables()
-        with inside():
-            self.namespace = os.open(MINE, os.O_RDONLY)
+        with in_namespace():
+            self.namespace = os.open(OWN_NAMESPACE, os.O_RDONLY)
             self.tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-            fcntl.ioctl(self.tun, TUNSETIFF, struct.pack("16sH22x", b"cable", IFF_TUN | IFF_NO_PI))
-            netns.up("cable", self.address)
-            self._sockets = Kept("/proc/thread-self/net/tcp")
-            self._counters = Kept("/proc/thread-self/net/netstat")
+            fcntl.ioctl(self.tun, TUNSETIFF, struct.pack("16sH22x", b"link", IFF_TUN | IFF_NO_PI))
+            netns.up("link", self.address)
+            self._sockets = ProcFile("/proc/thread-self/net/tcp")
+            self._counters = ProcFile("/proc/thread-self/net/netstat")
 
     def socket(self):
-        """Return a new TCP socket that belongs to this machine, whoever uses it."""
-        with inside(self.namespace):
+        """Return a new TCP socket that belongs to this host, in whichever thread it is used."""
+        with in_namespace(self.namespace):
             return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
 
     def set(self, name, value):
-        """Set one of this machine's settings: set("net.ipv4.tcp_syncookies", 0)."""
-        with inside(self.namespace):
+        """Set one of this host's settings: set("net.ipv4.tcp_syncookies", 0)."""
+        with in_namespace(self.namespace):
             Path("/proc/sys", name.replace(".", "/")).write_text(str(value))
 
     def get(self, name):
-        """Return one of this machine's settings, a number; None where the kernel has no such."""
-        with inside(self.namespace), contextlib.suppress(FileNotFoundError):
+        """Return one of this host's settings, a number; None if the kernel has no such setting."""
+        with in_namespace(self.namespace), contextlib.suppress(FileNotFoundError):
             return int(Path("/proc/sys", name.replace(".", "/")).read_text())
 
-    def sockets(self):
-        """Return the machine's TCP sockets as the kernel lists them in /proc/net/tcp.
+    def list_sockets(self):
+        """Return the text of this host's /proc/net/tcp."""
+        return self._sockets.read()
 
-        [{"port": its own, "to": the other's (0 for a listener), "state", "unread" and "unsent":
-        bytes (for a listener "unread" counts the connections in its accept queue), "timer": the
-        seconds until a running timer goes off, or None}, ...].
-        """
-        lines = [procfs.parsed(line) for line in self._sockets.read().splitlines()[1:]]
-        return [
-            {
-                "port": line.local[1],
-                "to": line.remote[1],
-                "state": line.state,
-                "unsent": line.unsent,
-                "unread": line.unread,
-                "timer": line.timer,
-            }
-            for line in lines
-        ]
+    def sockets(self):
+        """Return a SocketEntry for each TCP socket of this host."""
+        return entries(self.list_sockets())
 
     def counters(self):
-        """Return the TCP counters of this machine: {name: number}."""
+        """Return the TCP counters of this host: {name: number}."""
         return procfs.counters(self._counters.read())
 
     def close(self):
@@ -122,46 +110,35 @@ class Machine:
         os.close(self.namespace)
 
 
-@dataclass(frozen=True)
-class Header:
-    """What the cable may look at to decide whether it loses a packet.
-
-    port: the client's. flags: as in the TCP header. size: bytes of data.
-    """
-
-    sender: str
-    port: int
-    flags: int
-    size: int
+def entries(text):
+    """Return a SocketEntry for each line of a /proc/net/tcp."""
+    lines = [procfs.parsed(line) for line in text.splitlines()[1:]]
+    return [
+        SocketEntry(line.local[1], line.remote[1], line.state, line.unsent, line.unread, line.timer)
+        for line in lines
+    ]
 
 
-def header(sender, packet):
-    """Return the Header of an IPv4 packet that carries TCP (RFC 791 and 9293)."""
-    begin = (packet[0] & 15) * 4
-    ports = struct.unpack_from("!HH", packet, begin)
-    size = len(packet) - begin - (packet[begin + 12] >> 4) * 4
-    return Header(sender, ports[sender == "server"], packet[begin + 13], size)
+class EmulatedLink:
+    """Two hosts, the link between them, and what was observed of them.
 
-
-class Lab:
-    """Two machines, the cable between them, and what was observed; times are seconds since 0.
-
-    delay: seconds that a packet takes from one end to the other. loses(Header): says whether the
-    cable loses this packet; it may be changed at any time.
+    delay: seconds that a packet takes from one end to the other. loses(Packet): returns whether
+    the link loses this packet; it may be replaced at any time.
     """
 
     def __init__(self, delay=0.05, loses=None):
         self.delay, self.loses = delay, loses
         self.packets, self.states, self.calls = [], [], []
-        self.machines = {name: Machine(name) for name in ADDRESS}
-        self.client, self.server = self.machines.values()
-        self.start = time.monotonic()
-        self._known, self._looking = {}, threading.Lock()
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=run) for run in (self._carry, self._observe)]
+        self.hosts = {name: Host(name) for name in ADDRESS}
+        self.client, self.server = self.hosts.values()
+        self._start = time.monotonic()
+        self._first_seq = {}  # {(sender, the client's port): the first sequence number}
+        self._listed, self._known = {}, {}  # {end: its list}; {(end, port, remote port): state}
+        self._recording, self._over = threading.Lock(), threading.Event()
+        self._threads = [threading.Thread(target=run) for run in (self._forward, self._poll_states)]
 
     def now(self):
-        return time.monotonic() - self.start
+        return time.monotonic() - self._start
 
     def __enter__(self):
         for thread in self._threads:
@@ -172,70 +149,92 @@ class Lab:
         self._over.set()
         for thread in self._threads:
             thread.join()
-        for machine in self.machines.values():
-            machine.close()
+        for host in self.hosts.values():
+            host.close()
+
+    def observed(self, kind, **more):
+        """Return an Observation of this kind: all that was observed so far, and more."""
+        packets = [packet for packet in self.packets if packet.lost or packet.arrived]
+        return kind(packets=packets, states=[*self.states], calls=self.calls, **more)
 
     @contextlib.contextmanager
-    def noting(self, end, what):
-        """Note when a call began and when it came back, and with what: a list to fill."""
-        note = {"end": end, "call": what, "began": self.now()}
-        self.calls.append(note)
-        answer = []
+    def traced(self, end, name):
+        """Record when a system call begins and returns; the with block sets the Call's result."""
+        call = Call(end, name, self.now())
+        self.calls.append(call)
         try:
-            yield answer
+            yield call
         except OSError as error:
-            answer.append(type(error).__name__)
+            call.result = type(error).__name__
             raise
         finally:
-            note |= {"ended": self.now(), "answer": answer[0] if answer else None}
+            call.ended = self.now()
 
-    def _carry(self):
-        """Be the cable, until the lab is over."""
-        tuns = {machine.tun: name for name, machine in self.machines.items()}
+    def _forward(self):
+        """Deliver packets until the experiment is over."""
+        tuns = {host.tun: name for name, host in self.hosts.items()}
         poll = select.poll()
         for tun in tuns:
             poll.register(tun, select.POLLIN)
-        under_way = []  # a heap of (when it arrives, its number, where, the packet)
+        in_flight = []  # a heap of (when it arrives, its number, its bytes)
         while not self._over.is_set():
-            wait, moved = under_way[0][0] - self.now() if under_way else REST, False
-            for tun, _ in poll.poll(max(0, min(wait, REST)) * 1000):
-                sender, packet = tuns[tun], os.read(tun, 65536)
-                if packet[0] >> 4 == 4 and packet[9] == socket.IPPROTO_TCP:  # IPv6 greets routers
-                    self._take(under_way, sender, packet)
+            wait, moved = in_flight[0][0] - self.now() if in_flight else LONGEST_WAIT, False
+            for tun, _ in poll.poll(max(0, min(wait, LONGEST_WAIT)) * 1000):
+                sender, data = tuns[tun], os.read(tun, 65536)
+                if data[0] >> 4 == 4 and data[9] == socket.IPPROTO_TCP:  # not IPv6's solicitations
+                    packet, number = self._parsed(sender, data), len(self.packets)
+                    packet.lost = bool(self.loses and self.loses(packet))
+                    self.packets.append(packet)
+                    if not packet.lost:
+                        heapq.heappush(in_flight, (packet.sent + self.delay, number, data))
                     moved = True
-            while under_way and under_way[0][0] <= self.now():
-                _, number, receiver, packet = heapq.heappop(under_way)
-                self.packets[number]["arrived"] = self.now()
-                os.write(self.machines[receiver].tun, packet)
+            while in_flight and in_flight[0][0] <= self.now():
+                _, number, data = heapq.heappop(in_flight)
+                packet = self.packets[number]
+                packet.arrived = self.now()
+                os.write(self.hosts[OTHER_END[packet.sender]].tun, data)
                 moved = True
-            if moved:  # at once: most states change with a packet
-                self._look()
+            if moved:  # most states change with a packet
+                self._record_states()
 
-    def _take(self, under_way, sender, packet):
-        """Note a packet that one end has sent, and send it on its way unless it gets lost."""
-        at, number = self.now(), len(self.packets)
-        lost = bool(self.loses and self.loses(header(sender, packet)))
-        note = {"sender": sender, "at": at, "arrived": None, "lost": lost, "packet": packet}
-        self.packets.append(note)
-        if not lost:
-            heapq.heappush(under_way, (at + self.delay, number, OTHER[sender], packet))
+    def _parsed(self, sender, data):
+        """Return the Packet of the bytes of an IPv4 packet that carries TCP (RFC 791, RFC 9293)."""
+        begin = (data[0] & 15) * 4
+        source, destination, seq, ack, offset, bits = struct.unpack_from("!HHIIBB", data, begin)
+        port = source if sender == "client" else destination
+        first = self._first_seq.setdefault((sender, port), seq)
+        ack -= self._first_seq.get((OTHER_END[sender], port), ack)
+        return Packet(
+            sender=sender,
+            sent=self.now(),
+            arrived=None,
+            lost=False,
+            port=port,
+            flags="-".join(name for name, bit in FLAGS.items() if bits & bit),
+            seq=(seq - first) % 2**32,
+            ack=ack % 2**32 if bits & FLAGS["ACK"] else None,
+            length=len(data) - begin - (offset >> 4) * 4,
+        )
 
-    def _observe(self):
-        """Look at the states until the lab is over, for some change without a packet."""
-        while not self._over.wait(LOOK):
-            self._look()
+    def _poll_states(self):
+        """Record the states until the experiment is over: some change without a packet."""
+        while not self._over.wait(POLL_INTERVAL):
+            self._record_states()
 
-    def _look(self):
-        """Note each change of state of each connection at both ends."""
-        with self._looking:
-            for end, machine in self.machines.items():
-                rows = [row for row in machine.sockets() if row["to"]]
-                seen = {(end, row["port"], row["to"]): row["state"] for row in rows}
-                gone = [key for key in self._known if key[0] == end and key not in seen]
-                for key, state in [*seen.items(), *((key, "CLOSED") for key in gone)]:
+    def _record_states(self):
+        """Record each change of state of each connection at both ends."""
+        with self._recording:
+            for end, host in self.hosts.items():
+                text = host.list_sockets()
+                if text == self._listed.get(end):
+                    continue
+                self._listed[end] = text
+                rows = [row for row in entries(text) if row.remote_port]
+                states = {(end, row.port, row.remote_port): row.state for row in rows}
+                gone = [key for key in self._known if key[0] == end and key not in states]
+                for key, state in [*states.items(), *((key, "CLOSED") for key in gone)]:
                     if self._known.get(key) != state:
                         self._known[key] = state
-                        change = {"end": end, "port": key[1], "to": key[2], "state": state}
-                        self.states.append({"at": self.now(), **change})
+                        self.states.append(StateChange(self.now(), *key, state))
                 for key in gone:
                     del self._known[key]

@@ -25,8 +25,8 @@ from load_tests.harness.charts import (
 from load_tests.harness.stats import nearest_rank, never_served
 
 from . import gil, load
-from .ladder import GREY, write
 from .models import LOOK
+from .sequence import GREY, write
 
 LOOPS = {"closed loop": OTHERS[0], "open loop": OTHERS[5]}  # their colours and markers
 

@@ -1,4 +1,4 @@
-"""What the notebooks share: how long to measure, how a picture is shown, servers that end."""
+"""What the notebooks share: the mode, the pictures, and servers that end with the notebook."""
 
 import ast
 import atexit
@@ -16,30 +16,26 @@ from PIL import Image as Pixels
 
 from clients.system import processes, procfs
 
-DPI = 84  # pixels of a page for each inch of a figure
+DPI = 84  # pixels of a page per inch of a figure
+MODE = os.environ.get("NOTEBOOKS", "default")  # "quick", "default", or "full"
 running = contextlib.ExitStack()  # what this notebook has started
 atexit.register(running.close)
 
 
-def form():
-    """Return how long to measure: "test", "usual", or "full", as for the outputs that are kept."""
-    return os.environ.get("NOTEBOOKS", "usual")
-
-
-def choose(test, usual, full):
-    """Return one of the three, by the form in which this notebook runs."""
-    return {"test": test, "usual": usual, "full": full}[form()]
+def choose(quick, default, full):
+    """Return one of the three, by the mode in which this notebook runs."""
+    return {"quick": quick, "default": default, "full": full}[MODE]
 
 
 def show(figure):
     """Return a figure as a picture for a notebook: sharp on a projector, and a small file.
 
-    It has two pixels for each that a page gives it, and a byte for each pixel. (As SVG it would be
-    smaller still, but GitHub leaves out parts of an SVG in a notebook.)
+    It has two pixels for each pixel of the page, and a byte for each of its own. (As SVG it would
+    be smaller still, but GitHub leaves out parts of an SVG in a notebook.)
     """
     drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=2 * DPI)
-    # A palette by octree has the colours of rare marks, too, and not only the most frequent ones.
+    figure.savefig(drawn, format="png", dpi=choose(DPI / 2, 2 * DPI, 2 * DPI))
+    # A palette by octree has the colours of rare marks, too, not only the most frequent ones.
     few = Pixels.open(drawn).convert("RGB").quantize(255, Pixels.Quantize.FASTOCTREE)
     few.save(small, "png", optimize=True)
     return Image(small.getvalue(), format="png", width=few.width // 2)
@@ -56,10 +52,10 @@ def end():
 
 
 def connection(small=False):
-    """Return the two ends of a TCP connection, both in this process.
+    """Return the two ends of a TCP connection, here and there, both in this process.
 
-    small: what goes from there to here finds as little room as the kernel allows (socket(7),
-    SO_SNDBUF and SO_RCVBUF: it makes more of the 1 that is asked for).
+    small: the buffers from there to here are as small as the kernel allows (socket(7), SO_SNDBUF
+    and SO_RCVBUF: it makes more of the 1 that is asked for).
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         here = running.enter_context(socket.socket())
@@ -72,20 +68,20 @@ def connection(small=False):
 
 
 def wait_for(sock, size):
-    """Wait until so many bytes have come that nobody has read yet."""
+    """Wait until the receive buffer holds size bytes."""
     while len(sock.recv(size, socket.MSG_PEEK)) < size:
         pass
 
 
 def diff(one, other):
-    """Print what changes from one model's server to the other's, as diff -u does."""
+    """Print the difference between the servers of two models, as diff -u does."""
     texts = [processes.find(name).read_text().splitlines() for name in (one, other)]
     lines = list(difflib.unified_diff(*texts, lineterm="", n=1))[2:]
     print(*lines, f"({sum(line[0] in '+-' for line in lines)} lines differ)", sep="\n")
 
 
 def source(name, part):
-    """Print a function or a class of a server's program, as it stands in the file."""
+    """Print a function or a class of a server's program, as it is in the file."""
     text = processes.find(name).read_text()
     for node in ast.parse(text).body:
         if getattr(node, "name", None) == part:
@@ -94,54 +90,54 @@ def source(name, part):
 
 
 def sockets_of(server):
-    """Print the kernel's list of the sockets that have to do with a server, and who holds each."""
+    """Print the kernel's list of the sockets of a server and its clients, and their processes."""
     port = server.address[1]
-    holders = {"this notebook": os.getpid(), "the server": server.process.pid}
+    owners = {"this notebook": os.getpid(), "the server": server.process.pid}
     held = {
-        inode: f"descriptor {fd} of {who}"
-        for who, pid in holders.items()
+        inode: f"descriptor {fd} of {name}"
+        for name, pid in owners.items()
         for inode, fd in procfs.descriptors(pid).items()
     }
     for line in procfs.tcp(port):
-        remote = "%s:%d" % line.remote if line.remote[1] else "anybody"
+        remote = "%s:%d" % line.remote if line.remote[1] else "any client"
         ends = "%s:%d" % line.local + " -> " + remote
         holder = held.get(line.inode, "no process")
         print(f"{ends:36} {line.state:12} inode {line.inode:<8} {holder}")
 
 
 def raw_lines(inode):
-    """Return the head of /proc/net/tcp and its line of this inode, as the kernel writes them."""
+    """Return the header of /proc/net/tcp and its line of this inode, as the kernel writes them."""
     head, *lines = Path("/proc/net/tcp").read_text().splitlines()
     return "\n".join([head, *(line for line in lines if line.split()[9] == str(inode))])
 
 
 def wait_until_accepted(server):
-    """Wait until accept() has taken every connection to a server: each has an inode then."""
+    """Wait until accept() has returned every connection to a server: each has an inode then."""
     port = server.address[1]
     while any(line.local[1] == port and line.queued for line in procfs.tcp(port)):
         time.sleep(0.01)
 
 
-def wait_until_left(server):
-    """Wait until a server holds no connection any more."""
+def wait_until_closed(server):
+    """Wait until a server has no connection any more."""
     port = server.address[1]
     while any(line.local[1] == port and line.remote[1] and line.inode for line in procfs.tcp(port)):
         time.sleep(0.01)
 
 
 def hasty_client(server, messages, times, pause):
-    """Send all messages without waiting for answers; count the ways in which the answer came.
+    """Send all messages without waiting for replies; return how often each reply came, a Counter.
 
-    pause: seconds between two messages. This is done so many times, each on a new connection.
-    Returns Counter({"Hello, annbob": 7, "Hello, annHello, bob": 3}).
+    pause: seconds between two messages. times: how often, each on a new connection.
+    Counter({"Hello, annbob": 7, "Hello, annHello, bob": 3}).
     """
     outcomes = Counter()
     for _ in range(times):
         with socket.create_connection(server.address, timeout=10) as sock:
             for message in messages:
                 sock.send(message)
-                over = time.perf_counter() + pause
-                while time.perf_counter() < over:  # a sleep cannot be as short as these pauses
+                end = time.perf_counter() + pause
+                while time.perf_counter() < end:  # a sleep cannot be as short as these pauses
                     pass
             sock.shutdown(socket.SHUT_WR)
             outcomes[sock.makefile("rb").read().decode()] += 1

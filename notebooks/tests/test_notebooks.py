@@ -1,4 +1,4 @@
-"""The notebooks run, and what is kept of their runs is whole."""
+"""The notebooks run, and their committed outputs are complete."""
 
 import os
 import re
@@ -31,11 +31,11 @@ def code(notebook):
 
 
 def test_a_notebook_runs_from_top_to_bottom(path):
-    done = execute.execute(path, "test")
+    done = execute.execute(path, "quick")
     assert [cell.execution_count for cell in code(done)] == list(range(1, len(code(done)) + 1))
 
 
-def test_the_kept_outputs_come_from_one_run_without_errors(notebook):
+def test_the_committed_outputs_come_from_one_run_without_errors(notebook):
     nbformat.validate(notebook)
     cells = code(notebook)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))

@@ -1,6 +1,7 @@
-"""What notebook 2 shows: TCP does here what the textbook and the kernel's documents say."""
+"""What notebook 2 shows: TCP behaves here as the textbook and the kernel's documents say."""
 
 import contextlib
+import dataclasses
 import json
 import re
 import sys
@@ -9,12 +10,15 @@ from pathlib import Path
 
 import pytest
 from lab import diagrams, emulated_link, tcp
-from lab.diagrams import lasted, longest
-from lab.ladder import Clock, ladder, spells
+from lab.diagrams import longest_durations, state_durations
+from lab.observation import Observation, Packet, from_json
 from lab.packet_loss import GUARDS
+from lab.sequence import TimeScale, sequence_diagram, state_intervals
 from matplotlib.text import Text
 
 from clients.system.processes import run_in_netns
+
+pytestmark = pytest.mark.xdist_group("tcp")  # the experiments below run once for all tests
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -26,37 +30,62 @@ def network():
 
 
 def flags(data):
-    return [(packet["sender"], packet["flags"]) for packet in data["packets"]]
+    return [(packet.sender, packet.flags) for packet in data.packets]
 
 
 def states(data, end):
-    return [state for state, _, _ in spells(data, end)]
+    return [state for state, _, _ in state_intervals(data, end)]
 
 
 @pytest.fixture(scope="module")
-def life():
-    return tcp.run("conversation", closer="client", pause=0.5)
+def conversations():
+    cases = {end: {"closer": end} for end in ("server", "both", "reset")}
+    return tcp.compare("conversation", cases | {"client": {"closer": "client", "pause": 0.5}})
+
+
+@pytest.fixture(scope="module")
+def life(conversations):
+    return conversations["client"]
+
+
+@pytest.fixture(scope="module")
+def forgotten():
+    return tcp.run("forgotten_close", seconds=2, fin_timeout=1)
+
+
+@pytest.fixture(scope="module")
+def accept_queues():
+    cases = {
+        backlog: {"backlog": backlog, "seconds": 1.5, "arrivals": [0.05 * i for i in range(count)]}
+        for backlog, count in ((0, 3), (1, 4), (5, 8))
+    }
+    full = {"backlog": 1, "arrivals": [0, 0.5, 0.5], "seconds": 1.5, "delay": 0.1}
+    cases["reset"] = full | {"settings": {"net.ipv4.tcp_abort_on_overflow": 1}}
+    somaxconn = {"net.core.somaxconn": 2}
+    cases["somaxconn"] = {"backlog": 50, "arrivals": [0.05 * i for i in range(6)], "seconds": 0.6}
+    cases["somaxconn"]["settings"] = somaxconn
+    cases["two"] = {"backlog": 1, "arrivals": [0, 0.2], "seconds": 0.4}
+    return tcp.compare("accept_queue", cases)
 
 
 def test_three_packets_open_a_connection_and_four_close_it(life):
-    assert flags(life)[:3] == [("client", "SYN"), ("server", "SYN ACK"), ("client", "ACK")]
+    assert flags(life)[:3] == [("client", "SYN"), ("server", "SYN-ACK"), ("client", "ACK")]
     assert flags(life)[-4:] == [
-        ("client", "FIN ACK"),
+        ("client", "FIN-ACK"),
         ("server", "ACK"),
-        ("server", "FIN ACK"),
+        ("server", "FIN-ACK"),
         ("client", "ACK"),
     ]
 
 
 def test_an_acknowledgement_names_the_next_byte_of_the_other_side(life):
     sent = {"client": 0, "server": 0}
-    for packet in life["packets"]:
-        sender, other = packet["sender"], {"client": "server", "server": "client"}[packet["sender"]]
-        if packet["ack"] is not None:
-            assert packet["ack"] == sent[other]
-        assert packet["seq"] == sent[sender]
-        flag_counts = sum(flag in packet["flags"] for flag in ("SYN", "FIN"))
-        sent[sender] += packet["length"] + flag_counts
+    for packet in life.packets:
+        if packet.ack is not None:
+            assert packet.ack == sent[emulated_link.OTHER_END[packet.sender]]
+        assert packet.seq == sent[packet.sender]
+        numbered = sum(flag in packet.flags for flag in ("SYN", "FIN"))
+        sent[packet.sender] += packet.length + numbered
 
 
 def test_both_ends_pass_through_their_states_in_order(life):
@@ -77,53 +106,57 @@ def test_both_ends_pass_through_their_states_in_order(life):
 
 
 def test_a_state_is_noted_with_the_packet_that_changes_it(life):
-    """Even where nobody looks from time to time: no colour of a ladder begins late."""
-    rare = "from lab import emulated_link, experiments; emulated_link.LOOK = 60; experiments.main()"
-    program = [sys.executable, "-c", rare, "conversation", "{}"]
+    """Without polling, too: no colour of a sequence diagram begins late."""
+    lines = (
+        "from lab import emulated_link, experiments",
+        "emulated_link.POLL_INTERVAL = 60",
+        "experiments.main()",
+    )
+    program = [sys.executable, "-c", "\n".join(lines), "conversation", "{}"]
     done = run_in_netns(program, "--mount", cwd=tcp.NOTEBOOKS, timeout=60)
     assert done.returncode == 0, done.stderr
     for end in ("client", "server"):
-        assert states(json.loads(done.stdout), end) == states(life, end)
+        assert states(from_json(done.stdout), end) == states(life, end)
 
 
 def test_connect_returns_before_accept_does(life):
-    done = {call["call"]: call["ended"] for call in life["calls"]}
+    done = {call.name: call.ended for call in life.calls}
     assert done["connect()"] < done["accept()"]
 
 
-def test_who_closes_first_waits_in_time_wait():
-    data = tcp.run("conversation", closer="server")
+def test_the_end_that_closes_first_is_in_time_wait(conversations):
+    data = conversations["server"]
     assert states(data, "server")[-1] == "TIME-WAIT"
     assert states(data, "client")[-1] == "CLOSED"
 
 
-def test_two_fins_that_cross_lead_through_closing():
-    data = tcp.run("conversation", closer="both")
+def test_two_fins_that_cross_lead_through_closing(conversations):
+    data = conversations["both"]
     for end in ("client", "server"):
         assert states(data, end)[-3:] == ["FIN-WAIT-1", "CLOSING", "TIME-WAIT"]
 
 
-def test_a_reset_ends_both_ends_with_one_packet():
-    data = tcp.run("conversation", closer="reset")
-    assert [flag for _, flag in flags(data) if "RST" in flag] == ["RST ACK"]
-    assert flags(data)[-1] == ("client", "RST ACK")
+def test_a_reset_ends_both_ends_with_one_packet(conversations):
+    data = conversations["reset"]
+    assert [flag for _, flag in flags(data) if "RST" in flag] == ["RST-ACK"]
+    assert flags(data)[-1] == ("client", "RST-ACK")
     assert states(data, "client")[-1] == states(data, "server")[-1] == "CLOSED"
     assert "TIME-WAIT" not in states(data, "client")
-    assert ("recv()", "ConnectionResetError") in {(c["call"], c["answer"]) for c in data["calls"]}
+    assert ("recv()", "ConnectionResetError") in {(call.name, call.result) for call in data.calls}
 
 
-def test_nobody_listens_means_refused():
+def test_a_port_without_a_listening_socket_refuses():
     data = tcp.run("refused")
-    assert flags(data) == [("client", "SYN"), ("server", "RST ACK")]
-    assert data["calls"][0]["answer"] == "ConnectionRefusedError"
+    assert flags(data) == [("client", "SYN"), ("server", "RST-ACK")]
+    assert data.calls[0].result == "ConnectionRefusedError"
 
 
 def with_data(data):
-    return [packet for packet in data["packets"] if packet["length"]]
+    return [packet for packet in data.packets if packet.length]
 
 
-def heard(data):
-    return [call["answer"] for call in data["calls"] if call["call"] == "recv()"]
+def received(data):
+    return [call.result for call in data.calls if call.name == "recv()"]
 
 
 @pytest.fixture(scope="module")
@@ -137,54 +170,54 @@ def lost():
     return tcp.compare("lost_packet", cases)
 
 
-def test_a_lost_packet_is_sent_again_and_no_program_is_told(lost):
+def test_a_lost_packet_is_retransmitted_and_no_program_notices(lost):
     first, again = with_data(lost["one"])
-    assert (first["seq"], first["length"]) == (again["seq"], again["length"]) == (1, 3)
-    assert first["arrived"] is None
-    sent = next(call for call in lost["one"]["calls"] if call["call"].startswith("send"))
-    assert sent["answer"] is None
-    assert sent["ended"] < again["at"]
-    assert heard(lost["one"]) == ["b'bob'"]
+    assert (first.seq, first.length) == (again.seq, again.length) == (1, 3)
+    assert first.arrived is None
+    sent = next(call for call in lost["one"].calls if call.name.startswith("send"))
+    assert sent.result is None
+    assert sent.ended < again.sent
+    assert received(lost["one"]) == ["b'bob'"]
 
 
-def test_what_comes_too_early_waits_for_what_was_lost(lost):
-    assert [packet["seq"] for packet in with_data(lost["two"])] == [1, 4, 1]
-    answers = [p["ack"] for p in lost["two"]["packets"] if p["sender"] == "server"]
-    assert answers == [1, 1, 7]  # the SYN ACK, the repeated one, and both messages
-    assert heard(lost["two"]) == ["b'bobann'"]
+def test_data_that_arrives_too_early_waits_for_the_lost_packet(lost):
+    assert [packet.seq for packet in with_data(lost["two"])] == [1, 4, 1]
+    answers = [p.ack for p in lost["two"].packets if p.sender == "server"]
+    assert answers == [1, 1, 7]  # the SYN-ACK, the duplicate one, and both messages
+    assert received(lost["two"]) == ["b'bobann'"]
 
 
-def test_what_comes_twice_is_heard_once(lost):
+def test_data_that_arrives_twice_is_received_once(lost):
     packets = with_data(lost["answer"])
-    assert [packet["seq"] for packet in packets] == [1, 1, 4]
-    assert None not in [packet["arrived"] for packet in packets]
-    assert heard(lost["answer"]) == ["b'bob'", "b'ann'"]
+    assert [packet.seq for packet in packets] == [1, 1, 4]
+    assert None not in [packet.arrived for packet in packets]
+    assert received(lost["answer"]) == ["b'bob'", "b'ann'"]
 
 
 @pytest.fixture(scope="module")
 def last_acks():
-    return tcp.compare("lost_last_ack", {"kept": {}, "forgotten": {"time_wait": False}})
+    return tcp.compare("lost_last_ack", {"TIME-WAIT": {}, "none": {"time_wait": False}})
 
 
-def test_time_wait_answers_a_fin_that_comes_again(last_acks):
-    data = last_acks["kept"]
-    assert flags(data)[-2:] == [("server", "FIN ACK"), ("client", "ACK")]
-    assert flags(data).count(("server", "FIN ACK")) == 2
-    assert [p["flags"] for p in data["packets"] if not p["arrived"]] == ["ACK"]
+def test_time_wait_answers_a_retransmitted_fin(last_acks):
+    data = last_acks["TIME-WAIT"]
+    assert flags(data)[-2:] == [("server", "FIN-ACK"), ("client", "ACK")]
+    assert flags(data).count(("server", "FIN-ACK")) == 2
+    assert [p.flags for p in data.packets if not p.arrived] == ["ACK"]
     assert states(data, "client")[-1] == "TIME-WAIT"
     assert states(data, "server")[-2:] == ["LAST-ACK", "CLOSED"]
 
 
 def test_without_time_wait_that_fin_is_answered_by_a_reset(last_acks):
-    data = last_acks["forgotten"]
-    assert flags(data)[-2:] == [("server", "FIN ACK"), ("client", "RST")]
+    data = last_acks["none"]
+    assert flags(data)[-2:] == [("server", "FIN-ACK"), ("client", "RST")]
     assert "TIME-WAIT" not in states(data, "client")
 
 
-def test_only_who_takes_care_learns_that_a_peer_has_vanished():
+def test_only_a_guarded_server_notices_that_a_client_has_vanished():
     cases = {guard: {"guard": guard, "seconds": 4} for guard in GUARDS}
-    found = tcp.compare("vanished", cases)
-    errors = {guard: data["error"] for guard, data in found.items()}
+    found = tcp.compare("guarded_server", cases)
+    errors = {guard: data.error for guard, data in found.items()}
     assert errors == {
         "recv()": None,
         "recv(), keepalive": "TimeoutError: [Errno 110] Connection timed out",
@@ -193,41 +226,40 @@ def test_only_who_takes_care_learns_that_a_peer_has_vanished():
         "send(), user timeout": "TimeoutError: [Errno 110] Connection timed out",
     }
     waiting, sending = found["recv()"], found["send()"]
-    assert (waiting["state"], waiting["sent"], waiting["counting"]) == ("ESTABLISHED", 0, False)
-    assert sending["state"] == "ESTABLISHED"
-    assert sending["counting"]
-    assert sending["sent"] > 2
+    assert (waiting.state, waiting.sent, waiting.timer_runs) == ("ESTABLISHED", 0, False)
+    assert sending.state == "ESTABLISHED"
+    assert sending.timer_runs
+    assert sending.sent > 2
 
 
-def test_each_server_keeps_a_client_that_vanished():
+def test_each_server_keeps_a_half_open_connection():
     models = ("01_blocking", "02_threaded", "03_epoll")
     cases = {name: {"model": name, "seconds": 1.5} for name in models}
-    found = tcp.compare("left_alone", cases)
-    kept = [(data["state"], data["sent"], data["counting"]) for data in found.values()]
+    found = tcp.compare("model_server", cases)
+    kept = [(data.state, data.sent, data.timer_runs) for data in found.values()]
     assert kept == [("ESTABLISHED", 0, False)] * 3
-    assert [data["threads"] for data in found.values()] == [1, 3, 1]
-    assert [data["second"] for data in found.values()] == [None, "Hello, ann", "Hello, ann"]
+    assert [data.threads for data in found.values()] == [1, 3, 1]
+    assert [data.second for data in found.values()] == [None, "Hello, ann", "Hello, ann"]
 
 
 @pytest.mark.parametrize("backlog", [0, 1, 5])
-def test_an_accept_queue_holds_one_more_than_the_backlog(backlog):
-    arrivals = [0.05 * i for i in range(backlog + 3)]
-    data = tcp.run("accept_queue", backlog=backlog, arrivals=arrivals, seconds=1.5)
-    connected = [client["connected"] is not None for client in data["clients"]]
+def test_an_accept_queue_holds_one_more_than_the_backlog(accept_queues, backlog):
+    data = accept_queues[backlog]
+    connected = [client.connected is not None for client in data.clients]
     assert connected == [True] * (backlog + 1) + [False] * 2
-    assert data["queue"] == backlog + 1
-    assert list(data["ends"]["client"].values()).count("SYN-SENT") == 2
-    thrown = [p for p in data["packets"] if p["flags"] == "SYN"][backlog + 1 :]
-    assert data["counted"]["ListenDrops"] == len(thrown) >= 2
+    assert data.queue == backlog + 1
+    assert list(data.final["client"].values()).count("SYN-SENT") == 2
+    dropped = [p for p in data.packets if p.flags == "SYN"][backlog + 1 :]
+    assert data.counters["ListenDrops"] == len(dropped) >= 2
 
 
-def test_listen_drops_counts_thrown_acknowledgements_as_well():
+def test_listen_drops_counts_dropped_acknowledgements_as_well():
     data = tcp.run("accept_queue", backlog=1, arrivals=[0, 0.3, 0.3], seconds=0.9, delay=0.05)
     sent = [flag for sender, flag in flags(data) if sender == "client"]
-    assert sent.count("SYN") == flags(data).count(("server", "SYN ACK")) == 3
-    assert data["counted"]["ListenDrops"] == 1
-    words = drawn(ladder(data, "title", port=diagrams.left_over(data)))
-    assert "thrown away" in words
+    assert sent.count("SYN") == flags(data).count(("server", "SYN-ACK")) == 3
+    assert data.counters["ListenDrops"] == 1
+    words = drawn(sequence_diagram(data, "title", port=diagrams.half_open_port(data)))
+    assert "dropped" in words
     assert "being opened" in words
 
 
@@ -236,80 +268,79 @@ def drawn(figure):
     return " ".join(text.get_text() for text in figure.findobj(Text))
 
 
-def test_somaxconn_limits_every_backlog():
-    settings = {"net.core.somaxconn": 2}
-    arrivals = [0.05 * i for i in range(6)]
-    data = tcp.run("accept_queue", backlog=50, arrivals=arrivals, seconds=0.6, settings=settings)
-    assert data["queue"] == 3
+def test_somaxconn_limits_every_backlog(accept_queues):
+    assert accept_queues["somaxconn"].queue == 3
 
 
-def test_a_full_accept_queue_can_answer_with_a_reset():
-    settings = {"net.ipv4.tcp_abort_on_overflow": 1}
-    crowd = {"backlog": 1, "arrivals": [0, 0.5, 0.5], "seconds": 1.5, "delay": 0.1}
-    data = tcp.run("accept_queue", **crowd, settings=settings)
-    assert "ConnectionResetError" in [client["error"] for client in data["clients"]]
-    assert data["queue"] == 2
+def test_a_full_accept_queue_can_answer_with_a_reset(accept_queues):
+    data = accept_queues["reset"]
+    assert "ConnectionResetError" in [client.error for client in data.clients]
+    assert data.queue == 2
 
 
 def test_data_comes_before_accept():
     data = tcp.run("early_data")
-    assert [row["unread"] for row in data["before"] if row["state"] == "LISTEN"] == [1]
-    assert [row["unread"] for row in data["before"] if row["state"] == "ESTABLISHED"] == [3]
-    assert [row["unread"] for row in data["after"] if row["state"] == "LISTEN"] == [0]
-    assert data["heard"] == "bob"
+    assert [row.recv_q for row in data.before if row.state == "LISTEN"] == [1]
+    assert [row.recv_q for row in data.before if row.state == "ESTABLISHED"] == [3]
+    assert [row.recv_q for row in data.after if row.state == "LISTEN"] == [0]
+    assert data.received == "bob"
 
 
-def test_a_deferred_accept_stays_in_syn_received_until_the_client_speaks():
+def test_a_deferred_accept_stays_in_syn_received_until_the_client_sends():
     data = tcp.run("deferred", silence=0.5)
-    done = {end: {state: at for state, at, _ in spells(data, end)} for end in ("client", "server")}
-    spoken = next(packet for packet in data["packets"] if packet["length"])
-    assert done["client"]["ESTABLISHED"] < spoken["at"] < done["server"]["ESTABLISHED"]
+    client, server = (
+        {state: at for state, at, _ in state_intervals(data, end)} for end in ("client", "server")
+    )
+    first = next(packet for packet in data.packets if packet.length)
+    assert client["ESTABLISHED"] < first.sent < server["ESTABLISHED"]
 
 
-def test_a_forgotten_close_leaves_close_wait_behind():
-    data = tcp.run("forgotten_close", seconds=2, fin_timeout=1)
-    assert [row["state"] for row in data["left"]["server"] if row["to"]] == ["CLOSE-WAIT"]
-    assert data["left"]["client"] == []
-    assert data["calls"][-1]["answer"] == "BrokenPipeError"
+def test_a_forgotten_close_leaves_close_wait_behind(forgotten):
+    assert [row.state for row in forgotten.left["server"] if row.remote_port] == ["CLOSE-WAIT"]
+    assert forgotten.left["client"] == []
+    assert forgotten.calls[-1].result == "BrokenPipeError"
 
 
 def test_time_wait_keeps_the_port_from_all_but_so_reuseaddr():
     data = tcp.run("time_wait", seconds=1.5)
-    left = [seconds for _, seconds in data["timer"]]
+    left = [seconds for _, seconds in data.timer]
     assert 55 < left[-1] < left[0] <= 60
-    assert {(one["reuse"], one["error"]) for one in data["attempts"]} == {
+    assert {(one.reuse, one.error) for one in data.attempts} == {
         (False, "Address already in use"),
         (True, None),
     }
-    assert data["ended"] is None
+    assert data.ended is None
 
 
 def test_two_programs_cannot_listen_on_one_port():
-    assert tcp.run("two_listeners")["error"] == "Address already in use"
+    assert tcp.run("two_listeners").error == "Address already in use"
 
 
 def test_the_backlog_limits_the_syn_queue_and_then_come_cookies():
-    data = tcp.run("syn_queue", backlog=5, clients=9)
-    assert (data["half_open"], data["believing"]) == (6, 9)
-    assert data["counted"]["SyncookiesSent"] == 3
-    data = tcp.run("syn_queue", backlog=5, clients=9, cookies=0, max_syn_backlog=1024)
-    assert (data["half_open"], data["believing"]) == (6, 6)
-    data = tcp.run("syn_queue", backlog=99, clients=9, cookies=0, max_syn_backlog=8)
-    assert data["half_open"] == 7  # three quarters of 8, and one more
+    cases = {
+        "cookies": {"backlog": 5, "clients": 9},
+        "no cookies": {"backlog": 5, "clients": 9, "cookies": 0, "max_syn_backlog": 1024},
+        "max_syn_backlog": {"backlog": 99, "clients": 9, "cookies": 0, "max_syn_backlog": 8},
+    }
+    found = tcp.compare("syn_queue", cases)
+    assert (found["cookies"].half_open, found["cookies"].established) == (6, 9)
+    assert found["cookies"].counters["SyncookiesSent"] == 3
+    assert (found["no cookies"].half_open, found["no cookies"].established) == (6, 6)
+    assert found["max_syn_backlog"].half_open == 7  # three quarters of 8, and one more
 
 
 def test_the_hosts_file_is_asked_before_dns():
     dns = {"example.com": "127.0.0.7"}
     data = tcp.run("resolve", name="example.com", hosts="127.0.0.5 example.com", dns=dns)
-    assert (data["addresses"], data["queries"]) == (["127.0.0.5:80"], [])
+    assert (data.addresses, data.queries) == (["127.0.0.5:80"], [])
     other = {"hosts": "127.0.0.5 example.com", "order": "dns files"}
     for options in ({}, other):
         data = tcp.run("resolve", name="example.com", dns=dns, **options)
-        assert (data["addresses"], data["queries"]) == (["127.0.0.7:80"], [["example.com", "A"]])
+        assert (data.addresses, data.queries) == (["127.0.0.7:80"], [["example.com", "A"]])
 
 
 def test_threads_that_read_one_file_of_the_kernel_at_once_all_see_it_whole():
-    file = emulated_link.Kept("/proc/self/net/tcp")
+    file = emulated_link.ProcFile("/proc/self/net/tcp")
     with contextlib.closing(file), ThreadPoolExecutor(4) as pool:
         heads = pool.map(lambda _: file.read()[:24].split(), range(200))
         assert {tuple(words[:2]) for words in heads} == {("sl", "local_address")}
@@ -336,13 +367,13 @@ def test_where_user_namespaces_are_forbidden_recorded_data_take_over(monkeypatch
     (tmp_path / "unshare").write_text(f"#!/bin/sh\necho '{REFUSAL}' >&2\nexit 1\n")
     (tmp_path / "unshare").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(tcp, "explained", set())
+    monkeypatch.setattr(tcp, "_explained", set())
     for _ in range(2):
         data = tcp.run("conversation", closer="client")
-        assert re.match(r"recorded \d{4}-\d\d-\d\d, Linux", data["source"])
+        assert re.match(r"recorded \d{4}-\d\d-\d\d, Linux", data.source)
     said = capsys.readouterr().out
     assert said.count("Operation not permitted") == said.count("sudo") == 1  # once, not twice
-    assert flags(data)[:3] == [("client", "SYN"), ("server", "SYN ACK"), ("client", "ACK")]
+    assert flags(data)[:3] == [("client", "SYN"), ("server", "SYN-ACK"), ("client", "ACK")]
 
 
 def test_where_the_kernel_lacks_a_setting_recorded_data_take_over():
@@ -351,112 +382,127 @@ def test_where_the_kernel_lacks_a_setting_recorded_data_take_over():
         tcp.live("accept_queue", options | {"settings": {"net.ipv4.no_such": 1}})
 
 
-def test_a_run_can_be_recorded_and_played_again(monkeypatch, tmp_path):
+def test_a_run_can_be_recorded_and_replayed(monkeypatch, tmp_path):
     monkeypatch.setattr(tcp, "RECORDED", tmp_path / "recorded.json")
     monkeypatch.setenv("TCPLAB", "record")
     live = tcp.run("refused")
     monkeypatch.setenv("TCPLAB", "recorded")
-    played = tcp.run("refused")
-    assert flags(played) == flags(live)
-    assert live["source"].startswith("observed live")
-    assert played["source"] == f"recorded {live['when']}"
+    replayed = tcp.run("refused")
+    assert flags(replayed) == flags(live)
+    assert live.source.startswith("observed live")
+    assert replayed.source == f"recorded {live.when}"
     assert list(json.loads(tcp.RECORDED.read_text())) == ["refused {}"]
 
 
-def test_a_ladder_has_a_line_for_each_packet_and_its_label(life):
-    figure = ladder(life, "title")
+def test_a_sequence_diagram_has_a_label_for_each_packet_and_state(life):
+    figure = sequence_diagram(life, "title")
     words = " ".join(text.get_text() for text in figure.axes[0].texts)
-    for packet in life["packets"]:
-        assert packet["flags"] in words
+    for packet in life.packets:
+        assert packet.flags in words
     for state in [*states(life, "client"), *states(life, "server")]:
         assert state in words
     assert "observed live" in words
     assert figure.axes[0].get_legend().get_texts()[1].get_text() == "ESTABLISHED"
     numbers = [int(word) for word in words.replace(",", "").split() if word.isdigit()]
-    for packet in life["packets"]:  # moments that lie together have one label
-        assert any(-1 < packet["arrived"] * 1000 - shown < 6 for shown in numbers)
+    for packet in life.packets:  # moments that are close have one label
+        assert any(-1 < packet.arrived * 1000 - shown < 6 for shown in numbers)
 
 
 def written(figure):
-    """Return {text: where it stands in inches, its box} of what is written in a ladder."""
+    """Return {text: its box on the page, in inches} of all texts in a sequence diagram."""
     figure.draw_without_rendering()
     inches = figure.dpi_scale_trans.inverted()
     texts = figure.axes[0].texts
     return {text.get_text(): text.get_window_extent().transformed(inches) for text in texts}
 
 
-def test_names_of_states_that_follow_closely_stand_apart(life):
-    began = next(row["at"] for row in life["states"] if row["state"] == "FIN-WAIT-1")
-    boxes = written(ladder(life, "title", since=began - 0.005))
+def test_names_of_states_that_follow_closely_do_not_overlap(life):
+    began = next(row.at for row in life.states if row.state == "FIN-WAIT-1")
+    boxes = written(sequence_diagram(life, "title", since=began - 0.005))
     assert not boxes["ESTABLISHED"].overlaps(boxes["FIN-WAIT-1"])
 
 
 def test_a_state_that_is_over_at_once_shares_its_label_with_the_next(life):
-    heard = next(row["at"] for row in life["states"] if row["state"] == "CLOSE-WAIT")
-    states = [row | {"at": heard} if row["state"] == "LAST-ACK" else row for row in life["states"]]
-    assert "CLOSE-WAIT,\nLAST-ACK" in written(ladder(life | {"states": states}, "title"))
+    at = next(row.at for row in life.states if row.state == "CLOSE-WAIT")
+    states = [
+        dataclasses.replace(row, at=at) if row.state == "LAST-ACK" else row for row in life.states
+    ]
+    figure = sequence_diagram(dataclasses.replace(life, states=states), "title")
+    assert "CLOSE-WAIT,\nLAST-ACK" in written(figure)
 
 
-def test_two_packets_that_cross_keep_their_labels_apart():
-    boxes = written(ladder(tcp.run("conversation", closer="both"), "title", since=0.3))
-    first, second = (box for text, box in boxes.items() if text.startswith("FIN ACK"))
-    assert first.x1 < second.x0
+def test_two_packets_that_cross_keep_their_labels_apart(conversations):
+    boxes = written(sequence_diagram(conversations["both"], "title", since=0.3))
+    first, second = (box for text, box in boxes.items() if text.startswith("FIN-ACK"))
+    assert not first.overlaps(second)
 
 
-def test_what_no_packet_announces_has_a_time_and_a_long_wait_has_two_parts():
-    data = tcp.run("forgotten_close", seconds=2, fin_timeout=1)
-    closed = next(row["at"] for row in data["states"] if row["state"] == "CLOSED")
-    words = drawn(ladder(data, "title", since=0.3))
-    for at in (closed, data["calls"][-1]["began"]):  # the last is a send() that fails at once
+@pytest.mark.parametrize("skew", range(0, 50, 5))
+def test_labels_are_apart_wherever_two_packets_cross(skew):
+    packets = [
+        Packet(end, at, at + 0.05, False, 50001, "FIN-ACK", seq, ack, 0)
+        for end, at, seq, ack in (("client", 0.4, 4, 11), ("server", 0.4 + skew / 1000, 11, 4))
+    ]
+    boxes = written(sequence_diagram(Observation(packets=packets), "title"))
+    first, second = (box for text, box in boxes.items() if text.startswith("FIN-ACK"))
+    assert not first.overlaps(second)
+    assert skew > 15 or first.x1 < second.x0  # near the middle, at different ends
+
+
+def test_an_event_without_a_packet_has_a_time_and_a_long_wait_has_two_parts(forgotten):
+    closed = next(row.at for row in forgotten.states if row.state == "CLOSED")
+    words = drawn(sequence_diagram(forgotten, "title", since=0.3))
+    for at in (closed, forgotten.calls[-1].began):  # the last is a send() that fails at once
         assert f" {round(at * 1000):,} " in words
     assert words.count(" ms left out") >= 2
     assert "CLOSED or LISTEN: no connection" in words
 
 
-def test_a_client_of_many_shows_its_own_connect():
-    data = tcp.run("accept_queue", backlog=1, arrivals=[0, 0.2], seconds=0.4)
-    second = data["clients"][1]
-    assert "connect() returns" in drawn(ladder(data, "title", port=second["port"]))
+def test_a_client_of_many_shows_its_own_connect(accept_queues):
+    data = accept_queues["two"]
+    second = data.clients[1]
+    assert "connect() returns" in drawn(sequence_diagram(data, "title", port=second.port))
 
 
-def test_of_many_connections_none_is_drawn_until_one_is_named():
-    data = tcp.run("accept_queue", backlog=1, arrivals=[0, 0.1], seconds=0.4)
-    ports = ".*".join(str(port) for port in sorted(client["port"] for client in data["clients"]))
+def test_of_many_connections_none_is_drawn_until_one_is_named(accept_queues):
+    data = accept_queues["two"]
+    ports = ".*".join(str(port) for port in sorted(client.port for client in data.clients))
     with pytest.raises(ValueError, match=ports):
-        ladder(data, "title")
+        sequence_diagram(data, "title")
     for end in ("client", "server"):
         with pytest.raises(ValueError, match=ports):
-            lasted(data, end)
+            state_durations(data, end)
 
 
-def test_a_client_outside_is_drawn_until_the_watch_ends():
+def test_a_client_in_syn_sent_is_drawn_until_the_experiment_ends():
     arrivals = [0, 0.1, 0.2]
     data = tcp.run("accept_queue", backlog=0, arrivals=arrivals, seconds=1.5, accept_at=0.3)
-    figure = diagrams.attempts({"one": data}, "title")
-    outside = sum(client["connected"] is None for client in data["clients"])
+    figure = diagrams.syn_timeline({"one": data}, "title")
+    outside = sum(client.connected is None for client in data.clients)
     assert drawn(figure).count("still waits") == outside >= 1
     assert 1.5 in [line.get_xdata()[-1] for line in figure.axes[0].lines]
 
 
-def test_only_stays_that_were_watched_to_their_end_are_compared(life, last_acks):
-    times = longest([life, *last_acks.values()])
-    kept, normal = lasted(last_acks["kept"], "server"), lasted(life, "server")
+def test_only_durations_that_were_observed_to_their_end_are_compared(life, last_acks):
+    times = longest_durations([life, *last_acks.values()])
+    kept, normal = (
+        state_durations(last_acks["TIME-WAIT"], "server"),
+        state_durations(life, "server"),
+    )
     assert times["LAST-ACK"] >= kept["LAST-ACK"] > 3 * normal["LAST-ACK"]
     assert times["TIME-WAIT"] == 0
 
 
-def test_time_on_a_ladder_runs_down_and_cuts_only_long_waits():
-    clock = Clock([0.0, 0.1, 5.0, 5.1], longest=0.2)
-    assert clock(0.1) - clock(0.0) == pytest.approx(0.1)
-    assert clock(5.1) - clock(5.0) == pytest.approx(0.1)
-    assert clock(0.1) < clock(2.0) < clock(5.0) < clock(0.1) + 0.2
-    assert [gap for _, _, gap in clock.cuts] == [pytest.approx(4.9)]
+def test_time_in_a_sequence_diagram_is_cut_only_in_long_pauses():
+    scale = TimeScale([0.0, 0.1, 5.0, 5.1], longest=0.2)
+    assert scale(0.1) - scale(0.0) == pytest.approx(0.1)
+    assert scale(5.1) - scale(5.0) == pytest.approx(0.1)
+    assert scale(0.1) < scale(2.0) < scale(5.0) < scale(0.1) + 0.2
+    assert [gap for _, _, gap in scale.cuts] == [pytest.approx(4.9)]
 
 
-def test_how_long_a_state_lasted_is_the_time_to_the_next(life):
-    times = {
-        change["state"]: change["at"] for change in life["states"] if change["end"] == "client"
-    }
-    stays = lasted(life, "client")
+def test_a_state_lasts_until_the_next_one(life):
+    times = {change.state: change.at for change in life.states if change.end == "client"}
+    stays = state_durations(life, "client")
     assert stays["SYN-SENT"] == times["ESTABLISHED"] - times["SYN-SENT"]
     assert stays["TIME-WAIT"] is None

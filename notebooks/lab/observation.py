@@ -1,0 +1,177 @@
+"""What an experiment on TCP observes: typed data, from the kernel to the picture.
+
+All times are in seconds since the experiment began; an end is "client" or "server".
+"""
+
+import json
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Packet:
+    """A TCP segment in an IPv4 packet, as the emulated link carried it."""
+
+    sender: str  # an end
+    sent: float
+    arrived: float | None  # None: it was lost, or is still on its way
+    lost: bool
+    port: int  # the client's
+    flags: str  # "SYN-ACK"
+    seq: int  # both numbers are relative to the first of their direction, as in Wireshark
+    ack: int | None
+    length: int  # bytes of data
+
+
+@dataclass
+class StateChange:
+    at: float
+    end: str
+    port: int  # of this end
+    remote_port: int
+    state: str  # RFC 9293; CLOSED when the kernel's list has no such connection any more
+
+    @property
+    def client_port(self):
+        return self.port if self.end == "client" else self.remote_port
+
+
+@dataclass
+class Call:
+    """A system call of one of the two programs."""
+
+    end: str
+    name: str  # "send(b'bob')"
+    began: float
+    ended: float | None = None
+    result: str | None = None  # what it returned, or the name of the exception
+
+
+@dataclass
+class SocketEntry:
+    """A TCP socket in the kernel's list."""
+
+    port: int
+    remote_port: int  # 0 for a listening socket
+    state: str
+    send_q: int  # bytes that are not acknowledged
+    recv_q: int  # bytes that are not read; for a listening socket, connections to accept
+    timer: float | None  # seconds until its timer expires, None if none runs
+
+
+@dataclass
+class Client:
+    """A client that connected to a server which does not accept."""
+
+    port: int
+    began: float
+    connected: float | None  # None: it was not while the experiment lasted
+    error: str | None
+
+
+@dataclass
+class BindAttempt:
+    at: float
+    reuse: bool  # with SO_REUSEADDR
+    error: str | None
+
+
+@dataclass(kw_only=True)
+class Observation:
+    """The packets, states and calls of an experiment, where it has them."""
+
+    packets: list[Packet] = field(default_factory=list)
+    states: list[StateChange] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    source: str = ""  # for captions: whether this was observed now, when, and on which kernel
+    when: str = ""
+
+
+@dataclass(kw_only=True)
+class TimeWait(Observation):
+    timer: list[tuple[float, float]]  # (at, seconds that the kernel will keep TIME-WAIT)
+    attempts: list[BindAttempt]
+    ended: float | None  # when TIME-WAIT was over, None if it was not
+
+
+@dataclass(kw_only=True)
+class SecondListener(Observation):
+    error: str | None
+
+
+@dataclass(kw_only=True)
+class ForgottenClose(Observation):
+    left: dict[str, list[SocketEntry]]  # of each end, before the server writes again
+
+
+@dataclass(kw_only=True)
+class EarlyData(Observation):
+    before: list[SocketEntry]  # the server's, before accept()
+    after: list[SocketEntry]
+    received: str  # what a non-blocking recv() returned right after it
+
+
+@dataclass(kw_only=True)
+class Lookup(Observation):
+    addresses: list[str]  # "127.0.0.5:80", [] if the lookup failed
+    error: str | None
+    queries: list[tuple[str, str]]  # (name, record type) that reached the DNS server
+
+
+@dataclass(kw_only=True)
+class AcceptQueue(Observation):
+    clients: list[Client]
+    queue: int  # connections in the accept queue at the end
+    counters: dict[str, int]  # by how much the server's TCP counters grew
+    final: dict[str, dict[str, str]]  # {end: {the client's port: state}}
+    watched: float
+
+
+@dataclass(kw_only=True)
+class SynQueue(Observation):
+    clients: int
+    half_open: int  # in SYN-RECEIVED at the server, before the link carries everything again
+    established: int  # at the clients, at the same moment
+    queue: int  # connections in the accept queue at the end
+    counters: dict[str, int]
+    limit: int  # net.ipv4.tcp_max_syn_backlog
+
+
+@dataclass(kw_only=True)
+class Vanished(Observation):
+    watched: float
+    state: str  # of the connection at the server, at the end
+    sent: int  # packets that the server sent to the vanished client
+    timer_runs: bool  # of the kernel, for this connection, at the end
+
+
+@dataclass(kw_only=True)
+class GuardedServer(Vanished):
+    noticed: float | None  # after how many seconds its program got an error
+    error: str | None
+    settings: dict[str, int]  # the kernel's, for programs that set nothing
+
+
+@dataclass(kw_only=True)
+class ModelServer(Vanished):
+    threads: int
+    second: str | None  # what another client received meanwhile
+
+
+TYPES = {
+    name: kind
+    for name, kind in globals().items()
+    if isinstance(kind, type) and kind.__module__ == __name__
+}
+
+
+def to_json(observation):
+    return json.dumps(observation, default=lambda one: {"type": type(one).__name__} | vars(one))
+
+
+def from_json(text):
+    """Return the observations in a text of to_json()."""
+
+    def typed(found):
+        return TYPES[found.pop("type")](**found) if "type" in found else found
+
+    return json.loads(text, object_hook=typed)

@@ -1,0 +1,384 @@
+"""Sequence diagrams: every packet, state and call of a connection, as they were observed."""
+
+import bisect
+import itertools
+import math
+from dataclasses import dataclass
+
+from matplotlib.colors import to_rgb
+from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
+from matplotlib.transforms import offset_copy
+
+from clients.console.formatting import number
+from clients.console.palette import OTHERS
+from load_tests.harness.charts import draw
+
+from .observation import Call
+
+END_COLOUR = {"client": OTHERS[0][0], "server": OTHERS[5][0]}
+OPENING, OPEN, CLOSING, TIME_WAIT = "#F3D27A", "#A9D8C6", "#E3B7CF", "#AFC6E4"
+NO_CONNECTION = "#B2B2B2"  # LISTEN, too: that socket does not change, and each SYN gets a new one
+COLOUR = {
+    "LISTEN": NO_CONNECTION,
+    "SYN-SENT": OPENING,
+    "SYN-RECEIVED": OPENING,
+    "ESTABLISHED": OPEN,
+    "FIN-WAIT-1": CLOSING,
+    "FIN-WAIT-2": CLOSING,
+    "CLOSING": CLOSING,
+    "CLOSE-WAIT": CLOSING,
+    "LAST-ACK": CLOSING,
+    "TIME-WAIT": TIME_WAIT,
+    "CLOSED": NO_CONNECTION,
+}
+GREY = "#555555"
+LEFT_OUT = "#E9E9E9"  # time in which nothing happens
+MEANING = {
+    OPENING: "being opened",
+    OPEN: "ESTABLISHED",
+    CLOSING: "being closed",
+    TIME_WAIT: "TIME-WAIT",
+    NO_CONNECTION: "CLOSED or LISTEN: no connection",
+    LEFT_OUT: "time left out",
+}
+LOST = 0.8  # of its way, where the arrow of a lost packet ends
+SHORT = 0.004  # seconds that are too short to be seen: events so close are drawn as one moment
+
+# Inches down the page: the delay of a packet, title and caption together, and a line of text.
+PACKET, MARGIN, LINE = 0.62, 1.8, 0.17
+
+# Parts of the width of the page: how wide a life line is, and from its middle to ...
+BAR = 0.014
+TIME = 0.012  # ... the times at which a packet is sent or arrives,
+STATE = 0.05  # ... the names of states,
+TICK = 0.15  # ... the end of the thin line where a state begins,
+CALL = 0.16  # ... the program's calls,
+EDGE = 0.008  # ... where arrows begin and end, inside.
+
+
+@dataclass(frozen=True)
+class Side:
+    """The place of one end's life line on the page, and the direction outwards."""
+
+    x: float
+    outside: int  # 1: to the right, -1: to the left
+
+    def away(self, distance):
+        """Return the place at a distance outside the life line, inside it if below 0."""
+        return self.x + self.outside * distance
+
+    def write(self, ax, distance, place, text, rise, **look):
+        """Write text that begins at a distance outside the life line and goes outwards."""
+        align = "left" if self.outside > 0 else "right"
+        write(ax, (self.away(distance), place), text, (0, rise), ha=align, **look)
+
+
+SIDES = {"client": Side(0.34, -1), "server": Side(0.66, 1)}
+
+
+def write(ax, place, text, shift=(0, 0), **look):
+    """Write text at a place of the data; shift: points to the right and up."""
+    moved = offset_copy(ax.transData, ax.figure, *shift, units="points")
+    ax.text(*place, text, transform=moved, **{"ha": "center", "va": "center"} | look)
+
+
+def caption(ax, text, below=26):
+    """Write the source of the data below a picture; below: points."""
+    moved = offset_copy(ax.transAxes, ax.figure, 0, -below, units="points")
+    ax.text(0, 0, text, transform=moved, color=GREY, fontsize=9)
+
+
+def state_intervals(data, end, port=None):
+    """Return [(state, began, ended), ...] of a connection at one end, in order; times in seconds.
+
+    ended is None for the last state. port: the client's. Raises ValueError if there are several
+    connections and no port.
+    """
+    changes = [change for change in data.states if change.end == end]
+    ports = sorted({change.client_port for change in changes})
+    if port is None and len(ports) > 1:
+        raise ValueError(f"these are {len(ports)} connections: name one with port=, one of {ports}")
+    changes = [change for change in changes if port in (None, change.client_port)]
+    ends = [*(change.at for change in changes[1:]), None]
+    return [(change.state, change.at, ended) for change, ended in zip(changes, ends, strict=False)]
+
+
+class TimeScale:
+    """Time that runs down a page: to scale, but long pauses without an event are cut.
+
+    moments: seconds, and places: how far down each of them is, in seconds of shown time. cuts:
+    [(from place, to place, the seconds that were cut), ...].
+    """
+
+    def __init__(self, moments, longest):
+        self.moments, self.places, self.cuts = sorted(set(moments)), [0.0], []
+        self.longest = longest
+        for before, moment in itertools.pairwise(self.moments):
+            top, gap = self.places[-1], moment - before
+            if gap > longest:
+                self.cuts.append((top, top + longest / 2, gap))
+                gap = longest / 2
+            self.places.append(top + gap)
+
+    def __call__(self, moment):
+        """Return the place of a moment; one outside the scale is moved to its nearer end."""
+        moment = min(max(moment, self.moments[0]), self.moments[-1])
+        rank = max(1, bisect.bisect_left(self.moments, moment))
+        before, after = self.moments[rank - 1 : rank + 1]
+        top, bottom = self.places[rank - 1 : rank + 1]
+        return top + (moment - before) / (after - before) * (bottom - top)
+
+
+def sequence_diagram(data, title, since=0.0, until=float("inf"), port=None):
+    """Return a Figure of one connection as in a textbook: time runs down, arrows are packets.
+
+    Each arrow begins where the packet was sent and ends where it arrived, to scale. Pauses without
+    an event are cut, and their length is written there. since, until: seconds to draw. port: see
+    state_intervals().
+    """
+    packets = [p for p in data.packets if since <= p.sent <= until and port in (None, p.port)]
+    calls = call_texts([*data.calls, *connects(data, port)])
+    calls = [row for row in calls if since <= row[0] <= until]
+    delay = min((p.arrived - p.sent for p in packets if p.arrived), default=0.05)
+    moments = [p.sent for p in packets] + [p.arrived or p.sent + delay for p in packets]
+    alone = {end: isolated([at for at, one, _ in calls if one == end], moments) for end in SIDES}
+    moments += [at for at, _, _ in calls]
+    for end, times in alone.items():
+        begun = [at for _, at, _ in state_intervals(data, end, port)]
+        times += isolated([at for at in begun if since <= at <= max(moments)], moments)
+    moments += itertools.chain(*alone.values())
+    moments.append(max(moments) + 0.4 * delay)  # room for the last states
+    scale = TimeScale(moments, longest=2 * delay)
+    length = scale.places[-1]
+
+    def panel(ax):
+        ax.set(xlim=(0, 1), ylim=(length, 0))
+        ax.axis("off")
+        for end, side in SIDES.items():
+            look = {"fontweight": "bold", "fontsize": 13, "color": END_COLOUR[end]}
+            write(ax, (side.x, 0), end, (0, 18), va="baseline", **look)
+            life_line(ax, scale, side, state_intervals(data, end, port))
+            write_calls(ax, scale, side, [(at, text) for at, one, text in calls if one == end])
+            times = packet_times(end, packets, data) + [(at, "") for at in alone[end]]
+            write_times(ax, scale, end, sorted(times))
+        for group in grouped(packets):
+            meets = [crossing(group[0], p, delay) for p in packets if crosses(group[0], p)]
+            arrow(ax, scale, group, delay, meets, [label(p, packets) for p in group])
+        left, right = (side.away(0.01) for side in SIDES.values())
+        for top, bottom, gap in scale.cuts:
+            look = {"facecolor": LEFT_OUT, "edgecolor": "white", "zorder": 0}
+            ax.add_patch(Rectangle((left, top), right - left, bottom - top, **look))
+            text = f"{number(gap * 1000)} ms left out"
+            write(ax, (0.5, (top + bottom) / 2), text, color=GREY, fontsize=9.5)
+        legend(ax)
+        caption(ax, f"{data.source}. Times in ms.", below=40)
+        ax.set_title(title, pad=42)
+
+    figure = draw(10, MARGIN + PACKET * length / delay, panel)
+    figure.draw_without_rendering()  # a first layout leaves too much room next to long calls
+    return figure
+
+
+def legend(ax):
+    """Explain below a picture the colours that it has."""
+    drawn = {patch.get_facecolor()[:3] for patch in ax.patches}
+    drawn |= {to_rgb(line.get_color()) for line in ax.lines}  # CLOSED has a line and no bar
+    squares = [
+        Patch(color=colour, label=meaning)
+        for colour, meaning in MEANING.items()
+        if to_rgb(colour) in drawn
+    ]
+    look = {"frameon": False, "fontsize": 9, "handlelength": 1, "columnspacing": 1.4}
+    below = offset_copy(ax.transAxes, ax.figure, -6, -4, units="points")
+    look |= {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below}
+    ax.legend(handles=squares, ncols=6, borderaxespad=0, **look)
+
+
+def life_line(ax, scale, side, states):
+    """Draw the states of one end; a state too short to be seen shares the label of the next."""
+    first, last = scale.moments[0], scale.moments[-1]
+    line = LINE / PACKET * scale.longest / 2
+    passed, since, free = [], None, -math.inf  # free: there is no label from here down
+    for state, began, ended in states:
+        if began > last or (ended or last) < first + SHORT:  # over when the picture begins
+            continue
+        passed.append(state)
+        since = began if len(passed) == 1 else since
+        if ended and ended - began < SHORT:
+            continue
+        top = scale(since)
+        bottom = scale(ended) if ended else top if state == "CLOSED" else scale.places[-1]
+        colour = COLOUR[state]
+        if bottom > top:
+            ax.add_patch(Rectangle((side.x - BAR / 2, top), BAR, bottom - top, color=colour, lw=0))
+        ax.plot([side.x, side.away(TICK)], [top, top], color=colour, lw=1)
+        place = max(top, free)
+        side.write(ax, STATE, place, ",\n".join(passed), -3, va="top", fontsize=9.5)
+        passed, free = [], place + line * len(passed)
+
+
+def isolated(times, moments):
+    """Return the times that are near none of the moments, and so need a number of their own."""
+    return [at for at in times if min(abs(at - moment) for moment in moments) > 5 * SHORT]
+
+
+def connects(data, port):
+    """Return the connect() of a client that was one of many, as a Call."""
+    return [
+        Call("client", "connect()", one.began, one.connected)
+        for one in getattr(data, "clients", [])
+        if one.port == port and one.connected
+    ]
+
+
+def call_texts(calls):
+    """Return [(when, end, text), ...]: a call that blocked has two texts, begun and returned."""
+    rows = []
+    for call in calls:
+        result = f" = {call.result}" if call.result else ""
+        if call.result and call.result.endswith("Error"):
+            result = f":\n{call.result}"  # two lines, or the page would be too narrow
+        if call.ended - call.began > SHORT:
+            rows.append((call.began, call.end, f"{call.name} blocks"))
+            rows.append((call.ended, call.end, f"{call.name}{result or ' returns'}"))
+        else:
+            rows.append((call.began, call.end, f"{call.name}{result}"))
+    return sorted(rows, key=lambda row: row[0])
+
+
+def write_calls(ax, scale, side, rows):
+    """Write the program's calls outside the life line; those of one moment are one text."""
+    blocks = []
+    for at, text in rows:
+        if blocks and scale(at) - blocks[-1][0] < SHORT:
+            blocks[-1][1].append(text)
+        else:
+            blocks.append((scale(at), [text]))
+    look = {"va": "top", "fontsize": 9, "family": "monospace", "color": GREY}
+    for place, texts in blocks:
+        side.write(ax, CALL, place, "\n".join(texts), 3, **look)
+
+
+def grouped(packets):
+    """Return lists of packets that one end sent at one moment: one arrow, two labels."""
+    groups = []
+    for packet in packets:
+        for group in groups[-2:]:
+            if group[0].sender == packet.sender and packet.sent - group[0].sent < SHORT:
+                group.append(packet)
+                break
+        else:
+            groups.append([packet])
+    return groups
+
+
+def crosses(packet, other):
+    """Return whether two packets meet on their way."""
+    if packet.sender == other.sender or not (packet.arrived and other.arrived):
+        return False
+    return packet.sent < other.arrived - SHORT and other.sent < packet.arrived - SHORT
+
+
+def crossing(packet, other, delay):
+    """Return the share of its way after which a packet meets another one."""
+    return (other.sent - packet.sent + delay) / (2 * delay)
+
+
+def arrow(ax, scale, group, delay, meets, texts):
+    """Draw what was sent at one moment, with one label or two; a lost packet does not arrive.
+
+    meets: the shares of its way at which other arrows cross it. The label is away from them.
+    """
+    first, last = group[0], group[-1]
+    side, colour = SIDES[first.sender], END_COLOUR[first.sender]
+    start, share = side.away(-EDGE), LOST if first.lost else 1
+    end = start + share * (1 - 2 * start)
+    top, bottom = scale(first.sent), scale(last.arrived or first.sent + share * delay)
+    line = {"arrowstyle": "-|>", "mutation_scale": 14, "shrinkA": 0, "shrinkB": 0, "lw": 1.8}
+    ax.add_patch(FancyArrowPatch((start, top), (end, bottom), color=colour, **line))
+    if first.lost:
+        ax.plot(end, bottom, "x", color="black", ms=11, mew=3, zorder=4)
+        write(ax, (end, bottom), "lost", (-22 * side.outside, 0), fontweight="bold")
+    # The longest part that nothing crosses, or one nearer to the sender if it is half as long:
+    # so the labels of two packets that cross are at different ends.
+    free = max(itertools.pairwise([0, *sorted(meets), 1]), key=lambda part: part[1] - 2 * part[0])
+    for text, below in zip(dict.fromkeys(texts), (False, True), strict=False):
+        text, size = (text.replace("   ", " "), 8) if meets else (text, 9.5)  # half a line is short
+        size = min(size, 8.5) if len(text) > 32 else size  # or it would touch the next line
+        write_along(ax, (start, top), (end, bottom), sum(free) / 2, text, below, size)
+
+
+def write_along(ax, start, end, share, text, below, size):
+    """Write text along a slanted line, above or below it, at a share of its length."""
+    across, down = end[0] - start[0], end[1] - start[1]
+    write(
+        ax,
+        (start[0] + share * across, start[1] + share * down),
+        text,
+        (0, -2 if below else 2),
+        va="top" if below else "bottom",
+        fontsize=size,
+        rotation=math.degrees(math.atan(down / across)),  # it reads from left to right
+        rotation_mode="anchor",
+        transform_rotates_text=True,  # the angle is one of the data, not of the page
+    )
+
+
+def label(packet, packets):
+    """Return the text of a packet's arrow, as in a textbook: SYN-ACK  seq=0 ack=1."""
+    numbers = [f"seq={packet.seq}"] if packet.flags != "ACK" else []
+    numbers += [f"ack={packet.ack}"] if packet.ack is not None else []
+    numbers += [f"{packet.length} bytes"] if packet.length else []
+    numbers += ["again"] if any(is_copy(packet, other) for other in packets) else []
+    return f"{packet.flags}   {' '.join(numbers)}"
+
+
+def is_copy(packet, other):
+    """Return whether a packet retransmits what another one carried: SYN, FIN or data."""
+    if other.sent >= packet.sent or packet.flags == "ACK":
+        return False
+    names = ("sender", "port", "flags", "seq")
+    return all(getattr(packet, name) == getattr(other, name) for name in names)
+
+
+def packet_times(end, packets, data):
+    """Return [(when, remark), ...]: when packets were sent from or arrived at one end."""
+    found = []
+    for packet in packets:
+        if packet.sender == end:
+            found.append((packet.sent, ""))
+        elif packet.arrived:
+            found.append((packet.arrived, remark(end, packet, packets, data)))
+    return sorted(found)
+
+
+def remark(end, packet, packets, data):
+    """Return what a receiver did with a packet that it could not use; "" for all others.
+
+    Concluded from the states: an ACK that does not end SYN-RECEIVED must have been dropped.
+    """
+    at, states = packet.arrived, state_intervals(data, end, packet.port)
+    if any(state == "CLOSED" and began < at for state, began, _ in states):
+        return "no such connection"
+    if any(is_copy(packet, other) and other.arrived for other in packets):
+        return "has it already"
+    # An ACK completes the handshake at once, or else it is dropped.
+    handshakes = [
+        (began, ended or math.inf)
+        for state, began, ended in states
+        if state == "SYN-RECEIVED" and "ACK" in packet.flags
+    ]
+    return "dropped" if any(a < at < b - 0.02 for a, b in handshakes) else ""
+
+
+def write_times(ax, scale, end, moments):
+    """Write when packets were sent or arrived next to a life line; one moment once."""
+    last = -math.inf
+    for at, text in moments:
+        if text or scale(at) - last > 2 * SHORT:  # or else they would overlap
+            look = {"fontsize": 8, "color": "black" if text else END_COLOUR[end]}
+            look |= {"fontweight": "bold" if text else "normal", "va": "baseline"}
+            SIDES[end].write(
+                ax, TIME, scale(at), number(round(at * 1000)) + f"  {text}".rstrip(), 2, **look
+            )
+            last = scale(at)
