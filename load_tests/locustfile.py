@@ -296,7 +296,7 @@ class SlowRequestUser(GreetingUser):
         with self.session(requests=()) as session:
             session.connect()
             while True:
-                session.exchange("slow_request", b"heavy %s" % session.tag)
+                session.exchange("slow_request", b"slow %s" % session.tag)
 
 
 class IdleUser(GreetingUser):

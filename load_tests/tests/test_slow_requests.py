@@ -1,4 +1,4 @@
-"""A heavy client: only messages that begin with "heavy" are slow; and servers are warmed."""
+"""Slow requests: only messages that begin with "slow" are slow; and servers are warmed."""
 
 import time
 
@@ -7,7 +7,7 @@ import pytest
 from clients.client import Client
 from clients.system import processes
 from load_tests.harness.monitor import tree_cpu_seconds
-from load_tests.harness.runs import HEAVY
+from load_tests.harness.runs import SLOW_REQUESTS
 from load_tests.harness.warm import VISITORS, warm
 
 PEERS = processes.ROOT / "load_tests" / "alternatives"
@@ -16,13 +16,13 @@ PROGRAMS = [*processes.models().values(), PEERS / "asyncio_streams.py", PEERS / 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=processes.name_of)
 def test_only_who_asks_for_it_is_slow(program):
-    options, through = ("--quiet", "--compute", 0.4), (HEAVY, 0.005)
+    options, through = ("--quiet", "--compute", 0.4), (SLOW_REQUESTS, 0.005)
     with processes.running_server(program, *options, through=through) as server:
         with Client(*server.address) as client:
             before = tree_cpu_seconds(server.process)
             assert client.greet(b"bob") == b"Hello, bob"
             between = tree_cpu_seconds(server.process)
-            assert client.greet(b"heavy bob") == b"Hello, heavy bob"
+            assert client.greet(b"slow bob") == b"Hello, slow bob"
             after = tree_cpu_seconds(server.process)
     assert between - before < 0.2
     assert after - between > 0.35
@@ -35,7 +35,7 @@ def test_the_switch_interval_of_the_server_can_be_set(tmp_path):
     )
     with (
         pytest.raises(processes.LaunchError, match=r"0\.25 s"),
-        processes.running_server(program, through=(HEAVY, 0.25)),
+        processes.running_server(program, through=(SLOW_REQUESTS, 0.25)),
     ):
         pass
 
@@ -44,8 +44,8 @@ def test_a_program_without_a_greeting_is_told_so(tmp_path):
     program = tmp_path / "server.py"
     program.write_text("print('I am something else')")
     with (
-        pytest.raises(processes.LaunchError, match="--heavy needs both"),
-        processes.running_server(program, through=(HEAVY, 0.005)),
+        pytest.raises(processes.LaunchError, match="--slow-requests needs both"),
+        processes.running_server(program, through=(SLOW_REQUESTS, 0.005)),
     ):
         pass
 
