@@ -4,7 +4,7 @@ import base64
 import io
 import textwrap
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -34,9 +34,11 @@ class Measure:
     of: Callable  # of(run): a number, a Percentile, or None
     text: Callable = number  # text(number)
     generated: bool = False  # whether a load generator that is too slow spoils it
+    bound: Callable = lambda run: False  # bound(run): True if the number is a lower bound
 
     def value(self, runs):
-        return stats.value(runs, self.of, self.generated)
+        found = stats.value(runs, self.of, self.generated)
+        return found and replace(found, bound=found.bound or any(map(self.bound, runs)))
 
     def shown(self, value):
         """Return a Value as text: "≥" marks a lower bound, "*" generator-limited."""
@@ -70,7 +72,11 @@ LATER_TAIL = Measure(tail("later_greeting"), milliseconds, generated=True)
 THROUGHPUT = Measure(lambda run: run.throughput, generated=True)
 GOODPUT = Measure(lambda run: run.goodput, generated=True)
 THREADS = Measure(lambda run: run.usage.threads_peak)
-CPU = Measure(lambda run: run.usage.cpu_us_per_greeting, lambda value: f"{number(value)} µs")
+CPU = Measure(
+    lambda run: run.usage.cpu_us_per_greeting,
+    lambda value: f"{number(value)} µs",
+    bound=lambda run: run.usage.cpu_incomplete,
+)
 MEMORY = Measure(per_connection, lambda value: f"{number(value)} KiB")
 
 COLUMNS = {
@@ -153,6 +159,8 @@ def footnotes(results, runs):
         notes.append(f"* generator-limited: Locust {worst}; the number includes that.")
     if any(not one.exact for run in runs if (one := run.latency["first_greeting"].max)):
         notes.append("≥ lower bound: not all requests were answered.")
+    if any(run.usage.cpu_incomplete for run in runs):
+        notes.append("≥ CPU: the CPU time of child processes is lost when they end.")
     few = [run for run in runs if run.latency["first_greeting"].max]
     few = [run for run in few if not run.latency["first_greeting"].p99]
     if few:
