@@ -67,6 +67,8 @@ def find_server(name):
 class LaunchError(RuntimeError):
     """A server program was not found, ended at once, or did not report that it listens."""
 
+    log = ""  # what the program wrote to standard error
+
 
 def raise_nofile_limit(wanted=0):
     """Raise the soft limit of descriptors of this process to its hard limit, and return that.
@@ -373,7 +375,9 @@ def _address(server, timeout):
             break
         time.sleep(0.002)
     line, end = " ".join(map(printable, server.process.args)), server.describe_exit()
-    raise LaunchError(f'{line} did not print "listening on HOST:PORT" and {end}')
+    error = LaunchError(f'{line} did not print "listening on HOST:PORT" and {end}')
+    error.log = server.log()
+    raise error
 
 
 def _checked_address(host, port):

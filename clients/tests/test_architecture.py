@@ -49,9 +49,9 @@ def path_edits(text):
     for node in ast.walk(ast.parse(text)):
         docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         if isinstance(node, ast.stmt) and not hasattr(node, "body") and not docstring:
-            words = set(re.findall(r"\w+", ast.unparse(node)))
-            if {"sys", "path"} <= words or words & {"PYTHONPATH", "addsitedir", "site"}:
-                found.append(ast.unparse(node))
+            statement = ast.unparse(node)
+            if re.search(r"\bsys(\W+| import )path\b|PYTHONPATH|\bsite\b", statement):
+                found.append(statement)
     return found
 
 
