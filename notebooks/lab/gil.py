@@ -87,12 +87,12 @@ def measure(python):
     """
     done = subprocess.run([python, "-c", VERSION], capture_output=True, text=True, check=True)
     found = {"python": done.stdout.strip(), "turns": {}, "rates": {}}
-    work = {"users": 20, "seconds": 4, "load": "chatterbox", "compute": 0.005, "backlog": 64}
+    work = {"users": 20, "seconds": 4, "load": "no-think-time", "compute": 0.005, "backlog": 64}
     for word, lock in (("with", True), ("without", False)):
         with run_by(python, lock) as program:
             found["turns"][word] = turns(program)
-            [run] = load.compare(str(program), **work)["runs"]
-            found["rates"][word] = run["greetings_per_second"]
+            [run] = load.compare(str(program), **work).runs
+            found["rates"][word] = run.throughput
     return found
 
 
