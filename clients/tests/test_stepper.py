@@ -39,9 +39,7 @@ def test_the_thread_of_the_chosen_client_runs():
         *("1", "s", "2", "s", before("handle")),
         lambda app: len(app.monitor.stepper.session.stopped()) == 2,
         "c",
-        lambda app: (
-            app.monitor.stepper.current == app.monitor.stepper.next(app.clients[2].name).number
-        ),
+        lambda app: app.monitor.stepper.current == app.monitor.stepper.next(app.clients[2].name).id,
         *("w", lambda app: all(client.received for client in app.clients.values())),
     )
 
