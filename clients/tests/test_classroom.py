@@ -30,13 +30,13 @@ def threads(app):
 
 
 def states(app):
-    return [client.state for client in app.clients.values()]
+    return [client.state for client in app.roster.scripted.values()]
 
 
 def queued(app):
     """Return the numbers of the clients in the accept queue."""
     rows = app.monitor.connections
-    return [int(panels.short(app.names[row.client])) for row in rows if row.queued]
+    return [int(panels.short(app.roster.names[row.client])) for row in rows if row.queued]
 
 
 def labels(app, panel):
@@ -108,7 +108,7 @@ def test_fifty_clients_are_fifty_threads_on_02_and_one_on_03_and_nothing_is_cut_
 
     seen = [
         shows("main: accept4(3)", "50 threads: recvfrom, each for its own client"),
-        shows("50 in all: 50 silent", "▸ 50", "more (PgDn)", "02_threaded: Threaded server"),
+        shows("50 in all: 50 silent", "▸ 50", "more (PgUp PgDn)", "02_threaded: Threaded server"),
         fits,
     ]
     play(
@@ -122,7 +122,7 @@ def test_fifty_clients_are_fifty_threads_on_02_and_one_on_03_and_nothing_is_cut_
         *((140, 40), "7", order("7", "1", "2"), "pagedown"),
         lambda app: order("7")(app) and int(labels(app, "kernel")[1]) > 8,
         *("pageup", order("7", "1", "2"), "down", order("8", "1", "2")),
-        programs=[processes.find("02_threaded"), processes.find("03_epoll")],
+        programs=[processes.find_server("02_threaded"), processes.find_server("03_epoll")],
         size=(80, 24),
     )
 
@@ -140,7 +140,7 @@ def test_a_client_that_never_reads():
     play(
         None,
         *("a", "r", blocked_in("sendto"), "n", blocked_in("sendto"), "n", blocked_in("epoll_wait")),
-        programs=[processes.find(name) for name in palette.MODELS],
+        programs=[processes.find_server(name) for name in palette.MODELS],
     )
 
 
@@ -149,13 +149,13 @@ def test_leave_reset_and_empty():
         "03_epoll",
         *"aaa2x3l",
         lambda app: (
-            list(app.clients) == [1]
+            list(app.roster.scripted) == [1]
             and app.monitor.time_wait >= 1
             and len(app.monitor.connections) == 1
         ),
         *"ae",
-        lambda app: not app.clients and not app.monitor.connections,
-        *("a", lambda app: list(app.clients) == [1]),
+        lambda app: not app.roster.scripted and not app.monitor.connections,
+        *("a", lambda app: list(app.roster.scripted) == [1]),
     )
 
 
@@ -168,7 +168,7 @@ def test_the_next_model_and_the_same_one_again_get_the_same_clients(tmp_path):
             app.monitor
             and len(threads(app)) == 3
             and states(app) == ["silent", "greeted"]
-            and list(app.clients) == [1, 2]
+            and list(app.roster.scripted) == [1, 2]
         )
 
     def edit(_app):
@@ -437,7 +437,7 @@ def test_a_notice_says_why_a_key_does_nothing():
         *("s", shows("choose a client first")),
         *("a", "a", "s", "s", shows("one message at a time")),
         *("f", shows("50 at once; the accept queue holds 6: --backlog 64")),
-        lambda app: len(app.clients) == 52,
+        lambda app: len(app.roster.scripted) == 52,
         size=(80, 24),
         backlog=5,
     )
