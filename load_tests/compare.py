@@ -24,9 +24,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 from clients.console.argtypes import number, numbers
 from clients.system.processes import (
     LaunchError,
-    find,
+    distinct_names,
+    find_server,
     models,
-    names_of,
     raise_nofile_limit,
     require_linux,
     running_server,
@@ -37,7 +37,6 @@ from load_tests.harness.files import (
     Screen,
     held,
     lines,
-    numbered,
     save,
 )
 from load_tests.harness.results import Comparison, FailedRun, RunConfig
@@ -111,7 +110,7 @@ def options(arguments=None):
         parser.error("--users takes one for each of the --processes or more")
     try:
         names = [args.web] if args.web else args.servers
-        programs = [find(name) for name in names] or list(models().values())
+        programs = [find_server(name) for name in names] or list(models().values())
         old = results.read(args.against) if args.against else None
     except (LaunchError, OSError, ValueError) as error:
         parser.error(lines(str(error)))
@@ -145,7 +144,7 @@ def compare(plan, console):
         runs=[],
         failed_runs=[],
     )
-    servers = list(zip(numbered(names_of(plan.programs)), plan.programs, strict=True))
+    servers = list(zip(distinct_names(plan.programs), plan.programs, strict=True))
     keys = [
         {"model": name, "program": str(program), "load": load, "repeat": repeat}
         for load in plan.loads
@@ -201,7 +200,7 @@ def web(plan, console):
         page = runs.free_port(8089)
         options = ["--config", HERE / "locust.conf", "--locustfile", runs.LOCUSTFILE]
         options += ["--web-port", page, "--server-pid", server.process.pid]
-        console.print(f"{names_of(plan.programs)[0]} listens on {host}:{port}.")
+        console.print(f"{distinct_names(plan.programs)[0]} listens on {host}:{port}.")
         console.print(f"Open http://127.0.0.1:{page} and look at the tab Server.")
         console.print("Ctrl-C ends both.")
         with contextlib.suppress(KeyboardInterrupt):
