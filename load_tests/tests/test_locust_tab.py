@@ -63,7 +63,7 @@ def test_the_tab_shows_the_queue(page):
 
     wait_until(full, lambda: f"a full accept queue: {now}")
     assert now["threads"] == 1
-    assert now["waiting now"] >= queue_limit(5)  # these, and those in SYN-SENT
+    assert now["waiting now"] >= accept_queue_limit(5)  # these, and those in SYN-SENT
     assert re.fullmatch(r"\d+\.\d s", now["oldest wait"])
     assert re.fullmatch(r"[1-9]\d*\.\d MiB", now["memory"])
 
