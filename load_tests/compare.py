@@ -198,7 +198,7 @@ def web(plan, console):
     with running_server(plan.programs[0], *runs.server_options(plan.config)) as server:
         host, port = server.address
         page = runs.free_port(8089)
-        options = ["--config", HERE / "locust.conf", "--locustfile", runs.LOCUSTFILE]
+        options = ["--config", HERE / "locust.conf"]
         options += ["--web-port", page, "--server-pid", server.process.pid]
         console.print(f"{distinct_names(plan.programs)[0]} listens on {host}:{port}.")
         console.print(f"Open http://127.0.0.1:{page} and look at the tab Server.")
