@@ -331,7 +331,7 @@ def show(block, args, console):
             text += f"kernel (both ends), and {1e6 * cost.connect:.0f} µs to connect"
             console.print(text)
     if any(one.cpu_is_lower_bound for one in block.servers):
-        console.print("≥ It ignores SIGCHLD: the CPU time of a child that has ended is lost.")
+        console.print("≥ lower bound: the CPU time of its child processes is lost when they end.")
     for one in sorted({mark(one) for one in block.servers} - {""}):
         console.print(MARKS[one])
     console.print()

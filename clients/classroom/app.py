@@ -97,6 +97,7 @@ class Classroom(App):
         self.chosen, self.offset, self.zoomed = None, 0, None  # a label; rows; one of VIEWS
         # {Cell.key: text} as last drawn, and as it was before the last key; until when it counts
         self.drawn, self.before, self.marked_until = {}, {}, 0.0
+        self.written = {}  # {id of a panel: what it shows}
 
     def compose(self):
         with Horizontal(id="head"):
@@ -218,12 +219,12 @@ class Classroom(App):
     # What is drawn
 
     def draw(self):
-        """Write every panel again; Textual sends only what has changed to the terminal."""
-        self.query_one("#keys").update(legend(self.BINDINGS, self.size.width))
+        """Write all panels."""
+        self.write("keys", Content(legend(self.BINDINGS, self.size.width)))
         monitor, names = self.monitor, self.names
         if not monitor:
-            self.query_one("#title").update("the server starts …")
-            self.query_one("#where").update("")
+            self.write("title", Content("the server starts …"))
+            self.write("where", Content(""))
             return
         self.drawn_now = {}
         self.draw_head()
@@ -290,10 +291,10 @@ class Classroom(App):
             where = "PAUSED" if self.paused else "ENDED" if monitor.ended else "LINE BY LINE"
         else:
             where = "%s:%d" % monitor.server.address
-        self.query_one("#where").update(Content(where))
+        self.write("where", Content(where))
         room = self.size.width - len(where) - 4
         title = panels.heading(monitor.name, monitor.sentence, room)
-        self.query_one("#title").update(printable(title))
+        self.write("title", Content(printable(title)))
         tracer = " with the tracer" if monitor.is_python else ""
         log = f"; {monitor.dropped:,} bytes of its log not kept" if monitor.dropped else ""
         row = [
@@ -303,7 +304,7 @@ class Classroom(App):
             panels.Cell(str(monitor.descriptors), "", ("descriptors",)),
             panels.Cell(f", resident {monitor.resident / 2**20:.1f} MiB{tracer}{log}"),
         ]
-        self.query_one("#cost").update(self.text([] if monitor.ended else [row]))
+        self.write("cost", self.text([] if monitor.ended else [row]))
 
     def draw_head_colour(self):
         head = self.query_one("#head")
@@ -321,9 +322,14 @@ class Classroom(App):
 
     def fill(self, panel, title, rows):
         """Write rows on a panel."""
-        widget = self.query_one(f"#{panel}")
-        widget.border_title = Content(printable(title))
-        widget.update(self.text(rows))
+        self.query_one(f"#{panel}").border_title = Content(printable(title))
+        self.write(panel, self.text(rows))
+
+    def write(self, panel, content):
+        """Write on a panel, unless it shows that already: to lay out and draw costs CPU."""
+        if self.written.get(panel) != content:
+            self.written[panel] = content
+            self.query_one(f"#{panel}").update(content)
 
     def text(self, rows):
         """Return rows of Cells as a Text; what the last key has changed is marked."""

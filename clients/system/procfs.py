@@ -154,6 +154,17 @@ def state(task):
         return None
 
 
+def zombies(parents):
+    """Return the numbers of the zombies that are children of these processes (numbers)."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):  # it has ended
+            fields = Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")[2].split()
+            if fields[0] == b"Z" and int(fields[1]) in parents:
+                found.append(int(name))
+    return found
+
+
 def all_stopped(pid):
     """Say whether SIGSTOP has stopped every thread of a process.
 

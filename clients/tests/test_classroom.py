@@ -20,7 +20,7 @@ from clients.classroom.scripted_clients import ScriptedClient
 from clients.classroom.server_monitor import Connection, ServerMonitor
 from clients.console import palette
 from clients.system import processes, procfs
-from clients.tests.in_the_classroom import play, shows, styles
+from clients.tests.in_the_classroom import play, screen, shows, styles
 from conftest import DEADLINE, cli
 
 
@@ -91,23 +91,29 @@ def test_on_01_the_queue_fills_and_more_clients_stay_in_syn_sent():
     )
 
 
-@pytest.mark.parametrize("size", [(80, 24), (110, 36), (140, 40), (200, 60)])
-def test_on_02_fifty_clients_are_fifty_threads_in_recv_and_nothing_is_cut_without_a_sign(size):
-    shown = play(
+def test_on_02_fifty_clients_are_fifty_threads_in_recv_and_nothing_is_cut_without_a_sign():
+    def fits(app):
+        rows, (columns, _) = screen(app), app.size
+        return (
+            all(cell_len(row) <= columns for row in rows)
+            and "q quit" in rows[-1]
+            and "…" not in rows[0]
+            and any("Recv-Q Send-Q" in row for row in rows)
+        )
+
+    seen = [
+        shows("main: accept4(3)", "50 threads: recvfrom, each for its own client"),
+        shows("50 in all: 50 silent", "▸ 50", "more (PgDn)", "02_threaded: Threaded server"),
+        fits,
+    ]
+    play(
         "02_threaded",
         "f",
         lambda app: threads(app).count(("handle", "recvfrom")) == 50,
         lambda app: ("serve", "accept4") in threads(app) and len(app.monitor.threads) == 51,
-        shows("main: accept4(3)", "50 threads: recvfrom, each for its own client"),
-        shows(
-            "50 in all: 50 silent", "▸ 50", "more (PgDn)", "q quit", "02_threaded: Threaded server"
-        ),
-        size=size,
+        *(*seen, (110, 36), *seen, (140, 40), *seen, (200, 60), *seen),
+        size=(80, 24),
     )
-    assert all(cell_len(row) <= size[0] for row in shown)
-    assert "q quit" in shown[-1]
-    assert "…" not in shown[0]
-    assert any("Recv-Q Send-Q" in row for row in shown)
 
 
 def test_on_03_fifty_clients_are_one_thread_in_epoll_wait():
@@ -122,20 +128,20 @@ def test_on_03_fifty_clients_are_one_thread_in_epoll_wait():
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "call"),
-    [("01_blocking", "sendto"), ("02_threaded", "sendto"), ("03_epoll", "epoll_wait")],
-)
-def test_a_client_that_never_reads(name, call):
-    play(
-        name,
-        *"ar",
-        lambda app: (
-            call in [each for _, each in threads(app)]
+def test_a_client_that_never_reads():
+    def blocked_in(call):
+        return lambda app: (
+            app.monitor
+            and call in [each for _, each in threads(app)]
             and states(app) == ["not reading"]
             and app.monitor.connections[0].send_q > 100_000
             and app.monitor.connections[0].recv_q > 0
-        ),
+        )
+
+    play(
+        None,
+        *("a", "r", blocked_in("sendto"), "n", blocked_in("sendto"), "n", blocked_in("epoll_wait")),
+        programs=[processes.find(name) for name in palette.MODELS],
     )
 
 
@@ -186,12 +192,20 @@ def test_a_server_that_crashes_is_shown_with_its_reason_and_the_line_where_it_fa
     source = processes.find("01_blocking").read_text()
     crash = "raise ValueError('\\x1b[2J')"
     program.write_text(source.replace("conn.sendall(greet(chunk))", crash))
-    shown = play(program, *"as", shows("the server has ended", crash), size=(80, 24))
+    ended = []
+    shown = play(
+        program,
+        *"as",
+        shows("the server has ended", crash),
+        lambda app: ended.append(app.monitor.ended.text) or True,
+        size=(80, 24),
+    )
+    assert "exit status 1" in ended[0]
+    assert "tracer.py" not in ended[0]
     assert "\x1b" not in "".join(shown)
     first = next(at for at, row in enumerate(shown) if "the server has ended" in row) + 1
     assert shown[first].startswith("ValueError: ")
     assert shown[first + 3].startswith("   ▶ ValueError: ")
-    assert "tracer.py" not in "".join(play(program, *"as", shows("exit status 1"), size=(200, 60)))
 
 
 def test_a_server_that_never_listens_gives_its_reason_before_its_command(tmp_path):
@@ -275,15 +289,34 @@ def test_each_text_has_enough_contrast():
         assert palette.contrast(dark.removeprefix("bold "), "#121212") >= 4.5
 
 
-@pytest.mark.parametrize(
-    ("host", "warned"),
-    [("localhost", False), ("127.0.0.2", False), ("0", True), ("0.0.0.0", True)],
-)
-def test_the_address_and_a_warning_are_shown_only_where_others_can_connect(host, warned):
-    rows = "\n".join(play("01_blocking", "a", shows("1 silent"), host=host, size=(80, 24)))
-    assert ("ANYONE ON THIS NETWORK CAN CONNECT" in rows) is warned
-    assert ("--port" in rows) is warned
-    assert "nc 0 " not in rows
+def test_the_address_and_a_warning_are_shown_only_where_others_can_connect():
+    before = []
+
+    def on(host):
+        def change(app):
+            app.options["host"] = host
+            before.append(app.monitor)
+            return True
+
+        def changed(app):
+            return app.monitor not in (None, before[-1]) and states(app) == ["silent"]
+
+        return [change, "b", changed]
+
+    def warned(app):
+        rows = "\n".join(screen(app))
+        return "ANYONE ON THIS NETWORK CAN CONNECT" in rows and "--port" in rows
+
+    def unwarned(app):
+        return "CONNECT" not in "\n".join(screen(app)) and not warned(app)
+
+    shown = play(
+        "01_blocking",
+        *("a", unwarned, *on("0"), warned, *on("localhost"), unwarned),
+        *(*on("0.0.0.0"), warned, *on("127.0.0.2"), unwarned, *on("0"), warned),
+        size=(80, 24),
+    )
+    assert "nc 0" not in "".join(shown)
 
 
 def test_sockets_of_other_programs_with_the_same_port_number_are_not_the_servers():
@@ -412,11 +445,8 @@ def test_a_notice_says_why_a_key_does_nothing():
         "01_blocking",
         *("s", shows("choose a client first")),
         *("a", "a", "s", "s", shows("one message at a time")),
-    )
-    play(
-        "03_epoll",
-        *("f", lambda app: len(app.clients) == 50),
-        shows("50 at once; the accept queue holds 6: --backlog 64"),
+        *("f", shows("50 at once; the accept queue holds 6: --backlog 64")),
+        lambda app: len(app.clients) == 52,
         size=(80, 24),
         backlog=5,
     )

@@ -46,18 +46,11 @@ def test_the_thread_of_the_chosen_client_runs():
     )
 
 
-def test_the_next_model_runs_freely():
-    play(
-        "01_blocking",
-        *("w", "a", before("serve"), "n"),
-        lambda app: app.monitor and app.monitor.stepper and not app.monitor.stepper.on,
-    )
-
-
-def test_a_notice_that_all_threads_sleep_goes_when_one_is_stopped():
+def test_a_notice_that_all_threads_sleep_goes_when_one_is_stopped_and_the_next_model_runs_freely():
     play(
         "03_epoll",
         *("w", sleeps("serve"), "space", lambda app: app.last_notice == ALL_SLEEP),
         lambda app: len(app._notifications) == 1,
-        *("a", before("serve"), lambda app: len(app._notifications) == 0),
+        *("a", before("serve"), lambda app: len(app._notifications) == 0, "n"),
+        lambda app: app.monitor and app.monitor.stepper and not app.monitor.stepper.on,
     )

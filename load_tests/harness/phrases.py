@@ -86,11 +86,12 @@ def limits(config, rows):
 def footnotes(summary):
     """Return the sentences that explain the marks of the table."""
     latencies = [run.latency["first_greeting"] for row in summary.rows for run in row.runs]
+    bounds = {name for row in summary.rows for name, one in row.values.items() if one and one.bound}
     notes = [limits(summary.results.config, summary.rows)]
-    if any(
-        row.values[name].bound for row in summary.rows for name in row.values if row.values[name]
-    ):
+    if bounds - {"cpu"}:
         notes.append("≥ lower bound: not all requests were answered.")
+    if "cpu" in bounds:
+        notes.append("≥ CPU: the CPU time of child processes is lost when they end.")
     if any(one.max and not one.p99 for one in latencies):
         notes.append("max of n: the longest of n first greetings, too few for p99 (n < 100).")
     return " ".join(filter(None, notes))
