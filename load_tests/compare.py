@@ -25,9 +25,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 from clients.console.argtypes import number, numbers
 from clients.system.processes import (
     LaunchError,
-    find,
+    distinct_names,
+    find_server,
     models,
-    names_of,
     raise_nofile_limit,
     require_linux,
     running_server,
@@ -38,7 +38,6 @@ from load_tests.harness.files import (
     Screen,
     held,
     lines,
-    numbered,
     save,
 )
 from load_tests.harness.page import page
@@ -113,7 +112,7 @@ def options(arguments=None):
         parser.error("--users takes one for each of the --processes or more")
     try:
         names = [args.web] if args.web else args.servers
-        programs = [find(name) for name in names] or list(models().values())
+        programs = [find_server(name) for name in names] or list(models().values())
         old = results.read(args.against) if args.against else None
     except (LaunchError, OSError, ValueError) as error:
         parser.error(lines(str(error)))
@@ -147,7 +146,7 @@ def compare(plan, console):
         runs=[],
         failed_runs=[],
     )
-    servers = list(zip(numbered(names_of(plan.programs)), plan.programs, strict=True))
+    servers = list(zip(distinct_names(plan.programs), plan.programs, strict=True))
     keys = [
         {"model": name, "program": str(program), "load": load, "repeat": repeat}
         for load in plan.loads
@@ -203,7 +202,7 @@ def web(plan, console):
         port_of_page = runs.free_port(8089)
         options = ["--config", HERE / "locust.conf", "--locustfile", runs.LOCUSTFILE]
         options += ["--web-port", port_of_page, "--server-pid", server.process.pid]
-        console.print(f"{names_of(plan.programs)[0]} listens on {host}:{port}.")
+        console.print(f"{distinct_names(plan.programs)[0]} listens on {host}:{port}.")
         console.print(f"Open http://127.0.0.1:{port_of_page} and look at the tab Server.")
         console.print("Ctrl-C ends both.")
         with contextlib.suppress(KeyboardInterrupt):
@@ -219,6 +218,7 @@ def finish(found, packed, plan, console):
     raw = {"results.json": lambda: results.dumps(found), "samples.csv.gz": lambda: packed}
     written = write(raw, plan.out, console)
     summary = stats.summarise(found)
+    changes = stats.ratios(found, plan.old, report.RATIOS) if plan.old else {}
     console.print(report.table(summary, console.width >= WIDE))
     for line in phrases.failures(found):
         console.print(line, style="red")
@@ -227,7 +227,7 @@ def finish(found, packed, plan, console):
     if not found.runs:
         return "nothing could be measured"
     if plan.old:
-        console.print(report.ratios(stats.ratios(found, plan.old, report.RATIOS), found, plan.old))
+        console.print(report.ratios(changes, found, plan.old))
         console.print(phrases.differences(found, plan.old), end="")
     interruptible(True)
     drawn = draw(summary)

@@ -17,9 +17,9 @@ from textual.widgets import Digits, Static
 from clients.classroom import panels
 from clients.classroom.scripted_clients import MOST, ScriptedClient
 from clients.classroom.server_monitor import ServerMonitor, own_addresses
-from clients.console.palette import looks, luminance, text_on
+from clients.console.palette import luminance, styles, text_on
 from clients.console.printable import printable
-from clients.system.processes import name_of
+from clients.system.processes import server_name
 
 INTERVAL = 0.2  # seconds between two updates of the screen
 GRACE = 5.0  # seconds until this process ends after a signal, at most
@@ -88,7 +88,7 @@ class Classroom(App):
     def __init__(self, programs, options):
         super().__init__()
         self.programs, self.options = programs, options
-        self.colours = looks([name_of(program) for program in programs])
+        self.colours = styles([server_name(program) for program in programs])
         self.monitor, self.monitors, self.paused, self.last_notice = None, set(), False, ""
         self.clients, self.came = {}, 0  # {number: ScriptedClient}
         # {"host:port": label} in order of arrival; the external ones came at

@@ -14,7 +14,7 @@ def play(model, *script, size=(140, 40), **options):
     script: keys; (columns, rows) of the screen from here on; and functions of the app that have to
     return something true before the script goes on. options: the server's, and the programs.
     """
-    programs = options.pop("programs", None) or [processes.find(str(model))]
+    programs = options.pop("programs", None) or [processes.find_server(str(model))]
     options = {"host": "127.0.0.1", "port": 0, "backlog": 64} | options
 
     async def run():

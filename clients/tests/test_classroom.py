@@ -162,7 +162,7 @@ def test_leave_reset_and_empty():
 
 def test_the_next_model_and_the_same_one_again_get_the_same_clients(tmp_path):
     program = tmp_path / "server.py"
-    program.write_text(processes.find("02_threaded").read_text())
+    program.write_text(processes.find_server("02_threaded").read_text())
 
     def served(app):
         return (
@@ -183,13 +183,13 @@ def test_the_next_model_and_the_same_one_again_get_the_same_clients(tmp_path):
         served,
         *(edit, "b", lambda app: app.monitor and "Edited" in app.monitor.sentence, served),
         lambda app: len(app.monitors) == 1,
-        programs=[processes.find("01_blocking"), program],
+        programs=[processes.find_server("01_blocking"), program],
     )
 
 
 def test_a_server_that_crashes_is_shown_with_its_reason_and_the_line_where_it_failed(tmp_path):
     program = tmp_path / "server.py"
-    source = processes.find("01_blocking").read_text()
+    source = processes.find_server("01_blocking").read_text()
     crash = "raise ValueError('\\x1b[2J')"
     program.write_text(source.replace("conn.sendall(greet(chunk))", crash))
     ended = []
@@ -282,7 +282,7 @@ def test_a_paused_picture_goes_on_with_the_next_key_and_caps_lock_changes_nothin
 
 
 def test_each_text_has_enough_contrast():
-    for colour, _ in [*palette.MODELS.values(), *palette.OTHERS]:
+    for colour, _ in [*palette.MODELS.values(), *palette.OTHER_STYLES]:
         assert palette.contrast(colour, palette.text_on(colour)) >= 4.5
     for light, dark in (classroom.STYLES["bad"], classroom.STYLES["waiting"]):
         assert palette.contrast(light.removeprefix("bold "), "#E0E0E0") >= 4.5
@@ -332,7 +332,11 @@ def test_sockets_of_other_programs_with_the_same_port_number_are_not_the_servers
                 kept.append(listener.accept()[0])
         for one in kept[:2]:
             one.close()
-        others = [one for one in procfs.tcp(app.monitor.port) if address in (one.local, one.remote)]
+        others = [
+            one
+            for one in procfs.tcp_sockets(app.monitor.port)
+            if address in (one.local, one.remote)
+        ]
         return {"TIME-WAIT", "ESTABLISHED"} <= {one.state for one in others}
 
     kept = []
@@ -343,7 +347,7 @@ def test_sockets_of_other_programs_with_the_same_port_number_are_not_the_servers
 
 def test_a_program_that_is_not_pythons_shows_the_kernels_side(tmp_path, capsys):
     program = tmp_path / "server"
-    script = f'#!/bin/sh\nexec {sys.executable} {processes.find("01_blocking")} "$@"\n'
+    script = f'#!/bin/sh\nexec {sys.executable} {processes.find_server("01_blocking")} "$@"\n'
     program.write_text(script)
     program.chmod(0o755)
     shown = play(
@@ -373,7 +377,7 @@ def test_half_open_connections_are_named():
         Connection("8", client_state="ESTABLISHED", server_state="SYN-RECEIVED"),
         Connection("9", client_state="ESTABLISHED"),
     ]
-    monitor = ServerMonitor(processes.find("01_blocking"), {"backlog": 5})
+    monitor = ServerMonitor(processes.find_server("01_blocking"), {"backlog": 5})
     monitor.connections = rows
     shown = ["".join(cell.text for cell in row) for row in panels.queue(monitor, {}, 70)]
     assert "ACK dropped, still SYN-RECEIVED: 8" in shown
@@ -411,7 +415,7 @@ def test_chinese_text_takes_two_columns_a_character(tmp_path):
     assert {cell_len(text) for text in shown[:-1]} == {40}
     assert panels.some(["你好", "你好"], 14, "在队列 ") == "2 of them"
     program = tmp_path / "server.py"
-    source = processes.find("03_epoll").read_text().partition("\n")[2]
+    source = processes.find_server("03_epoll").read_text().partition("\n")[2]
     program.write_text(
         f'"""{long}\n{source.replace("import select", f"import select  # {long}", 1)}'
     )
@@ -457,7 +461,7 @@ def on_a_terminal():
     """Run the classroom there; yield it, both ends of the terminal, and the server's process."""
     teacher, terminal = pty.openpty()
     program = subprocess.Popen(
-        processes.tool("clients.classroom", "01_blocking"),
+        processes.module_command("clients.classroom", "01_blocking"),
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,

@@ -175,7 +175,7 @@ def handle(""",
 @pytest.mark.slow
 def test_the_check_of_frames_on_the_page_passes_with_frames_only(tmp_path):
     """The check of exercise 7 runs in a reader's folders, one for each of three servers."""
-    plain = processes.find("02_threaded").read_text()
+    plain = processes.find_server("02_threaded").read_text()
     sound = plain
     for was, now in FRAMES:
         assert sound.count(was) == 1

@@ -27,7 +27,7 @@ def steps(story, model):
     """Return the steps of a story, or skip the test where no network can be made."""
     try:
         return bundle.play(story, MODELS[model])
-    except processes.Forbidden as error:
+    except processes.NamespaceDenied as error:
         pytest.skip(str(error))
 
 
@@ -149,7 +149,7 @@ def test_every_story_is_for_every_model():
 def test_the_moving_picture_says_who_is_served_and_stands_still_where_it_must():
     try:
         data = bundle.record(MODELS, {"two": STORIES["two"]})
-    except processes.Forbidden as error:
+    except processes.NamespaceDenied as error:
         pytest.skip(str(error))
     for dark in (False, True):
         picture = animated_svg.draw(data, dark)
@@ -196,7 +196,7 @@ def test_a_server_ends_with_the_recorder_that_is_killed_in_the_middle_of_a_step(
     code = (
         "import time; from clients.trace.session import traced\n"
         "from clients.system import processes\n"
-        "with traced(processes.find('03_epoll'), walk=True) as t:\n"
+        "with traced(processes.find_server('03_epoll'), walk=True) as t:\n"
         "    t.settle(); print(t.server.process.pid, flush=True); time.sleep(60)"
     )
     line = [processes.sys.executable, "-c", code]
@@ -215,7 +215,7 @@ def test_a_server_ends_with_the_recorder_that_is_killed_in_the_middle_of_a_step(
 
 def run(*words, **more):
     return processes.run_captured(
-        processes.tool("clients.trace", *words), timeout=300, cwd=processes.ROOT, **more
+        processes.module_command("clients.trace", *words), timeout=300, cwd=processes.ROOT, **more
     )
 
 

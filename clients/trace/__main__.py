@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from clients.console.palette import MODELS
-from clients.system.processes import find, names_of, require_linux
+from clients.system.processes import distinct_names, find_server, require_linux
 from clients.trace.animated_svg import FRONT, draw
 from clients.trace.bundle import record
 from clients.trace.page import KEPT, build
@@ -48,8 +48,8 @@ def main():
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end what was started then, too
     file = args.out or (Path("steps.html") if args.server else KEPT)
     try:
-        paths = [find(one) for one in args.server or MODELS]
-        programs = dict(zip(names_of(paths), paths, strict=True))
+        paths = [find_server(one) for one in args.server or MODELS]
+        programs = dict(zip(distinct_names(paths), paths, strict=True))
         print(f"recording {', '.join(programs)}: a minute or less", file=sys.stderr)
         recorded = record(programs)
         page = build(recorded)

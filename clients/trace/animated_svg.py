@@ -7,7 +7,7 @@ motion, it is still: the moment in which one sees who is served.
 from html import escape
 from pathlib import Path
 
-from clients.console.palette import looks
+from clients.console.palette import styles
 
 WEB = Path(__file__).with_name("web")
 FRONT = WEB / "front.svg", WEB / "front-dark.svg"  # for a light page, and for a dark one
@@ -75,7 +75,7 @@ def draw(data, dark=False):
     acts, names = data["stories"][STORY]["acts"], list(data["recordings"][STORY])
     film = Film(LEAD + ACT * len(acts) + HOLD)
     still = LEAD + ACT * STILL - 0.1
-    for column, (name, (colour, _)) in enumerate(looks(names).items()):
+    for column, (name, (colour, _)) in enumerate(styles(names).items()):
         colour = colours["black"] if colour == "#000000" else colour
         draw_model(film, data, name, column * (COLUMN + GAP), colour, still)
     draw_time(film, acts, still)

@@ -7,7 +7,7 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from clients.console.printable import first_sentence
+from clients.console.printable import docstring_summary
 from clients.system import processes
 from clients.trace.narration import sentence
 from clients.trace.scenarios import STORIES
@@ -81,7 +81,7 @@ def act_text(act):
 
 def described(path):
     text = path.read_text()
-    return {"sentence": first_sentence(text), "lines": text.splitlines()}
+    return {"sentence": docstring_summary(text), "lines": text.splitlines()}
 
 
 def packed(step, place):
@@ -135,7 +135,7 @@ def repeats(shapes, at):
 
 def play(story, program):
     """Return the steps of one story with one server; raises Forbidden, RuntimeError."""
-    line = processes.tool("clients.trace.record", story, program)
+    line = processes.module_command("clients.trace.record", story, program)
     done = processes.run_in_netns(line, cwd=processes.ROOT)
     if done.returncode:
         raise RuntimeError(f"{program} could not be recorded: {processes.tail(done.stderr)}")

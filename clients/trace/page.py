@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
-from clients.console.palette import looks
+from clients.console.palette import styles
 
 KEPT = Path(__file__).with_name("steps.html")  # of the three models
 PARTS = Path(__file__).with_name("web")
@@ -21,7 +21,7 @@ def build(data):
     )
     marks = [
         [{"paper": paper, "ink": ink(paper)} for paper in (colour, TURNED.get(colour, colour))]
-        for colour, _ in looks(data["programs"]).values()
+        for colour, _ in styles(data["programs"]).values()
     ]
     # In JSON a "<" stands in texts only; as it is, "</script>" in one would end the element.
     inlined = json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", r"\u003c")

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from clients.system import netns, procfs
-from clients.system.processes import find
+from clients.system.processes import find_server
 from clients.system.sockets import reset_on_close
 from clients.trace import tracer
 from clients.trace.scenarios import STORIES
@@ -92,7 +92,7 @@ class Recorder:
     def __init__(self, tracee, story):
         self.tracee, self.story, self.server = tracee, story, tracee.server
         self.text = self.server.program.read_text().splitlines()
-        self.limit = procfs.queue_limit(BACKLOG)
+        self.limit = procfs.accept_queue_limit(BACKLOG)
         self.guests, self.moments, self.number = {}, [], 0
         self.names = {}  # {thread: how it is called}
         self.frames = {}  # {thread: the variables of each of its functions, the outermost first}
@@ -316,11 +316,11 @@ class Recorder:
     # The kernel's side
 
     def lines(self):
-        return procfs.tcp(self.server.address[1], self.server.process.pid)
+        return procfs.tcp_sockets(self.server.address[1], self.server.process.pid)
 
     def states(self):
         """Return what changes while the kernel does something; its timers always do."""
-        return [(line.local, line.remote, line.state, line.unsent) for line in self.lines()]
+        return [(line.local, line.remote, line.state, line.send_q) for line in self.lines()]
 
     def descriptors(self):
         """Return the server's own descriptors, without the tracer's."""
@@ -338,10 +338,10 @@ class Recorder:
         [{"fd", "waits": "IN", "OUT" or "", "ready"}], if the server has an epoll set.
         """
         lines = self.lines()
-        held = procfs.descriptors(self.server.process.pid)
+        held = procfs.socket_fds(self.server.process.pid)
         listeners = [line for line in lines if line.state == "LISTEN"]
         found = {
-            "queue": sum(line.unread for line in listeners),
+            "queue": sum(line.recv_q for line in listeners),
             "listener": next((held.get(line.inode) for line in listeners), None),
             "limit": self.limit,
             "connections": [self.connection(one, lines, held) for one in self.guests.values()],
@@ -360,8 +360,8 @@ class Recorder:
         if ours:
             line = ours[0]
             row |= {"ours": line.state, "fd": held.get(line.inode)}
-            row["queued"] = line.queued
-            yours = [line.unread - (line.state in ENDED), line.unsent - (line.state in UNDER_WAY)]
+            row["queued"] = line.in_accept_queue
+            yours = [line.recv_q - (line.state in ENDED), line.send_q - (line.state in UNDER_WAY)]
         row["kept"] = self.kept.get(f"{HOST}:{guest.port}", 0)
         row["buffers"] = [mine[0], *(max(0, number) for number in yours), mine[1]]
         return row
@@ -404,9 +404,9 @@ def named(moments):
 
 def record(story, program):
     """Play one story to one server; return the moments, see Recorder.moment()."""
-    netns.small_tables()
+    netns.shrink_tcp_tables()
     netns.enter(None)
-    netns.up("lo", mtu=MTU)
+    netns.bring_up("lo", mtu=MTU)
     for name in ("tcp_wmem", "tcp_rmem"):
         Path("/proc/sys/net/ipv4", name).write_text(BUFFERS)
     with traced(program, "--backlog", BACKLOG, walk=True, port=3267) as tracee:
@@ -417,7 +417,7 @@ def record(story, program):
 
 def main():
     story, program = sys.argv[1:]
-    print(json.dumps(record(STORIES[story], find(program))))
+    print(json.dumps(record(STORIES[story], find_server(program))))
 
 
 if __name__ == "__main__":

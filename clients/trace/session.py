@@ -50,11 +50,11 @@ def traced(program, *options, walk=False, limit=tracer.HIGH, **more):
     """
     with contextlib.ExitStack() as stack:
         door, path = stack.enter_context(unix_listener())
-        through = ("-m", tracer.__name__, "--to", path, "--limit", limit)
-        through += ("--walk",) if walk else ()
+        wrapper = ("-m", tracer.__name__, "--to", path, "--limit", limit)
+        wrapper += ("--walk",) if walk else ()
         tracee = Tracee(door)
         stack.callback(tracee.close)
-        with processes.running_server(program, *options, through=through, **more) as server:
+        with processes.running_server(program, *options, wrapper=wrapper, **more) as server:
             tracee.meet(server)
             try:
                 yield tracee
@@ -205,6 +205,6 @@ def sleeping(task):
         call = procfs.parse_syscall((task / "syscall").read_text())
     except OSError:  # it has just ended
         return None, None
-    if call is None or procfs.state(task) not in ("S", "D"):
+    if call is None or procfs.thread_state(task) not in ("S", "D"):
         return None, None
     return call.name, call.fd

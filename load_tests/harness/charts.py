@@ -22,7 +22,7 @@ from matplotlib.ticker import (
 from matplotlib.transforms import ScaledTranslation
 
 from clients.console.formatting import number
-from clients.console.palette import looks
+from clients.console.palette import styles
 
 ARROW = Path([(0, -1), (0, 1), (-0.5, 0.3), (0, 1), (0.5, 0.3)])  # a marker for the legend
 STYLE = {
@@ -115,7 +115,7 @@ def curves(ax, lines, labels, log=False, slope=""):
     run. slope: the words for a dotted line of what is in proportion to the load, if that helps.
     """
     ends, legend = [], {}
-    for model, (colour, marker) in looks(lines).items():
+    for model, (colour, marker) in styles(lines).items():
         if not lines[model]:
             continue
         xs, values = zip(*lines[model], strict=True)
@@ -166,7 +166,7 @@ def bars(ax, values, labels):
     A bar that is a lower bound ends in an arrow; a thin line is the range of the quartiles.
     """
     most = max((value.high for value, _ in values.values() if value), default=0) or 1
-    style = looks(values)
+    style = styles(values)
     for place, (model, (value, text)) in enumerate(reversed(values.items())):
         colour, end = style[model][0], value.amount if value else 0
         ax.barh(place, end, color=colour, height=0.62)
@@ -189,7 +189,7 @@ def bars(ax, values, labels):
 def timelines(ax, series, labels, log=False):
     """Draw a number at each moment. series: {model: [(seconds, number or None), …]}."""
     ends = []
-    for model, (colour, marker) in looks(series).items():
+    for model, (colour, marker) in styles(series).items():
         xs, ys = zip(*series[model], strict=True)
         numbers = [math.nan if y is None else y for y in ys]  # a gap in the line
         ax.plot(xs, numbers, color=colour, marker=marker, markevery=max(1, len(xs) // 8))
@@ -206,7 +206,7 @@ def distributions(ax, curves_of, labels):
     A curve that ends below 100 % has an open end, a dotted line to the last ms: the rest was not
     answered until then.
     """
-    for model, (colour, _) in looks(curves_of).items():
+    for model, (colour, _) in styles(curves_of).items():
         points, last = curves_of[model]
         if not last:
             continue
@@ -231,7 +231,7 @@ def shares(ax, parts, labels, columns=5):
     """
     models = list(dict.fromkeys(model for _, counts in parts.values() for model in counts))[::-1]
     total = {model: sum(counts[model] for _, counts in parts.values()) for model in models}
-    left, colours = dict.fromkeys(models, 0.0), looks(reversed(models))
+    left, colours = dict.fromkeys(models, 0.0), styles(reversed(models))
     for hatch, counts in parts.values():
         for place, model in enumerate(models):
             share, colour = counts[model] / max(1, total[model]), colours[model][0]

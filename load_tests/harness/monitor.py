@@ -144,9 +144,9 @@ def sockets(port, pid="self"):
     Only clients on this machine are seen. pid: a process in whose network namespace to look.
     """
     queue, clients = 0, Counter()
-    for line in procfs.tcp(port, pid):
+    for line in procfs.tcp_sockets(port, pid):
         if line.state == "LISTEN":
-            queue = line.unread
+            queue = line.recv_q
         elif line.remote[1] == port:
             clients[line.state] += 1
     return queue, dict(clients)
@@ -157,5 +157,5 @@ def drops(pid="self"):
 
     They count what a full accept queue made the kernel drop (snmp_counter.rst).
     """
-    counts = procfs.counters(Path(f"/proc/{pid}/net/netstat").read_text())
+    counts = procfs.tcp_counters(Path(f"/proc/{pid}/net/netstat").read_text())
     return counts["ListenOverflows"], counts["ListenDrops"]

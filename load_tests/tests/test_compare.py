@@ -13,7 +13,7 @@ import pandas
 import psutil
 import pytest
 
-from clients.system.processes import models, tool
+from clients.system.processes import models, module_command
 from conftest import cli
 from load_tests import compare
 from load_tests.harness import results, samples
@@ -364,7 +364,7 @@ def test_too_few_descriptors(tmp_path, load):
 def test_ctrl_c_reports_what_was_measured_and_leaves_no_process_behind(tmp_path, number):
     options = ["03_epoll", "--users", "2,3", "--seconds", "1", "--out", tmp_path]
     process = subprocess.Popen(
-        tool("load_tests.compare", *options),
+        module_command("load_tests.compare", *options),
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,

@@ -15,7 +15,7 @@ import time
 import psutil
 import pytest
 
-from clients.system.processes import ROOT, models, tool
+from clients.system.processes import ROOT, models, module_command
 from load_tests.compare import options
 from load_tests.harness.results import SCHEMA, dumps, read
 from load_tests.harness.rounds import from_json
@@ -50,7 +50,7 @@ while True:
 
 
 def start(module, *options, **more):
-    line = tool(f"load_tests.{module}", *options)
+    line = module_command(f"load_tests.{module}", *options)
     more = {"capture_output": True, "text": True, "timeout": 300, "cwd": ROOT} | more
     return subprocess.run(line, **more)
 

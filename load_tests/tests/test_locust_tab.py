@@ -8,8 +8,8 @@ import urllib.request
 
 import pytest
 
-from clients.system.processes import tool
-from clients.system.procfs import queue_limit
+from clients.system.processes import module_command
+from clients.system.procfs import accept_queue_limit
 from clients.tests.browser import in_a_browser, opened
 from conftest import wait_until
 
@@ -18,7 +18,9 @@ from conftest import wait_until
 def page():
     """The address of Locust's page, while 20 users load the blocking server."""
     process = subprocess.Popen(
-        tool("load_tests.compare", "--web", "01_blocking"), stdout=subprocess.PIPE, text=True
+        module_command("load_tests.compare", "--web", "01_blocking"),
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         for line in process.stdout:
@@ -57,7 +59,7 @@ def test_the_tab_shows_the_queue(page):
 
     def full():
         now.update(rows(page))
-        return now["accept queue"] == queue_limit(5) and now["SYN-SENT"] > 0
+        return now["accept queue"] == accept_queue_limit(5) and now["SYN-SENT"] > 0
 
     wait_until(full, lambda: f"a full accept queue: {now}")
     assert now["threads"] == 1

@@ -73,7 +73,7 @@ def run_by(python, lock):
     with processes.temp_dir() as place:
         program = Path(place, "with_lock" if lock else "without_lock")
         setting = f"export PYTHON_GIL={int(lock)}"  # docs.python.org/3/using/cmdline.html
-        line = f'exec {python} {processes.find("02_threaded")} "$@"'
+        line = f'exec {python} {processes.find_server("02_threaded")} "$@"'
         program.write_text(f"#!/bin/sh\n{setting}\n{line}\n")
         program.chmod(0o755)
         yield program

@@ -80,7 +80,7 @@ def run(module, *arguments, **options):
     words = []
     for name, value in options.items():  # cold=True is --cold
         words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [value])
-    line = processes.tool(module, *arguments, *words)
+    line = processes.module_command(module, *arguments, *words)
     done = processes.run_captured(line, cwd=processes.ROOT, timeout=900)
     if done.returncode:
         raise RuntimeError(f"{module} failed: {done.stdout[-500:]} {done.stderr[-500:]}")
@@ -121,7 +121,7 @@ def stalled(seconds, begins, lasts, every=0.1, users=5):
 
     with (
         processes.running_server(
-            processes.find("03_epoll"), "--quiet", "--backlog", 1024
+            processes.find_server("03_epoll"), "--quiet", "--backlog", 1024
         ) as server,
         ThreadPoolExecutor(int(2 * users * (2 + lasts / every))) as pool,
     ):
@@ -234,7 +234,7 @@ def costs(name, counts):
     processes.raise_nofile_limit()
     rows, options = [], ("--quiet", "--backlog", 4096)
     with (
-        processes.running_server(processes.find(name), *options) as server,
+        processes.running_server(processes.find_server(name), *options) as server,
         contextlib.ExitStack() as stack,
     ):
         before, connected = usage(server), 0
