@@ -15,6 +15,10 @@ def before(function, line=None):
     )
 
 
+def current(app):
+    return app.monitor.stepper.current
+
+
 def sleeps(function):
     return lambda app: any(
         one.function == function and one.fd is not None for one in app.monitor.threads
@@ -40,9 +44,9 @@ def test_the_thread_of_the_chosen_client_runs():
         lambda app: len(app.monitor.stepper.session.stopped()) == 2,
         "c",
         lambda app: (
-            app.monitor.stepper.current == app.monitor.stepper.next(app.clients[2].name).number
+            app.monitor.stepper.current == app.monitor.stepper.next(app.roster.scripted[2].name).id
         ),
-        *("w", lambda app: all(client.received for client in app.clients.values())),
+        *("w", lambda app: all(client.received for client in app.roster.scripted.values())),
     )
 
 

@@ -1,5 +1,7 @@
 """The charts, functions of data alone: a colour and a marker per model, labels on the data."""
 
+import base64
+import io
 import itertools
 import math
 import statistics
@@ -260,15 +262,35 @@ def shares(ax, parts, labels, columns=5):
     ax.legend(handles=signs, ncols=columns, columnspacing=1.2, **place)
 
 
-def darken(path, dark):
-    """Write the picture at path to dark as well, for a dark page: light is dark, hues stay.
+def picture(panels, title, note):
+    """Return the main picture of a comparison as a PNG: these panels side by side.
+
+    It is seen 880 pixels wide, two of its own for each, and no letter is lower than 12 of those.
+    """
+    figure, stream = sheet(panels, title, note, len(panels), (11, 4.3)), io.BytesIO()
+    for ax in figure.axes[1:]:
+        ax.set_yticklabels([])  # they are at the left
+    figure.savefig(stream, dpi=160)
+    return stream.getvalue()
+
+
+def png(panel):
+    """Return a chart of its own as text: a PNG in base64."""
+    stream = io.BytesIO()
+    draw(10, 5, panel).savefig(stream, format="png", dpi=140)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def darken(png):
+    """Return a PNG for a dark page: light is dark, hues stay.
 
     In HLS colours, adding 1 - (highest + lowest) to red, green and blue turns the lightness L
     into 1 - L, and changes nothing else.
     """
-    colours = plt.imread(path)[:, :, :3]
+    colours, dark = plt.imread(io.BytesIO(png))[:, :, :3], io.BytesIO()
     colours = colours + 1 - colours.max(2, keepdims=True) - colours.min(2, keepdims=True)
     plt.imsave(dark, 0.05 + 0.95 * colours.clip(0, 1))  # no screen's page is quite black
+    return dark.getvalue()
 
 
 def draw(width, height, panel):
