@@ -92,7 +92,7 @@ class ServerMonitor:
                 return
             try:
                 if self.is_python:
-                    traces = traced(self.program, *words, limit=0)
+                    traces = traced(self.program, *words)
                     self.stepper = Stepper(self._stack.enter_context(traces))
                     self.server = self.stepper.session.server
                 else:
@@ -152,7 +152,7 @@ class ServerMonitor:
         with contextlib.suppress(OSError):  # TimeoutError; or the server has just ended
             self.threads = self.stepper.sample()
         self.anchors |= {one.line for one in self.threads if one.line and one.fd is not None}
-        self.descriptors -= self.stepper.session.channels()
+        self.descriptors -= self.stepper.session.tracer_descriptors()
         self.thread_count = len(self.threads)
 
     def _connections(self, sockets, held):

@@ -44,8 +44,7 @@ def test_the_thread_of_the_chosen_client_runs():
         lambda app: len(app.monitor.stepper.session.stopped()) == 2,
         "c",
         lambda app: (
-            app.monitor.stepper.current
-            == app.monitor.stepper.next(app.roster.scripted[2].name).number
+            app.monitor.stepper.current == app.monitor.stepper.next(app.roster.scripted[2].name).id
         ),
         *("w", lambda app: all(client.received for client in app.roster.scripted.values())),
     )

@@ -260,7 +260,7 @@ def test_old_results_can_be_compared_with_new_ones(impatient, tmp_path):
     done = start("03_epoll", *options, out=tmp_path)
     assert done.returncode == 0, done.stderr
     _, ratios = done.stdout.split("relative to those of")
-    assert len(re.findall(r"\d+\.\d\d-\d+\.\d\d", ratios)) >= 3
+    assert len(re.findall(r"\d+\.\d\d-\d+\.\d\d", ratios)) >= 2  # not those of lower bounds
     assert "unclear" in ratios or "no change seen" in ratios
 
 
@@ -280,7 +280,7 @@ def test_a_full_generator_says_so_and_leaves_no_visitor_out(tmp_path):
     assert 800 < run.outcomes.visitors < 1200 + 2000 * (run.seconds - 0.5)
     assert run.outcomes.not_started > 500
     assert "could not start" in run.generator.limited
-    assert "generator-limited: Locust" in " ".join(done.stdout.split())
+    assert "generator-limited: the load generator" in " ".join(done.stdout.split())
     assert re.search(r"03_epoll .*\*", done.stdout)
     assert run.latency["first_greeting"].asked == run.outcomes.visitors
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import time
 import psutil
 import pytest
 
-from clients.system.processes import ROOT, models, module_command
+from clients.system.processes import ROOT, models, module_command, running_server
+from conftest import cli
 from load_tests.compare import options
 from load_tests.harness.results import SCHEMA, dumps, read
 from load_tests.harness.rounds import from_json
@@ -347,6 +349,61 @@ def test_impossible_numbers_for_locust():
     assert [line.split("--")[1].split(":")[0] for line in said] == [
         line[0].split("=")[0][2:] for line in lines
     ]
+
+
+def test_locust_headless_with_the_configuration_file_is_one_load_and_its_report_is_true(tmp_path):
+    where = ["--html", tmp_path / "report.html", "--json-file", tmp_path / "rows"]
+    with running_server(models()["03_epoll"], "--quiet") as server:
+        host = "tcp://%s:%d" % server.address
+        load = ["--headless", "--users", 5, "--run-time", "8s", "--host", host]
+        done = cli("locust", "--config", "load_tests/locust.conf", *load, *where)
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"][0]: row for row in json.loads((tmp_path / "rows.json").read_text())}
+    assert set(rows) == {"1", "2", "3", "4"}  # without slow requests
+    page = (tmp_path / "report.html").read_text()
+    data = json.loads(re.search(r"templateArgs = (\{.*\})", page)[1])
+    assert len(data["history"]) >= 2
+    size = {row["name"][0]: row["avg_content_length"] for row in data["requests_statistics"]}
+    assert size["1"] == 0
+    assert size["2"] == pytest.approx(len("Hello, visitor 1"), abs=1)
+    assert size["4"] > 4 * size["2"]
+    requests = {row["name"][0]: row["num_requests"] for row in data["requests_statistics"]}
+    assert requests["A"] == requests["1"] + requests["2"] + requests["3"]  # Aggregated
+
+
+def test_tags_that_no_user_class_has_are_refused_in_one_line():
+    done = cli("locust", "-f", "load_tests/locustfile.py", "--headless", "--tags", "chat")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("--tags and --exclude-tags leave no user class")
+    assert "Traceback" not in done.stderr
+
+
+def test_steps_and_spike():
+    """What Shape.tick() returns in each step; Locust is not imported here, where it patches."""
+    code = """if True:
+        from types import SimpleNamespace
+        from load_tests.step_load import Shape
+        for name in ("steps", "spike"):
+            shape, times = Shape(), iter([0.5, 1.5, 2.5, 3.5])
+            shape.get_run_time = lambda: next(times)
+            options = SimpleNamespace(shape=name, steps=3, step_seconds=1, step_users=10)
+            environment = SimpleNamespace(parsed_options=options)
+            shape.runner = SimpleNamespace(environment=environment)
+            print([tick and tick[0] for tick in (shape.tick() for _ in range(4))])
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["[10, 20, 30, None]", "[10, 30, 10, None]"], done.stderr
+
+
+def test_names_that_locust_would_interpret(tmp_path):
+    clone = tmp_path / "a,b {u}"
+    for name in ("clients", "load_tests", "03_epoll"):
+        shutil.copytree(
+            ROOT / name, clone / name, ignore=shutil.ignore_patterns("*.html", "results")
+        )
+    done = compare(clone / "out {u}", "03_epoll", *QUICK, cwd=clone)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (clone / "out {u}" / "locust-03_epoll-2.html").is_file()
 
 
 def test_closed_streams(tmp_path):

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from clients.console.formatting import milliseconds, number
 from clients.console.palette import MODELS, OTHER_STYLES, styles
-from load_tests.harness import report
+from load_tests.harness import figures, stats
 from load_tests.harness.charts import (
     STYLE,
     arrow,
@@ -33,8 +33,8 @@ LOOPS = {"closed loop": OTHER_STYLES[0], "open loop": OTHER_STYLES[5]}  # their 
 
 
 def of_comparison(results, name, height, title):
-    """Return a figure of a comparison's report ("outcomes", "first", …) with this title."""
-    figure = report.figures(results)[name]
+    """Return a figure of a comparison's report ("outcomes", "tail", …) with this title."""
+    figure = figures.of_report(stats.summarise(results))[name]
     return draw(9, height, lambda ax: figure.draw(ax, title))
 
 
