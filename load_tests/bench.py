@@ -34,14 +34,14 @@ from clients.system.processes import (
     ROOT,
     LaunchError,
     Server,
-    find,
-    names_of,
+    distinct_names,
+    find_server,
+    module_command,
     raise_nofile_limit,
     require_linux,
     running_server,
     spawn,
     sum_over_tree,
-    tool,
 )
 from load_tests.harness.files import (
     CannotWrite,
@@ -49,11 +49,10 @@ from load_tests.harness.files import (
     ended,
     lines,
     make_sure_of_file,
-    numbered,
 )
-from load_tests.harness.monitor import family_cpu_seconds, forgets, kernel_memory, pin
+from load_tests.harness.monitor import kernel_memory, loses_child_cpu, pin, tree_cpu_seconds
 from load_tests.harness.rounds import Block, IdleCost, Measured, Round, to_json
-from load_tests.harness.stats import nearest_rank, spread
+from load_tests.harness.stats import nearest_rank, quartiles
 from load_tests.harness.warm import warm
 
 BACKLOG = 4096  # no SYN is dropped, however many connections come at once
@@ -114,15 +113,15 @@ def options(arguments=None):
 
 def specs(commands, idle):
     """Return a Spec for each command (a list of words) and its number of idle connections."""
-    programs, texts = [find(name) for name, *_ in commands], []
-    for name, (_, *more), count in zip(names_of(programs), commands, idle, strict=True):
-        text = " ".join([name, *map(printable, more)])
-        texts.append(text + (f" +{count} idle" if count else ""))
+    programs = [find_server(name) for name, *_ in commands]
+    suffixes = [
+        "".join(f" {printable(word)}" for word in more) + (f" +{count} idle" if count else "")
+        for (_, *more), count in zip(commands, idle, strict=True)
+    ]
+    names = distinct_names(programs, suffixes)
     return [
         Spec(name, program, more, count)
-        for name, program, (_, *more), count in zip(
-            numbered(texts), programs, commands, idle, strict=True
-        )
+        for name, program, (_, *more), count in zip(names, programs, commands, idle, strict=True)
     ]
 
 
@@ -146,7 +145,7 @@ class Target:
 
     def explain(self, error):
         """Return what went wrong: the server's own end explains more than a lost connection."""
-        end = self.server.end(0.5)
+        end = self.server.describe_exit(0.5)
         alive = self.server.process.poll() is None
         return f"{self.name}: {error}" if alive else f"{self.name} {end}"
 
@@ -172,12 +171,12 @@ class Target:
 
     def round(self, load, connections, seconds):
         """Return the Round of these seconds. Raises BenchError."""
-        before = family_cpu_seconds(self.server.process)
+        before = tree_cpu_seconds(self.server.process)
         if load == "greet":
             results = self.command([("greet", seconds)] * len(self.generators))
         else:
             results = self.share("visit", connections, seconds)
-        used = family_cpu_seconds(self.server.process) - before
+        used = tree_cpu_seconds(self.server.process) - before
         latencies = sorted(ns / 1e9 for result in results for ns in result.latencies)
         elapsed = max(result.seconds for result in results)
         return Round(
@@ -222,7 +221,7 @@ def target(spec, cores, args):
 @contextlib.contextmanager
 def generating(core, address, number):
     """Start a generator, yield its process, and end it."""
-    line = tool("load_tests.harness.generator", core, *address, number * NUMBERS)
+    line = module_command("load_tests.harness.generator", core, *address, number * NUMBERS)
     with spawn(line, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         yield process
     process.stdout.close()
@@ -248,7 +247,7 @@ def measure(args, connections, console):
                     status.update(Text(text))
                     its.rounds.append(one.round(args.load, connections, args.seconds))
         for one, its in zip(targets, found, strict=True):
-            its.cpu_is_lower_bound = forgets(one.server.process)
+            its.cpu_is_lower_bound = loses_child_cpu(one.server.process)
     return Block(connections, found)
 
 
@@ -293,7 +292,7 @@ def ratios(servers):
             pairs = zip(one.rounds, first.rounds, strict=True)
             each = [(getattr(mine, name), getattr(base, name)) for mine, base in pairs]
             found = [mine / base for mine, base in each if base]
-            low, middle, high = spread(found) if found else (0, 0, 0)
+            low, middle, high = quartiles(found) if found else (0, 0, 0)
             text = f"{middle:.2f}" + (f" ({low:.2f}-{high:.2f})" if low < high else "")
             row.append(text if found else "-")
         table.add_row(one.server, *row)
@@ -331,7 +330,7 @@ def show(block, args, console):
             text += f"kernel (both ends), and {1e6 * cost.connect:.0f} µs to connect"
             console.print(text)
     if any(one.cpu_is_lower_bound for one in block.servers):
-        console.print("≥ It ignores SIGCHLD: the CPU time of a child that has ended is lost.")
+        console.print("≥ lower bound: the CPU time of its child processes is lost when they end.")
     for one in sorted({mark(one) for one in block.servers} - {""}):
         console.print(MARKS[one])
     console.print()

@@ -9,13 +9,38 @@ from dataclasses import dataclass
 import psutil
 
 from clients.classroom.stepper import Stepper
-from clients.console.printable import first_sentence
+from clients.console.printable import docstring_summary
 from clients.system import procfs
-from clients.system.processes import LaunchError, name_of, running_server, tail
+from clients.system.processes import ROOT, LaunchError, running_server, server_name
 from clients.trace.session import traced
 
 SAID = re.compile(r"^(\S+:\d+) said (.{0,200})", re.MULTILINE)
 LATEST = 1 << 16  # bytes of the log that are searched for SAID
+FRAME = re.compile(r'\s*File "(.*)", line (\d+)')  # of a traceback
+OURS = (str(ROOT / "clients"), "<frozen ")  # where the frames of the tracer are
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a server has ended."""
+
+    reason: str  # the last line that it wrote, such as "ValueError: 1"
+    line: int | None  # of the program, where it failed
+    text: str  # the end of its log, without the frames of the tracer, and its exit status
+
+
+def failure(status, log, program):
+    """Return the Failure of a program. log: the end of what it wrote to standard error."""
+    rows, line, hidden = [], None, None
+    for row in log.strip().splitlines():
+        indent, frame = len(row) - len(row.lstrip()), FRAME.match(row)
+        if frame and frame[1] == str(program):
+            line = int(frame[2])
+        if hidden is None or indent <= hidden:
+            hidden = indent if frame and frame[1].startswith(OURS) else None
+            rows += [row] if hidden is None else []
+    text = "\n".join(rows).replace(str(program), f"{program.parent.name}/{program.name}")
+    return Failure(rows[-1].strip() if rows else status, line, f"{text}\n{status}")
 
 
 @dataclass
@@ -38,7 +63,7 @@ class Connection:
 class ServerMonitor:
     """One running server program, and what the last refresh() found.
 
-    options: {"backlog": 5, ...}, of its command line. ended: its last output, if it has ended.
+    options: {"backlog": 5, ...}, of its command line. ended: a Failure, if it has ended.
     threads: a ThreadState for each. queue: the length of the accept queue, at most limit.
     time_wait: the number of connections in TIME-WAIT. resident: bytes of memory. dropped: bytes of
     its log that were not kept. is_python: its name ends in .py; otherwise only the kernel is seen,
@@ -46,13 +71,13 @@ class ServerMonitor:
     """
 
     def __init__(self, program, options):
-        self.program, self.options, self.name = program, options, name_of(program)
+        self.program, self.options, self.name = program, options, server_name(program)
         self.is_python = program.suffix == ".py"
         text = program.read_text(errors="replace") if self.is_python else ""
         self.lines = text.expandtabs().removesuffix("\n").split("\n")
-        self.sentence = first_sentence(text) if self.is_python else "not a Python program"
-        self.limit = procfs.queue_limit(options["backlog"])
-        self.ended, self.threads, self.connections, self.stepper = "", [], [], None
+        self.sentence = docstring_summary(text) if self.is_python else "not a Python program"
+        self.limit = procfs.accept_queue_limit(options["backlog"])
+        self.ended, self.threads, self.connections, self.stepper = None, [], [], None
         self.queue = self.time_wait = self.descriptors = self.resident = self.dropped = 0
         self.thread_count = 0
         self.anchors = set()  # the lines on which a thread has slept
@@ -67,13 +92,15 @@ class ServerMonitor:
                 return
             try:
                 if self.is_python:
-                    traces = traced(self.program, *words, limit=0)
+                    traces = traced(self.program, *words)
                     self.stepper = Stepper(self._stack.enter_context(traces))
                     self.server = self.stepper.session.server
                 else:
                     self.server = self._stack.enter_context(running_server(self.program, *words))
             except LaunchError as error:
-                self.ended = str(error)
+                first = str(error).partition("\n")[0]  # the log follows, as far as there is one
+                status = first.rpartition(". ")[0] if error.log else first
+                self.ended = failure(status, error.log, self.program)
                 return
             host, self.port = self.server.address
             self.host = socket.gethostbyname(host)
@@ -91,13 +118,14 @@ class ServerMonitor:
         try:
             if process.poll() is not None:
                 raise psutil.NoSuchProcess(process.pid)
-            held, sockets = procfs.descriptors(process.pid), procfs.tcp(self.port)
+            held, sockets = procfs.socket_fds(process.pid), procfs.tcp_sockets(self.port)
             self.descriptors = process.num_fds()
             self.thread_count = process.num_threads()
             self.resident = process.memory_info().rss
         except (psutil.Error, OSError):
-            words = tail(self.server.log(2000), 12)
-            self.ended, self.connections = f"exit status {process.poll()}\n  {words}", []
+            log = self.server.log(LATEST)
+            self.ended = failure(f"exit status {process.poll()}", log, self.program)
+            self.connections = []
             return
         if self.is_python:
             self._refresh_threads()
@@ -105,7 +133,7 @@ class ServerMonitor:
         self.said |= dict(SAID.findall(self.server.log(LATEST)))
         sockets = [one for one in sockets if self.owns(one.local) or self.owns(one.remote)]
         self.connections = self._connections(sockets, held)
-        self.queue = sum(one.unread for one in sockets if one.state == "LISTEN")
+        self.queue = sum(one.recv_q for one in sockets if one.state == "LISTEN")
         self.time_wait = sum(one.state == "TIME-WAIT" for one in sockets)
 
     def is_visible(self):
@@ -124,7 +152,7 @@ class ServerMonitor:
         with contextlib.suppress(OSError):  # TimeoutError; or the server has just ended
             self.threads = self.stepper.sample()
         self.anchors |= {one.line for one in self.threads if one.line and one.fd is not None}
-        self.descriptors -= self.stepper.session.channels()
+        self.descriptors -= self.stepper.session.tracer_descriptors()
         self.thread_count = len(self.threads)
 
     def _connections(self, sockets, held):
@@ -137,9 +165,9 @@ class ServerMonitor:
             client = "%s:%d" % (one.remote if ours else one.local)
             row = rows.setdefault(client, Connection(client))
             if ours:
-                row.server_state, row.recv_q, row.send_q = one.state, one.unread, one.unsent
+                row.server_state, row.recv_q, row.send_q = one.state, one.recv_q, one.send_q
                 row.fd = held.get(one.inode)
-                row.queued = one.queued
+                row.queued = one.in_accept_queue
             else:
                 row.client_state = one.state
         return list(rows.values())

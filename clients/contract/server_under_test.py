@@ -25,7 +25,7 @@ from clients.system.processes import (
     running_server,
     sum_over_tree,
 )
-from clients.system.procfs import all_stopped, tcp
+from clients.system.procfs import all_stopped, tcp_sockets
 
 TIMEOUT = 20.0
 QUIET_PERIOD = 1.0
@@ -59,7 +59,7 @@ def run_check(program, check, *options, timeout=TIMEOUT, quiet_period=QUIET_PERI
 def _run(program, check, options, timeout, quiet_period):
     """Raise ContractViolation or NotApplicable, as the check does."""
     limit = DEADLINE_FACTOR * (timeout + quiet_period)
-    limits = {"patience": timeout, "grace": timeout / 4}
+    limits = {"timeout": timeout, "grace": timeout / 4}
     try:
         with running_server(program, *check.options, *options, **limits) as running:
             server = ServerUnderTest(running, timeout, quiet_period, time.monotonic() + limit)
@@ -146,7 +146,7 @@ class ServerUnderTest:
     @contextlib.contextmanager
     def restart(self, *options, port=0):
         """Run the program again, and yield a ServerUnderTest. port: see running_server."""
-        with running_server(self.program, *options, port=port, patience=self.timeout) as server:
+        with running_server(self.program, *options, port=port, timeout=self.timeout) as server:
             yield replace(self, server=server, options=options)
 
     def connect(self, receive_buffer=None):
@@ -244,15 +244,17 @@ class ServerUnderTest:
         """Return the length of the accept queue of each of its listening sockets."""
         address = socket.gethostbyname(self.address[0]), self.address[1]
         return [
-            line.unread
-            for line in tcp(address[1])
+            line.recv_q
+            for line in tcp_sockets(address[1])
             if (line.state, line.local) == ("LISTEN", address)
         ]
 
     def has_unread(self, client):
         """Return True if the server has not yet read all that client has sent."""
         ends = client.getpeername(), client.getsockname()
-        return any(line.unread for line in tcp(ends[0][1]) if (line.local, line.remote) == ends)
+        return any(
+            line.recv_q for line in tcp_sockets(ends[0][1]) if (line.local, line.remote) == ends
+        )
 
     def wait_for_accept_queue(self):
         """Wait until it has accepted all connections."""

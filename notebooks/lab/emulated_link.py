@@ -67,12 +67,12 @@ class Host:
         import fcntl  # not at the top: Windows does not have it
 
         self.name, self.address = name, ADDRESS[name]
-        netns.small_tables()
+        netns.shrink_tcp_tables()
         with in_namespace():
             self.namespace = os.open(OWN_NAMESPACE, os.O_RDONLY)
             self.tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
             fcntl.ioctl(self.tun, TUNSETIFF, struct.pack("16sH22x", b"link", IFF_TUN | IFF_NO_PI))
-            netns.up("link", self.address)
+            netns.bring_up("link", self.address)
             self._sockets = ProcFile("/proc/thread-self/net/tcp")
             self._counters = ProcFile("/proc/thread-self/net/netstat")
 
@@ -101,7 +101,7 @@ class Host:
 
     def counters(self):
         """Return the TCP counters of this host: {name: number}."""
-        return procfs.counters(self._counters.read())
+        return procfs.tcp_counters(self._counters.read())
 
     def close(self):
         for file in (self._sockets, self._counters):
@@ -112,9 +112,9 @@ class Host:
 
 def entries(text):
     """Return a SocketEntry for each line of a /proc/net/tcp."""
-    lines = [procfs.parsed(line) for line in text.splitlines()[1:]]
+    lines = [procfs.parse_tcp_line(line) for line in text.splitlines()[1:]]
     return [
-        SocketEntry(line.local[1], line.remote[1], line.state, line.unsent, line.unread, line.timer)
+        SocketEntry(line.local[1], line.remote[1], line.state, line.send_q, line.recv_q, line.timer)
         for line in lines
     ]
 

@@ -73,7 +73,7 @@ def run_by(python, lock):
     with processes.temp_dir() as place:
         program = Path(place, "with_lock" if lock else "without_lock")
         setting = f"export PYTHON_GIL={int(lock)}"  # docs.python.org/3/using/cmdline.html
-        line = f'exec {python} {processes.find("02_threaded")} "$@"'
+        line = f'exec {python} {processes.find_server("02_threaded")} "$@"'
         program.write_text(f"#!/bin/sh\n{setting}\n{line}\n")
         program.chmod(0o755)
         yield program
@@ -87,12 +87,12 @@ def measure(python):
     """
     done = subprocess.run([python, "-c", VERSION], capture_output=True, text=True, check=True)
     found = {"python": done.stdout.strip(), "turns": {}, "rates": {}}
-    work = {"users": 20, "seconds": 4, "load": "chatterbox", "compute": 0.005, "backlog": 64}
+    work = {"users": 20, "seconds": 4, "load": "no-think-time", "compute": 0.005, "backlog": 64}
     for word, lock in (("with", True), ("without", False)):
         with run_by(python, lock) as program:
             found["turns"][word] = turns(program)
-            [run] = load.compare(str(program), **work)["runs"]
-            found["rates"][word] = run["greetings_per_second"]
+            [run] = load.compare(str(program), **work).runs
+            found["rates"][word] = run.throughput
     return found
 
 

@@ -36,15 +36,15 @@ def watched_crowd(name, *settings, **options):
 
     settings: options of the server, as "--wait", "0.5".
     """
-    with processes.running_server(processes.find(name), "--quiet", *settings) as server:
+    with processes.running_server(processes.find_server(name), "--quiet", *settings) as server:
         looks, over, began = [], threading.Event(), time.perf_counter()
         port = server.address[1]
 
         def look():
             while not over.wait(LOOK):
-                lines = [line for line in procfs.tcp(port) if line.local[1] == port]
+                lines = [line for line in procfs.tcp_sockets(port) if line.local[1] == port]
                 # A set: the list changes while it is read, and then a line may come twice.
-                queued = {line.remote[1] for line in lines if line.queued}
+                queued = {line.remote[1] for line in lines if line.in_accept_queue}
                 threads = server.process.num_threads()
                 # Last, since the list takes a while: who is not in it any more has left it by now.
                 at = time.perf_counter() - began
@@ -68,7 +68,7 @@ def threads_of(name, clients):
 
     They are greeted in turn, until one of them gets no answer.
     """
-    with sampled_server(processes.find(name), "--quiet") as sampler:
+    with sampled_server(processes.find_server(name), "--quiet") as sampler:
         lines = [Client(*sampler.server.address, timeout=0.3) for _ in range(clients)]
         for line in lines:
             try:
@@ -84,7 +84,7 @@ def threads_of(name, clients):
 
 def marked(name, states):
     """Return the lines of a server on which threads are, each with its thread and system call."""
-    source = processes.find(name).read_text().splitlines()
+    source = processes.find_server(name).read_text().splitlines()
     rows, last = [], None
     for thread in sorted(states, key=lambda thread: thread.line):
         if thread.line != last:

@@ -171,7 +171,7 @@ def model_server(model, seconds, delay=0.005):
     ):
         with in_namespace(link.server.namespace):
             options = ("--host", link.server.address, "--quiet")
-            program = processes.running_server(processes.find(model), *options, port=PORT)
+            program = processes.running_server(processes.find_server(model), *options, port=PORT)
             server = stack.enter_context(program)
         first, second = (stack.enter_context(link.client.socket()) for _ in range(2))
         ask(link, first, b"bob", seconds)

@@ -7,7 +7,7 @@ import psutil
 from clients.contract.errors import ContractViolation, NotApplicable, check
 from clients.contract.probe_client import MEBIBYTE
 from clients.system.processes import LaunchError, raise_nofile_limit
-from clients.system.procfs import queue_limit
+from clients.system.procfs import accept_queue_limit
 
 
 @check("--quiet", "--backlog", "100")
@@ -145,7 +145,7 @@ def a_thousand_idle_connections_stay_open(server):
         process.rlimit(psutil.RLIMIT_NOFILE, (most, most))
     baseline = server.baseline_descriptors()
     concurrent = server.is_concurrent()
-    if not concurrent and (limit := queue_limit(2048)) < count:  # listen(2)
+    if not concurrent and (limit := accept_queue_limit(2048)) < count:  # listen(2)
         raise NotApplicable(
             f"net.core.somaxconn limits an accept queue to {limit} connections here"
         )

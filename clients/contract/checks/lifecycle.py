@@ -10,7 +10,7 @@ import time
 
 import psutil
 
-from clients.console.bounded_log import Output
+from clients.console.bounded_log import BoundedLog
 from clients.contract.errors import (
     ContractViolation,
     NotApplicable,
@@ -20,12 +20,12 @@ from clients.contract.errors import (
 )
 from clients.contract.probe_client import ProbeClient
 from clients.system.processes import LISTENING, command, spawn, tail
-from clients.system.procfs import descriptors, queue_limit, tcp
+from clients.system.procfs import accept_queue_limit, socket_fds, tcp_sockets
 
 
 @check()
 def its_first_line_is_the_listening_address(server):
-    line = server.server.said[0]
+    line = server.server.output[0]
     if not LISTENING.match(line.rstrip()):
         raise ContractViolation(
             f'the first line on standard output is {line!r:.200}, not "listening on ..."'
@@ -33,8 +33,8 @@ def its_first_line_is_the_listening_address(server):
     assert_ready(server)
     port, inodes = server.address[1], set()
     for process in server.processes():
-        inodes |= set(descriptors(process.pid))
-    listeners = [line.inode for line in tcp(port) if line.state == "LISTEN"]
+        inodes |= set(socket_fds(process.pid))
+    listeners = [line.inode for line in tcp_sockets(port) if line.state == "LISTEN"]
     if listeners and not inodes.intersection(listeners):
         raise ContractViolation(
             f"it reports that it listens on port {port}, but another program does"
@@ -93,7 +93,7 @@ def assert_backlog(server, backlog):
             sock = stack.enter_context(socket.socket())
             sock.setblocking(False)
             sock.connect_ex(server.address)
-        limit = queue_limit(backlog)
+        limit = accept_queue_limit(backlog)
         server.wait_until(
             lambda: sum(server.accept_queues()) >= limit, f"{limit} connections in the accept queue"
         )
@@ -303,7 +303,7 @@ def assert_rejects(server, *options):
     line = command(server.program, *options)
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with spawn(line, **pipes) as process:
-        outputs = Output(process.stdout), Output(process.stderr)
+        outputs = BoundedLog(process.stdout), BoundedLog(process.stderr)
         try:
             process.wait(server.timeout)
         except psutil.TimeoutExpired:
