@@ -1,11 +1,11 @@
-"""The classroom: a server seen from inside and from outside, while the teacher conducts clients.
+"""The classroom: a server from inside and from outside, with clients that the teacher controls.
 
 .venv/bin/python -m clients.classroom 01_blocking                 the keys are on the screen; q ends
 .venv/bin/python -m clients.classroom --host 0.0.0.0 --port 3267  the students are the clients
 .venv/bin/python -m clients.classroom --screenshot scene.svg      a small scene as a picture
 
-The server's program runs unchanged; what is shown of it is read from the kernel and from the
-sampler about five times a second.
+The server's program runs unchanged; the screen shows what the kernel and the sampler report, five
+times per second.
 """
 
 import argparse
@@ -14,26 +14,27 @@ import re
 import sys
 from pathlib import Path
 
-from clients.classroom.app import EVERY, Classroom
+from clients.classroom.app import INTERVAL, Classroom
 from clients.console.argtypes import number
 from clients.console.printable import any_terminal
 from clients.system.processes import LaunchError, find, models, require_linux
 
 
-async def photograph(app, file):
+async def take_screenshot(app, file):
     """Play a small scene without a terminal, and write the screen to file as SVG."""
     async with app.run_test(size=(120, 36)) as pilot:
-        while not (app.stage and (app.stage.threads or app.stage.ended or app.stage.plain)):
-            await pilot.pause(EVERY)
-        if app.stage.ended:
-            raise LaunchError(app.stage.ended)
+        while not (app.monitor and app.monitor.is_visible()):
+            await pilot.pause(INTERVAL)
+        if app.monitor.ended:
+            raise LaunchError(app.monitor.ended)
         for key in "aasas":
             await pilot.press(key)
-        for _ in range(50):  # until all is at rest, but not for ever
-            await pilot.pause(EVERY)
-            if len(app.stage.connections) == 3 and all(one.fd for one in app.stage.threads):
+        for _ in range(50):  # until all threads sleep, but not forever
+            await pilot.pause(INTERVAL)
+            if len(app.monitor.connections) == 3 and all(one.fd for one in app.monitor.threads):
                 break
-        await pilot.pause(5 * EVERY)  # until that is drawn
+        app.marked_until = 0
+        await pilot.pause(5 * INTERVAL)  # until that is drawn
         picture = app.export_screenshot(title="clients.classroom")
         file.write_text(re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL))  # remote fonts
 
@@ -53,9 +54,9 @@ def options():
     parser.add_argument(
         "--backlog", type=number(int, 0, 65_535), default=5, help="what listen() is given"
     )
-    work = number(float, 0, 3600)
-    parser.add_argument("--wait", type=work, default=0, help="seconds each greeting sleeps")
-    parser.add_argument("--compute", type=work, default=0, help="seconds each one computes")
+    seconds = number(float, 0, 3600)
+    parser.add_argument("--wait", type=seconds, default=0, help="seconds that a greeting sleeps")
+    parser.add_argument("--compute", type=seconds, default=0, help="seconds that it computes")
     parser.add_argument("--screenshot", type=Path, metavar="FILE.svg", help="no terminal needed")
     args = parser.parse_args()
     try:
@@ -82,10 +83,10 @@ def main():
     app = Classroom(programs, {name: getattr(args, name) for name in given})
     try:
         if args.screenshot:
-            asyncio.run(photograph(app, args.screenshot))
+            asyncio.run(take_screenshot(app, args.screenshot))
         else:
             app.run()
-    except LaunchError as error:  # with --screenshot: on the screen it stands there
+    except LaunchError as error:  # with --screenshot: otherwise the screen shows it
         return str(error)
     finally:
         app.end()

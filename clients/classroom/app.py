@@ -1,4 +1,4 @@
-"""The screen, the keys and the cast: what a teacher sees, and what each key does."""
+"""The screen, the keys and the clients: what a teacher sees, and what each key does."""
 
 import asyncio
 import os
@@ -7,7 +7,6 @@ import textwrap
 import threading
 import time
 
-import psutil
 from rich.text import Text
 from textual.app import App
 from textual.binding import Binding
@@ -16,20 +15,28 @@ from textual.content import Content
 from textual.widgets import Digits, Static
 
 from clients.classroom import panels
-from clients.classroom.scripted_clients import MOST, Puppet
-from clients.classroom.server_monitor import Stage
-from clients.console.palette import looks
+from clients.classroom.scripted_clients import MOST, ScriptedClient
+from clients.classroom.server_monitor import ServerMonitor, own_addresses
+from clients.console.palette import looks, luminance, text_on
 from clients.console.printable import printable
 from clients.system.processes import name_of
 
-EVERY = 0.2  # seconds between two looks
-GRACE = 5.0  # seconds that it may take to end after a signal
-NOTE = 4.0  # seconds for which a note to the teacher stays
-SLEEPS = "each thread sleeps in a call: let a client do something"
+INTERVAL = 0.2  # seconds between two updates of the screen
+GRACE = 5.0  # seconds until this process ends after a signal, at most
+NOTICE = 4.0  # seconds for which a notice to the teacher stays
+MARK = 4.0  # seconds for which what the last key changed is marked
+ALL_SLEEP = "each thread sleeps in a call: let a client do something"
+VIEWS = ("source", "kernel", "clients")  # the panels
+STYLES = {  # style of a Cell: its looks on a light screen and on a dark one
+    "bad": ("bold #b00020", "bold #ff8a80"),
+    "waiting": ("bold #7a4f00", "bold #ffca28"),
+    "changed": ("bold #000000 on #ffe97a", "bold #000000 on #ffe97a"),
+    "chosen": ("reverse", "reverse"),
+}
 
 
 class Classroom(App):
-    """The screen, the keys, and the cast: puppets by their numbers, in the order they came.
+    """The screen, the keys, and the clients.
 
     programs: the paths of the servers, the first to begin with. options: those of their command
     line, {"host": "127.0.0.1", "port": 0, "backlog": 5, ...}.
@@ -37,60 +44,71 @@ class Classroom(App):
 
     CSS = """
     Static { text-wrap: nowrap; text-overflow: ellipsis; }
-    #head { height: 1; color: white; text-style: bold; }
+    #head { height: 1; text-style: bold; }
     #title { width: 1fr; }
     #where { width: auto; padding: 0 1; }
     #title, #cost { height: 1; padding: 0 0 0 1; }
     #keys { height: auto; background: $surface; }
-    ToastRack { margin-bottom: 3; }
+    ToastRack { margin-bottom: 4; }
     Toast { width: auto; max-width: 100%; padding: 0 1; }
-    #invitation { display: none; height: auto; }
+    #address { display: none; height: auto; }
+    #how { height: auto; }
     #body { layout: grid; grid-size: 2 2; grid-gutter: 0 1; }
     #body Static { border-top: solid $primary; height: 100%; }
+    #body.-zoomed { layout: vertical; }
     .-narrow #source { column-span: 2; }
     .-wide #source { row-span: 2; }
     """
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
     ENABLE_COMMAND_PALETTE = False
     BINDINGS = [
-        Binding("a", "add(1)", "add"),
-        Binding("f", "add(50)", "fifty"),
+        Binding("a,A", "add(1)", "add", key_display="a"),
+        Binding("f,F", "add(50)", "fifty", key_display="f"),
         Binding("up", "choose(-1)", "choose", key_display="↑ ↓ 1-9"),
         Binding("down", "choose(1)", show=False),
         *(Binding(str(n), f"choose_number({n})", show=False) for n in range(1, 10)),
-        Binding("s", "speak", "speak"),
-        Binding("r", "stop_reading", "stop/start reading"),
-        Binding("l", "go('leave')", "leave"),
-        Binding("x", "go('reset')", "reset"),
-        Binding("w", "walk", "line by line/run"),
-        Binding("space", "line", "a line"),
-        Binding("c", "call", "to a call"),
-        Binding("p", "pause", "pause"),
-        Binding("n", "next_model", "next model"),
-        Binding("q,ctrl+c", "quit", "quit", key_display="q", priority=True),
+        Binding("pageup", "scroll(-1)", show=False),
+        Binding("pagedown", "scroll(1)", "scroll", key_display="PgUp PgDn"),
+        Binding("s,S", "send", "send", key_display="s"),
+        Binding("r,R", "toggle_reading", "stop/start reading", key_display="r"),
+        Binding("l,L", "leave", "leave", key_display="l"),
+        Binding("x,X", "reset", "reset", key_display="x"),
+        Binding("w,W", "step", "line by line/run", key_display="w"),
+        Binding("space", "to_line", "a line"),
+        Binding("c,C", "to_call", "to a call", key_display="c"),
+        Binding("p,P", "pause", "pause", key_display="p"),
+        Binding("n,N", "next_model", "next model", key_display="n"),
+        Binding("b,B", "restart", "begin again", key_display="b"),
+        Binding("e,E", "empty", "empty", key_display="e"),
+        Binding("z,Z", "zoom", "zoom", key_display="z"),
+        Binding("d,D", "toggle_dark", "dark/light", key_display="d"),
+        Binding("q,Q,ctrl+c", "quit", "quit", key_display="q", priority=True),
     ]
 
     def __init__(self, programs, options):
         super().__init__()
         self.programs, self.options = programs, options
-        self.looks = looks([name_of(program) for program in programs])
-        self.stage, self.stages, self.paused, self.told = None, [], False, ""
-        self.cast, self.came, self.chosen = {}, 0, None
-        # {"host:port": what that client is called}, in the order they came; those of them that
-        # nobody here conducts came at {"host:port": time.monotonic()}.
-        self.names, self.guests = {}, {}
+        self.colours = looks([name_of(program) for program in programs])
+        self.monitor, self.monitors, self.paused, self.last_notice = None, set(), False, ""
+        self.clients, self.came = {}, 0  # {number: ScriptedClient}
+        # {"host:port": label} in order of arrival; the external ones came at
+        # {"host:port": time.monotonic()}.
+        self.names, self.external = {}, {}
+        self.chosen, self.offset, self.zoomed = None, 0, None  # a label; rows; one of VIEWS
+        # {Cell.key: text} as last drawn, and as it was before the last key; until when it counts
+        self.drawn, self.before, self.marked_until = {}, {}, 0.0
 
     def compose(self):
         with Horizontal(id="head"):
             yield Static(id="title", markup=False)
             yield Static(id="where")
-        with Container(id="invitation"):
+        with Container(id="address"):
+            yield Static(id="warning")
             yield Digits(id="large")
             yield Static(id="how")
         with Container(id="body"):
-            yield Static(id="source")
-            yield Static(id="kernel")
-            yield Static(id="clients")
+            for view in VIEWS:
+                yield Static(id=view)
         yield Static(id="cost")
         yield Static(id="keys")
 
@@ -100,13 +118,13 @@ class Classroom(App):
             signal.signal(number, self.leave)  # asyncio's handlers wait where its loop waits
 
     def leave(self, *_):
-        """End after a signal, also where a terminal that takes nothing more holds the drawing up.
+        """End after a signal, also if a terminal that takes no more output blocks the drawing.
 
-        Then this process just stops, and the watcher ends the servers.
+        Then this process just stops, and the reaper ends the servers.
         """
         asyncio.get_running_loop().call_soon_threadsafe(self.exit)
         last = threading.Timer(GRACE, os._exit, [1])
-        last.daemon = True  # it waits for nobody
+        last.daemon = True  # it delays no exit
         last.start()
 
     def on_unmount(self):
@@ -114,251 +132,378 @@ class Classroom(App):
             signal.signal(number, signal.SIG_DFL)
 
     def on_ready(self):
-        """Begin when the panels are there to be written on."""
-        self.run_worker(self.enter(self.programs[0]), exclusive=True)
-        self.set_interval(EVERY, self.tick)
+        """Start when the panels can be drawn."""
+        self.start(self.programs[0])
+        self.set_interval(INTERVAL, self.tick)
 
-    async def enter(self, program):
-        """Bring this program on the stage, with the cast that is there."""
-        before, self.stage = self.stage, None
-        if before:
-            await asyncio.to_thread(before.close)
-        stage = Stage(program, self.options)
-        self.stages.append(stage)
-        self.query_one("#head").styles.background = self.looks[stage.name][0]
-        await asyncio.to_thread(stage.open)
-        self.stage = stage
-        if not stage.ended:
-            self.recast()
-            self.invite()
+    # The server and its clients
 
-    def recast(self):
-        """Let the same clients come in the same order, and do again what they did."""
-        cast, self.cast, self.names, self.guests = self.cast, {}, {}, {}
-        for old in cast.values():
+    def start(self, program):
+        self.run_worker(self.switch_server(program), exclusive=True)
+
+    async def switch_server(self, program):
+        """Start this program in place of the one before; the same clients connect to it."""
+        self.monitor = None
+        for old in list(self.monitors):
+            await asyncio.to_thread(old.close)
+            self.monitors.discard(old)
+        monitor = ServerMonitor(program, self.options)
+        self.monitors.add(monitor)
+        await asyncio.to_thread(monitor.open)
+        self.monitor = monitor
+        self.draw_head_colour()
+        if not monitor.ended:
+            self.reconnect()
+            self.show_address()
+
+    def reconnect(self):
+        """Connect the same clients in the same order; they do again what they did."""
+        before, self.clients, self.names, self.external = self.clients, {}, {}, {}
+        for old in before.values():
             old.leave()
-            puppet = self.engage(old.number)
+            client = self.add_client(old.number)
             if old.times:
-                puppet.speak()
+                client.send()
             if not old.reading:
-                puppet.stop_reading()
+                client.toggle_reading()
 
-    def engage(self, number):
-        """Let a puppet with this number come."""
-        puppet = self.cast[number] = Puppet(number, self.address())
-        self.names[puppet.name] = f"client {number}"
-        return puppet
+    def add_client(self, number):
+        host, port = self.monitor.server.address
+        address = ("127.0.0.1" if self.monitor.host == "0.0.0.0" else host), port
+        client = self.clients[number] = ScriptedClient(number, address)
+        self.names[client.name] = client.label
+        return client
 
-    def address(self):
-        """Return where the puppets connect to: this machine, whatever the server's host is."""
-        host, port = self.stage.server.address
-        return ("127.0.0.1" if host == "0.0.0.0" else host), port
-
-    def invite(self):
-        """Show in large letters where the students' programs find the server, if they may."""
-        if self.options["host"] == "127.0.0.1":
-            return
-        host, port = reachable(self.options["host"]), self.stage.server.address[1]
-        self.query_one("#invitation").styles.display = "block"
+    def show_address(self):
+        """Show in large letters where programs of others find the server, if they can."""
+        host, port = self.monitor.host, self.monitor.port
+        self.query_one("#address").display = not host.startswith("127.")
+        if host == "0.0.0.0":
+            host = min(own_addresses(), key=lambda one: one.startswith("127."))
+        self.query_one("#warning").update(
+            Text("ANYONE ON THIS NETWORK CAN CONNECT", style=self.style("bad"))
+        )
         self.query_one("#large").update(f"{host}:{port}")
+        nc, client = f"nc {host} {port}", f"python3 clients/client.py --host {host} --port {port}"
+        one_line = f"{nc}   or   {client}"
         self.query_one("#how").update(
-            f"nc {host} {port}   or   python3 clients/client.py --host {host} --port {port}   "
-            "ANYONE ON THIS NETWORK CAN CONNECT"
+            one_line if len(one_line) <= self.size.width else f"{nc}   or\n{client}"
         )
 
     def tick(self):
-        """Let the puppets move, look, and draw."""
+        """Move the clients, read how the server is, and draw."""
         if not self.query("#keys"):  # the screen is being taken down
             return
-        for puppet in list(self.cast.values()):
-            puppet.move()
+        for client in list(self.clients.values()):
+            client.move()
         if self.paused:
             return
-        if self.stage and not self.stage.ended:
-            self.stage.look()
-            self.meet_guests()
-            if self.told == SLEEPS and self.stage.walk.tracee.stopped():  # it is no longer true
-                self.clear_notifications()
-                self.told = ""
+        if self.monitor and not self.monitor.ended:
+            self.monitor.refresh()
+            self.name_external_clients()
+            stepper = self.monitor.stepper
+            if self.last_notice == ALL_SLEEP and stepper and stepper.any_stopped():
+                self.clear_notifications()  # it is no longer true
+                self.last_notice = ""
         self.draw()
 
-    def meet_guests(self):
-        """Give each client that came by itself a name, and sort the connections: the cast first."""
-        for row in self.stage.connections:
-            if row.ours and row.client not in self.names:
-                self.guests[row.client] = time.monotonic()
-                self.names[row.client] = f"g{len(self.guests)}"
-        came = {client: place for place, client in enumerate(self.names)}
-        self.stage.connections.sort(
-            key=lambda row: (row.client in self.guests, came.get(row.client, len(came)))
-        )
+    def name_external_clients(self):
+        """Give each client that connected from elsewhere a label; sort all by their arrival."""
+        for row in self.monitor.connections:
+            if row.server_state and row.client not in self.names:
+                self.external[row.client] = time.monotonic()
+                self.names[row.client] = f"g{len(self.external)}"
+        place = {name: at for at, name in enumerate(self.names)}
+        self.monitor.connections.sort(key=lambda row: place.get(row.client, len(place)))
+
+    # What is drawn
 
     def draw(self):
-        """Write every panel anew; Textual sends to the terminal only what has changed."""
+        """Write every panel again; Textual sends only what has changed to the terminal."""
         self.query_one("#keys").update(legend(self.BINDINGS, self.size.width))
-        stage, names = self.stage, self.names
-        if not stage:
+        monitor, names = self.monitor, self.names
+        if not monitor:
             self.query_one("#title").update("the server starts …")
             self.query_one("#where").update("")
             return
-        self.draw_frame()
+        self.drawn_now = {}
+        self.draw_head()
         width, height = self.room("source")
-        if stage.ended:
-            rows = panels.last(stage.ended, width, height)
-            self.fill("source", "the server has ended", rows)
-            self.fill("kernel", "the kernel's side", [])
+        rows = monitor.connections
+        if monitor.ended:
+            text = panels.last_lines(monitor.ended, width, height)
+            self.fill("source", "the server has ended", text)
         else:
-            title = f"{stage.program.parent.name}/{stage.program.name}"
-            self.fill("source", title, panels.source(stage, names, height))
-            rows = panels.kernel_side(stage, names, *self.room("kernel"))
-            self.fill("kernel", "the kernel's side", rows)
-        _, height = self.room("clients")
-        believe = (panels.LOST, panels.HALF_OPEN)
-        lost = {row.client for row in stage.connections if row.states in believe}
-        cast = list(self.cast.values())
-        rows = panels.clients(cast, self.guest_rows(), self.chosen, height, lost)
+            title = f"{monitor.program.parent.name}/{monitor.program.name}"
+            self.fill("source", title, panels.source(monitor, names, height))
+        width, height = self.room("kernel")
+        queue = panels.queue(monitor, names, width)
+        room = height - len(queue)
+        people = self.people()
+        order = self.order(people, min(room - 2, self.room("clients")[1]))
+        place = {name: at for at, name in enumerate(order)}
+        rows = sorted(
+            (row for row in rows if self.label(row) not in people or self.label(row) in place),
+            key=lambda row: place.get(self.label(row), len(place)),
+        )
+        table = panels.connections(rows, names, self.chosen, width, room, monitor.time_wait)
+        self.fill("kernel", "the kernel's side", [] if monitor.ended else queue + table)
+        states = [one.state for one in people.values()]
+        shown = [people[name] for name in order]
+        rows = panels.clients(shown, states, self.chosen, *self.room("clients"))
         self.fill("clients", "the clients", rows)
+        self.drawn = self.drawn_now
 
-    def draw_frame(self):
+    def label(self, row):
+        return self.names.get(row.client, row.client)
+
+    def people(self):
+        """Return {label: Person} of all clients that are there, in order of arrival."""
+        rows = {row.client: row for row in self.monitor.connections}
+        lost = {name for name, row in rows.items() if row.states in (panels.LOST, panels.HALF_OPEN)}
+        people = {
+            one.label: panels.scripted(one, one.name in lost) for one in self.clients.values()
+        }
+        now, said = time.monotonic(), self.monitor.said
+        for name, since in self.external.items():
+            if name in rows:
+                label = self.names[name]
+                people[label] = panels.external(rows[name], label, said.get(name), now - since)
+        return people
+
+    def order(self, people, room):
+        """Return the labels in the order in which both panels show them, from the offset on.
+
+        If not all fit: the chosen one first, then the external ones, then those in SYN-SENT.
+        """
+        if len(people) <= room:
+            self.offset = 0
+            return list(people)
+
+        def last(label):
+            return label.startswith("client "), people[label].state != "connecting"
+
+        rest = sorted((label for label in people if label != self.chosen), key=last)
+        self.offset = max(0, min(self.offset, len(rest) - room + 2))
+        return [self.chosen] * (self.chosen in people) + rest[self.offset :]
+
+    def draw_head(self):
         """Write which model it is, where it listens, and what it costs."""
-        stage, title, where, cost = self.stage, *map(self.query_one, ("#title", "#where", "#cost"))
-        title.update(printable(f"{stage.name}: {stage.sentence}"))
-        walking = stage.walk and stage.walk.on
-        if self.paused or stage.ended or walking:
-            where.update("PAUSED" if self.paused else "ENDED" if stage.ended else "LINE BY LINE")
+        monitor, stepper = self.monitor, self.monitor.stepper
+        if self.paused or monitor.ended or (stepper and stepper.on):
+            where = "PAUSED" if self.paused else "ENDED" if monitor.ended else "LINE BY LINE"
         else:
-            where.update(Content("%s:%d" % stage.server.address))
-        if not stage.ended:
-            tracer = "" if stage.plain else " with the tracer"
-            log = f"; {stage.dropped:,} bytes of its log not kept" if stage.dropped else ""
-            cost.update(
-                f"cost: threads {stage.thread_count}, descriptors {stage.descriptors}, "
-                f"resident {stage.resident / 2**20:.1f} MiB{tracer}{log}"
-            )
+            where = "%s:%d" % monitor.server.address
+        self.query_one("#where").update(Content(where))
+        room = self.size.width - len(where) - 4
+        title = panels.heading(monitor.name, monitor.sentence, room)
+        self.query_one("#title").update(printable(title))
+        if not monitor.ended:
+            tracer = " with the tracer" if monitor.is_python else ""
+            log = f"; {monitor.dropped:,} bytes of its log not kept" if monitor.dropped else ""
+            threads, fds = str(monitor.thread_count), str(monitor.descriptors)
+            row = [
+                panels.Cell("cost: threads "),
+                panels.Cell(threads, "", ("threads",)),
+                panels.Cell(", descriptors "),
+                panels.Cell(fds, "", ("descriptors",)),
+                panels.Cell(f", resident {monitor.resident / 2**20:.1f} MiB{tracer}{log}"),
+            ]
+            self.query_one("#cost").update(self.text([row]))
 
-    def guest_rows(self):
-        """Return the rows of the clients that came by themselves and are still there."""
-        now, rows = time.monotonic(), {row.client: row for row in self.stage.connections}
-        return [
-            panels.guest_row(rows[at], self.names[at], self.stage.said.get(at), now - since)
-            for at, since in self.guests.items()
-            if at in rows
-        ]
+    def draw_head_colour(self):
+        head = self.query_one("#head")
+        colour = self.model_colour()
+        head.styles.background, head.styles.color = colour, text_on(colour)
+
+    def model_colour(self):
+        """Return the colour of the model; black would not be seen on a dark screen."""
+        colour = self.colours[self.monitor.name][0]
+        return "#FFFFFF" if self.current_theme.dark and luminance(colour) < 0.01 else colour
 
     def room(self, panel):
         """Return the (columns, rows) of a panel."""
         return self.query_one(f"#{panel}").content_size
 
     def fill(self, panel, title, rows):
-        """Write rows on a panel: [(text, style), ...]."""
-        widget, text = self.query_one(f"#{panel}"), Text()
-        for line, style in rows:
-            if style == "mark":
-                style = f"bold white on {self.looks[self.stage.name][0]}"
-            text.append(f"{printable(line)}\n", style)
+        """Write rows on a panel."""
+        widget = self.query_one(f"#{panel}")
         widget.border_title = Content(printable(title))
-        widget.update(text)
+        widget.update(self.text(rows))
 
-    def tell(self, note):
-        """Tell the teacher something for a moment, in place of what was told before."""
+    def text(self, rows):
+        """Return rows of Cells as a Text; what the last key has changed is marked."""
+        text, marked = Text(), time.monotonic() < self.marked_until
+        for row in rows:
+            for cell in row:
+                changed = marked and cell.key and self.before.get(cell.key) != cell.text
+                style = "changed" if changed and cell.text.strip() else cell.style
+                text.append(printable(cell.text), self.style(style))
+                if cell.key:
+                    self.drawn_now[cell.key] = cell.text
+            text.append("\n")
+        return text
+
+    def style(self, name):
+        """Return a style as rich names it."""
+        if name == "mark":
+            colour = self.model_colour()
+            return f"bold {text_on(colour)} on {colour}"
+        return STYLES[name][self.current_theme.dark] if name in STYLES else name
+
+    def notice(self, text):
+        """Show the teacher a text for a moment, in place of the one before."""
         self.clear_notifications()
-        self.notify(note, timeout=NOTE)
-        self.told = note
+        self.notify(text, timeout=NOTICE)
+        self.last_notice = text
 
-    def puppet(self):
-        """Return the chosen puppet; None, and a note, if there is none."""
-        if self.chosen not in self.cast:
-            self.tell("choose a client first: ↑ ↓, or its number")
-        return self.cast.get(self.chosen)
+    # The keys
+
+    async def run_action(self, action, *args, **kwargs):
+        """Do what a key says; a paused picture goes on, and what changes from here on is marked."""
+        name = action if isinstance(action, str) else ""
+        if self.paused and not name.startswith(("pause", "quit")):
+            self.action_pause()
+        still = ("choose", "scroll", "zoom", "toggle_dark")
+        self.before = dict(self.drawn)
+        self.marked_until = 0 if name.startswith(still) else time.monotonic() + MARK
+        return await super().run_action(action, *args, **kwargs)
+
+    def scripted(self):
+        """Return the chosen client; None, and a notice, if there is none that keys control."""
+        number = (self.chosen or "").removeprefix("client ")
+        if number.isdigit() and int(number) in self.clients:
+            return self.clients[int(number)]
+        if self.chosen in self.names.values() and number == self.chosen:
+            self.notice(f"{self.chosen} is an external client: only its own program controls it")
+        else:
+            self.notice("choose a client first: ↑ ↓, or its number")
+        return None
 
     def action_add(self, count):
-        if not self.stage or self.stage.ended:
-            self.tell("there is no server yet, or no more")
+        if not self.monitor or self.monitor.ended:
+            self.notice("there is no server yet, or no more")
             return
-        if len(self.cast) == MOST:
-            self.tell(f"{MOST} clients are enough")
-        elif count > self.stage.limit:  # or it would look as if this model could not carry them
-            self.tell(f"{count} at once; the accept queue holds {self.stage.limit}: --backlog 64")
-        for _ in range(min(count, MOST - len(self.cast))):
+        if len(self.clients) == MOST:
+            self.notice(f"{MOST} clients are enough")
+        elif count > self.monitor.limit:  # or it would look as if the model could not serve them
+            limit = self.monitor.limit
+            self.notice(f"{count} at once; the accept queue holds {limit}: --backlog 64")
+        for _ in range(min(count, MOST - len(self.clients))):
             self.came += 1
-            self.chosen = self.engage(self.came).number
+            self.chosen = self.add_client(self.came).label
+        self.offset = 0
 
     def action_choose(self, step):
-        if numbers := list(self.cast):
-            place = numbers.index(self.chosen) + step if self.chosen in numbers else 0
-            self.chosen = numbers[max(0, min(place, len(numbers) - 1))]
+        if labels := list(self.people() if self.monitor else ()):
+            place = labels.index(self.chosen) + step if self.chosen in labels else 0
+            self.chosen, self.offset = labels[max(0, min(place, len(labels) - 1))], 0
 
     def action_choose_number(self, number):
-        if number in self.cast:
-            self.chosen = number
+        if number in self.clients:
+            self.chosen, self.offset = f"client {number}", 0
 
-    def action_speak(self):
-        puppet = self.puppet()
-        if puppet and not puppet.speak():
-            self.tell(f"client {puppet.number} is {puppet.doing}: one message at a time")
+    def action_scroll(self, direction):
+        page = max(1, min(self.room("kernel")[1] - 5, self.room("clients")[1] - 2))
+        self.offset = max(0, self.offset + direction * page)
 
-    def action_stop_reading(self):
-        if puppet := self.puppet():
-            puppet.stop_reading()
+    def action_send(self):
+        client = self.scripted()
+        if client and not client.send():
+            self.notice(f"{client.label} is {client.state}: one message at a time")
 
-    def action_go(self, how):
-        if puppet := self.puppet():
-            self.action_choose(-1 if puppet.number == max(self.cast) else 1)
-            getattr(self.cast.pop(puppet.number), how)()
+    def action_toggle_reading(self):
+        if client := self.scripted():
+            client.toggle_reading()
 
-    def action_walk(self):
-        if self.stage and self.stage.plain:
-            self.tell("it is no Python program: it cannot go line by line")
-        elif self.stage and not self.stage.ended:
-            self.stage.walk.turn(not self.stage.walk.on)
+    def action_leave(self):
+        if client := self.remove_client():
+            client.leave()
 
-    def action_line(self):
-        self.go_on("line")
+    def action_reset(self):
+        if client := self.remove_client():
+            client.reset()
 
-    def action_call(self):
-        self.go_on("call")
+    def remove_client(self):
+        """Return the chosen client, which is no longer one of ours; its neighbour is chosen."""
+        if client := self.scripted():
+            self.action_choose(-1 if client.number == max(self.clients) else 1)
+            del self.clients[client.number]
+        return client
 
-    def go_on(self, how):
-        """Let a thread of the server go on: the one that serves the chosen client, or the next."""
-        if not (self.stage and not self.stage.ended and self.stage.walk and self.stage.walk.on):
-            self.tell("w first: then the server goes line by line")
-            return
-        peer = self.cast[self.chosen].name if self.chosen in self.cast else None
-        if not getattr(self.stage.walk, how)(peer):
-            self.tell(SLEEPS)
+    def action_empty(self):
+        """Let all clients leave."""
+        for client in self.clients.values():
+            client.leave()
+        self.clients, self.came, self.chosen = {}, 0, None
+
+    def action_step(self):
+        if self.monitor and not self.monitor.is_python:
+            self.notice("it is no Python program: it cannot go line by line")
+        elif self.monitor and not self.monitor.ended:
+            self.monitor.stepper.toggle()
+
+    def action_to_line(self):
+        if stepper := self.stepper():
+            self.went(stepper.to_line(self.chosen_name()))
+
+    def action_to_call(self):
+        if stepper := self.stepper():
+            self.went(stepper.to_call(self.chosen_name()))
+
+    def stepper(self):
+        """Return the stepper, if the server goes line by line; None, and a notice, if not."""
+        monitor = self.monitor
+        if monitor and not monitor.ended and monitor.stepper and monitor.stepper.on:
+            return monitor.stepper
+        self.notice("w first: then the server goes line by line")
+        return None
+
+    def chosen_name(self):
+        """Return the "host:port" of the chosen client, or None."""
+        return next((name for name, label in self.names.items() if label == self.chosen), None)
+
+    def went(self, thread):
+        if not thread:
+            self.notice(ALL_SLEEP)
 
     def action_pause(self):
         self.paused = not self.paused
         self.draw()
 
     def action_next_model(self):
-        if self.stage:
-            place = self.programs.index(self.stage.program) + 1
-            self.run_worker(self.enter(self.programs[place % len(self.programs)]), exclusive=True)
+        if self.monitor:
+            place = self.programs.index(self.monitor.program) + 1
+            self.start(self.programs[place % len(self.programs)])
+
+    def action_restart(self):
+        """Start the same model again, its file read again; the same clients connect."""
+        if self.monitor:
+            self.start(self.monitor.program)
+
+    def action_zoom(self):
+        """Show one panel on the whole screen, then the next one, then all again."""
+        views = (None, *VIEWS)
+        self.zoomed = views[(views.index(self.zoomed) + 1) % len(views)]
+        self.query_one("#body").set_class(self.zoomed is not None, "-zoomed")
+        for view in VIEWS:
+            self.query_one(f"#{view}").display = self.zoomed in (None, view)
+
+    def action_toggle_dark(self):
+        self.theme = "textual-light" if self.current_theme.dark else "textual-dark"
+        if self.monitor:
+            self.draw_head_colour()
 
     def end(self):
-        """Let everybody go and end the server."""
-        for puppet in self.cast.values():
-            puppet.leave()
-        for stage in self.stages:  # one may have been about to open
-            stage.close()
+        """Close all clients and end the server."""
+        for client in self.clients.values():
+            client.leave()
+        for monitor in self.monitors:  # one may have been about to open
+            monitor.close()
 
 
 def legend(bindings, width):
-    """Return what each key does, in lines of at most so many columns; none ends within a phrase."""
+    """Return what each key does, in lines of at most width columns; none ends within a phrase."""
     phrases = [f"{one.key_display or one.key} {one.description}" for one in bindings if one.show]
     whole = [phrase.replace(" ", "\N{NO-BREAK SPACE}") for phrase in phrases]
     return textwrap.fill("  ".join(whole), width)
-
-
-def reachable(host):
-    """Return the address by which other machines reach this one, if host means all of them."""
-    if host != "0.0.0.0":
-        return host
-    addresses = [
-        one.address
-        for many in psutil.net_if_addrs().values()
-        for one in many
-        if one.family.name == "AF_INET"
-    ]
-    return next((address for address in addresses if not address.startswith("127.")), host)

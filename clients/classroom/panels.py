@@ -1,45 +1,49 @@
-"""What the classroom writes on its panels: rows of plain text, each with a style.
+"""The texts of the classroom's panels.
 
-width, height: the columns and rows of the panel. names: {"host:port": what that client is called}.
-What is too wide is cut by the screen, with "…";
-where there was no room for more rows, or more names, a sign says so ("⋮", "and 38 more").
+A row is a list of Cells. width, height: the columns and rows of a panel. names: {"host:port": the
+client's label}. The screen cuts what is too wide, with "…"; where rows or names are left out, a
+sign says so ("⋮", "and 38 more").
 """
 
 import itertools
 import math
 from collections import Counter
+from typing import NamedTuple
 
 from rich.cells import cell_len
 from textual.content import Content
 
 from clients.console.printable import printable
 
-BAD = "bold #b00020"
-# The client's SYN was answered, but its last word found the accept queue full and was dropped.
+# The client's SYN was answered, but its last ACK found the accept queue full and was dropped.
 LOST = ("ESTABLISHED", None)
-HALF_OPEN = ("ESTABLISHED", "SYN-RECEIVED")  # the same, but the server's kernel still asks for it
+HALF_OPEN = ("ESTABLISHED", "SYN-RECEIVED")  # the same, but the server's kernel keeps its request
 WIDE = 53  # columns from which a table has room for the states of both ends
 
 
-def head(rows, height):
-    """Return at most height rows; the last one then says how many there are besides."""
-    if len(rows) <= height:
-        return rows
-    return [*rows[: height - 1], (f"… and {len(rows) - height + 1} more", "dim")]
+class Cell(NamedTuple):
+    """A piece of a row."""
+
+    text: str
+    style: str = ""  # a key of app.STYLES
+    key: tuple = ()  # what it shows: after a key press, a cell with another text is marked
 
 
-def last(text, width, height):
-    """Return the last words of a server, as many as fit, in the colour of an alarm."""
+def line(text, style="", key=()):
+    """Return a row of one Cell."""
+    return [Cell(text, style, key)]
+
+
+def last_lines(text, width, height):
+    """Return the last lines of a server's output, as many as fit, in the style of an error."""
     lines = [
         part.plain.rstrip()
-        for line in text.splitlines()
-        for part in Content(printable(line)).wrap(
-            width
-        )  # in columns: a Chinese character takes two
+        for one in text.splitlines()
+        for part in Content(printable(one)).wrap(width)  # columns: a Chinese character takes two
     ]
     cut = len(lines) - height
     shown = [f"⋮ {cut + 1} lines", *lines[cut + 1 :]] if cut > 0 else lines
-    return [(line, "#b00020") for line in shown]
+    return [line(one, "bad") for one in shown]
 
 
 def size(count):
@@ -47,43 +51,58 @@ def size(count):
     return str(count) if count < 10_000 else f"{count / 1024:,.0f}K"
 
 
-def source(stage, names, height):
-    """Return the lines on which threads stand, marked, and as much around them as has room.
+def heading(name, sentence, width):
+    """Return the name and sentence of a model, or only the name and the sentence's first clause."""
+    text = f"{name}: {sentence}"
+    return text if cell_len(text) <= width else f"{name}: {sentence.partition(':')[0]}"
 
-    Lines on which one has slept before are kept in view where they fit.
+
+def source(monitor, names, height):
+    """Return the lines on which threads are, marked, and as much around them as fits.
+
+    Lines on which a thread has slept before are kept in view where they fit.
     """
-    if stage.plain:
+    if not monitor.is_python:
         words = "it is no Python program:", "its lines cannot be shown,", "only the kernel's side"
-        return head([(text, "dim") for text in words], height)
-    lines = stage.lines
+        return [line(text, "dim") for text in words][:height]
+    lines = monitor.lines
     marks = {
-        line: [label(call, these, names) for call, these in what.items()]
-        for line, what in standing(stage.threads).items()
+        number: [label(call, these, names) for call, these in calls.items()]
+        for number, calls in by_line(monitor.threads).items()
     }
-    line, values = stage.walk.variables(lambda number: lines[number - 1])
-    if line in marks:
-        marks[line] += [f"   {named(value, names)}" for value in values]
-    shown = around(stage.anchors | set(marks), marks, len(lines), height)
+    number, values = monitor.stepper.variables(lines)
+    if number in marks:
+        marks[number] += [f"   {with_labels(value, names)}" for value in values]
+    return excerpt(lines, marks, monitor.anchors, height)
+
+
+def excerpt(lines, marks, anchors, height):
+    """Return numbered lines of a program: those with marks, those of anchors, and neighbours.
+
+    marks: {number of a line: texts to be shown below it}.
+    """
+    shown = around(anchors | set(marks), marks, len(lines), height)
     shown = shown or around(set(marks), marks, len(lines), height)
     rows, before = [], 0
-    for line in [*shown, len(lines) + 1]:
-        if line > before + 1:
-            rows.append((f"     ⋮ {line - before - 1} lines", "dim"))
-        if line <= len(lines):
-            rows.append((f"{line:>4} {lines[line - 1]}", "bold" if line in marks else ""))
-            rows += [(f"   ▶ {text}", "mark") for text in marks.get(line, [])]
-        before = line
+    for number in [*shown, len(lines) + 1]:
+        if number > before + 1:
+            rows.append(line(f"     ⋮ {number - before - 1} lines", "dim"))
+        if number <= len(lines):
+            rows.append(line(f"{number:>4} {lines[number - 1]}", "bold" if number in marks else ""))
+            for text in marks.get(number, []):
+                rows.append([Cell("   ▶ ", "mark", ("mark", number, text)), Cell(text, "mark")])
+        before = number
     return rows
 
 
-def named(text, names):
-    """Return a text in which connections are called by their clients."""
-    for peer, name in names.items():
-        text = text.replace(f"connection with {peer} ", f"{name} ")
+def with_labels(text, names):
+    """Return a text in which connections are named by their clients."""
+    for address, name in names.items():
+        text = text.replace(f"connection with {address} ", f"{name} ")
     return text
 
 
-def standing(threads):
+def by_line(threads):
     """Return {line: {system call: [thread, ...]}} for the threads that are in the program."""
     places = {}
     for thread in threads:
@@ -99,120 +118,163 @@ def around(wanted, marks, last, height):
         gaps = sum(b > a + 1 for a, b in itertools.pairwise([0, *sorted(lines), last + 1]))
         return len(lines) + gaps + sum(map(len, marks.values())) <= height
 
-    def distance(line):
-        return min((abs(line - other) for other in wanted), default=line)
+    def distance(number):
+        return min((abs(number - other) for other in wanted), default=number)
 
     shown = set()
-    for line in sorted(range(1, last + 1), key=distance):
-        if not fits(shown | {line}):
+    for number in sorted(range(1, last + 1), key=distance):
+        if not fits(shown | {number}):
             break
-        shown.add(line)
+        shown.add(number)
     return sorted(shown) if wanted <= shown else []
 
 
 def label(call, threads, names):
-    """Return what is said of the threads that stand on one line in one system call."""
-    call = call or "here (what it sleeps in, only Linux tells)"
+    """Return the text for the threads that are on one line in one system call."""
+    call = call or "here (its system call is known on Linux only)"
     if len(threads) > 1:
-        peers = [thread.remote for thread in threads if thread.remote]
-        return f"{len(threads)} threads: {call}" + (", each for its own client" if peers else "")
+        each = any(thread.remote for thread in threads)
+        return f"{len(threads)} threads: {call}" + (", each for its own client" if each else "")
     [thread] = threads
-    fd, peer = thread.fd, thread.remote
-    text = f"{thread.name}: {call}" + ("" if fd is None else f"(fd {fd})")
-    return text + (f", waiting for {names.get(peer, peer)}" if peer else "")
+    name = thread.name.partition(" ")[0].replace("Thread-", "t")
+    text = f"{name}: {call}" + ("" if thread.fd is None else f"({thread.fd})")
+    arrow = "→" if call.startswith("send") else "←"
+    return text + (f" {arrow} {names.get(thread.remote, thread.remote)}" if thread.remote else "")
 
 
-def kernel_side(stage, names, width, height):
-    """Return the accept queue as a bar, who is in it, and each connection as the kernel has it."""
-    rows = stage.connections
-    cells = min(stage.limit, max(4, width - 26))
-    full = "█" * math.ceil(cells * stage.queue / stage.limit)
-    queued = [short(row, names) for row in rows if row.queued]
-    asking = [short(row, names) for row in rows if row.theirs == "SYN-SENT"]
-    half = [short(row, names) for row in rows if row.states == HALF_OPEN]
-    dropped = [short(row, names) for row in rows if row.states == LOST]
-    top = [
-        (f"accept queue {full:·<{cells}} {stage.queue} of {stage.limit}", "bold"),
-        (some("  in it: ", queued, width), "bold #8a5a00" if queued else "dim"),
-        (some("SYN-SENT: ", asking, width), BAD if asking else "dim"),
-    ]
-    if half:
-        top.append((some("ACK dropped, still SYN-RECEIVED: ", half, width), BAD))
-    if dropped:
-        top.append((some("the server has no socket for: ", dropped, width), BAD))
-    table = [(connection(row, names, width), "") for row in rows]
-    if stage.time_wait:
-        table.append((f"TIME-WAIT: {stage.time_wait} (over; the kernel keeps the port)", "dim"))
-    ends = f"{'its end':<13}{'at the server':<14}" if width >= WIDE else f"{'state':<13}"
-    title = (f"{'':<4}{ends}{'at':<6}{'unread':>8}{'unsent':>8}", "dim")
-    return [*top, title, *head(table, height - len(top) - 1)]
+def queue(monitor, names, width):
+    """Return the rows about the accept queue: a bar, the clients in it and those outside of it."""
+    rows = monitor.connections
+    cells = min(monitor.limit, max(4, width - 26))
+    bar = "█" * math.ceil(cells * monitor.queue / monitor.limit)
+    count = f"{monitor.queue} of {monitor.limit}"
+    found = [[Cell(f"accept queue {bar:·<{cells}} ", "bold"), Cell(count, "bold", ("queue",))]]
+    for title, style, always, inside in (
+        ("  in it: ", "waiting", True, [row for row in rows if row.queued]),
+        ("SYN-SENT: ", "bad", True, [row for row in rows if row.client_state == "SYN-SENT"]),
+        ("ACK dropped, still SYN-RECEIVED: ", "bad", False, with_states(rows, HALF_OPEN)),
+        ("the server has no socket for: ", "bad", False, with_states(rows, LOST)),
+    ):
+        text = some([short(names.get(row.client, row.client)) for row in inside], width, title)
+        if inside or always:
+            shown = Cell(text, style if inside else "dim", (title,))
+            found.append([Cell(title, shown.style), shown])
+    return found
 
 
-def some(what, names, width):
-    """Return what and as many of the names as fit, and how many more there are."""
+def with_states(rows, states):
+    return [row for row in rows if row.states == states]
+
+
+def some(names, width, title=""):
+    """Return as many of the names as fit beside the title, and how many more there are."""
     for count in range(len(names), 0, -1):
         rest = f" and {len(names) - count} more" if count < len(names) else ""
-        text = what + ", ".join(names[:count]) + rest
-        if cell_len(text) <= width:
+        text = ", ".join(names[:count]) + rest
+        if cell_len(title + text) <= width:
             return text
-    return what + (f"{len(names)} of them" if names else "nobody")
+    return f"{len(names)} of them" if names else "none"
 
 
-def short(row, names):
-    """Return what the client of a connection is called where there is little room."""
-    return names.get(row.client, row.client).removeprefix("client ")
+def short(name):
+    """Return a client's label where there is little room."""
+    return name.removeprefix("client ")
 
 
-def connection(row, names, width):
-    """Return one connection: bytes are those in the server's buffers."""
+def connections(rows, names, chosen, width, height, time_wait=0):
+    """Return a table of connections with its title; the last row counts those left out."""
+    ends = f"{'client end':<13}{'server end':<14}" if width >= WIDE else f"{'state':<13}"
+    title = line(f"{'':<5}{ends}{'at':<6}{'Recv-Q':>7}{'Send-Q':>7}", "dim")
+    table = [connection(row, names.get(row.client, row.client), chosen, width) for row in rows]
+    if time_wait:
+        text = f"TIME-WAIT: {time_wait} (closed; the kernel keeps the address)"
+        table.append(line(text, "dim"))
+    height -= 1
+    if len(table) > height:
+        table[height - 1 :] = [line(f"… and {len(table) - height + 1} more (PgDn)", "dim")]
+    return [title, *table]
+
+
+def connection(row, name, chosen, width):
+    """Return the row of one connection."""
     place = "queue" if row.queued else "-" if row.fd is None else f"fd {row.fd}"
-    ends = f"{row.theirs or '-':<13}{row.ours or '-':<14}"
+    columns = {"at": (f"{place:<6}", "")}
     if width < WIDE:
-        ends = f"{row.ours or row.theirs:<13}"
-    return f"{short(row, names):<4}{ends}{place:<6}{size(row.unread):>8}{size(row.unsent):>8}"
+        columns = {"state": (f"{row.server_state or row.client_state:<13}", "")} | columns
+    else:
+        client, server = row.client_state or "-", row.server_state or "-"
+        columns = {"client": (f"{client:<13}", ""), "server": (f"{server:<14}", "")} | columns
+    for column, count in (("Recv-Q", row.recv_q), ("Send-Q", row.send_q)):
+        columns[column] = (f"{size(count):>7}", "waiting" if count else "dim")
+    sign, style = ("▸", "bold") if name == chosen else (" ", "")
+    return [
+        Cell(f"{sign}{short(name):<4}", style),
+        *(Cell(text, style, (row.client, key)) for key, (text, style) in columns.items()),
+    ]
 
 
-def clients(cast, guests, chosen, height, lost=()):
-    """Return a row a client: what it does and since when, what it said and was told.
+class Person(NamedTuple):
+    """A client, as the panel of the clients shows it."""
 
-    guests: rows that tell of clients that nobody here conducts. The chosen one is always shown.
-    lost: the names of those who believe that they are connected, and the server has no socket.
-    If there are more than fit, the first row counts them: there no note to the teacher hides it.
+    label: str
+    state: str
+    seconds: float  # in that state
+    talk: str  # what it sent and received
+
+
+def scripted(client, lost):
+    """Return the Person of a ScriptedClient. lost: the server has no socket for it."""
+    talk = ""
+    if client.state == "disconnected":
+        talk = client.error
+    elif not client.reading:
+        talk = f"{size(client.flooded)} bytes sent"
+    elif client.sent:
+        received = repr(client.received)[2:-1] if client.received else "(none yet)"
+        talk = f"{repr(client.sent)[2:-1]} → {received}"
+    return Person(
+        client.label, "no server socket" if lost else client.state, client.seconds(), talk
+    )
+
+
+def external(row, label, said, seconds):
+    """Return the Person of an external client. said: from the server's log."""
+    state = "queued" if row.queued else "closed" if row.fd is None else "connected"
+    talk = f"said {printable(said)}" if said else "has said nothing"
+    return Person(label, state, seconds, f"{row.client} {talk}")
+
+
+def clients(people, states, chosen, width, height):
+    """Return a row per Person, the chosen one marked.
+
+    states: those of all clients, if people are only some of them. If there are more than fit, the
+    first row counts them; if all fit, a long text is wrapped and not cut where there is room.
     """
-    does = {one: "no server socket" if one.name in lost else one.doing for one in cast}
-    rows = [*(puppet_row(one, does[one], one.number == chosen) for one in cast), *guests]
-    if len(rows) <= height or height < 4:
-        return head(rows, height)
-    place = next((at for at, puppet in enumerate(cast) if puppet.number == chosen), 0)
-    above = max(0, min(place - height // 2, len(rows) - height + 1))
-    counts = Counter(does.values())
-    tally = ", ".join(f"{count} {doing}" for doing, count in counts.items())
-    more = f"{len(rows)} in all: {tally}" + (f", {len(guests)} guests" if guests else "")
-    return [(more, "bold"), *rows[above : above + height - 1]]
+    rows = [client(one, chosen) for one in people]
+    if len(states) > height >= 4:
+        counts = ", ".join(f"{count} {state}" for state, count in Counter(states).items())
+        return [line(f"{len(states)} in all: {counts}", "bold"), *rows[: height - 1]]
+    wrapped = [part for row in rows for part in wrap(row, width)]
+    return (wrapped if len(wrapped) <= height else rows)[:height]
 
 
-def puppet_row(puppet, doing, chosen):
-    """Return the row of a client that the teacher conducts; doing: what it does, in words."""
-    sign, style = ("▸", "reverse") if chosen else (" ", "")
-    text = f"{sign}{puppet.number:>3} {doing} {puppet.waited():.0f} s"
-    return f"{text:<21} {puppet_talk(puppet)}", style
+def client(one, chosen):
+    """Return the row of a Person."""
+    sign, style = ("▸", "chosen") if one.label == chosen else (" ", "")
+    seconds = f"{one.seconds:.0f} s"
+    return [
+        Cell(f"{sign}{short(one.label):>3} ", style),
+        Cell(one.state, style, (one.label, "state")),
+        Cell(f" {seconds}".ljust(17 - len(one.state)), style),
+        Cell(one.talk, style, (one.label, "talk")),
+    ]
 
 
-def puppet_talk(puppet):
-    """Return what a puppet said last and what it was told."""
-    if puppet.doing == "broke off":
-        return puppet.why
-    if not puppet.reading:
-        return f"{size(puppet.flooded)} bytes asked"
-    if not puppet.said:
-        return ""
-    told = repr(puppet.told)[2:-1] if puppet.told else "(none yet)"
-    return f"{repr(puppet.said)[2:-1]} → {told}"
-
-
-def guest_row(row, called, said, seconds):
-    """Return the row of a client that came by itself; said: as the server's log has it."""
-    where = "closed by the server" if row.fd is None else "connected"
-    where = "in the accept queue" if row.queued else where
-    heard = f"said {printable(said)}" if said else "has said nothing"
-    return f" {called:>3} {row.client} {where} {seconds:.0f} s, {heard}", ""
+def wrap(row, width):
+    """Return a row in as many rows as it needs, the following ones indented."""
+    *first, last = row
+    indent = sum(cell_len(cell.text) for cell in first)
+    parts = Content(printable(last.text)).wrap(max(10, width - indent)) if last.text else []
+    texts = [part.plain.rstrip() for part in parts] or [""]
+    more = [[Cell(" " * indent, last.style), last._replace(text=text)] for text in texts[1:]]
+    return [[*first, last._replace(text=texts[0])], *more]

@@ -1,4 +1,4 @@
-"""The clients that a teacher conducts: they connect, speak, stop reading, leave, at a word.
+"""The clients that the teacher controls: they connect, send, stop reading, leave, by a key.
 
 Their sockets never block: move() does for each what can be done now.
 """
@@ -12,51 +12,56 @@ import time
 from clients.client import LONGEST, PREFIX
 from clients.system.sockets import reset_on_close
 
-MOST = 500  # puppets at once
+MOST = 500  # scripted clients at once
 PIECE = b"".join(b"question %d, " % n for n in range(1, 80))  # it has at most LONGEST bytes
-FLOOD = 32 * 2**20  # bytes at most that a puppet asks without reading
+FLOOD = 32 * 2**20  # bytes that a client sends at most without reading
 
 
-class Puppet:
-    """One client. number: its place in the cast; name: its "host:port".
+class ScriptedClient:
+    """One client. number: from 1, in order of arrival; name: its "host:port".
 
-    doing: "connecting", "silent", "waiting" for its greeting, "greeted", "not reading", or
-    "broke off", and then why says why. since: when that began (time.monotonic). times: how often
-    it spoke. said, told: the last message and the last greeting, as bytes.
+    state: "connecting", "silent", "waiting" for its greeting, "greeted", "not reading" or
+    "disconnected", and then error says why. since: when it began (time.monotonic).
+    times: how often it has sent a message. sent, received: the last message and greeting, as bytes.
     """
 
     def __init__(self, number, address):
         self.number, self.address = number, address
-        self.said, self.told, self.unsent, self.flooded, self.times = b"", b"", b"", 0, 0
-        self.reading, self.why = True, ""
+        self.sent, self.received, self.pending = b"", b"", b""
+        self.times, self.flooded = 0, 0
+        self.reading, self.error = True, ""
         self.sock = socket.socket()
         self.sock.setblocking(False)
         self.sock.connect_ex(address)
         self.name = "%s:%d" % self.sock.getsockname()
         self.begin("connecting")
 
-    def begin(self, doing):
-        self.doing, self.since = doing, time.monotonic()
+    @property
+    def label(self):
+        return f"client {self.number}"
 
-    def waited(self):
-        """Return for how many seconds it has done what it does."""
+    def begin(self, state):
+        self.state, self.since = state, time.monotonic()
+
+    def seconds(self):
+        """Return for how many seconds it has been in its state."""
         return time.monotonic() - self.since
 
-    def speak(self):
-        """Say the next message; return False if it may not: one message is in flight."""
-        if self.doing not in ("connecting", "silent", "greeted") or self.unsent:
+    def send(self):
+        """Send the next message; return False if one is already in flight."""
+        if self.state not in ("connecting", "silent", "greeted") or self.pending:
             return False
         self.times += 1
-        self.said = self.unsent = b"hi %d" % self.times
-        self.told = b""
-        if self.doing != "connecting":
+        self.sent = self.pending = b"hi %d" % self.times
+        self.received = b""
+        if self.state != "connecting":
             self.begin("waiting")
         return True
 
-    def stop_reading(self):
-        """Go on asking, and read no answer; or, the second time, read them all."""
+    def toggle_reading(self):
+        """Send without a pause and read no answer; or, the second time, read all answers."""
         self.reading = not self.reading
-        if self.doing not in ("connecting", "broke off"):
+        if self.state not in ("connecting", "disconnected"):
             self.begin("greeted" if self.reading else "not reading")
 
     def leave(self):
@@ -64,16 +69,16 @@ class Puppet:
         self.sock.close()
 
     def reset(self):
-        """Close the connection with a reset (RST): what is in flight is thrown away."""
+        """Reset the connection (RST): bytes in flight are lost."""
         reset_on_close(self.sock)
         self.sock.close()
 
     def move(self):
-        """Do what can be done without waiting: finish to connect, send, receive."""
-        if self.doing == "broke off":
+        """Connect, send and receive as far as that does not block."""
+        if self.state == "disconnected":
             return
         try:
-            if self.doing == "connecting":
+            if self.state == "connecting":
                 self._connect()
             if self.reading:
                 self._receive()
@@ -83,34 +88,34 @@ class Puppet:
         except BlockingIOError:
             pass
         except OSError as error:
-            self.why = str(error)
-            self.begin("broke off")
+            self.error = str(error)
+            self.begin("disconnected")
 
     def _connect(self):
-        """Ask how the handshake goes: connect(), called again, tells (EALREADY in connect(2))."""
+        """Call connect() again: it reports how the handshake goes (EALREADY in connect(2))."""
         error = self.sock.connect_ex(self.address)
         if error not in (0, errno.EISCONN):  # BlockingIOError: still in SYN-SENT
             raise OSError(error, os.strerror(error))
-        first = "waiting" if self.unsent else "silent"
+        first = "waiting" if self.pending else "silent"
         self.begin(first if self.reading else "not reading")
 
     def _send(self):
-        while self.unsent:
-            self.unsent = self.unsent[self.sock.send(self.unsent) :]
+        while self.pending:
+            self.pending = self.pending[self.sock.send(self.pending) :]
 
     def _receive(self):
-        """Read all that is there; the greeting is whole when it has as many bytes as it must."""
+        """Read all that has arrived; a greeting is as long as its message and the prefix."""
         with contextlib.suppress(BlockingIOError):
             while chunk := self.sock.recv(65536):
-                self.told = (self.told + chunk)[-LONGEST - len(PREFIX) :]
-                if self.doing == "waiting" and len(self.told) >= len(PREFIX + self.said):
+                self.received = (self.received + chunk)[-LONGEST - len(PREFIX) :]
+                if self.state == "waiting" and len(self.received) >= len(PREFIX + self.sent):
                     self.begin("greeted")
             raise ConnectionError("the server closed the connection")
 
     def _flood(self):
-        """Ask as much as the kernel takes, so that the answers pile up."""
+        """Send as much as the kernel takes, so that the answers fill the buffers."""
         while self.flooded < FLOOD:
-            self.unsent = self.unsent or PIECE
-            sent = self.sock.send(self.unsent)
-            self.unsent = self.unsent[sent:]
-            self.said, self.flooded = PIECE, self.flooded + sent
+            self.pending = self.pending or PIECE
+            sent = self.sock.send(self.pending)
+            self.pending = self.pending[sent:]
+            self.sent, self.flooded = PIECE, self.flooded + sent

@@ -1,96 +1,97 @@
-"""A server on the stage: under the tracer, seen from inside and from outside."""
+"""Monitors a server, under the tracer: its threads, its connections, its log and what it costs."""
 
 import contextlib
 import re
+import socket
+import threading
 from dataclasses import dataclass
 
 import psutil
 
-from clients.classroom.stepper import Walk
+from clients.classroom.stepper import Stepper
 from clients.console.printable import first_sentence
 from clients.system import procfs
 from clients.system.processes import LaunchError, name_of, running_server, tail
-from clients.system.sampler import thread_states
 from clients.trace.session import traced
 
 SAID = re.compile(r"^(\S+:\d+) said (.{0,200})", re.MULTILINE)
-REPORT = 0.1  # seconds that the server's Python may take to report its frames: the screen waits
-LATEST = 1 << 16  # bytes of the log in which to look for who said what
+LATEST = 1 << 16  # bytes of the log that are searched for SAID
 
 
 @dataclass
 class Connection:
-    """One client's connection, as the kernel has it at both ends.
+    """One client's connection, as the kernel has it at both ends."""
 
-    client: "host:port". theirs: the state of the client's end, if that is on this machine; ours:
-    of the server's; each None where there is no such socket. fd: the server's descriptor, or None.
-    queued: whether it waits for accept(). unread, unsent: bytes in the server's buffers.
-    """
-
-    client: str
-    theirs: str | None = None
-    ours: str | None = None
-    fd: int | None = None
-    queued: bool = False
-    unread: int = 0
-    unsent: int = 0
+    client: str  # "host:port"
+    client_state: str | None = None  # None: its socket is on another machine, or nowhere
+    server_state: str | None = None  # None: the server has no socket for it
+    fd: int | None = None  # the server's
+    queued: bool = False  # it waits for accept()
+    recv_q: int = 0  # bytes in the server's receive buffer
+    send_q: int = 0  # bytes in the server's send buffer
 
     @property
     def states(self):
-        """The client's end, the server's."""
-        return self.theirs, self.ours
+        return self.client_state, self.server_state
 
 
-class Stage:
-    """One server program that runs, and what there is to see of it since the last look().
+class ServerMonitor:
+    """One running server program, and what the last refresh() found.
 
-    options: {"backlog": 5, ...}, of its command line. ended: its last words, if it has ended.
-    threads: a ThreadState for each. queue: the length of the accept queue, which holds
-    limit. time_wait: how many connections are in TIME-WAIT. resident: bytes of memory.
-    dropped: bytes of its log that were not kept. plain: it is no Python program, as its name says
-    (.py): only the kernel tells of it, and walk is None.
+    options: {"backlog": 5, ...}, of its command line. ended: its last output, if it has ended.
+    threads: a ThreadState for each. queue: the length of the accept queue, at most limit.
+    time_wait: the number of connections in TIME-WAIT. resident: bytes of memory. dropped: bytes of
+    its log that were not kept. is_python: its name ends in .py; otherwise only the kernel is seen,
+    and stepper is None.
     """
 
     def __init__(self, program, options):
         self.program, self.options, self.name = program, options, name_of(program)
-        self.plain = program.suffix != ".py"
-        text = "" if self.plain else program.read_text(errors="replace")
-        self.lines, self.sentence = (
-            text.expandtabs().removesuffix("\n").split("\n"),
-            "not a Python program" if self.plain else first_sentence(text),
-        )
+        self.is_python = program.suffix == ".py"
+        text = program.read_text(errors="replace") if self.is_python else ""
+        self.lines = text.expandtabs().removesuffix("\n").split("\n")
+        self.sentence = first_sentence(text) if self.is_python else "not a Python program"
         self.limit = procfs.queue_limit(options["backlog"])
-        self.ended, self.threads, self.connections, self.walk = "", [], [], None
+        self.ended, self.threads, self.connections, self.stepper = "", [], [], None
         self.queue = self.time_wait = self.descriptors = self.resident = self.dropped = 0
         self.thread_count = 0
         self.anchors = set()  # the lines on which a thread has slept
-        self.said = {}  # {"host:port": what the server's log says that it said}
-        self._stack = contextlib.ExitStack()
+        self.said = {}  # {"host:port": what it said, from the server's log}
+        self._stack, self._lock, self._closed = contextlib.ExitStack(), threading.Lock(), False
 
     def open(self):
-        """Start the server; if it does not come to listen it has ended."""
+        """Start the server, unless close() came first; ended is set if it does not listen."""
         words = [word for name, value in self.options.items() for word in (f"--{name}", value)]
-        try:
-            if self.plain:
-                self.server = self._stack.enter_context(running_server(self.program, *words))
+        with self._lock:
+            if self._closed:
                 return
-            traces = traced(self.program, *words, limit=0)
-            self.walk = Walk(self._stack.enter_context(traces))
-            self.server = self.walk.tracee.server
-        except LaunchError as error:
-            self.ended = str(error)
+            try:
+                if self.is_python:
+                    traces = traced(self.program, *words, limit=0)
+                    self.stepper = Stepper(self._stack.enter_context(traces))
+                    self.server = self.stepper.session.server
+                else:
+                    self.server = self._stack.enter_context(running_server(self.program, *words))
+            except LaunchError as error:
+                self.ended = str(error)
+                return
+            host, self.port = self.server.address
+            self.host = socket.gethostbyname(host)
+            self.hosts = {self.host, *own_addresses()}
 
     def close(self):
-        """End the server; may be called twice, and before open()."""
-        self._stack.close()
+        """End the server; may be called twice, before open() and while it runs."""
+        with self._lock:
+            self._closed = True
+            self._stack.close()
 
-    def look(self):
-        """See what there is to see at this moment."""
-        process, port = self.server.process, self.server.address[1]
+    def refresh(self):
+        """Read from the kernel and the tracer how the server is now."""
+        process = self.server.process
         try:
             if process.poll() is not None:
                 raise psutil.NoSuchProcess(process.pid)
-            held, lines = procfs.descriptors(process.pid), procfs.tcp(port)
+            held, sockets = procfs.descriptors(process.pid), procfs.tcp(self.port)
             self.descriptors = process.num_fds()
             self.thread_count = process.num_threads()
             self.resident = process.memory_info().rss
@@ -98,37 +99,57 @@ class Stage:
             words = tail(self.server.log(2000), 12)
             self.ended, self.connections = f"exit status {process.poll()}\n  {words}", []
             return
-        if not self.plain:
-            self.look_inside()
+        if self.is_python:
+            self._refresh_threads()
         self.dropped = self.server.dropped()
         self.said |= dict(SAID.findall(self.server.log(LATEST)))
-        self.connections = connections(lines, port, held)
-        self.queue = sum(line.unread for line in lines if line.state == "LISTEN")
-        self.time_wait = sum(line.state == "TIME-WAIT" for line in lines)
+        sockets = [one for one in sockets if self.owns(one.local) or self.owns(one.remote)]
+        self.connections = self._connections(sockets, held)
+        self.queue = sum(one.unread for one in sockets if one.state == "LISTEN")
+        self.time_wait = sum(one.state == "TIME-WAIT" for one in sockets)
 
-    def look_inside(self):
-        """See on which line each thread is, without the tracer's; as before if it is too busy."""
-        with contextlib.suppress(OSError):
-            pid, tracee = self.server.process.pid, self.walk.tracee
-            self.threads = self.walk.look(thread_states(pid, lambda: tracee.frames(REPORT)))
+    def is_visible(self):
+        """Return True if there is something to be seen: threads, or that it has ended."""
+        return bool(self.threads or self.ended or not self.is_python)
+
+    def owns(self, end):
+        """Return True if an end of a connection is the server's; other hosts may use its port."""
+        host, port = end
+        if self.host == "0.0.0.0":
+            return port == self.port and (host in self.hosts or host.startswith("127."))
+        return end == (self.host, self.port)
+
+    def _refresh_threads(self):
+        """Read where the threads are, without the tracer's; as before if Python is too busy."""
+        with contextlib.suppress(OSError):  # TimeoutError; or the server has just ended
+            self.threads = self.stepper.sample()
         self.anchors |= {one.line for one in self.threads if one.line and one.fd is not None}
-        self.descriptors -= self.walk.tracee.channels()
+        self.descriptors -= self.stepper.session.channels()
         self.thread_count = len(self.threads)
 
+    def _connections(self, sockets, held):
+        """Return a Connection per client; held: {inode: the server's descriptor}."""
+        rows = {}
+        for one in sockets:
+            if one.state in ("LISTEN", "TIME-WAIT"):
+                continue
+            ours = self.owns(one.local)
+            client = "%s:%d" % (one.remote if ours else one.local)
+            row = rows.setdefault(client, Connection(client))
+            if ours:
+                row.server_state, row.recv_q, row.send_q = one.state, one.unread, one.unsent
+                row.fd = held.get(one.inode)
+                row.queued = one.queued
+            else:
+                row.client_state = one.state
+        return list(rows.values())
 
-def connections(lines, port, held):
-    """Return a Connection a client; held: {inode: the server's descriptor}."""
-    rows = {}
-    for line in lines:
-        if line.state in ("LISTEN", "TIME-WAIT"):
-            continue
-        ours = line.local[1] == port
-        client = "%s:%d" % (line.remote if ours else line.local)
-        row = rows.setdefault(client, Connection(client))
-        if ours:
-            row.ours, row.unread, row.unsent = line.state, line.unread, line.unsent
-            row.fd = held.get(line.inode)
-            row.queued = line.queued
-        else:
-            row.theirs = line.state
-    return list(rows.values())
+
+def own_addresses():
+    """Return the IPv4 addresses of this machine."""
+    return {
+        one.address
+        for many in psutil.net_if_addrs().values()
+        for one in many
+        if one.family == socket.AF_INET
+    }

@@ -1,97 +1,104 @@
-"""Line by line: the server on the stage goes on only as far as the teacher lets it."""
+"""The stepper: the server runs only as far as the teacher lets it, line by line."""
 
 import contextlib
 import re
 from dataclasses import replace
 
-from clients.trace.narration import CALLS
+from clients.system.sampler import thread_states
 
-MOST = 2000  # lines that it may take to come to a call of the kernel
-PATIENCE = 2.0  # seconds that a line may take, to be seen as one that sleeps or computes
-KERNEL = set(CALLS)  # what counts as a call: accept, recv, poll, …
-STOPS = "about to run line %d"
+MOST = 2000  # lines until a call of the kernel at most
+TIMEOUT = 2.0  # seconds that a line may take; after that its thread counts as running
+REPORT = 0.1  # seconds that the server's Python may take to report its frames: the screen waits
+# The methods of sockets and epoll, and time.sleep(), at which a thread stops for to_call().
+CALLS = {"accept", "recv", "recv_into", "send", "sendall", "close", "setblocking", "sleep"}
+CALLS |= {"poll", "register", "modify", "unregister"}
+BEFORE = "about to run line %d"
 
 
-class Walk:
-    """Lets the threads of a traced server go. on: whether they stop before each line."""
+class Stepper:
+    """Lets the threads of a traced server run. on: whether they stop before each line."""
 
-    def __init__(self, tracee):
-        self.tracee, self.on, self.current = tracee, False, None
+    def __init__(self, session):
+        self.session, self.on, self.current = session, False, None
 
-    def turn(self, on):
+    def toggle(self):
         """Let the threads stop before each line from now on, or run."""
-        self.on, self.current = on, None
-        self.tracee.walk() if on else self.tracee.run()
+        self.on, self.current = not self.on, None
+        self.session.walk() if self.on else self.session.run()
 
-    def look(self, rows):
-        """Return the sampler's rows, with those threads that stand before a line as they stand."""
-        self.tracee.listen()
-        stopped = (
-            {thread.number: thread.told for thread in self.tracee.stopped()} if self.on else {}
-        )
-        return [standing(row, stopped[row.id]) if row.id in stopped else row for row in rows]
+    def any_stopped(self):
+        return bool(self.session.stopped())
 
-    def next(self, peer=None):
-        """Return the thread that goes next: the one that serves peer ("host:port"), if it stands.
+    def sample(self):
+        """Return a ThreadState for each thread, with the call BEFORE if it is stopped.
 
-        Else it is the one that went last, or any that stands; None if none does.
+        Raises TimeoutError if the server's Python does not report its frames.
         """
-        self.tracee.listen()
-        stopped = self.tracee.stopped()
-        serving = [one for one in stopped if f"connection with {peer} " in shown(one.told)]
+        self.session.listen()
+        pid = self.session.server.process.pid
+        rows = thread_states(pid, lambda: self.session.frames(REPORT))
+        stopped = {one.number: one.told for one in self.session.stopped()} if self.on else {}
+        return [before_line(row, stopped[row.id]) if row.id in stopped else row for row in rows]
+
+    def next(self, client=None):
+        """Return the thread that runs next, or None if none is stopped.
+
+        It is the one with the connection of client ("host:port"), the one that ran last, or any.
+        """
+        self.session.listen()
+        stopped = self.session.stopped()
+        serving = [one for one in stopped if f"connection with {client} " in variables(one.told)]
         last = [one for one in stopped if one.number == self.current]
         return (serving + last + stopped + [None])[0]
 
-    def line(self, peer=None):
-        """Let the next thread execute one line; return that thread, or None if none stands."""
-        thread = self.next(peer)
+    def to_line(self, client=None):
+        """Let the next thread execute one line; return that thread, or None if none is stopped."""
+        thread = self.next(client)
         if thread:
-            self.go(thread)
+            self.run_line(thread)
         return thread
 
-    def call(self, peer=None):
-        """Let the next thread go on until it has made a call to the kernel, or sleeps in one."""
-        thread = self.next(peer)
+    def to_call(self, client=None):
+        """Let the next thread run until one of CALLS has returned, or blocks."""
+        thread = self.next(client)
         for _ in range(MOST):
-            if not thread or not thread.stopped or self.go(thread) & KERNEL:
+            if not thread or not thread.stopped or self.run_line(thread) & CALLS:
                 break
         return thread
 
-    def go(self, thread):
-        """Let a thread go on to its next line; return the names of the calls that it has made.
+    def run_line(self, thread):
+        """Let a thread run to its next line; return the names of the calls that it has made.
 
-        The tracer stops it also where a function is entered or left: there is nothing to see.
+        The tracer also stops it where a function is entered or left: nothing is to be seen there.
         """
         self.current, made = thread.number, set()
         while True:
-            self.tracee.go(thread)
-            self.settle()
+            self.session.go(thread)
+            with contextlib.suppress(TimeoutError):
+                self.session.settle(TIMEOUT)
             made |= {name for name, *_ in thread.told["calls"]} if thread.stopped else set()
             if not thread.stopped or thread.told["event"] == "line":
                 return made
 
-    def settle(self):
-        """Wait until the thread stands again or sleeps, but not long: the screen stands still."""
-        with contextlib.suppress(TimeoutError):
-            self.tracee.settle(PATIENCE)
+    def variables(self, source):
+        """Return a line's number, and ["name = value", ...] of what is named on it.
 
-    def variables(self, line):
-        """Return ["name = value", ...] of what is named on the line before which it stands."""
+        The line is the one before which the next thread is stopped. source: the program's lines.
+        """
         thread = self.next()
         if not (self.on and thread):
             return None, []
         number = thread.told["stack"][0][1]
-        words = set(re.findall(r"[\w.]+", line(number)))
+        words = set(re.findall(r"[\w.]+", source[number - 1]))
         named = words | {word.rpartition(".")[0] for word in words}
         found = thread.told["variables"]
         return number, [f"{name} = {found[name]}" for name in found if name in named]
 
 
-def standing(row, told):
+def before_line(row, told):
     function, line = told["stack"][0]
-    call = STOPS % line
-    return replace(row, function=function, line=line, call=call, fd=None, remote=None)
+    return replace(row, function=function, line=line, call=BEFORE % line, fd=None, remote=None)
 
 
-def shown(told):
+def variables(told):
     return " ".join(told["variables"].values()) + " "

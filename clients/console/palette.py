@@ -25,3 +25,21 @@ def looks(names):
     """
     others = itertools.cycle(OTHERS)
     return {name: MODELS[name] if name in MODELS else next(others) for name in names}
+
+
+def luminance(colour):
+    """Return the relative luminance of "#RRGGBB", from 0 to 1 (WCAG 2.2)."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in parts]
+    return sum(share * one for share, one in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one, other):
+    """Return the contrast of two colours, from 1 to 21 (WCAG 2.2: 4.5 is enough for a text)."""
+    dark, light = sorted(map(luminance, (one, other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def text_on(colour):
+    """Return black or white, whichever is easier to read on a colour."""
+    return max("#000000", "#FFFFFF", key=lambda text: contrast(text, colour))

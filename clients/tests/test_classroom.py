@@ -1,6 +1,5 @@
-"""The classroom shows what is: scenes played by the keys, and what the program has read then."""
+"""The classroom shows what is: scripts of keys, and what has to be seen then."""
 
-import asyncio
 import contextlib
 import os
 import pty
@@ -9,128 +8,117 @@ import socket
 import subprocess
 import sys
 import termios
-import time
 
 import psutil
 import pytest
 from rich.cells import cell_len
 
+from clients.classroom import app as classroom
 from clients.classroom import panels
-from clients.classroom.app import Classroom
-from clients.classroom.scripted_clients import Puppet
-from clients.classroom.server_monitor import Connection, Stage
-from clients.system import processes
-
-PATIENCE = 20.0
-
-
-def play(model, scene, *keys, shows=(), size=(140, 40), backlog=64, programs=None):
-    """Press the keys in the classroom of a model; wait until scene(app) holds and shows is shown.
-
-    Return the rows of the screen.
-    """
-    programs = programs or [processes.find(model)]
-    options = {"host": "127.0.0.1", "port": 0, "backlog": backlog}
-
-    async def run():
-        app = Classroom(programs, options)
-        try:
-            async with app.run_test(size=size, notifications=True) as pilot:
-                await until(pilot, lambda app: app.stage and (app.stage.threads or app.stage.plain))
-                for key in keys:
-                    await pilot.press(key)
-                await until(pilot, scene)
-                await until(
-                    pilot, lambda app: all(text in "\n".join(screen(app)) for text in shows)
-                )
-                return screen(app)
-        finally:
-            app.end()
-
-    async def until(pilot, condition):
-        deadline = time.monotonic() + PATIENCE
-        while not condition(pilot.app):
-            assert time.monotonic() < deadline, "\n".join(
-                [str(vars(pilot.app.stage)), *screen(pilot.app)]
-            )
-            await pilot.pause(0.02)
-
-    return asyncio.run(run())
+from clients.classroom.__main__ import main
+from clients.classroom.scripted_clients import ScriptedClient
+from clients.classroom.server_monitor import Connection, ServerMonitor
+from clients.console import palette
+from clients.system import processes, procfs
+from clients.tests.in_the_classroom import play, shows, styles
+from conftest import DEADLINE, cli
 
 
-def screen(app):
-    """Return the rows of the screen."""
-    return [
-        strip.text.replace("\N{NO-BREAK SPACE}", " ").rstrip()
-        for strip in app.screen._compositor.render_strips()
-    ]
-
-
-def standing(app):
+def threads(app):
     """Return (function, system call) of each thread."""
-    return [(thread.function, thread.call) for thread in app.stage.threads]
+    return [(thread.function, thread.call) for thread in app.monitor.threads]
 
 
-def doing(app):
-    return [puppet.doing for puppet in app.cast.values()]
+def states(app):
+    return [client.state for client in app.clients.values()]
 
 
 def queued(app):
     """Return the numbers of the clients in the accept queue."""
-    return [int(panels.short(row, app.names)) for row in app.stage.connections if row.queued]
+    rows = app.monitor.connections
+    return [int(panels.short(app.names[row.client])) for row in rows if row.queued]
 
 
-def test_on_01_the_second_client_is_in_the_accept_queue_while_main_stands_in_recv():
+def labels(app, panel):
+    """Return the labels of the clients that have a row on a panel, in order."""
+    rows = app.query_one(f"#{panel}").content.plain.splitlines()
+    if panel == "kernel":
+        rows = rows[1 + next(at for at, row in enumerate(rows) if "Recv-Q" in row) :]
+    elif rows and " in all: " in rows[0]:
+        del rows[0]
+    first = [row.removeprefix("▸").split(maxsplit=1)[0] for row in rows if row.strip()]
+    return [one for one in first if one.removeprefix("g").isdigit()]
+
+
+def order(*first):
+    """Return a condition: both panels show the same clients, and these first."""
+
+    def condition(app):
+        kernel, clients = labels(app, "kernel"), labels(app, "clients")
+        count = min(len(kernel), len(clients))
+        return clients[:count] == kernel[:count] and tuple(kernel[: len(first)]) == first
+
+    return condition
+
+
+def test_on_01_the_second_client_waits_in_the_accept_queue_until_the_first_leaves():
     play(
         "01_blocking",
-        lambda app: (
-            standing(app) == [("handle", "recvfrom")]
-            and queued(app) == [2]
-            and app.stage.queue == 1
-            and doing(app) == ["silent", "waiting"]
-        ),
         *"aas",
-        shows=["main: recvfrom(fd ", "), waiting for client 1", "accept queue", "1 of 65"],
+        lambda app: threads(app) == [("handle", "recvfrom")],
+        lambda app: queued(app) == [2] and app.monitor.queue == 1,
+        lambda app: states(app) == ["silent", "waiting"],
+        shows("main: recvfrom(4) ← client 1", "accept queue", "1 of 65", "in it: 2"),
+        *"1l",
+        lambda app: states(app) == ["greeted"] and not queued(app),
     )
 
 
-def test_on_01_the_second_is_served_when_the_first_leaves():
-    play("01_blocking", lambda app: doing(app) == ["greeted"] and not queued(app), *"aas1l")
-
-
-def test_on_01_the_queue_fills_and_more_stay_in_syn_sent():
+def test_on_01_the_queue_fills_and_more_clients_stay_in_syn_sent():
     play(
         "01_blocking",
+        *"aaaa",
         lambda app: (
             queued(app) == [2, 3]
-            and [row.theirs for row in app.stage.connections].count("SYN-SENT") == 1
+            and [row.client_state for row in app.monitor.connections].count("SYN-SENT") == 1
         ),
-        *"aaaa",
+        *"aaaaaaaaa",  # at 80 columns not all of them fit: those in SYN-SENT have to be seen
+        shows("SYN-SENT: 4, 5, 6, 7", "▸13  SYN-SENT", " 4   SYN-SENT", "▸ 13 connecting"),
+        shows("13 in all: 3 silent, 10 connecting"),
+        order("13", "4", "5"),
         backlog=1,
+        size=(80, 24),
     )
 
 
-def test_on_02_fifty_clients_are_fifty_threads_in_recv():
-    play(
+@pytest.mark.parametrize("size", [(80, 24), (110, 36), (140, 40), (200, 60)])
+def test_on_02_fifty_clients_are_fifty_threads_in_recv_and_nothing_is_cut_without_a_sign(size):
+    shown = play(
         "02_threaded",
-        lambda app: (
-            standing(app).count(("handle", "recvfrom")) == 50
-            and ("serve", "accept4") in standing(app)
-            and len(app.stage.threads) == 51
-        ),
         "f",
-        shows=["50 threads: recvfrom, each for its own client"],
+        lambda app: threads(app).count(("handle", "recvfrom")) == 50,
+        lambda app: ("serve", "accept4") in threads(app) and len(app.monitor.threads) == 51,
+        shows("main: accept4(3)", "50 threads: recvfrom, each for its own client"),
+        shows(
+            "50 in all: 50 silent", "▸ 50", "more (PgDn)", "q quit", "02_threaded: Threaded server"
+        ),
+        size=size,
     )
+    assert all(cell_len(row) <= size[0] for row in shown)
+    assert "q quit" in shown[-1]
+    assert "…" not in shown[0]
+    assert any("Recv-Q Send-Q" in row for row in shown)
 
 
 def test_on_03_fifty_clients_are_one_thread_in_epoll_wait():
     play(
         "03_epoll",
-        lambda app: (
-            standing(app) == [("serve", "epoll_wait")]
-            and sum(row.fd is not None for row in app.stage.connections) == 50
-        ),
         "f",
+        lambda app: threads(app) == [("serve", "epoll_wait")],
+        lambda app: sum(row.fd is not None for row in app.monitor.connections) == 50,
+        *("7", order("7", "1", "2"), "pagedown"),
+        lambda app: order("7")(app) and int(labels(app, "kernel")[1]) > 8,
+        *("pageup", order("7", "1", "2"), "down", order("8", "1", "2")),
     )
 
 
@@ -141,111 +129,186 @@ def test_on_03_fifty_clients_are_one_thread_in_epoll_wait():
 def test_a_client_that_never_reads(name, call):
     play(
         name,
-        lambda app: (
-            call in [each for _, each in standing(app)]
-            and doing(app) == ["not reading"]
-            and app.stage.connections[0].unsent > 100_000
-            and app.stage.connections[0].unread > 0
-        ),
         *"ar",
+        lambda app: (
+            call in [each for _, each in threads(app)]
+            and states(app) == ["not reading"]
+            and app.monitor.connections[0].send_q > 100_000
+            and app.monitor.connections[0].recv_q > 0
+        ),
     )
 
 
-def test_leave_and_reset():
+def test_leave_reset_and_empty():
     play(
         "03_epoll",
-        lambda app: (
-            list(app.cast) == [1] and app.stage.time_wait >= 1 and len(app.stage.connections) == 1
-        ),
         *"aaa2x3l",
+        lambda app: (
+            list(app.clients) == [1]
+            and app.monitor.time_wait >= 1
+            and len(app.monitor.connections) == 1
+        ),
+        *"ae",
+        lambda app: not app.clients and not app.monitor.connections,
+        *("a", lambda app: list(app.clients) == [1]),
     )
 
 
-def test_the_next_model_gets_the_same_cast():
-    programs = [processes.find("01_blocking"), processes.find("02_threaded")]
+def test_the_next_model_and_the_same_one_again_get_the_same_clients(tmp_path):
+    program = tmp_path / "server.py"
+    program.write_text(processes.find("02_threaded").read_text())
+
+    def served(app):
+        return (
+            app.monitor
+            and len(threads(app)) == 3
+            and states(app) == ["silent", "greeted"]
+            and list(app.clients) == [1, 2]
+        )
+
+    def edit(_app):
+        text = program.read_text()
+        program.write_text(text.replace('"""Threaded server', '"""Edited server'))
+        return True
+
     play(
         "01_blocking",
-        lambda app: (
-            app.stage
-            and len(standing(app)) == 3
-            and doing(app) == ["silent", "greeted"]
-            and list(app.cast) == [1, 2]
-        ),
         *"aasn",
-        programs=programs,
+        served,
+        *(edit, "b", lambda app: app.monitor and "Edited" in app.monitor.sentence, served),
+        lambda app: len(app.monitors) == 1,
+        programs=[processes.find("01_blocking"), program],
     )
 
 
-def test_a_server_that_crashes_is_shown_with_its_last_words(tmp_path):
+def test_a_server_that_crashes_is_shown_with_its_last_output(tmp_path):
     program = tmp_path / "server.py"
     source = processes.find("01_blocking").read_text()
     program.write_text(source.replace("conn.sendall(greet(chunk))", "raise ValueError('\\x1b[2J')"))
-    words = ["the server has ended", "ValueError"]
-    options = {"shows": words, "size": (80, 24), "programs": [program]}
-    shown = play(None, lambda app: app.stage.ended, *"as", **options)
+    shown = play(program, *"as", shows("the server has ended", "ValueError"), size=(80, 24))
     assert "\x1b" not in "".join(shown)
 
 
-def test_what_a_guest_says_is_shown_safely():
-    guests = []
+def test_external_clients_are_shown_safely_can_be_chosen_and_are_counted():
+    words, sockets = b"\x1b[31mred" + b"x" * 120, []
 
-    def scene(app):
-        if not guests:
-            guests.append(socket.create_connection(app.address()))
-            guests[0].sendall(b"\x1b[31mred" + b"x" * 500)
-        return app.guests and app.stage.said
+    def connect(count):
+        def condition(app):
+            for _ in range(count):
+                sockets.append(socket.create_connection(app.monitor.server.address))
+                sockets[-1].sendall(words)
+            return True
 
-    shown = play("03_epoll", scene, "a", shows=["g1 127.0.0.1:", "said b"])
-    shown_row = [row for row in shown if "g1 127.0.0.1:" in row]
-    assert "said b'\\x1b[31mred" in shown_row[0]
-    assert shown_row[0].endswith("…")
-    guests[0].close()
+        return condition
 
+    def said(app):
+        whole = "".join(app.query_one("#clients").content.plain.split())
+        return r"saidb'\x1b[31mred" + "x" * 120 in whole  # wrapped, not cut
 
-@pytest.mark.parametrize("size", [(80, 24), (140, 40), (200, 60)])
-def test_nothing_is_cut_without_a_sign(size):
-    shows = [
-        "main: accept4(fd 3)",
-        "50 threads: recvfrom",
-        "50 in all: 50 silent",
-        "▸ 50",
-        "q quit",
-    ]
     shown = play(
-        "02_threaded", lambda app: len(standing(app)) == 51, "f", shows=[*shows, "more"], size=size
+        "03_epoll",
+        *("a", connect(1), shows("g1 connected"), said, "down"),
+        *("s", shows("g1 is an external client"), shows("▸ g1"), "1", "e"),
+        *(connect(11), shows("12 in all: 12 connected", "… and "), order("g1", "g2")),
+        size=(80, 24),
     )
-    assert all(cell_len(row) <= size[0] for row in shown)
-    assert "q quit" in shown[-1]
+    assert "\x1b" not in "".join(shown)
+    for one in sockets:
+        one.close()
 
 
-def test_a_program_that_is_not_pythons_shows_the_kernels_side(tmp_path):
-    program = tmp_path / "server"
-    program.write_text(
-        f'#!/bin/sh\nexec {processes.find("01_blocking")} "$@"\n'.replace(
-            "exec ", f"exec {sys.executable} "
+def test_what_a_key_has_changed_is_marked_and_bytes_that_wait_have_a_colour(monkeypatch):
+    monkeypatch.setattr(classroom, "MARK", 1000.0)
+    changed, waiting = classroom.STYLES["changed"][0], classroom.STYLES["waiting"][0]
+
+    def marked(app):
+        return (
+            styles(app, "clients", "waiting") == {changed}
+            and changed in styles(app, "kernel", "      4")
+            and changed not in styles(app, "kernel", "ESTABLISHED")
+            and changed not in styles(app, "clients", "silent")
         )
+
+    def no_longer(app):
+        return (
+            changed not in styles(app, "clients", "waiting")
+            and styles(app, "kernel", "      4") == {waiting}
+            and styles(app, "kernel", "      0") == {"dim"}
+        )
+
+    play("01_blocking", *"aa", lambda app: queued(app) == [2], *("up", "down", "s"), marked,
+         *("up", no_longer))  # fmt: skip
+
+
+def test_a_paused_picture_goes_on_with_the_next_key_and_caps_lock_changes_nothing():
+    play(
+        "03_epoll",
+        *("A", "p", shows("PAUSED"), "S"),
+        lambda app: not app.paused and states(app) == ["greeted"],
+        shows("127.0.0.1:"),
+        *("D", lambda app: app.current_theme.dark, "Z"),
+        lambda app: app.query_one("#source").size.width == 140,
+        *"zzz",
+        lambda app: all(app.query_one(f"#{view}").display for view in classroom.VIEWS),
     )
+
+
+def test_each_text_has_enough_contrast():
+    for colour, _ in [*palette.MODELS.values(), *palette.OTHERS]:
+        assert palette.contrast(colour, palette.text_on(colour)) >= 4.5
+    for light, dark in (classroom.STYLES["bad"], classroom.STYLES["waiting"]):
+        assert palette.contrast(light.removeprefix("bold "), "#E0E0E0") >= 4.5
+        assert palette.contrast(dark.removeprefix("bold "), "#121212") >= 4.5
+
+
+@pytest.mark.parametrize(
+    ("host", "warned"),
+    [("localhost", False), ("127.0.0.2", False), ("0", True), ("0.0.0.0", True)],
+)
+def test_the_address_and_a_warning_are_shown_only_where_others_can_connect(host, warned):
+    rows = "\n".join(play("01_blocking", "a", shows("1 silent"), host=host, size=(80, 24)))
+    assert ("ANYONE ON THIS NETWORK CAN CONNECT" in rows) is warned
+    assert ("--port" in rows) is warned
+    assert "nc 0 " not in rows
+
+
+def test_sockets_of_other_programs_with_the_same_port_number_are_not_the_servers():
+    def condition(app):
+        return app.monitor and app.monitor.time_wait == 0 and len(app.monitor.connections) == 1
+
+    def elsewhere(app):
+        """Make connections in TIME-WAIT and ESTABLISHED to the same port of another host."""
+        address = ("127.0.0.3", app.monitor.port)
+        with socket.create_server(address) as listener:
+            for _ in range(2):
+                kept.append(socket.create_connection(address))
+                kept.append(listener.accept()[0])
+        for one in kept[:2]:
+            one.close()
+        others = [one for one in procfs.tcp(app.monitor.port) if address in (one.local, one.remote)]
+        return {"TIME-WAIT", "ESTABLISHED"} <= {one.state for one in others}
+
+    kept = []
+    play("03_epoll", *("a", condition, elsewhere, "s"), shows("greeted"), condition)
+    for one in kept:
+        one.close()
+
+
+def test_a_program_that_is_not_pythons_shows_the_kernels_side(tmp_path, capsys):
+    program = tmp_path / "server"
+    script = f'#!/bin/sh\nexec {sys.executable} {processes.find("01_blocking")} "$@"\n'
+    program.write_text(script)
     program.chmod(0o755)
-    rows = play("", lambda app: len(app.stage.connections) == 2, *"aaws", programs=[program],
-                shows=["no Python program:", "cannot go line by line", "1 of 65"])  # fmt: skip
-    assert any("threads 1," in row for row in rows)
+    shown = play(
+        program,
+        *"aaws",
+        lambda app: len(app.monitor.connections) == 2,
+        shows("no Python program:", "cannot go line by line", "1 of 65"),
+    )
+    assert any("threads 1," in row for row in shown)
     file = tmp_path / "scene.svg"
-    done = subprocess.run(
-        processes.tool("clients.classroom", "03_epoll", "--screenshot", file, "--host", "::1"),
-        cwd=processes.ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (done.returncode, done.stderr.count("IPv4")) == (2, 1)
     program.write_text("#!/bin/sh\nexit 3\n")
-    done = subprocess.run(
-        processes.tool("clients.classroom", program, "--screenshot", file),
-        cwd=processes.ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = cli("clients.classroom", program, "--screenshot", file)
     assert done.returncode == 1
     assert "exit status 3" in done.stderr
     assert "Traceback" not in done.stderr
@@ -253,83 +316,96 @@ def test_a_program_that_is_not_pythons_shows_the_kernels_side(tmp_path):
 
 def test_screenshot(tmp_path):
     file = tmp_path / "scene.svg"
-    done = subprocess.run(
-        processes.tool("clients.classroom", "--screenshot", file),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = cli("clients.classroom", "--screenshot", file)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert "recvfrom(fd&#160;" in file.read_text()
+    assert "recvfrom(4)" in file.read_text()
 
 
-def test_a_client_that_believes_more_than_the_server_knows_is_named():
+def test_half_open_connections_are_named():
     rows = [
-        Connection("8", theirs="ESTABLISHED", ours="SYN-RECEIVED"),
-        Connection("9", theirs="ESTABLISHED"),
+        Connection("8", client_state="ESTABLISHED", server_state="SYN-RECEIVED"),
+        Connection("9", client_state="ESTABLISHED"),
     ]
-    stage = Stage(processes.find("01_blocking"), {"backlog": 5})
-    stage.connections = rows
-    shown = [text for text, _ in panels.kernel_side(stage, {}, 70, 20)]
+    monitor = ServerMonitor(processes.find("01_blocking"), {"backlog": 5})
+    monitor.connections = rows
+    shown = ["".join(cell.text for cell in row) for row in panels.queue(monitor, {}, 70)]
     assert "ACK dropped, still SYN-RECEIVED: 8" in shown
     assert "the server has no socket for: 9" in shown
 
 
-def test_the_clients_panel_tells_who_has_no_socket_at_the_server():
+def test_the_panel_of_clients_names_those_without_a_socket_at_the_server():
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        cast = [Puppet(number, listener.getsockname()) for number in (1, 2, 3)]
-        shown = [text for text, _ in panels.clients(cast, [], 1, 9, {cast[1].name})]
-        [tally, *_] = [text for text, _ in panels.clients(cast * 2, [], 1, 4, {cast[1].name})]
-        for puppet in cast:
-            puppet.leave()
-    assert ["no server socket" in row for row in shown] == [False, True, False]
-    assert "no server socket" in tally
+        clients = [ScriptedClient(number, listener.getsockname()) for number in (1, 2, 3)]
+        people = [panels.scripted(one, lost=one.number == 2) for one in clients]
+        for one in clients:
+            one.leave()
+    words = [one.state for one in people]
+
+    def rows(height):
+        shown = panels.clients(people, words, "client 1", 60, height)
+        return ["".join(cell.text for cell in row) for row in shown]
+
+    assert ["no server socket" in row for row in rows(9)] == [False, True, False]
+    people, words = people * 2, words * 2
+    assert "no server socket" in rows(4)[0]
 
 
-def test_last_words_are_wrapped_and_not_cut():
+def test_last_lines_are_wrapped_and_not_cut():
     words = "a server that has " + "much to say " * 9 + "to the very end"
-    shown = [text for text, _ in panels.last(f"{words}\nand\ttwice", 40, 12)]
+    shown = [row[0].text for row in panels.last_lines(f"{words}\nand\ttwice", 40, 12)]
     assert " ".join(shown) == words + " and·twice"
     assert max(map(cell_len, shown)) <= 40
 
 
 def test_chinese_text_takes_two_columns_a_character(tmp_path):
     long = "你好" * 60
-    shown = [text for text, _ in panels.last(long, 41, 12)]
+    shown = [row[0].text for row in panels.last_lines(long, 41, 12)]
     assert "".join(shown) == long
     assert {cell_len(text) for text in shown[:-1]} == {40}
-    assert panels.some("在队列 ", ["你好", "你好"], 14) == "在队列 2 of them"
+    assert panels.some(["你好", "你好"], 14, "在队列 ") == "2 of them"
     program = tmp_path / "server.py"
     source = processes.find("03_epoll").read_text().partition("\n")[2]
     program.write_text(
         f'"""{long}\n{source.replace("import select", f"import select  # {long}", 1)}'
     )
-    options = {"shows": ["…"], "size": (80, 24), "programs": [program]}
-    shown = play(None, lambda app: standing(app) == [("serve", "epoll_wait")], "a", **options)
+    shown = play(
+        program,
+        "a",
+        lambda app: threads(app) == [("serve", "epoll_wait")],
+        shows("…"),
+        size=(80, 24),
+    )
     assert all(cell_len(row) <= 80 for row in shown)
     assert "你好" in shown[0]
     assert "…" in shown[0]
     assert "127.0.0.1:" in shown[0]
 
 
-def test_a_client_that_has_left_keeps_its_name_as_long_as_the_server_has_its_connection():
+def test_a_client_that_has_left_keeps_its_label_as_long_as_the_server_has_its_connection():
     shown = play(
         "01_blocking",
-        lambda app: [row.ours for row in app.stage.connections] == ["ESTABLISHED", "CLOSE-WAIT"],
         *"aal",
-        shows=["in it: 2"],
+        lambda app: (
+            [row.server_state for row in app.monitor.connections] == ["ESTABLISHED", "CLOSE-WAIT"]
+        ),
+        shows("in it: 2"),
     )
     assert "g1" not in "".join(shown)
 
 
-def test_the_teacher_is_told_why_a_key_does_nothing():
-    play("01_blocking", lambda app: True, "s", shows=["choose a client first"])
-    play("01_blocking", lambda app: True, *"aass", shows=["one message at a time"])
-
-
-def test_the_teacher_is_told_that_fifty_at_once_find_no_room():
-    told = ["50 at once; the accept queue holds 6: --backlog 64"]
-    play("03_epoll", lambda app: len(app.cast) == 50, "f", shows=told, size=(80, 24), backlog=5)
+def test_a_notice_says_why_a_key_does_nothing():
+    play(
+        "01_blocking",
+        *("s", shows("choose a client first")),
+        *("a", "a", "s", "s", shows("one message at a time")),
+    )
+    play(
+        "03_epoll",
+        *("f", lambda app: len(app.clients) == 50),
+        shows("50 at once; the accept queue holds 6: --backlog 64"),
+        size=(80, 24),
+        backlog=5,
+    )
 
 
 @contextlib.contextmanager
@@ -365,22 +441,22 @@ def test_leaving_leaves_no_process_behind(how):
         else:
             program.send_signal(how)
         drain(teacher)
-        assert program.wait(PATIENCE) == 0
+        assert program.wait(DEADLINE) == 0
         assert not server.is_running()
 
 
-def test_a_terminal_that_takes_nothing_more_keeps_nobody_alive():
-    """So does one that is gone: the program's writes wait for ever then, and it with them."""
+def test_a_terminal_that_takes_no_more_output_keeps_no_process_alive():
+    """Nor does one that is gone: the program's writes block forever then, and it with them."""
     with on_a_terminal() as (program, _teacher, terminal, server):
         termios.tcflow(terminal, termios.TCOOFF)
         program.send_signal(signal.SIGTERM)
-        assert program.wait(PATIENCE) == 1
-        server.wait(PATIENCE)  # psutil's; the watcher has ended it
+        assert program.wait(DEADLINE) == 1
+        server.wait(DEADLINE)  # psutil's; the reaper has ended it
         os.close(terminal)
 
 
 def drain(terminal):
-    """Read to the end, so that the program never waits for a reader."""
+    """Read to the end, so that the program never blocks in a write."""
     try:
         while os.read(terminal, 65536):
             pass
@@ -388,12 +464,13 @@ def drain(terminal):
         return
 
 
-def test_it_says_so_where_there_is_no_terminal():
-    done = subprocess.run(
-        processes.tool("clients.classroom"),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert "needs a terminal" in done.stderr.splitlines()[-1]
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [([], "needs a terminal"), (["--host", "::1", "--screenshot", "scene.svg"], "IPv4")],
+)
+def test_what_it_cannot_do_gets_one_line(options, words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["classroom", *options])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]

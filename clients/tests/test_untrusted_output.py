@@ -116,7 +116,7 @@ def in_the_classroom(program, *acts):
                         await pilot.pause(0.05)
                     seen.append(rows(app))
                     if message:
-                        with Client(*app.stage.server.address) as client:
+                        with Client(*app.monitor.server.address) as client:
                             client.socket.sendall(message)
         finally:
             app.end()

@@ -1,0 +1,69 @@
+"""Play a script in the classroom: keys to press, and what has to be seen then."""
+
+import asyncio
+import time
+
+from clients.classroom.app import Classroom
+from clients.system import processes
+from conftest import DEADLINE
+
+
+def play(model, *script, size=(140, 40), **options):
+    """Play a script in the classroom of a model, or of a program's path; return the screen's rows.
+
+    script: keys; texts to wait for on the screen, as shows("..."); and functions of the app that
+    have to return something true. options: those of the server, and programs for the key n.
+    """
+    programs = options.pop("programs", None) or [processes.find(str(model))]
+    options = {"host": "127.0.0.1", "port": 0, "backlog": 64} | options
+
+    async def run():
+        app = Classroom(programs, options)
+        try:
+            async with app.run_test(size=size, notifications=True) as pilot:
+                for part in (is_started, *script):
+                    if isinstance(part, str):
+                        await pilot.press(part)
+                        continue
+                    deadline = time.monotonic() + DEADLINE
+                    while not part(app):
+                        assert time.monotonic() < deadline, report(app, part)
+                        await pilot.pause(0.02)
+                return screen(app)
+        finally:
+            app.end()
+
+    return asyncio.run(run())
+
+
+def is_started(app):
+    return app.monitor and app.monitor.is_visible()
+
+
+def report(app, part):
+    return "\n".join([f"not seen: {part}", str(vars(app.monitor)), *screen(app)])
+
+
+def screen(app):
+    """Return the rows of the screen."""
+    return [
+        strip.text.replace("\N{NO-BREAK SPACE}", " ").rstrip()
+        for strip in app.screen._compositor.render_strips()
+    ]
+
+
+def shows(*texts):
+    """Return a condition: all the texts are on the screen."""
+
+    def condition(app):
+        rows = "\n".join(screen(app))
+        return all(text in rows for text in texts)
+
+    return condition
+
+
+def styles(app, panel, text):
+    """Return the styles of the cells of a panel that contain a text."""
+    shown = app.query_one(f"#{panel}").content
+    cells = [(shown.plain[span.start : span.end], str(span.style)) for span in shown.spans]
+    return {style for cell, style in cells if text in cell}
