@@ -106,7 +106,7 @@ WHAT_HAPPENS = {
 
 
 def table():
-    """Return [(what happens, the flags of the event, what recv() returns), ...], tried once each."""
+    """Return [(what happens, the event, what recv() returns), ...], each tried once."""
     rows = []
     for what, happen in WHAT_HAPPENS.items():
         with Watched() as pair:

@@ -25,7 +25,7 @@ from load_tests.harness.charts import (
 from load_tests.harness.stats import nearest_rank, never_served
 
 from . import gil, load
-from .models import LOOK
+from .models import SAMPLING_INTERVAL
 from .sequence import GREY, write
 
 LOOPS = {"closed loop": OTHERS[0], "open loop": OTHERS[5]}  # their colours and markers
@@ -222,12 +222,12 @@ def waits(runs, title):
     return draw(10, 1.4 + 0.55 * len(runs), panel)
 
 
-def turns(found, title, note):
-    """Return a Figure of threads that compute: {name: lock.turns()}, a panel each, a row a thread.
+def gil_timeline(found, title, note):
+    """Return a Figure of CPU-bound threads, {name: gil.gil_timeline()}: one row per thread.
 
-    Dark: the thread runs. Pale: it waits for the interpreter lock.
+    Dark: the thread runs. Pale: it waits for the GIL.
     """
-    colours = {gil.RUNS: MODELS["02_threaded"][0], gil.WAITS: "#E9C46A", gil.SLEEPS: "white"}
+    colours = {gil.RUNS: MODELS["02_threaded"][0], gil.WAITS: "#E9C46A", gil.BLOCKED: "white"}
 
     def panel(ax, name, threads):
         for row, spans in enumerate(threads.values()):
@@ -302,10 +302,10 @@ def wake_ups(times):
     return draw(10, 4.8, lambda ax: measured(ax, series, title, *labels))
 
 
-def lives(results, title):
-    """Return a Figure of crowds: {model: models.WatchedCrowd}, a row a client.
+def crowds(results, title):
+    """Return a Figure of crowds, {model: WatchedCrowd}: one row per client.
 
-    Below each crowd: the server's threads, and how many are in its queue.
+    Below each crowd: the server's threads, and the length of its accept queue.
     """
     end = max(data.seconds for data in results.values()) * 1.1  # room for "leaves last"
     style = {name: colour for name, (colour, _) in looks(results).items()}
@@ -317,23 +317,23 @@ def lives(results, title):
             crowd_rows(upper, results[name], colour)
             upper.set_title(name, color=colour)
             crowd_counts(lower, results[name], colour)
-        axes[-1].set(xlabel="seconds since the first client came", xlim=(0, end))
+        axes[-1].set(xlabel="seconds since the first client's connect()", xlim=(0, end))
         figure.suptitle(f"{title}\n\n", x=0.01, ha="left", fontsize=13, fontweight="bold")
         below = (0, 1 - 0.2 / figure.get_figheight())  # the empty lines of the title
         look = {"loc": "upper left", "bbox_to_anchor": below, "frameon": False, "fontsize": 10}
         look |= {"handler_map": {tuple: HandlerTuple(ndivide=None)}, "handlelength": 4.5}
-        figure.legend(*crowd_signs(style.values()), ncols=3, **look)
+        figure.legend(*crowd_legend(style.values()), ncols=3, **look)
     return figure
 
 
-def crowd_signs(colours):
-    """Return the legend of lives(): signs, each in all these colours, and their words."""
+def crowd_legend(colours):
+    """Return the handles and labels of the legend of crowds(): each sign in all these colours."""
     signs = {  # a row above a row: it is filled column by column
         "an answer": lambda colour: Line2D([], [], color=colour, marker="o", ls=""),
         "below: the server's threads": lambda colour: Line2D([], [], color=colour, lw=1.8),
         "accepted by the server": lambda colour: Patch(color=colour, alpha=0.35, lw=0),
-        "below: how many wait in its queue": lambda colour: Patch(**dotted(colour)),
-        "waits in the accept queue": lambda colour: Line2D([], [], color=colour, ls=":"),
+        "below: its accept queue": lambda colour: Patch(**dotted(colour)),
+        "in the accept queue": lambda colour: Line2D([], [], color=colour, ls=":"),
     }
     return [tuple(map(sign, colours)) for sign in signs.values()], list(signs)
 
@@ -347,16 +347,16 @@ def crowd_rows(ax, data, colour):
         row, events = client.number, client.events
         began, ended = events[0].at, events[-1].at
         connected = next((at for at, what in events if what == "connected"), ended)
-        if connected - began > 10 * LOOK:
+        if connected - began > 10 * SAMPLING_INTERVAL:
             ax.text(began, row, " not connected", va="center", fontsize=9, color=GREY)
-        queued = [look.at for look in data.looks if row in look.queued]
+        queued = [sample.at for sample in data.samples if row in sample.queued]
         accepted = max([connected, *queued])
         answers = [at for at, what in events if what == "answered"]
-        looks_at = [look.at for look in data.looks]
-        if accepted > looks_at[-1] - 5 * LOOK:  # it was in the queue to the end
+        sampled = [sample.at for sample in data.samples]
+        if accepted > sampled[-1] - 5 * SAMPLING_INTERVAL:  # it was in the queue to the end
             accepted = ended
-        elif queued:  # the next look, or an answer, says that it is not there any more
-            accepted = min(answers + [at for at in looks_at if at > accepted])
+        elif queued:  # the next sample, or an answer, shows that it is not there any more
+            accepted = min(answers + [at for at in sampled if at > accepted])
         ax.plot([connected, accepted], [row, row], color=colour, lw=1.8, ls=":")
         ax.barh(row, ended - accepted, left=accepted, height=0.5, color=colour, alpha=0.35, lw=0)
         [dots] = ax.plot(answers, [row] * len(answers), "o", color=colour, ms=6, clip_on=False)
@@ -372,9 +372,9 @@ def crowd_rows(ax, data, colour):
 
 
 def crowd_counts(ax, data, colour):
-    at = [look.at for look in data.looks]
-    threads = [look.threads for look in data.looks]
-    queued = [len(look.queued) for look in data.looks]
+    at = [sample.at for sample in data.samples]
+    threads = [sample.threads for sample in data.samples]
+    queued = [len(sample.queued) for sample in data.samples]
     ax.step(at, threads, where="post", color=colour, lw=1.8)
     some = list(map(bool, queued))
     ax.fill_between(at, queued, where=some, step="post", **dotted(colour))
@@ -385,7 +385,7 @@ def crowd_counts(ax, data, colour):
     look["path_effects"] = [withStroke(linewidth=3, foreground="white")]
     last = at[len(threads) - 1 - threads[::-1].index(many)]  # where the queue is empty again
     write(ax, (last, many), f"{many} thread{'s' * (many > 1)}", (0, 3), ha="right", **look)
-    if sum(some) > 10:  # not only somebody on the way through, on a busy machine
+    if sum(some) > 10:  # not only a client that passes through it on a busy machine
         first = at[queued.index(waiting)]
         write(ax, (first, waiting), f"{waiting} in the accept queue", (3, 3), ha="left", **look)
 

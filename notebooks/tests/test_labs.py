@@ -1,4 +1,4 @@
-"""What notebooks 1 and 3 to 5 rest on: their measurements count right, and their claims hold."""
+"""What notebooks 1 and 3 to 5 rest on: their measurements are right, and their statements hold."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from clients.crowd.simulation import ClientRecord, Config, Event
 from clients.system import processes, procfs
 from load_tests.harness import charts
 
-EVENTS = {  # what happens: the event, what recv() gives
+EVENTS = {  # what happens: the event, what recv() returns
     "the client sends bob": ("EPOLLIN", "b'bob'"),
     "the client closes its sending half": ("EPOLLIN EPOLLRDHUP", "b''"),
     "the client closes": ("EPOLLIN EPOLLRDHUP", "b''"),
@@ -22,8 +22,8 @@ EVENTS = {  # what happens: the event, what recv() gives
 }
 
 
-def test_a_client_that_leaves_is_a_readable_end_of_file_and_no_hang_up():
-    assert {what: (event, heard) for what, event, heard in epoll.table()} == EVENTS
+def test_a_close_is_a_readable_end_of_file_and_no_hang_up():
+    assert {what: (event, received) for what, event, received in epoll.table()} == EVENTS
 
 
 def test_a_full_send_buffer_gives_no_event_until_the_client_reads():
@@ -39,20 +39,20 @@ def test_a_full_send_buffer_gives_no_event_until_the_client_reads():
 def test_only_level_triggered_events_are_reported_again(flag, again):
     with epoll.Watched(epoll.select.EPOLLIN | flag) as pair:
         pair.client.send(b"bobann")
-        assert (pair.event(), pair.heard(3), pair.event(0.1)) == ("EPOLLIN", "b'bob'", again)
+        assert (pair.event(), pair.received(3), pair.event(0.1)) == ("EPOLLIN", "b'bob'", again)
 
 
-def test_what_epoll_waits_for_is_read_from_the_kernel():
+def test_the_interest_list_is_read_from_the_kernel():
     with epoll.Watched(epoll.select.EPOLLIN) as pair:
-        assert epoll.waits_for(pair.conn) == "EPOLLIN"
+        assert epoll.interest(pair.conn) == "EPOLLIN"
         pair.epoll.modify(pair.conn, epoll.select.EPOLLIN | epoll.select.EPOLLOUT)
-        assert epoll.waits_for(pair.conn) == "EPOLLIN EPOLLOUT"
+        assert epoll.interest(pair.conn) == "EPOLLIN EPOLLOUT"
         pair.epoll.modify(pair.conn, 0)
-        assert epoll.waits_for(pair.conn) == "nothing"
-        assert epoll.waits_for(pair.client) == "nothing"
+        assert epoll.interest(pair.conn) == "nothing"
+        assert epoll.interest(pair.client) == "nothing"
 
 
-def test_a_few_replies_fill_a_small_connection_and_its_client_can_make_room():
+def test_a_few_replies_fill_small_buffers_and_the_client_can_empty_them():
     here, there = helpers.connection(small=True)
     there.setblocking(False)
     taken = 0
@@ -83,26 +83,26 @@ def test_a_blocking_server_makes_a_staircase_of_a_crowd():
     ]
     lasts = [client.events[-1].at for client in data.clients]
     assert firsts[0] < lasts[0] <= firsts[1] < lasts[1] <= firsts[2]
-    assert {number for look in data.looks for number in look.queued} >= {2, 3}
-    assert {look.threads for look in data.looks} == {1}
+    assert {number for sample in data.samples for number in sample.queued} >= {2, 3}
+    assert {sample.threads for sample in data.samples} == {1}
 
 
 def test_threads_are_as_many_as_the_clients_that_are_served():
     data = models.watched_crowd("02_threaded", clients=3, every=0.1, greetings=2, think=0.8)
-    assert max(look.threads for look in data.looks) == 4
-    # Where the machine is busy a client may be seen on its way through the queue.
-    assert sum(bool(look.queued) for look in data.looks) < len(data.looks) / 2
+    assert max(sample.threads for sample in data.samples) == 4
+    # Where the machine is busy a client can be seen in the queue for a moment.
+    assert sum(bool(sample.queued) for sample in data.samples) < len(data.samples) / 2
 
 
-def test_a_crowd_may_come_to_a_server_with_options():
+def test_a_crowd_can_use_a_server_with_options():
     data = models.watched_crowd("03_epoll", "--wait", "0.3", clients=2, every=0, greetings=1)
     assert data.seconds >= 2 * 0.3
 
 
 def test_each_thread_is_found_on_its_line():
-    marks = models.marked("02_threaded", models.threads_of("02_threaded", clients=2))
-    assert "listener.accept()\n        <- main " in marks
-    assert marks.count("sleeps in recvfrom") == 2
+    lines = models.annotated_lines("02_threaded", models.threads_of("02_threaded", clients=2))
+    assert "listener.accept()\n        <- main " in lines
+    assert lines.count("blocked in recvfrom") == 2
     assert models.summary(models.threads_of("03_epoll", 2)) == "1 thread: 1 in epoll_wait"
 
 
@@ -205,7 +205,7 @@ def test_a_server_of_a_notebook_ends_with_it():
     assert not server.process.is_running()
 
 
-def test_the_kernel_s_line_of_a_socket_stands_below_the_names_of_its_columns():
+def test_the_kernel_s_line_of_a_socket_is_below_the_names_of_its_columns():
     with socket.create_server(("127.0.0.1", 0)) as listening:
         inode = os.fstat(listening.fileno()).st_ino
         head, line = helpers.raw_lines(inode).splitlines()
@@ -221,20 +221,20 @@ def test_a_hasty_client_is_answered_in_one_of_two_ways():
     assert set(outcomes) <= {"Hello, annbob", "Hello, annHello, bob"}
 
 
-def watched(events, looks, silent=None):
+def watched(events, samples, silent=None):
     """Return the WatchedCrowd of a second. events: a list per client."""
     clients = [
         ClientRecord(number, number == silent, events=[Event(*one) for one in steps])
         for number, steps in enumerate(events, 1)
     ]
-    return models.WatchedCrowd(("127.0.0.1", 1), Config(), 1.0, clients, looks=looks)
+    return models.WatchedCrowd(("127.0.0.1", 1), Config(), 1.0, clients, samples=samples)
 
 
-def test_a_model_of_a_student_s_own_is_drawn_beside_the_others():
+def test_a_model_of_a_student_s_own_is_drawn_next_to_the_others():
     steps = [[0.0, "connects"], [0.0, "connected"], [0.1, "answered"], [1, "left"]]
     away = [[0.0, "connects"], [1.0, "cut off"]]
-    data = watched([steps, away], [models.Look(0.5, threads=3, queued=[])], silent=1)
-    figure = figures.lives({"03_epoll": data, "04_mine": data}, "title")
+    data = watched([steps, away], [models.QueueSample(0.5, threads=3, queued=[])], silent=1)
+    figure = figures.crowds({"03_epoll": data, "04_mine": data}, "title")
     assert "04_mine" in [ax.get_title(loc="left") for ax in figure.axes]
     words = [text.get_text().strip() for ax in figure.axes for text in ax.texts]
     assert sorted(words) == sorted(2 * ["3 threads", "not connected", "cut off", "leaves last"])
@@ -244,14 +244,16 @@ def test_a_model_of_a_student_s_own_is_drawn_beside_the_others():
     assert label.get_text() == "04_mine: 2 KiB each"
 
 
-def test_a_queue_is_drawn_where_somebody_waits_and_nowhere_else():
+def test_a_queue_is_drawn_where_a_client_waits_and_nowhere_else():
     steps = [[0.0, "connects"], [0.0, "connected"], [0.9, "answered"], [1, "left"]]
-    data = watched([steps], [models.Look(at / 10, 1, [1] * (3 <= at <= 6)) for at in range(10)])
-    figure = figures.lives({"01_blocking": data}, "title")
+    queued = {at: [1] for at in range(3, 7)}
+    samples = [models.QueueSample(at / 10, 1, queued.get(at, [])) for at in range(10)]
+    data = watched([steps], samples)
+    figure = figures.crowds({"01_blocking": data}, "title")
     [area] = figure.axes[1].collections
     assert area.get_datalim(figure.axes[1].transData).get_points().tolist() == [[0.3, 0], [0.6, 1]]
     [legend] = figure.legends
-    assert "below: how many wait in its queue" in [text.get_text() for text in legend.get_texts()]
+    assert "below: its accept queue" in [text.get_text() for text in legend.get_texts()]
 
 
 def test_each_piece_that_arrived_is_drawn():
@@ -265,16 +267,16 @@ def test_each_piece_that_arrived_is_drawn():
 
 def test_as_many_threads_as_asked_for_meet_no_limit():
     found = thread_limits.most_threads(50)
-    assert (found["threads"], found["limit"], found["error"]) == (50, None, None)
-    assert found["virtual"] > 50 * 2**20
+    assert (found.count, found.limit, found.error) == (50, None, None)
+    assert found.virtual > 50 * 2**20
 
 
 def test_the_limit_that_stops_threads_is_named(monkeypatch):
     numbers = {"max_map_count": 65530, "pid_max": 32768, "threads-max": 100_000}
     monkeypatch.setattr(thread_limits, "number", lambda path: numbers.get(path.rpartition("/")[2]))
-    assert thread_limits.met(22_000, 65_529) == "vm.max_map_count = 65,530"
-    assert thread_limits.met(32_000, 60_000) == "kernel.pid_max = 32,768"
-    assert "RLIMIT_AS" in thread_limits.met(16, 100)
+    assert thread_limits.limit_met(22_000, 65_529) == "vm.max_map_count = 65,530"
+    assert thread_limits.limit_met(32_000, 60_000) == "kernel.pid_max = 32,768"
+    assert "RLIMIT_AS" in thread_limits.limit_met(16, 100)
 
 
 @pytest.mark.parametrize(
@@ -283,24 +285,24 @@ def test_the_limit_that_stops_threads_is_named(monkeypatch):
         ("running\n", gil.RUNS),
         ("-1 0x7ffd 0x7f\n", gil.RUNS),
         ("202 0x55 0x89 0x0\n", gil.WAITS),
-        ("230 0x1 0x0 0x7f\n", gil.SLEEPS),
+        ("230 0x1 0x0 0x7f\n", gil.BLOCKED),
     ],
 )
-def test_what_the_kernel_says_of_a_thread(line, state, monkeypatch):
+def test_the_state_of_a_thread_is_read_from_the_kernel(line, state, monkeypatch):
     monkeypatch.setattr(procfs, "_NAMES", {202: "futex", 230: "clock_nanosleep"})
     assert gil.state(line) == state
 
 
-def test_threads_that_compute_run_or_wait_for_the_lock():
-    found = gil.turns(processes.find("02_threaded"), seconds=0.1)
-    assert len(found) == 3  # main sleeps in accept()
+def test_cpu_bound_threads_run_or_wait_for_the_gil():
+    found = gil.gil_timeline(processes.find("02_threaded"), seconds=0.1)
+    assert len(found) == 3  # main is blocked in accept()
     states = {what for spans in found.values() for what, _, _ in spans}
     assert gil.RUNS in states
     assert states <= {gil.RUNS, gil.WAITS}
 
 
-def test_the_recorded_run_without_the_lock_is_whole():
-    data = json.loads(gil.RECORDED.read_text())
-    assert set(data["turns"]) == set(data["rates"]) == {"with", "without"}
-    for spans in data["turns"]["without"].values():
+def test_the_recorded_free_threaded_run_is_complete():
+    data = gil.FreeThreaded(**json.loads(gil.RECORDED.read_text()))
+    assert set(data.timelines) == set(data.throughput) == {"with", "without"}
+    for spans in data.timelines["without"].values():
         assert [what for what, _, _ in spans] == [gil.RUNS]
