@@ -51,9 +51,9 @@ from load_tests.harness.files import (
     make_sure_of_file,
     numbered,
 )
-from load_tests.harness.monitor import family_cpu_seconds, forgets, kernel_memory, pin
+from load_tests.harness.monitor import kernel_memory, loses_child_cpu, pin, tree_cpu_seconds
 from load_tests.harness.rounds import Block, IdleCost, Measured, Round, to_json
-from load_tests.harness.stats import nearest_rank, spread
+from load_tests.harness.stats import nearest_rank, quartiles
 from load_tests.harness.warm import warm
 
 BACKLOG = 4096  # no SYN is dropped, however many connections come at once
@@ -172,12 +172,12 @@ class Target:
 
     def round(self, load, connections, seconds):
         """Return the Round of these seconds. Raises BenchError."""
-        before = family_cpu_seconds(self.server.process)
+        before = tree_cpu_seconds(self.server.process)
         if load == "greet":
             results = self.command([("greet", seconds)] * len(self.generators))
         else:
             results = self.share("visit", connections, seconds)
-        used = family_cpu_seconds(self.server.process) - before
+        used = tree_cpu_seconds(self.server.process) - before
         latencies = sorted(ns / 1e9 for result in results for ns in result.latencies)
         elapsed = max(result.seconds for result in results)
         return Round(
@@ -248,7 +248,7 @@ def measure(args, connections, console):
                     status.update(Text(text))
                     its.rounds.append(one.round(args.load, connections, args.seconds))
         for one, its in zip(targets, found, strict=True):
-            its.cpu_is_lower_bound = forgets(one.server.process)
+            its.cpu_is_lower_bound = loses_child_cpu(one.server.process)
     return Block(connections, found)
 
 
@@ -293,7 +293,7 @@ def ratios(servers):
             pairs = zip(one.rounds, first.rounds, strict=True)
             each = [(getattr(mine, name), getattr(base, name)) for mine, base in pairs]
             found = [mine / base for mine, base in each if base]
-            low, middle, high = spread(found) if found else (0, 0, 0)
+            low, middle, high = quartiles(found) if found else (0, 0, 0)
             text = f"{middle:.2f}" + (f" ({low:.2f}-{high:.2f})" if low < high else "")
             row.append(text if found else "-")
         table.add_row(one.server, *row)

@@ -2,7 +2,7 @@
 
 .venv/bin/python -m load_tests.compare                        all models; about 90 seconds
 .venv/bin/python -m load_tests.compare --seconds 1            a quick look
-.venv/bin/python -m load_tests.compare 03_epoll my/server.py --users 100 --load chatterbox
+.venv/bin/python -m load_tests.compare 03_epoll my/server.py --users 100 --load no-think-time
 .venv/bin/python -m load_tests.compare --web 01_blocking      Locust's own page
 """
 
@@ -12,10 +12,11 @@ import csv
 import datetime
 import gzip
 import io
-import json
+import math
 import os
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn
@@ -30,7 +31,7 @@ from clients.system.processes import (
     require_linux,
     running_server,
 )
-from load_tests.harness import report, runs
+from load_tests.harness import report, results, runs, samples
 from load_tests.harness.files import (
     CannotWrite,
     Screen,
@@ -39,116 +40,150 @@ from load_tests.harness.files import (
     numbered,
     save,
 )
-from load_tests.harness.stats import all_failed
+from load_tests.harness.results import Comparison, FailedRun, RunConfig
 
 HERE = Path(__file__).resolve().parent
-USERS = {"visitors": "Visitors", "chatterbox": "Chatterbox", "idlers": "Idlers"}
 START = 1.6  # seconds that starting a server and Locust takes, for the time left
 WIDE = 130  # columns of a terminal that holds the whole table
 DESCRIPTORS = 100  # what a process needs besides its connections
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a comparison is to run, from the command line."""
+
+    config: RunConfig
+    programs: list[Path]
+    loads: list[float]  # users, or arrivals per second
+    out: Path
+    old: Comparison | None  # of --against
+    web: bool  # open Locust's page on the first program instead
+
+    def connections(self):
+        """Return the most connections that one process opens at a time."""
+        config = self.config
+        if config.loop == "closed":
+            patient = max(self.loads) + config.slow_requests
+            left = config.seconds / config.timeout if config.timeout else 0
+            return math.ceil(patient * (1 + left))  # those of visitors that left stay half-open
+        visitors = max(self.loads) * config.seconds / config.processes
+        return math.ceil(min(10_000, 1.1 * visitors) * (1 + config.retries))
+
+
 def options(arguments=None):
-    """Return the command line's options; exits with one line if they make no sense."""
+    """Return the Plan of the command line; exits with one line if the options make no sense."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add, counts, rates = parser.add_argument, numbers(int, 1, 20_000), numbers(float, 0.01, 20_000)
+    some, length = number(int, 0, 1000), number(float, 0, 3600)
     add("servers", nargs="*", metavar="MODEL|PATH", help="default: all models")
     add("--users", type=counts, default=[1, 10, 50, 200], metavar="N,N,...")
     add("--seconds", type=number(float, 0.5, 3600), default=5.0, help="length of each run")
-    add("--load", choices=USERS, default="visitors")
-    add(
-        "--arrivals",
-        type=rates,
-        metavar="RATE,...",
-        help="open loop: so many visitors a second (Poisson), instead of --users",
-    )
+    add("--repeat", type=number(int, 1, 1000), default=1, metavar="N", help="runs of each, in turn")
+    add("--seed", type=number(int, 0, 10**9), default=1, help="of arrivals and think times")
+    add("--load", choices=results.USER_CLASSES, default="think-time")
+    words = "open loop: visitors per second (Poisson), instead of --users"
+    add("--arrivals", type=rates, metavar="RATE,...", help=words)
     add("--backlog", type=number(int, 0, 65_535), default=5)
-    add("--wait", type=number(float, 0, 3600), default=0.0, help="seconds each greeting waits")
-    add("--compute", type=number(float, 0, 3600), default=0.0, help="seconds each one computes")
-    add(
-        "--heavy",
-        type=number(int, 0, 1000),
-        default=0,
-        metavar="N",
-        help="N more users, and --wait and --compute are for their greetings alone",
-    )
-    add(
-        "--switch-interval",
-        type=number(float, 1e-6, 10),
-        default=sys.getswitchinterval(),
-        metavar="S",
-        help="with --heavy: sys.setswitchinterval() of the server",
-    )
+    add("--wait", type=length, default=0.0, help="seconds each greeting waits")
+    add("--compute", type=length, default=0.0, help="seconds each one computes")
+    words = "N more users; --wait and --compute are for their greetings alone"
+    add("--slow-requests", type=some, default=0, metavar="N", help=words)
+    words = "with --slow-requests: sys.setswitchinterval() of the server"
+    kind, usual = number(float, 1e-6, 10), sys.getswitchinterval()
+    add("--switch-interval", type=kind, default=usual, metavar="S", help=words)
+    words = "visitors give up after S seconds without an answer"
+    add("--timeout", type=length, default=0.0, metavar="S", help=words)
+    add("--retries", type=some, default=0, metavar="N", help="with --timeout: they try again")
     add("--processes", type=number(int, 1, 64), default=1, help="Locust processes")
     add("--out", type=Path, default=HERE / "results", metavar="DIR")
-    add("--against", type=Path, metavar="RESULTS.JSON", help="print the ratios")
+    add("--against", type=Path, metavar="RESULTS.JSON", help="print the ratios; needs --repeat")
     add("--web", metavar="MODEL|PATH", help="open Locust's page on one server")
     args = parser.parse_args(arguments)
-    if args.arrivals and args.load != "visitors":
-        parser.error("--arrivals are visitors: leave out --load")
-    if args.heavy and not (args.wait or args.compute):
-        parser.error("--heavy needs --compute or --wait: that is what is heavy")
+    if args.arrivals and args.load != "think-time":
+        parser.error("--arrivals are visitors with think time: leave out --load")
+    if args.slow_requests and not (args.wait or args.compute):
+        parser.error("--slow-requests needs --compute or --wait, which make them slow")
+    if args.retries and not args.timeout:
+        parser.error("--retries needs --timeout")
     if not args.arrivals and min(args.users) < args.processes:
         parser.error("--users takes one for each of the --processes or more")
-    args.loads = args.arrivals or args.users
-    args.out = args.out.resolve()
-    args.user = "Arrivals" if args.arrivals else USERS[args.load]
     try:
         names = [args.web] if args.web else args.servers
-        args.programs = [find(name) for name in names] or list(models().values())
-        args.old = report.read(args.against) if args.against else None
+        programs = [find(name) for name in names] or list(models().values())
+        old = results.read(args.against) if args.against else None
     except (LaunchError, OSError, ValueError) as error:
         parser.error(lines(str(error)))
-    return args
+    if old and min(args.repeat, old.config.repeats) < 2:
+        parser.error(
+            "--against needs --repeat 2 or more in both comparisons (8 or more give a verdict): "
+            "the ratio of two single runs is noise"
+        )
+    names = "load seconds seed backlog wait compute slow_requests switch_interval timeout retries"
+    config = RunConfig(
+        **{name: getattr(args, name) for name in names.split()},
+        processes=args.processes,
+        repeats=args.repeat,
+        loop="open" if args.arrivals else "closed",
+    )
+    loads = args.arrivals or args.users
+    return Plan(config, programs, loads, args.out.resolve(), old, bool(args.web))
 
 
-def compare(args, console):
-    """Run each program under each load; return the results and the samples (bytes, CSV in gzip).
+def compare(plan, console):
+    """Run each program under each load; return a Comparison and the bytes of samples.csv.gz.
 
     It does so when it is interrupted, too.
     """
-    results = {
-        "schema": report.SCHEMA,
-        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "machine": runs.machine(),
-        "options": {
-            "load": args.load,
-            "loop": "open" if args.arrivals else "closed",
-            "seconds": args.seconds,
-            "backlog": args.backlog,
-            "wait": args.wait,
-            "compute": args.compute,
-            "heavy": args.heavy,
-            "switch_interval": args.switch_interval,
-            "processes": args.processes,
-        },
-        "interrupted": False,
-        "runs": [],
-    }
-    servers = list(zip(numbered(names_of(args.programs)), args.programs, strict=True))
-    plan = [(*server, load) for load in args.loads for server in servers]
+    found = Comparison(
+        schema=results.SCHEMA,
+        date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        machine=runs.machine(),
+        config=plan.config,
+        interrupted=False,
+        runs=[],
+        failed_runs=[],
+    )
+    servers = list(zip(numbered(names_of(plan.programs)), plan.programs, strict=True))
+    keys = [
+        {"model": name, "program": str(program), "load": load, "repeat": repeat}
+        for load in plan.loads
+        for repeat in range(plan.config.repeats)
+        for name, program in servers
+    ]
     packed = io.BytesIO()  # not a file: a disk that fills up takes nothing away
     with gzip.open(packed, "wt", 1) as file:
-        samples = csv.writer(file)
-        samples.writerow(["model", "load", "visitor", "what", "began", "ended", "outcome"])
+        table = csv.writer(file)
+        table.writerow(samples.COLUMNS)
         try:
             with progress(console) as bar:
-                task = bar.add_task("", total=len(plan), left="")
-                for done, (name, program, load) in enumerate(plan):
-                    left = (len(plan) - done) * (args.seconds + START)
-                    text = f"{name}, {report.load_text(results, load)}"
+                task = bar.add_task("", total=len(keys), left="")
+                for done, key in enumerate(keys):
+                    left = (len(keys) - done) * (plan.config.seconds + START)
+                    text = f"{key['model']}, {report.load_text(plan.config, key['load'])}"
                     bar.update(task, description=text, left=f"about {left:.0f} s left")
                     if not console.is_terminal:
                         console.print(text)
-                    entry = {"model": name, "program": str(program), "load": load, "error": None}
-                    results["runs"].append(entry | measure(entry, args, samples, console))
+                    measure(key, plan, found, table, console)
                     bar.update(task, advance=1, left="done")
         except KeyboardInterrupt:
             interruptible(False)
-            results["interrupted"] = True
-    return results, packed.getvalue()
+            found.interrupted = True
+    return found, packed.getvalue()
+
+
+def measure(key, plan, found, table, console):
+    """Add one run to a Comparison, and its samples to a csv.writer."""
+    try:
+        run, its_samples = runs.run(plan.config, plan.out, **key)
+    except (LaunchError, runs.RunError) as error:
+        console.print(f"{key['model']}, {key['load']:g}: ", end="", style="red")
+        console.print(str(error))
+        found.failed_runs.append(FailedRun(**key, error=lines(str(error))))
+        return
+    found.runs.append(run)
+    table.writerows(samples.row(run, sample) for sample in its_samples)
 
 
 def progress(console):
@@ -159,70 +194,54 @@ def progress(console):
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
-def measure(entry, args, samples, console):
-    """Return what one run adds to its entry in the results, and write its samples."""
-    name, load = entry["model"], entry["load"]
-    try:
-        found, rows = runs.run(Path(entry["program"]), load, args, name)
-    except (LaunchError, runs.RunError) as error:
-        console.print(f"{name}, {load:g}: ", end="", style="red")
-        console.print(str(error))
-        return {"error": lines(str(error))}
-    start = min(began for _, _, began, _, _ in rows)
-    for visitor, what, began, ended, outcome in rows:
-        times = f"{began - start:.6f}", f"{ended - start:.6f}"
-        samples.writerow([name, load, visitor, what, *times, outcome])
-    return found
-
-
-def web(args, console):
+def web(plan, console):
     """Run one server and Locust's page for it, until Ctrl-C."""
-    with running_server(args.programs[0], *runs.settings(args)) as server:
+    with running_server(plan.programs[0], *runs.server_options(plan.config)) as server:
         host, port = server.address
         page = runs.free_port(8089)
         options = ["--config", HERE / "locust.conf", "--locustfile", runs.LOCUSTFILE]
         options += ["--web-port", page, "--server-pid", server.process.pid]
-        console.print(f"{names_of(args.programs)[0]} listens on {host}:{port}.")
+        console.print(f"{names_of(plan.programs)[0]} listens on {host}:{port}.")
         console.print(f"Open http://127.0.0.1:{page} and look at the tab Server.")
         console.print("Ctrl-C ends both.")
         with contextlib.suppress(KeyboardInterrupt):
             runs.locust(*options, "--host", f"tcp://{host}:{port}")
 
 
-def finish(results, samples, args, console):
-    """Write and show what was measured, then draw it; return the exit status, or what went wrong.
+def finish(found, packed, plan, console):
+    """Write and show a Comparison, then draw it; return the exit status, or what went wrong.
 
-    Nothing that goes wrong takes away what comes after it.
+    An error in one part does not prevent the next.
     """
     interruptible(False)  # not even by a second Ctrl-C: this takes no time
-    ran = {"results.json": lambda path: save(path, json.dumps(results))}
-    ran["samples.csv.gz"] = lambda path: save(path, samples)
-    written = write(ran, args.out, console)
-    console.print(report.table(results, console.width >= WIDE))
-    for line in report.failures(results):
+    raw = {"results.json": lambda path: save(path, results.dumps(found))}
+    raw["samples.csv.gz"] = lambda path: save(path, packed)
+    written = write(raw, plan.out, console)
+    console.print(report.table(found, console.width >= WIDE))
+    for line in report.failures(found):
         console.print(line, style="red")
-    if results["interrupted"]:
+    if found.interrupted:
         console.print("Interrupted: this is what was measured so far.")
-    if all(run["error"] for run in results["runs"]):
+    if not found.runs:
         return "nothing could be measured"
-    if args.old:
-        console.print(report.ratios(results, args.old))
-        console.print(report.differences(results, args.old), end="")
+    if plan.old:
+        console.print(report.ratios(found, plan.old))
+        console.print(report.differences(found, plan.old), end="")
     interruptible(True)
     drawn = {
-        "comparison.png": lambda path: report.picture(results, path),
+        "comparison.png": lambda path: report.picture(found, path),
         "comparison-dark.png": lambda path: report.darken(path.with_name("comparison.png"), path),
-        "report.html": lambda path: report.page(results, path),
+        "report.html": lambda path: report.page(found, path),
     }
-    written += write(drawn, args.out, console)
+    written += write(drawn, plan.out, console)
     for name in written:
-        console.print(os.path.relpath(args.out / name), soft_wrap=True)
-    broken = [run for run in results["runs"] if run["error"] or all_failed(run["scoreboard"])]
-    return int(bool(broken) or len(written) < len(ran) + len(drawn))
+        console.print(os.path.relpath(plan.out / name), soft_wrap=True)
+    broken = found.failed_runs or any(run.outcomes.all_failed for run in found.runs)
+    return int(bool(broken) or len(written) < len(raw) + len(drawn))
 
 
 def write(files, folder, console):
-    """Call each of files, {name: function(path)}; say which of them failed, return the others."""
+    """Call each of files, {name: function(path)}; report those that fail, return the others."""
     written = []
     for name, make in files.items():
         try:
@@ -244,14 +263,14 @@ def interruptible(yes):
 
 def main():
     require_linux()
-    args, console = options(), Screen()
+    plan, console = options(), Screen()
     interruptible(True)
     try:
-        raise_nofile_limit(0 if args.arrivals else max(args.users) + DESCRIPTORS)
-        if args.web:
-            return web(args, console)
-        with held(args.out):
-            return finish(*compare(args, console), args, console)
+        raise_nofile_limit(plan.connections() + DESCRIPTORS)
+        if plan.web:
+            return web(plan, console)
+        with held(plan.out):
+            return finish(*compare(plan, console), plan, console)
     except (LaunchError, CannotWrite) as error:
         return lines(str(error))
     except KeyboardInterrupt:

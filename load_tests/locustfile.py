@@ -1,4 +1,4 @@
-"""The load: visitors who come, greet, think and leave, as users of Locust.
+"""The load: visitors that connect, greet, think and leave, as users of Locust.
 
 locust --config load_tests/locust.conf --web-host 127.0.0.1 --host tcp://127.0.0.1:3267
 """
@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import random
+import socket
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,41 +26,46 @@ from locust import User, constant, events, task
 from clients.client import Client
 from clients.console.argtypes import number
 from load_tests.harness import locust_tab
-from load_tests.harness.sample_log import Journal
+from load_tests.harness.sample_log import SampleLog
 
-GREETINGS = 5  # of one visit
-MOST_AT_ONCE = 10_000  # visitors of the open loop whom one process carries
-UNANSWERED_AFTER = 0.5  # seconds: a request cut off sooner is no failure in Locust's own tables
-ROWS = {  # Locust sorts its tables by name, and these tell the story in order
+GREETINGS = 5  # in a session
+MOST_AT_ONCE = 10_000  # visitors of the open loop that one process carries
+UNANSWERED_AFTER = 0.5  # seconds: a request censored sooner is no failure in Locust's own tables
+ROWS = {  # Locust sorts its tables by name: the numbers keep the order of a session
     "connect": "1 connect",
-    "first": "2 first greeting, from the start of connect",
-    "next": "3 later greetings",
-    "visit": "4 whole visit",
-    "heavy": "5 heavy greeting",
+    "first_greeting": "2 first greeting, from the start of connect",
+    "later_greeting": "3 later greetings",
+    "session": "4 whole session",
+    "slow_request": "5 slow request",
 }
+WHOLE = ("connect", "first_greeting", "session")  # the requests that begin with a visitor
 
 # Locust rounds to whole milliseconds, and on the loopback that is 0.
 locust.stats.bucket_response_time = lambda ms: round(ms, 2 if ms < 100 else 0)
 locust.runners.WORKER_REPORT_INTERVAL = 1.0
-gc.freeze()  # and seldom look through samples, which hold nothing that could be a cycle
+gc.freeze()  # and rarely search the samples, which hold nothing that could be a cycle
 gc.set_threshold(100_000, 100, 1000)
-# A name is looked up in a pool of threads otherwise, also where it is a number: 20 ms at first.
+# A name is looked up in a thread pool otherwise, even where it is a number: 20 ms at first.
 gevent.get_hub().resolver = gevent.resolver.blocking.Resolver()
 
 
-journal = Journal()
-numbers = itertools.count(1)
+log = SampleLog()
+session_numbers = itertools.count(1)
+user_numbers = itertools.count()
 
 
 class Unanswered(Exception):
-    """The run ended before the server answered."""
+    """The server had not answered when the run ended."""
 
 
-class Guest(User):
-    """A user whose requests are noted in Locust's tables and, exactly, in the journal.
+class GaveUp(Exception):
+    """The server did not answer within --timeout."""
 
-    Its clients have no time limit: whoever is not answered waits until the run ends, and is
-    then counted as unanswered.
+
+class GreetingUser(User):
+    """A user whose requests are entered in Locust's tables and, exactly, in the sample log.
+
+    Without --timeout its requests wait until the run ends, and are then entered as unanswered.
     """
 
     abstract = True
@@ -69,47 +75,53 @@ class Guest(User):
         super().__init__(environment)
         url = urlsplit(self.host if "//" in self.host else f"tcp://{self.host}")
         self.address = url.hostname, url.port or 3267
+        self.options, self.number = environment.parsed_options, next(user_numbers)
+        self.visits = itertools.count()
+
+    def draw(self, *what):
+        """Return a random generator that gives the same numbers in each run with this --seed."""
+        parts = self.options.seed, self.environment.runner.worker_index, self.number, *what
+        return random.Random("/".join(map(str, parts)))
 
     def on_start(self):
-        """Come at a moment of one's own: two hundred at once are a flood, not a crowd."""
-        seconds = self.environment.parsed_options.seconds or 5
-        gevent.sleep(random.uniform(0, min(1.3, seconds / 4)))  # a visit and a pause take 1.3 s
+        """Start at a random moment: users that start at once would stay in step."""
+        seconds = self.options.seconds or 5
+        gevent.sleep(self.draw("start").uniform(0, min(1.3, seconds / 4)))
 
-    def visit(self, began=None):
-        """Connect, greet five times with thinking between, and leave; began: see visiting()."""
-        with self.visiting(began) as visit:
-            visit.connect()
-            visit.greet("first", b"visitor %d, greeting 1" % visit.number)
+    def visit(self, draw, began=None):
+        """Connect, greet five times with think times between, and leave; see session()."""
+        with self.session(began) as session:
+            session.enter(b"visitor")
             for number in range(2, GREETINGS + 1):
-                gevent.sleep(random.uniform(0.1, 0.3))  # thinking
-                visit.greet("next", b"visitor %d, greeting %d" % (visit.number, number))
+                gevent.sleep(draw.uniform(0.1, 0.3))  # think time
+                session.greet("later_greeting", b"visitor %s, greeting %d" % (session.tag, number))
 
     @contextlib.contextmanager
-    def visiting(self, began=None, wants=("connect", "first", "visit")):
-        """Yield a Visit, and note in the end what of it was not answered; a failure ends it.
+    def session(self, began=None, requests=WHOLE):
+        """Yield a Session; enter at its end the requests that have no answer.
 
-        began: the moment (perf_counter) from which it is timed, now if None. wants: the requests
-        whose wait begins then.
+        began: time.monotonic() from which its requests are timed, now if None.
         """
-        began = time.perf_counter() if began is None else began
-        visit = Visit(self, dict.fromkeys(wants, began))
+        session = Session(self, time.monotonic() if began is None else began, requests)
         try:
-            yield visit
-            visit.answered("visit")
+            yield session
+            session.answered("session")
         except GreenletExit:
-            visit.cut_off()
+            session.end("unanswered")
             raise
+        except GaveUp:
+            session.end("timed_out")
         except (OSError, ValueError) as error:
-            visit.failed(error)
+            session.end("failed", error)
         finally:
-            if visit.client:
-                visit.client.close()
+            if session.client:
+                session.client.close()
 
-    def report(self, what, seconds, error=None):
+    def report(self, request, seconds, error=None):
         """Enter a request in Locust's own tables."""
         self.environment.events.request.fire(
             request_type="TCP",
-            name=ROWS[what],
+            name=ROWS[request],
             response_time=seconds * 1000,
             response_length=0,
             exception=error,
@@ -118,134 +130,183 @@ class Guest(User):
 
 
 class QuickSocket(gevent.socket.socket):
-    """gevent's own sendall() asks for the buffer's size each time: a tenth of a greeting's cost."""
+    """gevent's own sendall() reads the buffer's size each time: a tenth of a greeting's cost."""
 
     def sendall(self, data):
         while data:
             data = data[self.send(data) :]
 
 
-class Visit:
-    """What one visitor asks, and its notes. asked: {a request without an answer: since when}."""
+class Session:
+    """One visitor: its connection, and since when each of its open requests waits."""
 
-    def __init__(self, guest, asked):
-        self.guest, self.asked, self.number = guest, asked, next(numbers)
-        self.client = None
+    def __init__(self, user, began, requests):
+        self.user, self.open, self.client = user, dict.fromkeys(requests, began), None
+        self.name = str(next(session_numbers))
+        self.tag = self.name.encode()
+
+    def enter(self, greeting):
+        """Connect and get the first greeting; try again after a timeout, --retries times."""
+        for left in reversed(range(self.user.options.retries + 1)):
+            try:
+                with self.patience():
+                    self.connect()
+                    self.exchange("first_greeting", greeting + b" " + self.tag)
+                    return
+            except GaveUp:
+                if not left:
+                    raise
+                began = self.open.pop("session")
+                self.end("timed_out")
+                now = time.monotonic()
+                self.open = {"connect": now, "first_greeting": now, "session": began}
+
+    def patience(self):
+        """Return a context manager that raises GaveUp after --timeout."""
+        seconds = self.user.options.timeout
+        return gevent.Timeout(seconds, GaveUp) if seconds else contextlib.nullcontext()
 
     def connect(self):
-        self.client = Client(*self.guest.address, timeout=None)
+        self.client = Client(*self.user.address, timeout=None)
         self.client.socket = QuickSocket(fileno=self.client.socket.detach())
-        if "connect" in self.asked:
+        if "connect" in self.open:
             self.answered("connect")
 
-    def greet(self, what, message):
-        """Send message and wait for its greeting; the "first" has been asked for from the start."""
-        self.asked.setdefault(what, time.perf_counter())
+    def greet(self, request, message):
+        """Exchange one greeting, within --timeout."""
+        with self.patience():
+            self.exchange(request, message)
+
+    def exchange(self, request, message):
+        self.open.setdefault(request, time.monotonic())
         self.client.greet(message)
-        self.answered(what)
+        self.answered(request)
 
-    def answered(self, what):
-        began, ended = self.asked.pop(what), time.perf_counter()
-        journal.note(self.number, what, began, ended, "answered")
-        self.guest.report(what, ended - began)
+    def answered(self, request):
+        began, ended = self.open.pop(request), time.monotonic()
+        log.note(self.name, request, began, ended, "answered")
+        self.user.report(request, ended - began)
 
-    def failed(self, error):
-        """Note that an error ended this visit, and the requests that it left open."""
-        ended = time.perf_counter()
-        for what, began in self.asked.items():
-            journal.note(self.number, what, began, ended, "failed")
-            self.guest.report(what, ended - began, error)
-            if what != "visit":
-                journal.errors[f"{ROWS[what]}: {error}"] += 1
+    def end(self, outcome, error=None):
+        """Enter all open requests with this outcome: unanswered, timed_out or failed."""
+        ended = time.monotonic()
+        for request, began in self.open.items():
+            log.note(self.name, request, began, ended, outcome)
+            if request == "session" and outcome != "failed":
+                continue
+            if outcome != "unanswered" or ended - began > UNANSWERED_AFTER:
+                kind = GaveUp if outcome == "timed_out" else Unanswered
+                reason = error or kind(f"no answer to: {ROWS[request]}")
+                self.user.report(request, ended - began, reason)
+            if error and request != "session":
+                log.errors[f"{ROWS[request]}: {error}"] += 1
+        if outcome == "timed_out" and self.client:
+            gevent.spawn(self.wait_abandoned, self.client, *self.open.values())
+            self.client = None
 
-    def cut_off(self):
-        """Note that the run ended before the answers came."""
-        ended = time.perf_counter()
-        for what, began in self.asked.items():
-            journal.note(self.number, what, began, ended, "unanswered")
-            if what != "visit" and ended - began > UNANSWERED_AFTER:
-                self.guest.report(what, ended - began, Unanswered(f"no answer to: {ROWS[what]}"))
+    def wait_abandoned(self, client, began, *_):
+        """Close our half of a connection; enter the greeting that the server still sends.
+
+        The server gets the same FIN as from close(), and what it does then was for nothing.
+        """
+        with client, contextlib.suppress(OSError):
+            client.socket.shutdown(socket.SHUT_WR)
+            if client.socket.recv(1024) and (now := time.monotonic()) < log.over:
+                log.note(self.name, "abandoned_greeting", began, now, "answered")
 
 
-class Visitors(Guest):
-    """Closed loop: a user makes a visit, pauses, and comes again; nobody comes for the stuck."""
+class ClosedLoopUser(GreetingUser):
+    """Closed loop with think time: after a session and a pause, a user starts the next session."""
 
     def wait_time(self):
-        return random.expovariate(2)  # 0.5 s on average
+        return self.current.expovariate(2)  # 0.5 s on average
 
     @task
-    def come(self):
-        self.visit()
+    def one_session(self):
+        self.current = self.draw("session", next(self.visits))
+        self.visit(self.current)
 
 
-class Arrivals(Guest):
-    """Open loop: visitors come at --arrivals a second (Poisson), however slow the answers are.
+class OpenLoopUser(GreetingUser):
+    """Open loop: --arrivals visitors per second (Poisson), however slow the answers are.
 
-    Their times are counted from the moment at which they meant to come.
+    Their times are counted from the moment at which they are due.
     """
 
     fixed_count = 1
 
     def on_start(self):
-        """Do not wait: the visitors come at random moments anyhow."""
+        """Do not wait: the arrivals are random."""
 
     @task
-    def keep_coming(self):
-        rate = self.environment.parsed_options.arrivals / workers(self.environment)
-        crowd = gevent.pool.Pool(MOST_AT_ONCE)
-        due = time.perf_counter()
+    def send_visitors(self):
+        schedule, pool = self.schedule(), gevent.pool.Pool(MOST_AT_ONCE)
+        self.waiting = {}  # number: when it is due; of visitors that have not begun
         try:
-            while True:
-                due += random.expovariate(rate)
-                gevent.sleep(max(0.0, due - time.perf_counter()))
-                crowd.spawn(self.visit, due)
+            for number, due in schedule:
+                self.waiting[number] = due
+                gevent.sleep(max(0.0, due - time.monotonic()))
+                pool.spawn(self.begin, number)  # waits for a free place
         finally:
-            crowd.kill()
+            pool.kill()
+            self.enter_not_started(schedule)
+
+    def begin(self, number):
+        self.visit(self.draw("session", number), self.waiting.pop(number))
+
+    def schedule(self):
+        """Yield the number of each visitor and when it is due."""
+        draw, due = self.draw("arrivals"), log.started
+        rate = self.options.arrivals / (self.options.worker_count or 1)
+        for visitor in itertools.count():
+            due += draw.expovariate(rate)
+            yield visitor, due
+
+    def enter_not_started(self, schedule):
+        """Enter the visitors that were due before the load ended, and were not started."""
+        end = min(log.over, time.monotonic())
+        rest = itertools.takewhile(lambda one: one[1] < end, schedule)
+        for visitor, due in itertools.chain(self.waiting.items(), rest):
+            for request in WHOLE if due < end else ():
+                log.note(f"not started {visitor}", request, due, end, "not_started")
+                if end - due > UNANSWERED_AFTER and request != "session":
+                    self.report(request, end - due, Unanswered(f"no answer to: {ROWS[request]}"))
 
 
-class Chatterbox(Guest):
-    """Closed loop without thinking: one visit for the whole run, greeting after greeting."""
+class NoThinkTimeUser(GreetingUser):
+    """Closed loop without think time: one session for the whole run, greeting after greeting."""
 
     wait_time = constant(0)
 
     @task
-    def chat(self):
-        with self.visiting() as visit:
-            visit.connect()
-            visit.greet("first", b"chatterbox %d" % visit.number)
+    def greet_on(self):
+        with self.session() as session:
+            session.enter(b"no think time")
             while True:
-                visit.greet("next", b"chatterbox %d, again" % visit.number)
+                session.greet("later_greeting", b"no think time %s, again" % session.tag)
 
 
-class Heavy(Guest):
-    """Beside the others: their greetings are the slow ones, and the others' are not.
-
-    What they ask is noted, but they count as no visitors.
-    """
+class SlowRequestUser(GreetingUser):
+    """Next to the others: these greetings alone are slow. It does not count as a visitor."""
 
     fixed_count = 1
 
     @task
-    def keep_asking(self):
-        with self.visiting(wants=()) as visit:
-            visit.connect()
+    def greet_slowly(self):
+        with self.session(requests=()) as session:
+            session.connect()
             while True:
-                visit.greet("heavy", b"heavy %d" % visit.number)
+                session.exchange("slow_request", b"slow %s" % session.tag)
 
 
-class Idlers(Guest):
-    """They connect and say nothing, holding their places until the run ends."""
+class IdleUser(GreetingUser):
+    """A client that connects and sends nothing until the run ends."""
 
     @task
     def hold(self):
-        with self.visiting(wants=("connect", "visit")) as visit:
-            visit.connect()
+        with self.session(requests=("connect", "session")) as session:
+            session.connect()
             gevent.sleep(1e6)
-
-
-def workers(environment):
-    """Return the number of Locust processes that make load."""
-    return getattr(environment.parsed_options, "workers_in_all", None) or 1
 
 
 @events.init_command_line_parser.add_listener
@@ -256,76 +317,82 @@ def add_options(parser):
         number(int, 1, 1000),
         number(float, 0, 86_400),
     )
-    add("--arrivals", type=rate, default=10.0, help="Arrivals: visitors a second, in all")
-    add("--heavy", type=count, default=1, help="Heavy: how many users are heavy")
-    add("--workers-in-all", type=count, default=1, help="Arrivals: processes that share the rate")
-    words = "end after so many seconds of load, to the millisecond; 0 leaves that to --run-time"
+    add("--arrivals", type=rate, default=10.0, help="OpenLoopUser: visitors per second, in all")
+    add("--slow-requests", type=count, default=1, help="SlowRequestUser: number of users")
+    add("--timeout", type=length, default=0.0, help="seconds until a visitor gives up; 0: never")
+    add("--retries", type=number(int, 0, 100), default=0, help="attempts after the first timeout")
+    add("--seed", type=number(int, 0, 10**9), default=1, help="of arrivals and think times")
+    add("--worker-count", type=count, default=1, help="OpenLoopUser: workers that share the rate")
+    words = "end after this many seconds of load, to the millisecond; 0 leaves that to --run-time"
     add("--seconds", type=length, default=0.0, help=words, **hidden)
     words = "show this process, the server under test, in a tab of the page"
     add("--server-pid", type=int, default=0, help=words, **hidden)
-    add("--journal", default="", help="write every sample to this JSON file at the end", **hidden)
-    # Both are open to every machine otherwise. Who wants that must name the address.
+    words = "write every sample to this JSON file at the end"
+    add("--sample-log", default="", help=words, **hidden)
+    # Both are open to every machine otherwise. Another address must be named.
     parser.set_defaults(web_host="127.0.0.1", master_bind_host="127.0.0.1")
 
 
 @events.init.add_listener
 def choose(environment, **_):
-    """Without a class named or picked, send visitors; show the server that --server-pid names."""
+    """Choose ClosedLoopUser if no class is named; show the server that --server-pid names."""
     options = environment.parsed_options
-    Heavy.fixed_count = options.heavy
+    SlowRequestUser.fixed_count = options.slow_requests
     if not options.user_classes and not options.class_picker:
-        environment.user_classes = [Visitors]
+        environment.user_classes = [ClosedLoopUser]
     if environment.web_ui:
-        locust_tab.choose(environment.web_ui, "Visitors")
+        locust_tab.preselect(environment.web_ui, "ClosedLoopUser")
     if environment.web_ui and options.server_pid:
         locust_tab.add_tab(environment, options.server_pid)
 
 
 @events.test_start.add_listener
-def start_watching(environment, **_):
-    journal.over = math.inf
+def start(environment, **_):
+    global user_numbers
+    user_numbers = itertools.count()
+    log.started, log.over = time.monotonic(), math.inf
     seconds = environment.parsed_options.seconds
     if seconds and not isinstance(environment.runner, locust.runners.WorkerRunner):
         gevent.spawn_later(seconds, finish, environment.runner)
     if not isinstance(environment.runner, locust.runners.MasterRunner):
-        journal.start_watching()
+        log.start_watching()
 
 
 def finish(runner):
-    """End the run: quit() alone waits half a second for the workers' last reports, and no more."""
+    """End the run: quit() alone waits only half a second for the workers' last reports."""
     runner.stop()
     runner.quit()
 
 
 @events.test_stopping.add_listener
 def end(environment, **_):
-    """Keep what Locust has counted so far: from here on, what is cut off is entered as well."""
-    journal.over = time.perf_counter()
+    """Keep Locust's own counts: from here on, censored requests are entered as well."""
+    log.over = time.monotonic()
     counted = [*environment.stats.entries.values(), environment.stats.total]
-    journal.locust = {
+    log.locust = {
         row.name: [row.num_requests, row.num_failures, row.median_response_time] for row in counted
     }
 
 
 @events.test_stop.add_listener
 def stop_watching(**_):
-    journal.stop_watching()
+    log.stop_watching()
 
 
 @events.report_to_master.add_listener
 def hand_over(client_id, data):
-    data["journal"] = journal.drain()
+    data["sample_log"] = log.drain()
 
 
 @events.worker_report.add_listener
 def take_over(client_id, data):
-    if "journal" in data:
-        journal.take(data.pop("journal"), client_id)
+    if "sample_log" in data:
+        log.take(data.pop("sample_log"), client_id)
 
 
 @events.quitting.add_listener
 def save(environment, **_):
-    """Write the journal where all of it has come together."""
-    path = environment.parsed_options.journal
+    """Write the sample log where all of it has come together."""
+    path = environment.parsed_options.sample_log
     if path and not isinstance(environment.runner, locust.runners.WorkerRunner):
-        Path(path).write_text(json.dumps(journal.drain()))
+        Path(path).write_text(json.dumps(log.drain()))

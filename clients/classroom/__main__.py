@@ -26,7 +26,7 @@ async def take_screenshot(app, file):
         while not (app.monitor and app.monitor.is_visible()):
             await pilot.pause(INTERVAL)
         if app.monitor.ended:
-            raise LaunchError(app.monitor.ended)
+            raise LaunchError(app.monitor.ended.text)
         for key in "aasas":
             await pilot.press(key)
         for _ in range(50):  # until all threads sleep, but not forever

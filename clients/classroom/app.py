@@ -54,7 +54,7 @@ class Classroom(App):
     #address { display: none; height: auto; }
     #how { height: auto; }
     #body { layout: grid; grid-size: 2 2; grid-gutter: 0 1; }
-    #body Static { border-top: solid $primary; height: 100%; }
+    #body Static { border-top: solid $primary; border-title-color: $text; height: 100%; }
     #body.-zoomed { layout: vertical; }
     .-narrow #source { column-span: 2; }
     .-wide #source { row-span: 2; }
@@ -180,15 +180,14 @@ class Classroom(App):
         self.query_one("#address").display = not host.startswith("127.")
         if host == "0.0.0.0":
             host = min(own_addresses(), key=lambda one: one.startswith("127."))
-        self.query_one("#warning").update(
-            Text("ANYONE ON THIS NETWORK CAN CONNECT", style=self.style("bad"))
-        )
-        self.query_one("#large").update(f"{host}:{port}")
+        address, low = f"{host}:{port}", self.size.height < 30
+        warning = "ANYONE ON THIS NETWORK CAN CONNECT" + f": {address}" * low
+        self.query_one("#warning").update(Text(warning, style=self.style("bad")))
+        self.query_one("#large").display = not low
+        self.query_one("#large").update(address)
         nc, client = f"nc {host} {port}", f"python3 clients/client.py --host {host} --port {port}"
-        one_line = f"{nc}   or   {client}"
-        self.query_one("#how").update(
-            one_line if len(one_line) <= self.size.width else f"{nc}   or\n{client}"
-        )
+        between = "   or   " if len(nc + client) + 8 <= self.size.width else "   or\n"
+        self.query_one("#how").update(nc + between + client)
 
     def tick(self):
         """Move the clients, read how the server is, and draw."""
@@ -229,10 +228,9 @@ class Classroom(App):
         self.drawn_now = {}
         self.draw_head()
         width, height = self.room("source")
-        rows = monitor.connections
         if monitor.ended:
-            text = panels.last_lines(monitor.ended, width, height)
-            self.fill("source", "the server has ended", text)
+            rows = panels.failure(monitor.ended, monitor.lines, width, height)
+            self.fill("source", "the server has ended", rows)
         else:
             title = f"{monitor.program.parent.name}/{monitor.program.name}"
             self.fill("source", title, panels.source(monitor, names, height))
@@ -242,10 +240,8 @@ class Classroom(App):
         people = self.people()
         order = self.order(people, min(room - 2, self.room("clients")[1]))
         place = {name: at for at, name in enumerate(order)}
-        rows = sorted(
-            (row for row in rows if self.label(row) not in people or self.label(row) in place),
-            key=lambda row: place.get(self.label(row), len(place)),
-        )
+        rows = sorted(monitor.connections, key=lambda row: place.get(self.label(row), len(place)))
+        rows = [row for row in rows if self.label(row) in place or self.label(row) not in people]
         table = panels.connections(rows, names, self.chosen, width, room, monitor.time_wait)
         self.fill("kernel", "the kernel's side", [] if monitor.ended else queue + table)
         states = [one.state for one in people.values()]
@@ -298,18 +294,16 @@ class Classroom(App):
         room = self.size.width - len(where) - 4
         title = panels.heading(monitor.name, monitor.sentence, room)
         self.query_one("#title").update(printable(title))
-        if not monitor.ended:
-            tracer = " with the tracer" if monitor.is_python else ""
-            log = f"; {monitor.dropped:,} bytes of its log not kept" if monitor.dropped else ""
-            threads, fds = str(monitor.thread_count), str(monitor.descriptors)
-            row = [
-                panels.Cell("cost: threads "),
-                panels.Cell(threads, "", ("threads",)),
-                panels.Cell(", descriptors "),
-                panels.Cell(fds, "", ("descriptors",)),
-                panels.Cell(f", resident {monitor.resident / 2**20:.1f} MiB{tracer}{log}"),
-            ]
-            self.query_one("#cost").update(self.text([row]))
+        tracer = " with the tracer" if monitor.is_python else ""
+        log = f"; {monitor.dropped:,} bytes of its log not kept" if monitor.dropped else ""
+        row = [
+            panels.Cell("cost: threads "),
+            panels.Cell(str(monitor.thread_count), "", ("threads",)),
+            panels.Cell(", descriptors "),
+            panels.Cell(str(monitor.descriptors), "", ("descriptors",)),
+            panels.Cell(f", resident {monitor.resident / 2**20:.1f} MiB{tracer}{log}"),
+        ]
+        self.query_one("#cost").update(self.text([] if monitor.ended else [row]))
 
     def draw_head_colour(self):
         head = self.query_one("#head")

@@ -46,6 +46,14 @@ def last_lines(text, width, height):
     return [line(one, "bad") for one in shown]
 
 
+def failure(ended, lines, width, height):
+    """Return the reason of a Failure, the line of the program where it failed, and its log."""
+    rows = last_lines(ended.reason, width, 2)
+    if ended.line:
+        rows += excerpt(lines, {ended.line: [ended.reason]}, set(), max(4, height // 2))
+    return rows + last_lines(ended.text, width, height - len(rows))
+
+
 def size(count):
     """Return a number of bytes in a few characters."""
     return str(count) if count < 10_000 else f"{count / 1024:,.0f}K"
@@ -72,17 +80,20 @@ def source(monitor, names, height):
     }
     number, values = monitor.stepper.variables(lines)
     if number in marks:
-        marks[number] += [f"   {with_labels(value, names)}" for value in values]
+        first = marks.pop(number) + [f"   {with_labels(value, names)}" for value in values]
+        marks = {number: first} | marks
     return excerpt(lines, marks, monitor.anchors, height)
 
 
 def excerpt(lines, marks, anchors, height):
     """Return numbered lines of a program: those with marks, those of anchors, and neighbours.
 
-    marks: {number of a line: texts to be shown below it}.
+    marks: {number of a line: texts to be shown below it}; the first ones are shown in any case.
     """
     shown = around(anchors | set(marks), marks, len(lines), height)
-    shown = shown or around(set(marks), marks, len(lines), height)
+    while not shown and marks:
+        shown = around(set(marks), marks, len(lines), height)
+        marks = marks if shown else dict(list(marks.items())[:-1])
     rows, before = [], 0
     for number in [*shown, len(lines) + 1]:
         if number > before + 1:
@@ -200,10 +211,12 @@ def connection(row, name, chosen, width):
     place = "queue" if row.queued else "-" if row.fd is None else f"fd {row.fd}"
     columns = {"at": (f"{place:<6}", "")}
     if width < WIDE:
-        columns = {"state": (f"{row.server_state or row.client_state:<13}", "")} | columns
+        state = row.server_state or row.client_state
+        columns = {"state": (f"{state:<13}", "bad" if state == "SYN-SENT" else "")} | columns
     else:
         client, server = row.client_state or "-", row.server_state or "-"
-        columns = {"client": (f"{client:<13}", ""), "server": (f"{server:<14}", "")} | columns
+        style = "bad" if client == "SYN-SENT" else ""
+        columns = {"client": (f"{client:<13}", style), "server": (f"{server:<14}", "")} | columns
     for column, count in (("Recv-Q", row.recv_q), ("Send-Q", row.send_q)):
         columns[column] = (f"{size(count):>7}", "waiting" if count else "dim")
     sign, style = ("▸", "bold") if name == chosen else (" ", "")
@@ -261,11 +274,10 @@ def clients(people, states, chosen, width, height):
 def client(one, chosen):
     """Return the row of a Person."""
     sign, style = ("▸", "chosen") if one.label == chosen else (" ", "")
-    seconds = f"{one.seconds:.0f} s"
     return [
         Cell(f"{sign}{short(one.label):>3} ", style),
         Cell(one.state, style, (one.label, "state")),
-        Cell(f" {seconds}".ljust(17 - len(one.state)), style),
+        Cell(f" {one.seconds:.0f} s ".ljust(17 - len(one.state)), style),
         Cell(one.talk, style, (one.label, "talk")),
     ]
 

@@ -11,11 +11,36 @@ import psutil
 from clients.classroom.stepper import Stepper
 from clients.console.printable import first_sentence
 from clients.system import procfs
-from clients.system.processes import LaunchError, name_of, running_server, tail
+from clients.system.processes import ROOT, LaunchError, name_of, running_server
 from clients.trace.session import traced
 
 SAID = re.compile(r"^(\S+:\d+) said (.{0,200})", re.MULTILINE)
 LATEST = 1 << 16  # bytes of the log that are searched for SAID
+FRAME = re.compile(r'\s*File "(.*)", line (\d+)')  # of a traceback
+OURS = (str(ROOT / "clients"), "<frozen ")  # where the frames of the tracer are
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a server has ended."""
+
+    reason: str  # the last line that it wrote, such as "ValueError: 1"
+    line: int | None  # of the program, where it failed
+    text: str  # the end of its log, without the frames of the tracer, and its exit status
+
+
+def failure(status, log, program):
+    """Return the Failure of a program. log: the end of what it wrote to standard error."""
+    rows, line, hidden = [], None, None
+    for row in log.strip().splitlines():
+        indent, frame = len(row) - len(row.lstrip()), FRAME.match(row)
+        if frame and frame[1] == str(program):
+            line = int(frame[2])
+        if hidden is None or indent <= hidden:
+            hidden = indent if frame and frame[1].startswith(OURS) else None
+            rows += [row] if hidden is None else []
+    text = "\n".join(rows).replace(str(program), f"{program.parent.name}/{program.name}")
+    return Failure(rows[-1].strip() if rows else status, line, f"{text}\n{status}")
 
 
 @dataclass
@@ -38,7 +63,7 @@ class Connection:
 class ServerMonitor:
     """One running server program, and what the last refresh() found.
 
-    options: {"backlog": 5, ...}, of its command line. ended: its last output, if it has ended.
+    options: {"backlog": 5, ...}, of its command line. ended: a Failure, if it has ended.
     threads: a ThreadState for each. queue: the length of the accept queue, at most limit.
     time_wait: the number of connections in TIME-WAIT. resident: bytes of memory. dropped: bytes of
     its log that were not kept. is_python: its name ends in .py; otherwise only the kernel is seen,
@@ -52,7 +77,7 @@ class ServerMonitor:
         self.lines = text.expandtabs().removesuffix("\n").split("\n")
         self.sentence = first_sentence(text) if self.is_python else "not a Python program"
         self.limit = procfs.queue_limit(options["backlog"])
-        self.ended, self.threads, self.connections, self.stepper = "", [], [], None
+        self.ended, self.threads, self.connections, self.stepper = None, [], [], None
         self.queue = self.time_wait = self.descriptors = self.resident = self.dropped = 0
         self.thread_count = 0
         self.anchors = set()  # the lines on which a thread has slept
@@ -73,7 +98,9 @@ class ServerMonitor:
                 else:
                     self.server = self._stack.enter_context(running_server(self.program, *words))
             except LaunchError as error:
-                self.ended = str(error)
+                first = str(error).partition("\n")[0]  # the log follows, as far as there is one
+                status = first.rpartition(". ")[0] if error.log else first
+                self.ended = failure(status, error.log, self.program)
                 return
             host, self.port = self.server.address
             self.host = socket.gethostbyname(host)
@@ -96,8 +123,9 @@ class ServerMonitor:
             self.thread_count = process.num_threads()
             self.resident = process.memory_info().rss
         except (psutil.Error, OSError):
-            words = tail(self.server.log(2000), 12)
-            self.ended, self.connections = f"exit status {process.poll()}\n  {words}", []
+            log = self.server.log(LATEST)
+            self.ended = failure(f"exit status {process.poll()}", log, self.program)
+            self.connections = []
             return
         if self.is_python:
             self._refresh_threads()

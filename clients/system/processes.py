@@ -67,6 +67,8 @@ def find(name):
 class LaunchError(RuntimeError):
     """A server program was not found, ended at once, or never said that it listens."""
 
+    log = ""  # what the program wrote to standard error
+
 
 def raise_nofile_limit(wanted=0):
     """Let this process and its children open as many descriptors as they may; return how many.
@@ -369,7 +371,9 @@ def _address(server, patience):
             break
         time.sleep(0.002)
     line = " ".join(map(printable, server.process.args))
-    raise LaunchError(f'{line} did not say "listening on HOST:PORT" and {server.end()}')
+    error = LaunchError(f'{line} did not say "listening on HOST:PORT" and {server.end()}')
+    error.log = server.log()
+    raise error
 
 
 def _possible(host, port):

@@ -181,12 +181,26 @@ def test_the_next_model_and_the_same_one_again_get_the_same_clients(tmp_path):
     )
 
 
-def test_a_server_that_crashes_is_shown_with_its_last_output(tmp_path):
+def test_a_server_that_crashes_is_shown_with_its_reason_and_the_line_where_it_failed(tmp_path):
     program = tmp_path / "server.py"
     source = processes.find("01_blocking").read_text()
-    program.write_text(source.replace("conn.sendall(greet(chunk))", "raise ValueError('\\x1b[2J')"))
-    shown = play(program, *"as", shows("the server has ended", "ValueError"), size=(80, 24))
+    crash = "raise ValueError('\\x1b[2J')"
+    program.write_text(source.replace("conn.sendall(greet(chunk))", crash))
+    shown = play(program, *"as", shows("the server has ended", crash), size=(80, 24))
     assert "\x1b" not in "".join(shown)
+    first = next(at for at, row in enumerate(shown) if "the server has ended" in row) + 1
+    assert shown[first].startswith("ValueError: ")
+    assert shown[first + 3].startswith("   ▶ ValueError: ")
+    assert "tracer.py" not in "".join(play(program, *"as", shows("exit status 1"), size=(200, 60)))
+
+
+def test_a_server_that_never_listens_gives_its_reason_before_its_command(tmp_path):
+    program = tmp_path / "server.py"
+    program.write_text("print('no')\n\nimport nosuchmodule\n")
+    shown = "\n".join(play(program, shows("the server has ended")))
+    reason, command = shown.index("ModuleNotFoundError"), shown.index('"listening')
+    assert reason < shown.index("   3 import nosuchmodule") < command
+    assert "frames.py" not in shown
 
 
 def test_external_clients_are_shown_safely_can_be_chosen_and_are_counted():

@@ -25,16 +25,17 @@ class Greeter(asyncio.Protocol):
     """One connection."""
 
     def __init__(self, loop, options):
-        self.loop, self.options, self.heard, self.full = loop, options, 0, False
+        self.loop, self.options = loop, options
+        self.bytes_received, self.full = 0, False
 
     def connection_made(self, transport):
         self.transport = transport
-        self.peer = transport.get_extra_info("peername") or ("gone", 0)  # reset before accept()
-        logging.info("%s:%d connected", *self.peer)
+        self.remote = transport.get_extra_info("peername") or ("gone", 0)  # reset before accept()
+        logging.info("%s:%d connected", *self.remote)
 
     def data_received(self, data):
-        logging.info("%s:%d said %r", *self.peer, data)
-        self.heard += len(data)
+        logging.info("%s:%d said %r", *self.remote, data)
+        self.bytes_received += len(data)
         if self.options.wait:
             self.transport.pause_reading()  # or the next answer would overtake this one
             self.loop.call_later(self.options.wait, self.answer, data)
@@ -49,7 +50,7 @@ class Greeter(asyncio.Protocol):
         if self.options.wait and not self.full:
             self.transport.resume_reading()
 
-    def pause_writing(self):  # a client that does not read: its answers fill the buffer
+    def pause_writing(self):  # a client that does not read: its answers fill the send buffer
         self.full = True
         self.transport.pause_reading()
 
@@ -59,8 +60,8 @@ class Greeter(asyncio.Protocol):
 
     def connection_lost(self, error):
         if error:
-            logging.info("%s:%d broke off: %s", *self.peer, error)
-        logging.info("%s:%d left, %d bytes heard", *self.peer, self.heard)
+            logging.info("%s:%d connection lost: %s", *self.remote, error)
+        logging.info("%s:%d left, %d bytes received", *self.remote, self.bytes_received)
 
 
 if __name__ == "__main__":

@@ -14,33 +14,33 @@ def serve(listener, options):
 
 
 async def main(listener, options, answer=None):
-    """Serve; answer(chunk), a coroutine, takes the place of --wait and the greeting."""
+    """Serve; answer(chunk), a coroutine function, replaces --wait and the greeting."""
 
     async def handle(reader, writer):
         await converse(reader, writer, options, answer)
 
-    # --backlog once more: asyncio calls listen() again, with 100 if it is not told.
+    # --backlog again: asyncio calls listen() once more, by default with 100.
     server = await asyncio.start_server(handle, sock=listener, backlog=options.backlog)
     await server.serve_forever()
 
 
 async def converse(reader, writer, options, answer):
-    peer = writer.get_extra_info("peername") or ("gone", 0)  # reset before accept()
-    heard = 0
-    logging.info("%s:%d connected", *peer)
+    remote = writer.get_extra_info("peername") or ("gone", 0)  # reset before accept()
+    bytes_received = 0
+    logging.info("%s:%d connected", *remote)
     try:
         while chunk := await reader.read(1024):
-            logging.info("%s:%d said %r", *peer, chunk)
-            heard += len(chunk)
+            logging.info("%s:%d said %r", *remote, chunk)
+            bytes_received += len(chunk)
             if options.wait and not answer:
                 await asyncio.sleep(options.wait)
             writer.write(await answer(chunk) if answer else options.greet(chunk))
             await writer.drain()
     except OSError as error:
-        logging.info("%s:%d broke off: %s", *peer, error)
+        logging.info("%s:%d connection lost: %s", *remote, error)
     finally:
         writer.close()
-    logging.info("%s:%d left, %d bytes heard", *peer, heard)
+    logging.info("%s:%d left, %d bytes received", *remote, bytes_received)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What the peers share: their options, the application, the start and the end.
+"""What the alternatives share: their options, the application, the start and the end.
 
-A peer hands run() a function serve(listener, options). The listener is bound and listens. Of the
-options, serve() needs greet (what to answer to a chunk; --compute is in it), wait (seconds that
-each greeting waits: how, is up to the peer), backlog, and those that the peer adds.
+An alternative passes run() a function serve(listener, options). The listener is bound and listens.
+Of the options, serve() needs greet(chunk), which returns the answer and includes --compute; wait
+(seconds that each greeting waits, in the alternative's own way); backlog; and its own ones.
 """
 
 import argparse
@@ -16,10 +16,10 @@ import time
 
 
 def run(serve, description, prepare=None, **more):
-    """Run a peer until SIGTERM or Ctrl-C.
+    """Run an alternative until SIGTERM or Ctrl-C.
 
-    description: its docstring. prepare: called as serve is, before the line is printed that says
-    that all is ready. more: its own options, {name: what add_argument() takes}.
+    description: its docstring. prepare: called with the same arguments as serve, before the line
+    "listening on ..." is printed. more: its own options, {name: keywords of add_argument()}.
     """
     options = parse(description, more)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -54,7 +54,7 @@ def parse(description, more):
 
 
 def end_with(parent):
-    """Let this process, a child of parent (its number), end when parent ends, however it does.
+    """End this process, a child of parent (a process number), when parent ends, for any reason.
 
     Source: prctl(2), PR_SET_PDEATHSIG, which is 1 in <linux/prctl.h>.
     """
@@ -71,17 +71,17 @@ def greeting(chunk, compute):
     return b"Hello, " + chunk
 
 
-def converse(conn, peer, options, sleep=time.sleep):
-    """Greet one client until it leaves, as 02_threaded does: waiting costs nobody else."""
-    logging.info("%s:%d connected", *peer)
-    heard = 0
+def converse(conn, remote, options, sleep=time.sleep):
+    """Greet one client until it leaves, as 02_threaded does: a wait blocks no other client."""
+    logging.info("%s:%d connected", *remote)
+    bytes_received = 0
     try:
         while chunk := conn.recv(1024):
-            logging.info("%s:%d said %r", *peer, chunk)
-            heard += len(chunk)
+            logging.info("%s:%d said %r", *remote, chunk)
+            bytes_received += len(chunk)
             if options.wait:
                 sleep(options.wait)
             conn.sendall(options.greet(chunk))
     except OSError as error:
-        logging.info("%s:%d broke off: %s", *peer, error)
-    logging.info("%s:%d left, %d bytes heard", *peer, heard)
+        logging.info("%s:%d connection lost: %s", *remote, error)
+    logging.info("%s:%d left, %d bytes received", *remote, bytes_received)

@@ -9,10 +9,10 @@ from gevent.server import StreamServer
 
 
 def serve(listener, options):
-    def handle(conn, peer):
-        converse(conn, peer, options, gevent.sleep)
+    def handle(conn, remote):
+        converse(conn, remote, options, gevent.sleep)
 
-    # A listener of gevent's own kind: its accept() lets the others run.
+    # A listener of gevent's own type: while its accept() waits, other clients are served.
     StreamServer(gevent.socket.socket(fileno=listener.detach()), handle).serve_forever()
 
 

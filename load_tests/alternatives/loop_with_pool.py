@@ -8,6 +8,9 @@ Only the loop talks to clients. Without --wait and --compute there is nothing to
 import asyncio
 import multiprocessing
 import os
+import signal
+import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
@@ -18,25 +21,44 @@ POOL = {"choices": ["threads", "processes"], "help": "default: processes if it c
 WORKERS = {"type": int, "help": "default: 100 threads, or a process for each core"}
 
 
-def serve(listener, options):
-    asyncio.run(
-        main(listener, options, in_pool(options) if options.wait or options.compute else None)
-    )
+def start_pool(listener, options):
+    """Start all workers before the first client comes: a fork copies every open socket.
 
-
-def in_pool(options):
-    """Return a coroutine function that answers a chunk, and lets the pool do the work."""
+    While a copy is open in a worker, a connection that the loop has closed does not end.
+    """
+    options.executor = None
+    if not (options.wait or options.compute):
+        return
     if (options.pool or ("processes" if options.compute else "threads")) == "threads":
-        pool = ThreadPoolExecutor(options.workers or 100)
-    else:  # fork: a child of this process can be told to end with it
+        workers = options.workers or 100
+        options.executor, all_run = ThreadPoolExecutor(workers), threading.Barrier(workers)
+        list(options.executor.map(lambda _: all_run.wait(10), range(workers)))
+    else:
         fork, workers = multiprocessing.get_context("fork"), options.workers or os.cpu_count()
-        pool = ProcessPoolExecutor(workers, fork, end_with, (os.getpid(),))
+        options.executor = ProcessPoolExecutor(workers, fork, in_worker, (os.getpid(), listener))
+        options.executor.submit(os.getpid).result()  # the first task starts all of them
+        signal.signal(signal.SIGCHLD, end_if_a_worker_has)
 
+
+def in_worker(parent, listener):
+    end_with(parent)
+    listener.close()
+
+
+def end_if_a_worker_has(*_):
+    """End the server: its pool is broken, and a new worker would copy the clients' sockets."""
+    if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):  # and not only stopped
+        print("a worker has ended, and so does the server", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+def serve(listener, options):
     async def answer(chunk):
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(pool, work, chunk, options.wait, options.compute)
+        how = options.executor, work, chunk, options.wait, options.compute
+        return await loop.run_in_executor(*how)
 
-    return answer
+    asyncio.run(main(listener, options, answer if options.executor else None))
 
 
 def work(chunk, wait, compute):
@@ -46,4 +68,4 @@ def work(chunk, wait, compute):
 
 
 if __name__ == "__main__":
-    run(serve, __doc__, pool=POOL, workers=WORKERS)
+    run(serve, __doc__, start_pool, pool=POOL, workers=WORKERS)

@@ -20,40 +20,46 @@ def serve(listener, options):
     listener.setblocking(False)
     selector = getattr(selectors, options.selector.capitalize() + "Selector")()
     selector.register(listener, READ)
+    resume = None  # when to accept again after an error (time.monotonic())
     while True:
-        for key, _ in selector.select():
+        for key, _ in selector.select(resume and max(0, resume - time.monotonic())):
             if key.data is None:
-                accept(listener, selector, options)
+                if not accept_all(listener, selector, options):
+                    selector.unregister(listener)
+                    resume = time.monotonic() + 1
             elif not handle(key.fileobj, key.data, selector, options):
                 selector.unregister(key.fileobj)
                 key.fileobj.close()
-                logging.info("%s:%d left, %d bytes heard", *key.data.peer, key.data.heard)
-                if listener not in selector.get_map():
-                    selector.register(listener, READ)
+                logging.info("%s:%d left, %d bytes received", *key.data.remote, key.data.received)
+                resume = resume and 0.0  # there is room again
+        if resume is not None and time.monotonic() >= resume:
+            selector.register(listener, READ)
+            resume = None
 
 
-def accept(listener, selector, options):
+def accept_all(listener, selector, options):
+    """Accept every connection in the accept queue; return False if accept() fails."""
     try:
         while True:
-            take(*listener.accept(), selector, options)
-    except BlockingIOError:
-        pass
+            try:
+                add(*listener.accept(), selector, options)
+            except ConnectionAbortedError:  # a reset in the queue, see accept(2)
+                continue
+    except BlockingIOError:  # the queue is empty
+        return True
     except OSError as error:
-        logging.warning("cannot accept: %s; trying again when a client leaves", error)
-        if len(selector.get_map()) > 1:
-            selector.unregister(listener)
-        else:
-            time.sleep(1)
+        logging.warning("cannot accept: %s; trying again in a second", error)
+        return False
 
 
-def take(conn, peer, selector, options):
+def add(conn, remote, selector, options):
     if options.selector == "select" and conn.fileno() >= 1024:  # FD_SETSIZE, see select(2)
-        logging.warning("%s:%d turned away: select() knows the descriptors to 1,023 only", *peer)
+        logging.warning("%s:%d rejected: select() takes descriptors up to 1,023 only", *remote)
         conn.close()
         return
-    logging.info("%s:%d connected", *peer)
+    logging.info("%s:%d connected", *remote)
     conn.setblocking(False)
-    selector.register(conn, READ, SimpleNamespace(peer=peer, heard=0, unsent=b""))
+    selector.register(conn, READ, SimpleNamespace(remote=remote, received=0, unsent=b""))
 
 
 def handle(conn, client, selector, options):
@@ -63,8 +69,8 @@ def handle(conn, client, selector, options):
             chunk = conn.recv(1024)
             if not chunk:
                 return False
-            logging.info("%s:%d said %r", *client.peer, chunk)
-            client.heard += len(chunk)
+            logging.info("%s:%d said %r", *client.remote, chunk)
+            client.received += len(chunk)
             if options.wait:
                 time.sleep(options.wait)
             data = options.greet(chunk)
@@ -72,7 +78,7 @@ def handle(conn, client, selector, options):
     except BlockingIOError:
         sent = 0
     except OSError as error:
-        logging.info("%s:%d broke off: %s", *client.peer, error)
+        logging.info("%s:%d connection lost: %s", *client.remote, error)
         return False
     if sent < len(data) or client.unsent:
         client.unsent = data[sent:]

@@ -1,4 +1,4 @@
-"""Pool of threads: at most --threads clients are served at a time, the others wait for a thread.
+"""Thread pool: at most --threads clients are served at a time, the others wait for a thread.
 
 Run it: python3 load_tests/alternatives/thread_pool.py --threads 10 --port 3267
 """
@@ -14,18 +14,18 @@ def serve(listener, options):
     pool = ThreadPoolExecutor(options.threads)
     while True:
         try:
-            conn, peer = listener.accept()
-            pool.submit(handle, conn, peer, options)
+            conn, remote = listener.accept()
+            pool.submit(handle, conn, remote, options)
         except OSError as error:
             logging.warning("cannot accept: %s; trying again in a second", error)
             time.sleep(1)
-        except RuntimeError as error:  # the client stands in the pool's queue all the same
-            logging.warning("%s:%d waits for one of the threads there are: %s", *peer, error)
+        except RuntimeError as error:  # the client is in the pool's queue all the same
+            logging.warning("%s:%d waits for one of the existing threads: %s", *remote, error)
 
 
-def handle(conn, peer, options):
+def handle(conn, remote, options):
     with conn:
-        converse(conn, peer, options)
+        converse(conn, remote, options)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""The pictures: one colour and one marker a model, labels on the data, the finding in the title."""
+"""The charts, functions of data alone: a colour and a marker per model, labels on the data."""
 
 import itertools
+import math
 import statistics
 import textwrap
 
@@ -8,7 +9,14 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.path import Path
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+    PercentFormatter,
+)
 from matplotlib.transforms import ScaledTranslation
 
 from clients.console.formatting import number
@@ -31,13 +39,14 @@ STYLE = {
     "hatch.linewidth": 1.5,
 }
 GREY = "#666666"
+BOX = {"facecolor": "white", "edgecolor": "none", "pad": 2}  # behind text on a bar
 
 
 def label_ends(ax, lines):
-    """Write the name of each line at its right end; names that would overlap are moved apart.
+    """Write the name of each line at its right end, and move names apart that would overlap.
 
-    lines: [(name, x, y, colour), ...] in data coordinates. A line that ends before the others has
-    its name above its end, where theirs go on.
+    lines: [(name, x, y, colour), …] in data coordinates. A line that ends before the others has
+    its name above its end.
     """
     to_pixels, gap = ax.transData.transform, 14 * ax.figure.dpi / 72
     look = {"textcoords": "offset points", "fontweight": "bold", "fontsize": 10}
@@ -51,7 +60,7 @@ def label_ends(ax, lines):
     for height in heights:
         places.append(max(height, places[-1] + gap) if places else height)
     highest = ax.bbox.y1
-    for rank in reversed(range(len(places))):  # none above the axes, where the title stands
+    for rank in reversed(range(len(places))):  # none above the axes: the title is there
         places[rank] = min(places[rank], highest)
         highest = places[rank] - gap
     for (name, x, y, colour), height, place in zip(lines, heights, places, strict=True):
@@ -68,8 +77,8 @@ def label_ends(ax, lines):
 
 
 def value_axis(ax, log):
-    """Let the vertical axis begin at 0, or be logarithmic with enough labels to read it."""
-    if log:
+    """Begin the vertical axis at 0, or make it logarithmic with enough labels to read it."""
+    if log and any(y > 0 for line in ax.lines for y in line.get_ydata()):
         ax.set_yscale("log")
         low, high = ax.get_ylim()
         subs = (1, 1.5, 2, 3, 5, 7) if high < 10 * low else (1, 2, 5) if high < 200 * low else (1,)
@@ -86,183 +95,163 @@ def place_axis(ax, places):
     ax.set_xticks(places, [number(place) for place in places])
 
 
-def load_unit(results):
-    """Return what the load of a comparison is counted in."""
-    return "arrivals a second" if results["options"]["loop"] == "open" else "users"
+def arrow(ax, point, side, colour):
+    """Draw the arrow of a lower bound, away from its point: side is "up" or "right".
 
-
-def load_text(results, load):
-    """Return a load with its unit: "1 user", "200 users", "0.5 arrivals a second"."""
-    unit = load_unit(results)
-    if load == 1:
-        unit = unit.replace("users", "user").replace("arrivals", "arrival")
-    return f"{load:g} {unit}"
-
-
-def sound(results):
-    """Return the runs of a comparison that gave numbers."""
-    return [run for run in results["runs"] if not run["error"]]
-
-
-def heaviest(results):
-    """Return the runs with the most load of those that gave numbers."""
-    most = max(run["load"] for run in sound(results))
-    return [run for run in sound(results) if run["load"] == most]
-
-
-def looks_of(results):
-    """Return {model: (colour, marker)} of all the models of a comparison."""
-    return looks(dict.fromkeys(run["model"] for run in results["runs"]))
-
-
-def curves(ax, results, metric, title):
-    """Draw a metric of report.py against the load, a line a model.
-
-    Where the number is a lower bound it has an arrow that points upwards; where the load
-    generator was the limit, its mark is hollow.
+    It is 22 points long, so its end, in data coordinates, is no part of the data.
     """
-    ends, shown = [], {}
-    for name, (colour, marker) in looks_of(results).items():
-        runs = [run for run in sound(results) if run["model"] == name]
-        runs = [run for run in runs if metric.value(run) is not None]
-        if not runs:
+    shift = (0, 22) if side == "up" else (22, 0)
+    look = {"arrowstyle": "<-", "color": colour, "lw": 2, "shrinkB": 0}
+    ax.annotate("", point, shift, textcoords="offset points", arrowprops=look)
+
+
+def curves(ax, lines, labels, log=False, slope=""):
+    """Draw a number against the load, a line per model.
+
+    lines: {model: [(load, Value), …]}, see stats.py. labels: title, xlabel, ylabel. A vertical
+    line is the range of the quartiles, an arrow a lower bound, a hollow mark a generator-limited
+    run. slope: the words for a dotted line of what is in proportion to the load, if that helps.
+    """
+    ends, legend = [], {}
+    for model, (colour, marker) in looks(lines).items():
+        if not lines[model]:
             continue
-        xs, ys = [run["load"] for run in runs], [metric.value(run) for run in runs]
+        xs, values = zip(*lines[model], strict=True)
+        ys = [value.amount for value in values]
         ax.plot(xs, ys, color=colour, marker=marker, clip_on=False)
-        for run, x, y in zip(runs, xs, ys, strict=True):
-            if metric.is_bound(run):
-                arrow = {"arrowstyle": "<-", "color": colour, "lw": 2}
-                ax.annotate("", (x, y), (0, 22), textcoords="offset points", arrowprops=arrow)
-                shown[ARROW] = "at least: the run ended before the answer came"
-            if metric.generated and run["generator"]["bottleneck"]:
-                ax.plot(x, y, marker, color=colour, mfc="white", mew=2, clip_on=False)
-                shown["o"] = "hollow: Locust was too slow, the number is also its own"
-        ends.append((name, xs[-1], ys[-1], colour))
-    loads = sorted({run["load"] for run in results["runs"]})
+        for x, value in lines[model]:
+            ax.plot([x, x], [value.low, value.high], color=colour, alpha=0.4, lw=5)
+            if value.bound:
+                arrow(ax, (x, value.amount), "up", colour)
+                legend[ARROW] = "lower bound: not all were answered"
+            if value.limited:
+                ax.plot(x, value.amount, marker, color=colour, mfc="white", mew=2, clip_on=False)
+                legend["o"] = "hollow: generator-limited"
+        ends.append((model, xs[-1], ys[-1], colour))
+    loads = sorted({x for points in lines.values() for x, _ in points})
     if len(loads) > 1:
         ax.set_xscale("log")
     place_axis(ax, loads)
-    if any(metric.is_bound(run) for run in sound(results) if metric.value(run) is not None):
+    if ARROW in legend:
         ax.margins(y=0.15)  # room for the arrows
-    value_axis(ax, metric.log)
-    loop = results["options"]["loop"]
-    ax.set(title=title, xlabel=f"{load_unit(results)} ({loop} loop)", ylabel=metric.axis)
-    if metric.proportional and len(loads) > 1 and ends:
-        in_proportion(ax, results, [end[1:3] for end in ends])
+    value_axis(ax, log)
+    ax.set(**labels)
+    if slope and len(loads) > 1 and ends:
+        in_proportion(ax, [end[1:3] for end in ends], slope)
     label_ends(ax, ends)
-    for mark, words in shown.items():
+    for mark, words in legend.items():
         ax.plot([], [], ls="", marker=mark, color=GREY, mfc="white" if mark == "o" else GREY,
                 ms=9, mew=1.5, label=words)  # fmt: skip
     if ax.get_legend_handles_labels()[0]:
         ax.legend(frameon=False, fontsize=10)
 
 
-def in_proportion(ax, results, ends):
-    """Draw the slope of what grows as the load does, below the highest end of ends [(x, y), ...].
+def in_proportion(ax, ends, words):
+    """Draw the slope of what is in proportion to the load, below the highest of ends [(x, y), …].
 
     Both axes are logarithmic: there it is one straight line, wherever it begins.
     """
     (least, most), (x, y) = ax.get_xlim(), max(ends, key=lambda end: end[1])
     low, high = ax.get_ylim()
-    words = f"dotted slope: twice the {load_unit(results)}, twice the number"
     ys = [y / 2 * least / x, y / 2 * most / x]
     ax.plot([least, most], ys, ":", color=GREY, label=words, scalex=False, scaley=False)
     ax.set(xlim=(least, most), ylim=(low, high))
 
 
-def bars(ax, results, metric, title):
-    """Draw a metric of report.py as a bar a model, for the runs with the most load.
+def bars(ax, values, labels):
+    """Draw a bar per model. values: {model: (Value or None, its text)}; labels: title, xlabel.
 
-    A bar that is a lower bound ends in an arrow.
+    A bar that is a lower bound ends in an arrow; a thin line is the range of the quartiles.
     """
-    style, runs = looks_of(results), heaviest(results)[::-1]
-    most = max((metric.value(run) or 0 for run in runs), default=0) or 1
-    for place, run in enumerate(runs):
-        value, (colour, _) = metric.value(run), style[run["model"]]
-        ax.barh(place, value or 0, color=colour, height=0.62)
-        text = "too few at a time to tell" if value is None else metric.said(run)
-        if metric.generated and run["generator"]["bottleneck"]:
-            text += "*"
-        if value is not None and metric.is_bound(run):
-            arrow = {"arrowstyle": "->", "color": colour, "lw": 3, "shrinkA": 0}
-            start, end = (value, place), (value + 0.16 * most, place)
-            ax.annotate("", end, start, arrowprops=arrow)
-            box = {"facecolor": "white", "edgecolor": "none", "pad": 2}
-            where = (value / 2, place)
-            ax.text(*where, f"longer than {text}", ha="center", va="center", bbox=box)
-        else:
-            ax.text((value or 0) + 0.03 * most, place, text, va="center")
-    ax.set_yticks(range(len(runs)), [run["model"] for run in runs])
+    most = max((value.high for value, _ in values.values() if value), default=0) or 1
+    style = looks(values)
+    for place, (model, (value, text)) in enumerate(reversed(values.items())):
+        colour, end = style[model][0], value.amount if value else 0
+        ax.barh(place, end, color=colour, height=0.62)
+        if value and value.bound:
+            arrow(ax, (end, place), "right", colour)
+            ax.text(end / 2, place, text, ha="center", va="center", bbox=BOX)
+            continue
+        if value and value.high > value.low:
+            ax.plot([value.low, value.high], [place, place], color=GREY, lw=2)
+            end = value.high
+        ax.text(end + 0.03 * most, place, text, va="center")
+    ax.set_yticks(range(len(values)), reversed(values))
     ax.set_xlim(0, 1.25 * most)
     ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     ax.grid(visible=False)
-    ax.set(title=title, xlabel=metric.axis)
+    ax.set(**labels)
 
 
-def timelines(ax, results, title):
-    """Draw how many visitors were being served at each moment of the runs with the most load."""
-    style, ends = looks_of(results), []
-    for run in heaviest(results):
-        moments, counts = zip(*run["serving"], strict=True)
-        colour, marker = style[run["model"]]
-        every = max(1, len(moments) // 8)
-        ax.plot(moments, counts, color=colour, marker=marker, markevery=every)
-        ends.append((run["model"], moments[-1], counts[-1], colour))
-    ax.set_ylim(bottom=0)
-    loop = results["options"]["loop"]
-    xlabel = f"seconds since the first visitor came ({loop} loop)"
-    ax.set(title=title, xlabel=xlabel, ylabel="visitors")
-    label_ends(ax, ends)
+def timelines(ax, series, labels, log=False):
+    """Draw a number at each moment. series: {model: [(seconds, number or None), …]}."""
+    ends = []
+    for model, (colour, marker) in looks(series).items():
+        xs, ys = zip(*series[model], strict=True)
+        numbers = [math.nan if y is None else y for y in ys]  # a gap in the line
+        ax.plot(xs, numbers, color=colour, marker=marker, markevery=max(1, len(xs) // 8))
+        if known := [(x, y) for x, y in series[model] if y is not None]:
+            ends.append((model, *known[-1], colour))
+    value_axis(ax, log)
+    ax.set(**labels)
+    label_ends(ax, [(model, max(end[1] for end in ends), y, c) for model, _, y, c in ends])
 
 
-def outcomes(ax, results, title, short=False):
-    """Draw what became of all visitors of the runs with the most load, a bar a model.
+def distributions(ax, curves_of, labels):
+    """Draw cumulative distributions of latencies: {model: ([(ms, share), …], last ms)}.
 
-    short: do not tell apart those who were left waiting.
+    A curve that ends below 100 % has an open end, a dotted line to the last ms: the rest was not
+    answered until then.
     """
-    well = "connected" if results["options"]["load"] == "idlers" else "greeted"
-    kinds = {  # a model's colour, full where it served, hatched where it did not
-        well: (("finished", "still served", "idle"), ""),
-        "just came": (("just came",), "...."),
-        "connected, never greeted": (("never greeted",), "////"),
-        "never connected": (("never connected",), "xx"),
-        "failed": (("failed",), "**"),
-    }
-    if short:
-        kinds["left waiting"] = (
-            kinds.pop("connected, never greeted")[0] + kinds.pop("never connected")[0],
-            "//",
-        )
-    style, runs, found = looks_of(results), heaviest(results)[::-1], []
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 2}
-    for place, run in enumerate(runs):
-        board, left = run["scoreboard"], 0
-        colour, _ = style[run["model"]]
-        for kind, (fates, hatch) in kinds.items():
-            count = sum(board[name] for name in fates)
-            share = count / max(1, board["came"])
+    for model, (colour, _) in looks(curves_of).items():
+        points, last = curves_of[model]
+        if not last:
+            continue
+        xs, ys = zip(*points or [(last / 10, 0.0)], strict=True)
+        ax.step(xs, ys, where="post", color=colour, label=model)
+        if ys[-1] < 1:
+            ax.plot([xs[-1], max(last, xs[-1])], [ys[-1]] * 2, ":", color=colour)
+            arrow(ax, (max(last, xs[-1]), ys[-1]), "right", colour)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.set_ylim(0, 1.04)
+    ax.set(**labels)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(frameon=False, loc="lower right")
+
+
+def shares(ax, parts, labels, columns=5):
+    """Draw the outcomes of all visitors, a bar per model that adds up to 100 %.
+
+    parts: {label: (hatch, {model: count})}; the part without a hatch is drawn full.
+    """
+    models = list(dict.fromkeys(model for _, counts in parts.values() for model in counts))[::-1]
+    total = {model: sum(counts[model] for _, counts in parts.values()) for model in models}
+    left, colours = dict.fromkeys(models, 0.0), looks(reversed(models))
+    for hatch, counts in parts.values():
+        for place, model in enumerate(models):
+            share, colour = counts[model] / max(1, total[model]), colours[model][0]
             look = {"facecolor": "white" if hatch else colour, "edgecolor": colour, "hatch": hatch}
-            ax.barh(place, share, left=left, height=0.62, **look)
+            ax.barh(place, share, left=left[model], height=0.62, **look)
             if share > 0.06:
-                where = (left + share / 2, place)
-                ax.text(*where, number(count), ha="center", va="center", bbox=box)
-            if count:
-                found.append(kind)
-            left += share
-    ax.set_yticks(range(len(runs)), [run["model"] for run in runs])
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+                where = (left[model] + share / 2, place)
+                ax.text(*where, number(counts[model]), ha="center", va="center", bbox=BOX)
+            left[model] += share
+    ax.set_yticks(range(len(models)), models)
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.grid(visible=False)
-    ax.set(title=title, xlabel="share of the visitors that came", xlim=(0, 1))
+    ax.set(xlim=(0, 1), **labels)
     signs = [
-        Patch(facecolor="white" if hatch else GREY, edgecolor=GREY, hatch=hatch, label=kind)
-        for kind, (_, hatch) in kinds.items()
-        if kind in found
+        Patch(facecolor="white" if hatch else GREY, edgecolor=GREY, hatch=hatch, label=label)
+        for label, (hatch, counts) in parts.items()
+        if any(counts.values())
     ]
     below = ax.transAxes + ScaledTranslation(0, -0.55, ax.figure.dpi_scale_trans)  # inches
     place = {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below}
     place |= {"borderpad": 0, "frameon": False}
-    ax.legend(handles=signs, ncols=2 if short else 5, columnspacing=1.2, **place)
+    ax.legend(handles=signs, ncols=columns, columnspacing=1.2, **place)
 
 
 def darken(path, dark):

@@ -1,4 +1,4 @@
-"""A tab in Locust's page that shows the server under test: what it costs, and who waits.
+"""A tab in Locust's page that shows the server under test: its CPU time, memory and queues.
 
 It is there when --server-pid names the server's process, on this machine.
 """
@@ -27,19 +27,22 @@ TAB = {
 
 
 def rows(now, before, first):
-    """Return the rows of the tab, from readings: this one, the one before, and the first."""
-    seconds = now["at"] - before["at"]
-    share = (now["cpu"] - before["cpu"]) / seconds if seconds else 0.0
-    clients, drops = now["clients"], now["ListenDrops"] - first["ListenDrops"]
+    """Return the rows of the tab, from three Readings: this one, the one before, and the first."""
+    seconds = now.at - before.at
+    share = (now.cpu - before.cpu) / seconds if seconds else 0.0
     table = [
-        ("accept queue", now["accept_queue"], "connected, and waiting for accept()"),
-        ("SYN-SENT", clients.get("SYN-SENT", 0), "their connect() has no answer yet"),
-        ("ESTABLISHED", clients.get("ESTABLISHED", 0), "as the clients see it: queue included"),
-        ("threads", now["threads"], "of the server's process"),
-        ("descriptors", now["descriptors"], "its open files, sockets included"),
-        ("memory", f"{now['rss'] / 2**20:.1f} MiB", "resident, without the kernel's part"),
-        ("CPU", f"{share:.0%} of a core", "since the last look"),
-        ("SYN drops", drops, "of the whole machine, since this page was opened"),
+        ("accept queue", now.accept_queue, "connected, and waiting for accept()"),
+        ("SYN-SENT", now.clients.get("SYN-SENT", 0), "their connect() has no answer yet"),
+        ("ESTABLISHED", now.clients.get("ESTABLISHED", 0), "as the clients see it, with the queue"),
+        ("threads", now.threads, "of the server's process"),
+        ("descriptors", now.descriptors, "its open files, sockets included"),
+        ("memory", f"{now.rss / 2**20:.1f} MiB", "resident, without the kernel's part"),
+        ("CPU", f"{share:.0%} of a core", "since the last update"),
+        (
+            "SYN drops",
+            now.listen_drops - first.listen_drops,
+            "of the whole machine, since this page was opened",
+        ),
     ]
     return [
         {"name": f"{place} {name}", "now": value, "meaning": meaning}  # the page sorts by name
@@ -47,21 +50,20 @@ def rows(now, before, first):
     ]
 
 
-def choose(page, name):
-    """Let the page open with this class of users chosen alone and on top of the others.
+def preselect(page, name):
+    """Open the page with this user class alone selected, and first in the list.
 
-    Locust's page ticks at first what it is told is available, and lists those whose details it
-    gets (its webui, "availableUserClasses" and "users").
+    Locust's page ticks the "availableUserClasses" at first, and lists the "users" (its webui).
     """
     update = page.update_template_args
 
-    def update_and_choose():
+    def update_and_select():
         update()
         users = page.template_args["users"]
         page.template_args["users"] = {name: users[name], **users}
         page.template_args["available_user_classes"] = [name]
 
-    page.update_template_args = update_and_choose
+    page.update_template_args = update_and_select
     page.app.jinja_env.policies["json.dumps_kwargs"] = {"sort_keys": False}
 
 
@@ -72,7 +74,7 @@ def add_tab(environment, pid):
 
     def look():
         readings.append(reading(process, urlsplit(environment.host).port or 3267))
-        del readings[1:-2]  # nobody asks for more than the first and the last two
+        del readings[1:-2]  # only the first and the last two are used
         return rows(readings[-1], readings[-2:][0], readings[0])
 
     extend = Blueprint("extend", __name__)

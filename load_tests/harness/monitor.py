@@ -1,7 +1,7 @@
-"""Watch a server from outside while it is under load: what it costs and who waits for it.
+"""Watch a server from outside while it is under load: its CPU time, memory and queues.
 
 with watching(server.process, server.address[1]) as readings:
-    ...                 # readings grows by one dictionary every half second
+    ...                 # a Reading is added to readings every half second
 """
 
 import contextlib
@@ -16,13 +16,14 @@ import psutil
 
 from clients.system import procfs
 from clients.system.processes import process_tree, sum_over_tree
+from load_tests.harness.results import Reading
 
 KERNEL = ("Slab", "KernelStack", "PageTables")  # of /proc/meminfo, in KiB (proc(5))
 
 
 @contextlib.contextmanager
 def watching(process, port, every=0.5):
-    """Yield a list to which a reading of process is added every so many seconds, and at the end.
+    """Yield a list to which a Reading of process is added every `every` seconds, and at the end.
 
     A reading that costs more than a tenth of that in CPU time is followed by a longer pause.
     """
@@ -47,12 +48,7 @@ def watching(process, port, every=0.5):
 
 
 def reading(process, port):
-    """Return what process, a server that listens on port, uses at this moment, with its family.
-
-    at: seconds since the epoch; rss, vms: bytes; threads, descriptors: how many; cpu: seconds
-    since its start; switches: context switches of the threads that it has now (proc(5),
-    /proc/PID/task/TID/status); and what sockets() and drops() give.
-    """
+    """Return the Reading of a server (process) that listens on port."""
     used = Counter(rss=0, vms=0, threads=0, descriptors=0, cpu=0, switches=0)
     for one in process_tree(process):
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError), one.oneshot():
@@ -60,18 +56,19 @@ def reading(process, port):
             used.update(rss=memory.rss, vms=memory.vms, threads=one.num_threads())
             used.update(descriptors=one.num_fds(), cpu=cpu_seconds(one))
             used.update(switches=switches(one.pid))
-    return {"at": time.time(), **used, **sockets(port, process.pid), **drops(process.pid)}
+    queue, clients = sockets(port, process.pid)
+    return Reading(time.monotonic(), *used.values(), queue, clients, *drops(process.pid))
 
 
 def pin(process, cores):
-    """Let a server, with all its threads and all that it has started, run on these cores alone."""
+    """Pin a server, with all its threads and all that it has started, to these cores."""
     for one in process_tree(process):
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):  # it has ended
             for thread in one.threads():
                 os.sched_setaffinity(thread.id, cores)
 
 
-def family_cpu_seconds(process):
+def tree_cpu_seconds(process):
     """Return the CPU time that a server and all that it has started have used since its start."""
     return sum_over_tree(process, cpu_seconds)
 
@@ -79,9 +76,9 @@ def family_cpu_seconds(process):
 def cpu_seconds(process):
     """Return the CPU time of a process since its start, and of its children that have ended.
 
-    /proc/PID/stat counts in hundredths of a second, too coarse for a short run, and that is what
-    the children's time is known to. The clock's number is the one that clock_getcpuclockid(3)
-    gives (posix-timers.h, CPUCLOCK_SCHED).
+    /proc/PID/stat counts in hundredths of a second, too coarse for a short run; only for the
+    children there is nothing finer. The clock's number is that of clock_getcpuclockid(3)
+    (posix-timers.h, CPUCLOCK_SCHED).
     """
     try:
         times = process.cpu_times()
@@ -91,11 +88,11 @@ def cpu_seconds(process):
     return own + times.children_user + times.children_system
 
 
-def forgets(process):
-    """Return whether the CPU time of what a server starts is lost as it ends.
+def loses_child_cpu(process):
+    """Return True if the CPU time of the server's child processes is lost when they end.
 
-    The kernel adds it to the parent's as that waits for it, and a parent that ignores SIGCHLD never
-    waits (wait(2), proc(5) on SigIgn).
+    The kernel adds it to the parent's when the parent waits for the child. A parent that ignores
+    SIGCHLD never waits (wait(2), proc(5) on SigIgn).
     """
 
     def ignores(one):
@@ -107,14 +104,14 @@ def forgets(process):
 
 
 def kernel_memory():
-    """Return the bytes that the kernel itself uses on this machine, for all that run on it."""
+    """Return the bytes that the kernel itself uses on this machine, for all processes."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     amounts = {line.split(":")[0]: int(line.split()[1]) for line in lines}
     return 1024 * sum(amounts[name] for name in KERNEL)
 
 
 def switches(pid):
-    """Return the context switches of all the threads of a process, wanted or not."""
+    """Return the voluntary and involuntary context switches of a process's present threads."""
     count = 0
     for status in Path(f"/proc/{pid}/task").glob("*/status"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
@@ -124,11 +121,9 @@ def switches(pid):
 
 
 def sockets(port, pid="self"):
-    """Return the accept queue of the listener on port, and the states of the connections to it.
+    """Return the length of the accept queue on port, and {state: number of clients' sockets}.
 
-    accept_queue: connections that the kernel has completed and accept() has not taken.
-    clients: {state: how many of the clients' sockets, of those on this machine, are in it}.
-    pid: a process in whose network namespace to look.
+    Only clients on this machine are seen. pid: a process in whose network namespace to look.
     """
     queue, clients = 0, Counter()
     for line in procfs.tcp(port, pid):
@@ -136,13 +131,13 @@ def sockets(port, pid="self"):
             queue = line.unread
         elif line.remote[1] == port:
             clients[line.state] += 1
-    return {"accept_queue": queue, "clients": dict(clients)}
+    return queue, dict(clients)
 
 
 def drops(pid="self"):
-    """Return how often a full accept queue made this network namespace's kernel drop a packet.
+    """Return ListenOverflows and ListenDrops of a process's network namespace.
 
-    Source: ListenOverflows and ListenDrops in /proc/net/netstat (snmp_counter.rst).
+    They count what a full accept queue made the kernel drop (snmp_counter.rst).
     """
     counts = procfs.counters(Path(f"/proc/{pid}/net/netstat").read_text())
-    return {name: counts[name] for name in ("ListenOverflows", "ListenDrops")}
+    return counts["ListenOverflows"], counts["ListenDrops"]

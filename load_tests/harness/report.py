@@ -1,14 +1,10 @@
-"""Show the results of a comparison: a table, a picture, and a page that opens offline.
-
-METRICS says once what is measured of a run; columns, ratios and figures are made from it.
-"""
+"""The results of a comparison as a table, a picture, and a page that opens offline."""
 
 import base64
 import io
-import json
 import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,351 +15,195 @@ from rich.text import Text
 
 from clients.console.formatting import count, milliseconds, number
 from clients.system.processes import models
-from load_tests.harness import charts
-from load_tests.harness.charts import heaviest, load_text, load_unit, sound
+from load_tests.harness import charts, stats
 from load_tests.harness.files import save
-from load_tests.harness.stats import FATES, all_failed, never_served
+from load_tests.harness.results import OUTCOMES
 
-SCHEMA = 1  # of results.json
 DASH = "-"
+MOST = 10  # connections at a time that memory per connection needs at least
+HATCHES = {"too_late": "....", "unserved_established": "////", "unserved_syn_sent": "xx"}
+HATCHES |= {"gave_up": "\\\\\\\\", "not_started": "oo", "failed": "**"}
+SERVED = ("finished", "in_session", "idle")
+UNSERVED = ("unserved_established", "unserved_syn_sent")
 
 
-def bounded(run, what, share):
-    """Return a time as text, "≥" before it if it is only a lower bound."""
-    found = run["latency"][what][share]
-    if not found:
-        return DASH
-    return f"{'' if found['exact'] else '≥ '}{milliseconds(found['ms'])}"
+@dataclass(frozen=True)
+class Measure:
+    """A number of a run, and how it is written."""
+
+    of: Callable  # of(run): a number, a Percentile, or None
+    text: Callable = number  # text(number)
+    generated: bool = False  # whether a load generator that is too slow spoils it
+
+    def value(self, runs):
+        return stats.value(runs, self.of, self.generated)
+
+    def shown(self, value):
+        """Return a Value as text: "≥" marks a lower bound, "*" generator-limited."""
+        if not value:
+            return DASH
+        mark = "*" if value.limited else ""
+        return f"{'≥ ' if value.bound else ''}{self.text(value.amount)}{mark}"
 
 
-def never(run):
-    return never_served(run["scoreboard"])
+def first(share):
+    return lambda run: getattr(run.latency["first_greeting"], share)
+
+
+def tail(request):
+    """Return a measure's function: p99 of a request, the maximum below 100 samples."""
+    return lambda run: run.latency[request].p99 or run.latency[request].max
 
 
 def per_connection(run):
-    """Return KiB for each connection, where there are enough of them to tell."""
-    server = run["server"]
-    enough = server["connections_most"] >= 10
-    return max(server["rss_per_connection"], 0) / 1024 if enough else None
+    """Return KiB per connection, None where too few were open at a time."""
+    enough = run.usage.connections_peak >= MOST
+    return max(run.usage.rss_per_connection, 0) / 1024 if enough else None
 
 
-def waiting(run):
-    """Return in words how many visitors a run left waiting."""
-    return f"{never(run)} of {run['scoreboard']['came']} visitors" if never(run) else "nobody"
+VISITORS = Measure(lambda run: run.outcomes.visitors)
+UNSERVED_VISITORS = Measure(lambda run: run.outcomes.unserved)
+IN_SERVICE = Measure(lambda run: run.in_service_mean)
+P50 = Measure(first("p50"), milliseconds, generated=True)
+TAIL = Measure(tail("first_greeting"), milliseconds, generated=True)
+LATER_TAIL = Measure(tail("later_greeting"), milliseconds, generated=True)
+THROUGHPUT = Measure(lambda run: run.throughput, generated=True)
+GOODPUT = Measure(lambda run: run.goodput, generated=True)
+THREADS = Measure(lambda run: run.usage.threads_peak)
+CPU = Measure(lambda run: run.usage.cpu_us_per_greeting, lambda value: f"{number(value)} µs")
+MEMORY = Measure(per_connection, lambda value: f"{number(value)} KiB")
 
-
-@dataclass(kw_only=True)
-class Metric:
-    """One number of a run, with all that its column and its figure need.
-
-    column: its name in tables. of(run): the number, None where there is none. A figure has three
-    texts: finding, a sentence with {} for the number, which becomes its title; explanation; and
-    axis (its unit). unit: what follows the number in a title. say(run): the number in words. log:
-    whether its axis is logarithmic. proportional: whether it grows as the load does, so that the
-    figure shows that slope. generated: whether a load generator that is too slow spoils it. unfit:
-    the loads of which it says nothing. panel(ax, results, title): what draws it, if that is not a
-    curve.
-    """
-
-    column: str
-    of: Callable | None = None
-    finding: str = ""
-    explanation: str = ""
-    axis: str = ""
-    unit: str = ""
-    say: Callable | None = None
-    log: bool = False
-    proportional: bool = False
-    generated: bool = False
-    unfit: tuple = ()
-    panel: Callable | None = None
-
-    def value(self, run):
-        return self.of(run)
-
-    def text(self, run):
-        value = self.value(run)
-        return DASH if value is None else number(value)
-
-    def said(self, run):
-        return self.say(run) if self.say else number(self.value(run)) + self.unit
-
-    def is_bound(self, run):
-        """Say whether the number is a lower bound."""
-        return False
-
-    def title(self, results, width=98):
-        """Return the finding: the most and the least under the most load, and with which models.
-
-        Models within a tenth of them are named with them: that much is noise. width: of a line.
-        """
-        runs = [run for run in heaviest(results) if self.value(run) is not None]
-        values = [self.value(run) for run in runs]
-        parts = {}
-        for end in (max, min) if runs else ():
-            most = end(values)
-            near = [run for run in runs if abs(self.value(run) - most) <= most / 10]
-            about = "about " if len({self.said(run) for run in near}) > 1 else ""
-            said = self.said(runs[values.index(most)])
-            names = ", ".join(run["model"] for run in near)
-            parts[names] = f"{about}{said} with {' and '.join(names.rsplit(', ', 1))}"
-        title = self.finding.format(", ".join(parts.values()) or "unknown")
-        return textwrap.fill(title, width)
-
-    def draw(self, ax, results):
-        title = self.title(results)
-        if self.panel:
-            self.panel(ax, results, title)
-        else:
-            charts.curves(ax, results, self, title)
-
-
-@dataclass(kw_only=True)
-class Wait(Metric):
-    """How long requests took, in ms: a percentile (share) of one kind of them (what).
-
-    It may be a lower bound, and its axis is logarithmic.
-    """
-
-    what: str
-    share: str
-    log: bool = True
-    generated: bool = True
-
-    def value(self, run):
-        found = run["latency"][self.what][self.share]
-        return found and max(found["ms"], 1e-3)
-
-    def text(self, run):
-        return bounded(run, self.what, self.share)
-
-    def said(self, run):
-        return milliseconds(self.value(run))
-
-    def is_bound(self, run):
-        return not run["latency"][self.what][self.share]["exact"]
-
-
-METRICS = {
-    "came": Metric(column="came", of=lambda run: run["scoreboard"]["came"]),
-    "fate": Metric(
-        column="never served",
-        of=never,
-        say=waiting,
-        finding="Left waiting: {}",
-        explanation="What became of everybody who came, in the runs with the most load. Nobody "
-        "is left out: the parts add up to all that came.",
-        panel=charts.outcomes,
-    ),
-    "serving": Metric(
-        column="served together",
-        of=lambda run: run["serving_mean"],
-        finding="Visitors served at the same time: {}",
-        explanation="How many visitors were being served at each moment, from the first greeting "
-        "until they left. A blocking server serves one; the others differ by nothing but noise "
-        "until the machine is full.",
-        unfit=("idlers", "chatterbox"),
-        panel=charts.timelines,
-    ),
-    "first p50": Wait(
-        column="first p50",
-        what="first",
-        share="p50",
-        finding="First greeting: half of the visitors wait at least {}",
-        axis="ms until the first greeting",
-    ),
-    "first": Wait(
-        column="first p99",
-        what="first",
-        share="p99",
-        finding="First greeting: one visitor in a hundred waits at least {}",
-        explanation="How long the slowest hundredth (p99) waited for the first greeting, from the "
-        "start of connect. Both axes are logarithmic. An arrow upwards: the end of the run cut off "
-        "requests that had no answer, so the true value is higher.",
-        axis="ms until the first greeting, p99",
-        unfit=("idlers",),
-    ),
-    "next": Wait(
-        column="next p99",
-        what="next",
-        share="p99",
-        finding="Later greetings: one in a hundred takes at least {}",
-        explanation="The same for the later greetings: whoever is served at all is served quickly.",
-        axis="ms until a later greeting, p99",
-        unfit=("idlers",),
-    ),
-    "rate": Metric(
-        column="greetings/s",
-        of=lambda run: run["greetings_per_second"],
-        finding="Greetings in a second: {}",
-        explanation="Greetings answered in a second, over the whole run. Both axes are "
-        "logarithmic: a line that rises as the dotted one does serves twice the load twice as "
-        "often, and a flat line has met a limit.",
-        axis="greetings a second",
-        log=True,
-        proportional=True,
-        generated=True,
-        unfit=("idlers",),
-    ),
-    "threads": Metric(
-        column="threads",
-        of=lambda run: run["server"]["threads_most"],
-        finding="Threads of the server: {}",
-        explanation="The most threads that the server had at the same time. Both axes are "
-        "logarithmic: a line that rises as the dotted one does has a thread for each client, and "
-        "a flat line as many for two hundred as for one.",
-        axis="threads",
-        log=True,
-        proportional=True,
-    ),
-    "cpu": Metric(
-        column="CPU µs a greeting",
-        of=lambda run: run["server"]["cpu_us_per_greeting"],
-        finding="CPU time for each greeting: {}",
-        explanation="CPU time of the server for each greeting, accepting and closing included.",
-        axis="µs of CPU time for one greeting",
-        unit=" µs",
-        unfit=("idlers",),
-    ),
-    "memory": Metric(
-        column="KiB a connection",
-        of=per_connection,
-        finding="Memory for each client: {}",
-        explanation="By how much the server's resident memory grew, for each connection that it "
-        "held at the same time; only where it held at least ten. The kernel's own memory is not "
-        "in it.",
-        axis="KiB of the server's memory",
-        unit=" KiB",
-    ),
+COLUMNS = {
+    "visitors": VISITORS,
+    "unserved": UNSERVED_VISITORS,
+    "greetings per s": THROUGHPUT,
+    "latency p50": P50,
+    "latency p99": TAIL,
+    "threads": THREADS,
 }
-COLUMNS = ("came", "fate", "serving", "first p50", "first", "threads")
-MORE_COLUMNS = ("rate", "memory", "cpu")  # where the terminal is wide enough
-RATIOS = ("rate", "first p50", "first", "memory", "cpu")
+MORE_COLUMNS = {"in service": IN_SERVICE, "memory/ connection": MEMORY, "CPU/ greeting": CPU}
+IMPATIENT_COLUMNS = {"goodput per s": GOODPUT}
+RATIOS = {
+    name: (COLUMNS | MORE_COLUMNS)[name]
+    for name in (
+        "greetings per s",
+        "latency p50",
+        "latency p99",
+        "memory/ connection",
+        "CPU/ greeting",
+    )
+}
 
 
-def panels(results):
-    """Return {name: (what to look for, panel(ax))} of the figures that this load has to show."""
-    load = results["options"]["load"]
-    return {
-        name: (metric.explanation, partial(metric.draw, results=results))
-        for name, metric in METRICS.items()
-        if metric.explanation and load not in metric.unfit
-    }
+def bounded(percentile):
+    """Return a Percentile as text, "≥" before it if it is a lower bound."""
+    if not percentile:
+        return DASH
+    return f"{'' if percentile.exact else '≥ '}{milliseconds(percentile.ms)}"
+
+
+def load_unit(config):
+    """Return what the load of a comparison is counted in."""
+    return "arrivals per second" if config.loop == "open" else "users"
+
+
+def load_text(config, load):
+    """Return a load with its unit: "1 user", "200 users", "0.5 arrivals per second"."""
+    unit = load_unit(config)
+    if load == 1:
+        unit = unit.replace("users", "user").replace("arrivals", "arrival")
+    return f"{load:g} {unit}"
 
 
 def asked(results):
-    """Return one sentence that says what was asked of the servers, and of which machine."""
-    options = results["options"]
+    """Return in words what was asked of the servers, and of which machine."""
+    config = results.config
     loop = (
-        "Open loop: visitors come whether or not the server keeps up, and their times count from "
-        "the moment they meant to come."
-        if options["loop"] == "open"
-        else "Closed loop: a user who waits sends nothing else."
+        "Open loop: visitors arrive whether or not the server keeps up, and their times count from "
+        "the moment they are due."
+        if config.loop == "open"
+        else "Closed loop: a user sends nothing while it waits for an answer."
     )
-    names = ("wait", "compute", "heavy")
-    extra = "".join(f", --{name} {options[name]:g}" for name in names if options.get(name))
+    names = ("wait", "compute", "slow_requests", "timeout", "retries")
+    given = [(name.replace("_", "-"), getattr(config, name)) for name in names]
+    extra = "".join(f", --{name} {value:g}" for name, value in given if value)
+    repeats = f", median of {count(config.repeats, 'run')}" if config.repeats > 1 else ""
     return (
-        f"{loop} Load: {options['load']}, {options['seconds']:g} s a run, "
-        f"--backlog {options['backlog']}{extra}, {count(options['processes'], 'Locust process')}. "
+        f"{loop} Load: {config.load}, {config.seconds:g} s per run{repeats}, seed {config.seed}, "
+        f"--backlog {config.backlog}{extra}, {count(config.processes, 'Locust process')}. "
         f"{machine(results)}"
     )
 
 
 def machine(results):
     """Return the day of a comparison and its machine, in one line."""
-    what = results["machine"]
+    what = results.machine
     return (
-        f"{results['date'][:10]}, Python {what['python']}, Linux {what['kernel']}, "
-        f"{what['cores']} cores."
+        f"{results.date[:10]}, Python {what.python}, Linux {what.kernel}, "
+        f"{count(what.cores, 'core')}."
     )
 
 
-def starred(results, runs):
-    """Return the note that explains the star and the hollow mark, "" if none of runs has them."""
-    slow = [run["generator"] for run in runs if run["generator"]["bottleneck"]]
-    if not slow or results["options"]["load"] == "idlers":
-        return ""
-    busy, late = (max(one[name] for one in slow) for name in ("cpu_share", "lag_ms_p99"))
-    how = f"it used {busy:.0%} of a core, and was late by {late:.0f} ms"
-    return f" * Locust was too slow ({how}), so the number is also its own."
+def footnotes(results, runs):
+    """Return the sentences that explain the marks in the numbers of runs, "" if there are none."""
+    notes = []
+    limited = [run.generator.limited for run in runs if run.generator.limited]
+    if limited and results.config.load != "idle":
+        worst = max(limited, key=len)
+        notes.append(f"* generator-limited: Locust {worst}; the number includes that.")
+    if any(not one.exact for run in runs if (one := run.latency["first_greeting"].max)):
+        notes.append("≥ lower bound: not all requests were answered.")
+    few = [run for run in runs if run.latency["first_greeting"].max]
+    few = [run for run in few if not run.latency["first_greeting"].p99]
+    if few:
+        notes.append("max: the longest of n first greetings, where n < 100 gives no p99.")
+    return " ".join(notes)
 
 
 def failures(results):
     """Return a line for each run in which visitors failed: how many, and the commonest reason."""
     lines = []
-    for run in sound(results):
-        if failed := run["scoreboard"]["failed"]:
-            reason = max(run["errors"], key=run["errors"].get, default="no reason was given")
-            what = f"{failed} of {run['scoreboard']['came']} visitors failed"
-            what += ", and nobody was served" if all_failed(run["scoreboard"]) else ""
-            lines.append(f"{run['model']}, {load_text(results, run['load'])}: {what}: {reason}")
+    for run in results.runs:
+        if failed := run.outcomes.failed:
+            reason = max(run.errors, key=run.errors.get, default="no reason was given")
+            what = f"{failed} of {run.outcomes.visitors} visitors failed"
+            what += ", and no visitor was served" if run.outcomes.all_failed else ""
+            load = load_text(results.config, run.load)
+            lines.append(f"{run.model}, {load}: {what}: {reason}")
     return lines
 
 
 def table(results, wide):
-    """Return the table of all the runs for the terminal."""
-    names = COLUMNS + (MORE_COLUMNS if wide else ())
-    shown, last = empty_table(asked(results), results, names), None
-    shown.caption = starred(results, sound(results)).strip() if wide else None
-    for run in results["runs"]:
-        if last not in (None, run["load"]):
+    """Return the table of all the runs for the terminal; repeats share a row."""
+    columns = COLUMNS | (IMPATIENT_COLUMNS if results.config.timeout else {})
+    columns |= MORE_COLUMNS if wide else {}
+    shown, last = empty_table(asked(results), results.config, columns), None
+    shown.caption = footnotes(results, results.runs)
+    found = stats.groups(results.runs)
+    failed = stats.groups(results.failed_runs)
+    for load, model in sorted(found | failed, key=lambda key: key[0]):
+        if last not in (None, load):
             shown.add_section()
-        last = run["load"]
-        texts = ["failed"] if run["error"] else [cell(name, run) for name in names]
-        shown.add_row(run["model"], number(run["load"]), *texts)
+        last = load
+        runs = found.get((load, model), [])
+        texts = [cell(one, runs) for one in columns.values()] if runs else ["failed"]
+        shown.add_row(model, number(load), *texts)
     return shown
 
 
-def read(path):
-    """Return old results from a file. Raises OSError, ValueError if it does not hold any."""
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is no file")
-    try:
-        old = json.loads(path.read_text())
-        if "blocks" in old:
-            raise ValueError("it is what bench has written")
-        ratios(old, old)
-        differences(old, old)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path} is not the results.json of a comparison ({what})") from error
-    return old
+def cell(measure, runs):
+    """Return what the table shows of repeated runs: the median, and below it the quartiles."""
+    value = measure.value(runs)
+    text = measure.shown(value)
+    if measure is TAIL and runs[0].latency["first_greeting"].p99 is None and value:
+        text += f"\nmax of {runs[0].latency['first_greeting'].asked}"
+    if value and len(runs) > 1 and measure is not VISITORS:
+        text += f"\n{measure.text(value.low)}-{measure.text(value.high)}"
+    return Text(text, style="bold red" if measure is UNSERVED_VISITORS and value.amount else "")
 
 
-def differences(results, old):
-    """Return a line that says what else is not as it was with old results, "" if nothing."""
-
-    def facts(of):
-        programs = {run["model"]: run["program"] for run in sound(of)}
-        others = {name: programs[name] for name in programs.keys() - models().keys()}
-        return {"schema": of["schema"], **of["options"], **of["machine"], **others}
-
-    now, then = facts(results), facts(old)
-    said = [
-        f"{name} {then[name]} (now {now[name]})"
-        for name in then
-        if name in now and now[name] != then[name]
-    ]
-    return f"What else is not as it was: {', '.join(said)}.\n" if said else ""
-
-
-def ratios(results, old):
-    """Return a table of these results over old ones, for the runs that both have."""
-    title = f"These results over those of {old['date'][:16]}"
-    before = {(run["model"], run["load"]): run for run in sound(old)}
-    if not any((run["model"], run["load"]) in before for run in sound(results)):
-        title += ": no run is in both"
-    shown = empty_table(title, results, RATIOS)
-    for run in sound(results):
-        if then := before.get((run["model"], run["load"])):
-            pairs = [(METRICS[name].value(run), METRICS[name].value(then)) for name in RATIOS]
-            texts = [f"{now / past:.2f}" if now and past else DASH for now, past in pairs]
-            shown.add_row(run["model"], number(run["load"]), *texts)
-    return shown
-
-
-def empty_table(title, results, names):
-    """Return a table with a column for each of these metrics, and no rows."""
+def empty_table(title, config, columns):
+    """Return a table with these columns, and no rows."""
     shown = Table(
         title=title,
         title_justify="left",
@@ -375,40 +215,298 @@ def empty_table(title, results, names):
         collapse_padding=True,
     )
     shown.add_column("server", no_wrap=True)
-    for heading in (load_unit(results), *(METRICS[name].column for name in names)):
-        # With headings of two lines, seven numbers fit into 80 columns beside a model's name.
+    for heading in (load_unit(config), *columns):
+        # With headings of two lines, all numbers fit into 80 columns next to a model's name.
         shown.add_column(heading.replace(" ", "\n", 1), justify="right")
     return shown
 
 
-def cell(name, run):
-    """Return what the table shows of a run in one of its columns."""
-    text = METRICS[name].text(run)
-    if name == "fate" and never(run):
-        return Text(text, style="bold red")
-    if name == "rate" and run["generator"]["bottleneck"]:
-        return text + "*"
-    return text
+def differences(results, old):
+    """Return a line that says what else differs from old results, "" if nothing does."""
+
+    def facts(of):
+        programs = {run.model: run.program for run in of.runs}
+        others = {name: programs[name] for name in programs.keys() - models().keys()}
+        return {**asdict(of.config), **asdict(of.machine), **others}
+
+    now, then = facts(results), facts(old)
+    said = [
+        f"{name} {then[name]} (now {now[name]})"
+        for name in then
+        if name in now and now[name] != then[name]
+    ]
+    return f"What else differs: {', '.join(said)}.\n" if said else ""
+
+
+def ratios(results, old):
+    """Return a table of these results relative to old ones, for the runs that both have.
+
+    Run n is divided by the old run n: both had the same arrivals and think times.
+    """
+    title = f"These results relative to those of {old.date[:16]} (1.00), quartiles, verdict"
+    now, then = stats.groups(results.runs), stats.groups(old.runs)
+    if not now.keys() & then.keys():
+        title += ": no run is in both"
+    shown = empty_table(title, results.config, RATIOS)
+    for key in now.keys() & then.keys():
+        texts = [ratio(one, now[key], then[key]) for one in RATIOS.values()]
+        shown.add_row(key[1], number(key[0]), *texts)
+    return shown
+
+
+def ratio(measure, runs, old):
+    """Return the ratio of two lists of repeated runs as text, with quartiles and a verdict."""
+    pairs = [
+        (measure.value([one]), measure.value([other]))
+        for one, other in zip(runs, old, strict=False)
+    ]
+    if len(pairs) < 2 or any(not v or v.bound or not v.amount for pair in pairs for v in pair):
+        return DASH  # a ratio of lower bounds, or without a spread, says nothing
+    found = [one.amount / other.amount for one, other in pairs]
+    low, middle, high = stats.quartiles(found)
+    return f"{middle:.2f}\n{low:.2f}-{high:.2f}\n{stats.verdict(found)}"
+
+
+def finding(sentence, measure, values, width=98):
+    """Return a sentence with the most and the least of values {model: Value} in place of {}.
+
+    Models within a tenth of them are named with them: that much is noise. width: of a line.
+    """
+    known, parts = {model: value for model, value in values.items() if value}, {}
+    for end in (max, min) if known else ():
+        most = end(known.values(), key=lambda value: value.amount)
+        noise = most.amount / 10
+        near = [one for one in known if abs(known[one].amount - most.amount) <= noise]
+        texts = {measure.text(known[model].amount) for model in near}
+        about = "about " if len(texts) > 1 else ""
+        names = ", ".join(near)
+        said = f"{about}{measure.text(most.amount)} with {' and '.join(names.rsplit(', ', 1))}"
+        parts[names] = said
+    return textwrap.fill(sentence.format(", ".join(parts.values()) or "unknown"), width)
+
+
+def unserved_finding(results, width=98):
+    """Return the title of the outcomes: how many visitors of which server were unserved."""
+    said = {}
+    for model, runs in stats.heaviest(results.runs).items():
+        board = stats.add_up(runs)
+        words = f"{board.unserved} of {board.visitors} visitors" if board.unserved else "none"
+        said.setdefault(words, []).append(model)
+    parts = [f"{words} with {' and '.join(names)}" for words, names in said.items()]
+    return textwrap.fill(f"Unserved: {', '.join(parts)}", width)
+
+
+def all_models(results):
+    return dict.fromkeys(run.model for run in results.runs)
+
+
+def of_heaviest(results, make):
+    """Return {model: make(its runs with the most load)}, None for a model that has none."""
+    most = stats.heaviest(results.runs)
+    return {model: make(most[model]) if model in most else None for model in all_models(results)}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart of the report."""
+
+    title: str
+    explanation: str
+    panel: Callable  # panel(ax, labels=…) draws it
+
+    def draw(self, ax, title=None):
+        self.panel(ax)
+        ax.set_title(title or self.title)
+
+
+def curve(results, measure, sentence, axis, explanation, log=False, slope=False):
+    """Return the Figure of a measure against the load."""
+    lines = {model: [] for model in all_models(results)}
+    for (load, model), runs in stats.groups(results.runs).items():
+        if value := measure.value(runs):
+            lines[model].append((load, value))
+    unit = load_unit(results.config)
+    labels = {"xlabel": f"{unit} ({results.config.loop} loop)", "ylabel": axis}
+    title = finding(sentence, measure, of_heaviest(results, measure.value))
+    words = f"dotted slope: twice the {unit}, twice the number" if slope else ""
+    panel = partial(charts.curves, lines=lines, labels=labels, log=log, slope=words)
+    return Figure(title, explanation, panel)
+
+
+def bar(results, measure, sentence, axis, none="too few to tell", width=31):
+    """Return the Figure of a measure as a bar per model, for the most load."""
+    values = of_heaviest(results, lambda runs: measure.value(runs))
+    texts = {
+        model: (value, measure.shown(value) if value else none) for model, value in values.items()
+    }
+    title = finding(sentence, measure, values, width)
+    return Figure(title, "", partial(charts.bars, values=texts, labels={"xlabel": axis}))
+
+
+def shares(results, short=False, width=98):
+    """Return the Figure of the outcomes; short: the two kinds of unserved visitors are one."""
+    boards = of_heaviest(results, lambda runs: asdict(stats.add_up(runs)))
+    boards = {model: board for model, board in boards.items() if board}
+    kinds = {name: (OUTCOMES[name][0], [name]) for name in OUTCOMES if name not in SERVED}
+    if short:
+        kinds = {"unserved_established": ("unserved", UNSERVED)} | {
+            name: kind for name, kind in kinds.items() if name not in UNSERVED
+        }
+    served = "connected" if results.config.load == "idle" else "greeted"
+    parts = {"": (served, SERVED)} | kinds
+    data = {
+        label: (
+            HATCHES.get(name, ""),
+            {model: sum(board[one] for one in names) for model, board in boards.items()},
+        )
+        for name, (label, names) in parts.items()
+    }
+    labels = {"xlabel": "share of the visitors"}
+    columns = 2 if short else 5
+    panel = partial(charts.shares, parts=data, labels=labels, columns=columns)
+    explanation = (
+        "The outcomes of all visitors, in the runs with the most load. The parts add up to all "
+        "visitors."
+    )
+    return Figure(unserved_finding(results, width), explanation, panel)
+
+
+def over_time(results, field, title, axis, explanation, log=False):
+    """Return the Figure of a field of Moment in the first run with the most load."""
+    series = of_heaviest(
+        results, lambda runs: [(one.at, getattr(one, field)) for one in runs[0].moments]
+    )
+    series = {model: points or [] for model, points in series.items()}
+    labels = {
+        "xlabel": f"seconds since the start of the load ({results.config.loop} loop)",
+        "ylabel": axis,
+    }
+    return Figure(
+        title, explanation, partial(charts.timelines, series=series, labels=labels, log=log)
+    )
+
+
+def distribution(results):
+    """Return the Figure of the distribution of the first greetings."""
+
+    def points(runs):
+        longest = runs[0].latency["first_greeting"].max
+        return runs[0].distribution, longest.ms if longest else 0
+
+    curves_of = {model: found or ([], 0) for model, found in of_heaviest(results, points).items()}
+    sentence = "First greetings: p50 {}"
+    title = finding(sentence, P50, of_heaviest(results, P50.value))
+    explanation = (
+        "The latency distribution of the first greetings, with the most load: which share was "
+        "answered within which time. A curve that ends below 100 % goes on dotted: the rest was "
+        "still unanswered."
+    )
+    labels = {"xlabel": "ms until the first greeting", "ylabel": "share answered"}
+    return Figure(
+        title, explanation, partial(charts.distributions, curves_of=curves_of, labels=labels)
+    )
+
+
+def figures(results):
+    """Return {name: Figure} of what this load has to show."""
+    load = results.config.load
+    found = {"outcomes": shares(results)}
+    if load == "think-time":
+        found["in_service"] = over_time(
+            results,
+            "in_service",
+            finding("Visitors in service at the same time: {}", IN_SERVICE,
+                    of_heaviest(results, IN_SERVICE.value)),
+            "visitors",
+            "Visitors in service at each moment, from the first greeting until they leave. A "
+            "blocking server serves one at a time.",
+        )  # fmt: skip
+    if load != "idle":
+        found |= latency_figures(results)
+    found["threads"] = curve(
+        results, THREADS, "Threads of the server: {}", "threads",
+        "The most threads that the server had at a time. Both axes are logarithmic: a line that "
+        "rises as the dotted one does has a thread per client.", log=True, slope=True,
+    )  # fmt: skip
+    if load != "idle":
+        found["cpu"] = curve(
+            results, CPU, "CPU time per greeting: {}", "µs of CPU time per greeting",
+            "CPU time of the server per greeting, accepting and closing included.",
+        )  # fmt: skip
+    found["memory"] = curve(
+        results, MEMORY, "Memory per connection: {}", "KiB of the server's memory",
+        "Growth of the server's resident memory per connection, where it had at least ten at a "
+        "time. The kernel's own memory is not in it.",
+    )  # fmt: skip
+    return found
+
+
+def latency_figures(results):
+    """Return {name: Figure} of latency and throughput."""
+    found = {"distribution": distribution(results)}
+    found["first"] = curve(
+        results, TAIL, "First greeting, p99: {}", "ms until the first greeting, p99",
+        "Tail latency: p99 of the first greeting, from the start of connect; below 100 samples "
+        "the maximum. Both axes are logarithmic. An arrow: a lower bound.", log=True,
+    )  # fmt: skip
+    found["later"] = curve(
+        results, LATER_TAIL, "Later greetings, p99: {}", "ms until a later greeting, p99",
+        "The same for later greetings: a visitor that is served at all is served quickly.",
+        log=True,
+    )  # fmt: skip
+    found["throughput"] = curve(
+        results, THROUGHPUT, "Throughput in greetings per second: {}", "greetings per second",
+        "Greetings answered per second, over the whole run. Both axes are logarithmic: a line "
+        "that rises as the dotted one does is in proportion to the load, a flat line has met a "
+        "limit.", log=True, slope=True,
+    )  # fmt: skip
+    if results.config.timeout:
+        found["goodput"] = curve(
+            results, GOODPUT, "Goodput in greetings per second: {}", "greetings per second",
+            "Goodput: greetings per second to visitors that still waited. What the throughput is "
+            "more than that was work for visitors that had given up.", log=True,
+        )  # fmt: skip
+    for field, axis, log in (
+        ("p50_ms", "ms, p50 of the greetings", True),
+        ("greetings", "greetings per interval", False),
+        ("failures", "failed or timed-out requests", False),
+    ):
+        found[f"{field}_over_time"] = over_time(
+            results, field, f"Over time: {axis}", axis,
+            "A run with the most load, over time. A gap: nothing was answered then.", log,
+        )  # fmt: skip
+    return found
+
+
+def picture_figures(results):
+    """Return the Figures of the main picture: outcomes, what visitors feel, what it costs."""
+    width, config = 31, results.config
+    found = [shares(results, short=True, width=width)]
+    if config.timeout:
+        found.append(bar(results, GOODPUT, "Goodput: {}", "greetings per second"))
+    elif config.load == "no-think-time":
+        found.append(bar(results, THROUGHPUT, "Throughput: {}", "greetings per second"))
+    elif config.load != "idle":
+        sentence = "First greeting: half of the visitors wait at least {}"
+        found.append(bar(results, P50, sentence, "ms until the first greeting, p50"))
+    sentence = "Memory per connection: {}"
+    found.append(bar(results, MEMORY, sentence, "KiB of the server's memory"))
+    return found
 
 
 def picture(results, path):
-    """Draw what matters most: who waits, how long, and what a client costs.
+    """Draw what matters most: outcomes, latency or throughput, and what a connection costs.
 
     It is seen 880 pixels wide, two of its own for each, and no letter is lower than 12 of those.
     """
-    load, runs = results["options"]["load"], heaviest(results)
-    names = ["fate", "memory"] if load == "idlers" else ["fate", "first p50", "memory"]
-    panels = []
-    for metric in (METRICS[name] for name in names):
-        how = {"short": True} if metric.panel else {"metric": metric}
-        how["title"] = metric.title(results, width=31)  # a third of the page
-        panels.append(partial(metric.panel or charts.bars, results=results, **how))
-    title = f"The same load for each server: {load_text(results, runs[0]['load'])}"
-    note = asked(results) + starred(results, runs)
+    runs = [run for runs in stats.heaviest(results.runs).values() for run in runs]
+    found = picture_figures(results)
+    title = f"The same load for each server: {load_text(results.config, runs[0].load)}"
+    note = f"{asked(results)} {footnotes(results, runs)}"
     stream = io.BytesIO()
-    sheet = charts.sheet(panels, title, note, len(panels), (11, 4.3))
+    sheet = charts.sheet([one.draw for one in found], title, note, len(found), (11, 4.3))
     for ax in sheet.axes[1:]:
-        ax.set_yticklabels([])  # they stand at the left
+        ax.set_yticklabels([])  # they are at the left
     sheet.savefig(stream, dpi=160)
     save(path, stream.getvalue())
 
@@ -421,16 +519,16 @@ def darken(path, dark):
 
 
 def page(results, path):
-    """Write the whole report as one file that needs nothing else; report.html.j2 is its form."""
+    """Write the whole report as one file that needs no other; report.html.j2 is its template."""
     folder = FileSystemLoader(Path(__file__).parent)
     forms = Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     text = forms.get_template("report.html.j2").render(
         results=results,
-        runs=sound(results),
-        asked=asked(results) + starred(results, sound(results)),
+        asked=asked(results),
+        footnotes=footnotes(results, results.runs),
         failures=failures(results),
-        fates=FATES,
-        figures=[(explanation, png(panel)) for explanation, panel in panels(results).values()],
+        outcomes=OUTCOMES,
+        figures=[(one.explanation, png(one.draw)) for one in figures(results).values()],
     )
     save(path, text)
 

@@ -1,4 +1,4 @@
-"""One run: a server, Locust that loads it, and a watcher; what they give as numbers."""
+"""One run: a server, Locust that loads it, and a monitor; the result is a Run."""
 
 import contextlib
 import json
@@ -7,6 +7,7 @@ import platform
 import shutil
 import socket
 import subprocess
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,11 +16,13 @@ import psutil
 from clients.system.processes import ROOT, running_server, spawn, tail, temp_dir, tool
 from clients.system.procfs import queue_limit
 from load_tests.harness import stats
-from load_tests.harness.monitor import watching
+from load_tests.harness.monitor import loses_child_cpu, watching
+from load_tests.harness.results import GeneratorHealth, LocustRow, Machine, Run, ServerUsage
+from load_tests.harness.samples import Sample
 from load_tests.harness.warm import warm
 
 LOCUSTFILE = ROOT / "load_tests" / "locustfile.py"
-HEAVY = Path(__file__).with_name("slow_requests.py")
+SLOW_REQUESTS = Path(__file__).with_name("slow_requests.py")
 FULL = 2**20  # bytes: a disk with less room than this explains what is missing
 SLACK = 60  # seconds after which a Locust that should have ended is killed
 
@@ -28,69 +31,82 @@ class RunError(RuntimeError):
     """A run that gave no numbers, and why."""
 
 
-def run(program, load, args, name):
-    """Return the numbers of one program under one load, and its samples; see README.md.
+def run(config, out, *, model, program, load, repeat):
+    """Return the Run of one program under one load, and its Samples.
 
-    args: compare.py's options. name: what the program is called. Raises LaunchError or RunError.
+    out: the folder for Locust's report. Raises LaunchError or RunError.
     """
-    page = f"locust-{name}-{load:g}.html"
-    (args.out / page).parent.mkdir(exist_ok=True, parents=True)  # friend/03_epoll
-    through = (HEAVY, args.switch_interval) if args.heavy else ()
-    with running_server(program, *settings(args), through=through) as server:
+    report = f"locust-{model}-{load:g}{f'-{repeat + 1}' if repeat else ''}.html"
+    (out / report).parent.mkdir(exist_ok=True, parents=True)  # friend/03_epoll
+    through = (SLOW_REQUESTS, config.switch_interval) if config.slow_requests else ()
+    with running_server(program, *server_options(config), through=through) as server:
         warm(server.address)
         with watching(server.process, server.address[1]) as readings:
-            journal = journal_of(server.address, load, args, args.out / page)
+            log = make_load(server.address, config, out / report, load, repeat)
         if server.process.poll() is not None:
             raise RunError(f"it {server.end()}")
-    numbers = {"locust": page, **stats.summary(journal["samples"])}
-    numbers["server"] = costs(readings, numbers["greetings"], args.backlog)
-    numbers["generator"] = generator(journal["generators"].values())
-    numbers["errors"], numbers["locust_counted"] = journal["errors"], journal["locust"]
-    return numbers, journal["samples"]
+        incomplete = loses_child_cpu(server.process)
+    samples = [Sample(*one) for one in log["samples"]]
+    numbers = stats.summary(samples)
+    readings = [replace(one, at=one.at - log["started"]) for one in readings]
+    return Run(
+        **numbers,
+        model=model,
+        program=program,
+        load=load,
+        repeat=repeat,
+        usage=usage(readings, numbers["greetings"], config.backlog, incomplete),
+        generator=health(log["generators"].values(), numbers["outcomes"].not_started),
+        errors=log["errors"],
+        locust_report=report,
+        locust_counted={name: LocustRow(*row) for name, row in log["locust"].items()},
+    ), samples
 
 
-def settings(args):
+def server_options(config):
     """Return the options with which every server is started."""
-    return ["--quiet", "--backlog", args.backlog, "--wait", args.wait, "--compute", args.compute]
+    slow = "--wait", config.wait, "--compute", config.compute
+    return ["--quiet", "--backlog", config.backlog, *slow]
 
 
-def journal_of(address, load, args, page):
-    """Let Locust load the server at address, and write its report to page; return its journal."""
+def make_load(address, config, page, amount, repeat):
+    """Let Locust load the server at address; return the content of its sample log.
+
+    amount: users, or arrivals per second. page: where Locust writes its report.
+    """
     host, port = address
-    users = (args.processes if args.arrivals else load) + args.heavy
-    classes = [args.user]
+    is_open, slow = config.loop == "open", config.slow_requests
+    users = (config.processes if is_open else amount) + slow
     with temp_dir() as place:
-        journal, log = Path(place, "journal.json"), Path(place, "log")
+        sample_log, output = Path(place, "samples.json"), Path(place, "output")
         options = ["-f", LOCUSTFILE, "--headless", "-u", users, "-r", users]
-        options += ["--host", f"tcp://{host}:{port}", "--seconds", args.seconds]
-        options += ["--journal", journal, "--html", page]
+        options += ["--host", f"tcp://{host}:{port}", "--seconds", config.seconds]
+        options += ["--sample-log", sample_log, "--html", page, "--seed", config.seed + repeat]
+        options += ["--timeout", config.timeout, "--retries", config.retries]
         options += ["--exit-code-on-error", 0, "--only-summary", "--loglevel", "WARNING"]
-        if args.arrivals:
-            options += ["--arrivals", load]
-        if args.processes > 1:
-            options += together(args.processes)
-        if args.heavy:
-            options += ["--heavy", args.heavy]
-            classes.append("Heavy")
-        with open(log, "wb") as output:
-            locust(*options, *classes, output=output, timeout=args.seconds + SLACK)
-        words = f"Locust's last words: {tail(log.read_text(errors='replace'))}"
+        options += ["--arrivals", amount] if is_open else []
+        options += workers(config.processes) if config.processes > 1 else []
+        options += ["--slow-requests", slow] if slow else []
+        classes = [config.user_class, *(["SlowRequestUser"] if slow else [])]
+        with open(output, "wb") as file:
+            locust(*options, *classes, output=file, timeout=config.seconds + SLACK)
+        words = f"Locust's last words: {tail(output.read_text(errors='replace'))}"
         if shutil.disk_usage(place).free < FULL:
             words += f"\nThere is no room left in {place}"
         try:
-            content = json.loads(journal.read_text())
+            content = json.loads(sample_log.read_text())
         except (OSError, ValueError):
             raise RunError(f"Locust gave no numbers. {words}") from None
     if not content["samples"]:
-        raise RunError(f"not one visitor came. {words}")
+        raise RunError(f"there was no visitor. {words}")
     return content
 
 
-def together(processes):
-    """Return the options that make Locust run as a master and so many workers of this machine."""
+def workers(processes):
+    """Return the options that make Locust run as a master with workers on this machine."""
     port = free_port()  # 5557 may be another run's master
     options = ["--processes", processes, "--expect-workers", processes]
-    options += ["--workers-in-all", processes, "--master-bind-host", "127.0.0.1"]
+    options += ["--worker-count", processes, "--master-bind-host", "127.0.0.1"]
     return [*options, "--master-bind-port", port, "--master-port", port]
 
 
@@ -103,49 +119,48 @@ def free_port(wanted=0):
         return free_port()
 
 
-def locust(*options, output=subprocess.DEVNULL, timeout=None, core=None):
-    """Run Locust to its end, or until timeout seconds have passed; leave nothing of it behind.
+def locust(*options, output=subprocess.DEVNULL, timeout=None):
+    """Run Locust to its end, or until timeout seconds have passed; end all its processes.
 
-    output: a file for what it says. core: the one processor core on which it runs.
+    output: a file for what it prints.
     """
     streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
     # From ROOT, Locust finds the rest of the repository.
     with spawn(tool("locust", *options), cwd=ROOT, **streams) as process:
-        if core is not None:
-            process.cpu_affinity([core])
-        with contextlib.suppress(psutil.TimeoutExpired):  # what it left in its log is reported
+        with contextlib.suppress(psutil.TimeoutExpired):  # what it printed is reported
             process.wait(timeout)
 
 
-def costs(readings, greetings, backlog):
-    """Return what the server used for so many greetings, from the readings of its run."""
+def usage(readings, greetings, backlog, incomplete):
+    """Return the ServerUsage of a run from its Readings."""
     first, last = readings[0], readings[-1]
 
-    def most(name):
-        return max(reading[name] for reading in readings)
+    def peak(name):
+        return max(getattr(reading, name) for reading in readings)
 
-    def more(name):
-        return last[name] - first[name]
+    def increase(name):
+        return getattr(last, name) - getattr(first, name)
 
-    connections = most("descriptors") - first["descriptors"]
-    return {
-        "cpu_seconds": more("cpu"),
-        "cpu_us_per_greeting": per(more("cpu") * 1e6, greetings),
-        "cpu_share": more("cpu") / more("at"),
-        "switches_per_greeting": per(more("switches"), greetings),
-        "rss_start": first["rss"],
-        "rss_most": most("rss"),
-        "connections_most": connections,
-        "rss_per_connection": per(most("rss") - first["rss"], connections),
-        "threads_most": most("threads"),
-        "descriptors_most": most("descriptors"),
-        "accept_queue_most": most("accept_queue"),
-        "accept_queue_limit": queue_limit(backlog),
-        "syn_sent_most": max(reading["clients"].get("SYN-SENT", 0) for reading in readings),
-        "listen_overflows": more("ListenOverflows"),
-        "listen_drops": more("ListenDrops"),
-        "readings": readings,
-    }
+    connections = peak("descriptors") - first.descriptors
+    return ServerUsage(
+        cpu_seconds=increase("cpu"),
+        cpu_us_per_greeting=per(increase("cpu") * 1e6, greetings),
+        cpu_share=increase("cpu") / increase("at"),
+        cpu_incomplete=incomplete,
+        switches_per_greeting=per(increase("switches"), greetings),
+        rss_start=first.rss,
+        rss_peak=peak("rss"),
+        rss_per_connection=per(peak("rss") - first.rss, connections),
+        connections_peak=connections,
+        threads_peak=peak("threads"),
+        descriptors_peak=peak("descriptors"),
+        accept_queue_peak=peak("accept_queue"),
+        accept_queue_limit=queue_limit(backlog),
+        syn_sent_peak=max(reading.clients.get("SYN-SENT", 0) for reading in readings),
+        listen_overflows=increase("listen_overflows"),
+        listen_drops=increase("listen_drops"),
+        readings=readings,
+    )
 
 
 def per(amount, count):
@@ -153,23 +168,26 @@ def per(amount, count):
     return amount / count if count else None
 
 
-def generator(processes):
-    """Return how Locust's processes fared themselves, and whether they were the bottleneck."""
+def health(processes, not_started):
+    """Return the GeneratorHealth of a run; not_started: visitors for whom it had no place."""
     lags = sorted(lag for seen in processes for lag in seen["lag"]) or [0.0]
     cpu = max((seen["cpu"] for seen in processes), default=0.0)
     late = stats.nearest_rank(lags, 99) * 1000
-    return {"cpu_share": cpu, "lag_ms_p99": late, "bottleneck": cpu > 0.9 or late > 50}
+    reasons = [f"used {cpu:.0%} of a core"] if cpu > 0.9 else []
+    reasons += [f"was {late:.0f} ms late"] if late > 50 else []
+    reasons += [f"could not start {not_started:,} visitors"] if not_started else []
+    return GeneratorHealth(cpu, late, " and ".join(reasons))
 
 
 def machine():
-    """Return what a reader needs to know of this machine."""
+    """Return the Machine that this program runs on."""
     cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    return {
-        "cpu": cpu[0].split(": ")[1] if cpu else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "locust": version("locust"),
-        "gevent": version("gevent"),
-    }
+    return Machine(
+        cpu=cpu[0].split(": ")[1] if cpu else platform.machine(),
+        cores=len(os.sched_getaffinity(0)),
+        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
+        kernel=platform.release(),
+        python=platform.python_version(),
+        locust=version("locust"),
+        gevent=version("gevent"),
+    )

@@ -1,4 +1,4 @@
-"""Run a server so that only some clients are slow: those whose message begins with "heavy".
+"""Run a server so that only some clients are slow: those whose message begins with "slow".
 
 slow_requests.py INTERVAL SERVER.py OPTIONS: the server's --wait and --compute then apply to such
 messages alone. INTERVAL: the switch interval in seconds, after which a thread that computes must
@@ -13,12 +13,12 @@ import sys
 from pathlib import Path
 
 
-def only_heavy(greeting):
+def only_slow(greeting):
     """Return a greeting() for which what makes it slow holds only where a message asks for it."""
 
     @functools.wraps(greeting)
     def greet(chunk, *slow):
-        return greeting(chunk, *(slow if chunk.startswith(b"heavy") else [0] * len(slow)))
+        return greeting(chunk, *(slow if chunk.startswith(b"slow") else [0] * len(slow)))
 
     return greet
 
@@ -31,14 +31,14 @@ def main():
     if (program.parent / "common.py").is_file():  # a peer: its greeting() stands there
         import common
 
-        common.greeting = only_heavy(common.greeting)
+        common.greeting = only_slow(common.greeting)
         runpy.run_path(str(program), run_name="__main__")
         return
     server = runpy.run_path(str(program))  # not as __main__: it defines its functions, no more
     if "greeting" not in server or "main" not in server:
-        sys.exit(f"{program} has no greeting(chunk, ...) and main(): --heavy needs both")
+        sys.exit(f"{program} has no greeting(chunk, ...) and main(): --slow-requests needs both")
     inside = server["main"].__globals__
-    inside["greeting"] = only_heavy(inside["greeting"])
+    inside["greeting"] = only_slow(inside["greeting"])
     server["main"]()
 
 

@@ -1,21 +1,26 @@
-"""From the samples of a run to its numbers. Nobody is left out of them.
+"""The statistics of a run, from its samples, and of repeated runs."""
 
-A sample is [visitor, what, began, ended, outcome], as locustfile.py notes it. A request that
-the end of the run cut off was not answered; how long it waited until then is the least that
-its answer would have taken. It counts in every percentile: the statistics call it censored.
-"""
-
+import itertools
+import math
 import statistics
+from collections import Counter
+from dataclasses import asdict, dataclass
 
-JUST_CAME = 0.5  # seconds: who came later than that before the end was not left waiting
+from load_tests.harness.results import LatencySummary, Moment, Outcomes, Percentile
+from load_tests.harness.samples import GREETINGS, REQUESTS
+
+TOO_LATE = 0.5  # seconds: a visitor that comes later than that before the end is not unserved
+SAME = 0.01  # a percentile whose bounds differ by this part or less counts as exact
+FEWEST = {90: 10, 99: 100}  # samples that a percentile needs
+POINTS = 200  # of a stored distribution
 
 
 def nearest_rank(ordered, share):
-    """Return a percentile of numbers in order: the least that share % of them do not exceed."""
+    """Return a percentile of ordered numbers: the least that share % of them do not exceed."""
     return ordered[max(0, -(-len(ordered) * share // 100) - 1)]
 
 
-def spread(values):
+def quartiles(values):
     """Return the lower quartile, the median and the upper quartile."""
     if len(values) == 1:
         return values[0], values[0], values[0]
@@ -23,134 +28,194 @@ def spread(values):
 
 
 def percentile(samples, share):
-    """Return {"ms": milliseconds, "exact": bool}: a percentile of how long the samples took.
+    """Return a Percentile (share: 0 to 100) of the latencies of samples, None if there are few.
 
-    share: 0 to 100. This is Kaplan and Meier's estimate (1958): a request that was cut off
-    after t seconds counts among those that take longer than t, and says no more. With none
-    cut off it is the nearest-rank percentile. Where exact is False so many had no answer that
-    the percentile lies beyond the longest wait: that is then given, to be written with "≥".
-    None if there are no samples.
+    A censored request took longer than its sample says, nobody knows how much longer. So the
+    percentile is at least the one with all censored requests answered at that moment, and at most
+    the one with all of them answered last. It is exact if these two are the same; otherwise the
+    first, which is certain, is returned as a lower bound.
     """
-    if not samples:
+    if len(samples) < FEWEST.get(share, 1):
         return None
-    # At the same moment, answers come before cuts: who was cut off then waited longer.
-    waits = sorted(
-        (ended - began, outcome != "answered") for _, _, began, ended, outcome in samples
-    )
-    unanswered, rest = 1.0, 1 - share / 100 + 1e-9
-    for place, (wait, cut_off) in enumerate(waits):
-        if not cut_off:
-            unanswered *= 1 - 1 / (len(waits) - place)
-            if unanswered <= rest:
-                return {"ms": wait * 1000, "exact": True}
-    return {"ms": waits[-1][0] * 1000, "exact": False}
+    rank = max(0, -(-len(samples) * share // 100) - 1)
+    least = sorted(one.seconds for one in samples)[rank]
+    answers = sorted(one.seconds for one in samples if not one.censored)
+    exact = rank < len(answers) and answers[rank] - least <= SAME * answers[rank]
+    return Percentile(1000 * (answers[rank] if exact else least), exact)
 
 
-def latency(samples):
-    """Return {what: {"asked", "answered", "unanswered", "failed", "p50", "p90", "p99", "max"}}."""
-    rows = {}
-    for what in ("connect", "first", "next", "visit", "heavy"):
-        these = [sample for sample in samples if sample[1] == what]
-        outcomes = [sample[4] for sample in these]
-        timed = [sample for sample in these if sample[4] != "failed"]
-        rows[what] = {
-            "asked": len(these),
-            "answered": outcomes.count("answered"),
-            "unanswered": outcomes.count("unanswered"),
-            "failed": outcomes.count("failed"),
-            **{f"p{share}": percentile(timed, share) for share in (50, 90, 99)},
-            "max": percentile(timed, 100),
-        }
-    return rows
+def latencies(samples):
+    """Return {request: LatencySummary}."""
+    found = {}
+    for request in REQUESTS:
+        these = [one for one in samples if one.request == request]
+        timed = [one for one in these if one.outcome != "failed"]
+        answered = sum(one.outcome == "answered" for one in timed)
+        counts = len(these), answered, len(timed) - answered, len(these) - len(timed)
+        shares = (percentile(timed, share) for share in (50, 90, 99, 100))
+        found[request] = LatencySummary(*counts, *shares)
+    return found
 
 
-def fate(rows):
-    """Return what became of one visitor, from its rows {what: (began, ended, outcome)}."""
-    outcome = {what: row[2] for what, row in rows.items()}
-    began, ended, _ = rows["visit"]
-    if "failed" in outcome.values():
+def outcomes(samples):
+    """Return the Outcomes of all visitors."""
+    sessions = {}
+    for sample in samples:
+        rows = sessions.setdefault(sample.session, {})
+        if sample.request not in rows or rows[sample.request].outcome != "failed":
+            rows[sample.request] = sample  # the last one, or the failed one
+    return Outcomes(**Counter(outcome(rows) for rows in sessions.values() if "session" in rows))
+
+
+def outcome(rows):
+    """Return the outcome of one visitor from its last samples {request: Sample}."""
+    seen = {request: sample.outcome for request, sample in rows.items()}
+    if "failed" in seen.values():
         return "failed"
-    if outcome["visit"] == "answered":
-        return "finished"
-    if outcome.get("first") == "answered":
-        return "still served"
-    if outcome["connect"] == "answered" and "first" not in outcome:
-        return "idle"  # it wants no greeting
-    if ended - began < JUST_CAME:
-        return "just came"
-    return "never greeted" if outcome["connect"] == "answered" else "never connected"
+    if early := {"answered": "finished", "timed_out": "gave_up"}.get(seen["session"]):
+        return early
+    if seen["session"] == "not_started":
+        return "not_started"
+    if seen.get("first_greeting") == "answered":
+        return "in_session"
+    if seen["connect"] == "answered" and "first_greeting" not in seen:
+        return "idle"
+    if rows["session"].seconds < TOO_LATE:
+        return "too_late"
+    return "unserved_established" if seen["connect"] == "answered" else "unserved_syn_sent"
 
 
-FATES = {
-    "finished": "came, was greeted each time, and left",
-    "still served": "had been greeted when the run ended",
-    "idle": "connected, and asked for nothing",
-    "just came": f"came less than {JUST_CAME} s before the end",
-    "never greeted": "connected, but never answered: it waited in the accept queue, or believed so",
-    "never connected": "still in SYN-SENT: the accept queue was full",
-    "failed": "got an error or a wrong answer",
-}
-
-
-def scoreboard(samples):
-    """Return {"came": n, fate: how many, ...}; the fates add up to the visitors that came."""
-    visitors = {}
-    for visitor, what, began, ended, outcome in samples:
-        failed = visitors.setdefault(visitor, {}).get(what, ("", "", ""))[2] == "failed"
-        visitors[visitor][what] = (began, ended, "failed" if failed else outcome)
-    fates = [fate(rows) for rows in visitors.values()]
-    return {"came": len(fates), **{name: fates.count(name) for name in FATES}}
-
-
-def never_served(board):
-    """Return how many visitors of a scoreboard the server left waiting for all of their time."""
-    return board["never greeted"] + board["never connected"]
-
-
-def all_failed(board):
-    """Return whether there were visitors, and nobody of a scoreboard got more than an error."""
-    served = board["finished"] + board["still served"] + board["idle"]
-    return board["failed"] > 0 and not served
-
-
-def serving(samples, every=0.1):
-    """Return [[seconds since the start, visitors being served], ...].
-
-    A visitor counts as served from its first greeting until it leaves; thinking is included.
-    """
-    began = min(sample[2] for sample in samples)
-    ended = max(sample[3] for sample in samples)
-    greeted = {
-        visitor: at
-        for visitor, what, _, at, outcome in samples
-        if what == "first" and outcome == "answered"
+def moments(samples, end, least=0.1):
+    """Return the Moments of a run that ended at end: a hundred, or fewer of least seconds."""
+    every = max(least, end / 100)
+    count = int(end / every) + 1
+    answers, failures, changes = [[] for _ in range(count)], Counter(), Counter()
+    served = {
+        one.session: one.ended
+        for one in samples
+        if one.request == "first_greeting" and one.outcome == "answered"
     }
-    spans = [
-        (greeted[visitor], at)
-        for visitor, what, _, at, _ in samples
-        if what == "visit" and visitor in greeted
-    ]
-    moments = [began + every * number for number in range(int((ended - began) / every) + 1)]
+    for one in samples:
+        place = int(one.ended / every)
+        if one.request in GREETINGS and one.outcome == "answered":
+            answers[place].append(1000 * one.seconds)
+        failures[place] += one.outcome in ("failed", "timed_out") and one.request != "session"
+        if one.request == "session" and one.session in served:
+            changes[math.ceil(served[one.session] / every)] += 1
+            changes[math.ceil(one.ended / every)] -= 1
+    in_service = itertools.accumulate(changes[place] for place in range(count))
     return [
-        [round(moment - began, 3), sum(start <= moment < end for start, end in spans)]
-        for moment in moments
+        Moment(round(place * every, 3), now, len(times), failures[place], *middle_and_most(times))
+        for place, (now, times) in enumerate(zip(in_service, answers, strict=True))
     ]
+
+
+def middle_and_most(times):
+    return (statistics.median_low(times), max(times)) if times else (None, None)
+
+
+def distribution(samples):
+    """Return [[ms, share of the requests answered within ms], …] of first greetings.
+
+    The unanswered ones are in no point, so the last share is below 1 if there are any.
+    """
+    timed = [one for one in samples if one.request == "first_greeting" and one.outcome != "failed"]
+    answers = sorted(1000 * one.seconds for one in timed if not one.censored)
+    ranks = range(len(answers))
+    if len(answers) > POINTS:
+        ranks = [round(n * (len(answers) - 1) / (POINTS - 1)) for n in range(POINTS)]
+    return [[answers[rank], (rank + 1) / len(timed)] for rank in ranks]
 
 
 def summary(samples):
-    """Return all the numbers of a run that its samples give; see README.md, "results.json"."""
-    rows = latency(samples)
-    samples = [sample for sample in samples if sample[1] != "heavy"]  # they are no visitors
-    seconds = max(sample[3] for sample in samples) - min(sample[2] for sample in samples)
-    greetings = rows["first"]["answered"] + rows["next"]["answered"]
-    moments = serving(samples)
+    """Return the fields of a Run that its samples give."""
+    latency = latencies(samples)
+    visitors = [one for one in samples if one.request != "slow_request"]
+    end = max(one.ended for one in visitors)
+    seconds = end - min(one.began for one in visitors)
+    greetings = sum(latency[request].answered for request in GREETINGS)
+    abandoned = latency["abandoned_greeting"].answered
+    series = moments(visitors, end)
     return {
         "seconds": seconds,
-        "scoreboard": scoreboard(samples),
-        "latency": rows,
+        "outcomes": outcomes(visitors),
+        "latency": latency,
         "greetings": greetings,
-        "greetings_per_second": greetings / seconds,
-        "visits_per_second": rows["visit"]["answered"] / seconds,
-        "serving": moments,
-        "serving_mean": sum(number for _, number in moments) / len(moments),
+        "abandoned": abandoned,
+        "goodput": greetings / seconds,
+        "throughput": (greetings + abandoned) / seconds,
+        "sessions_per_second": latency["session"].answered / seconds,
+        "in_service_mean": statistics.fmean(one.in_service for one in series),
+        "moments": series,
+        "distribution": distribution(visitors),
     }
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number of repeated runs of one server under one load: median and quartiles."""
+
+    amount: float
+    low: float
+    high: float
+    bound: bool = False  # a lower bound
+    limited: bool = False  # the load generator's speed is in it
+
+
+def value(runs, measure, generated=False):
+    """Return the Value of measure over repeated runs, None if a run has no such number.
+
+    measure(run): a number, a Percentile or None. generated: whether a run that is
+    generator-limited spoils it. The median of lower bounds is itself a lower bound.
+    """
+    found = [measure(run) for run in runs]
+    if None in found:
+        return None
+    bound = any(isinstance(one, Percentile) and not one.exact for one in found)
+    numbers = [one.ms if isinstance(one, Percentile) else one for one in found]
+    low, middle, high = quartiles(numbers)
+    limited = generated and any(run.generator.limited for run in runs)
+    return Value(middle, low, high, bound, limited)
+
+
+def groups(runs):
+    """Return {(load, model): its repeated runs}, in the order of the runs."""
+    found = {}
+    for run in runs:
+        found.setdefault((run.load, run.model), []).append(run)
+    return found
+
+
+def heaviest(runs):
+    """Return {model: its runs with the most load}."""
+    most = max(run.load for run in runs)
+    return {model: these for (load, model), these in groups(runs).items() if load == most}
+
+
+def add_up(runs):
+    """Return the Outcomes of repeated runs together."""
+    total = Counter()
+    for run in runs:
+        total.update(asdict(run.outcomes))
+    return Outcomes(**total)
+
+
+def sign_test(ratios):
+    """Return the probability that chance alone puts so many ratios on one side of 1 (two-sided)."""
+    above, below = sum(one > 1 for one in ratios), sum(one < 1 for one in ratios)
+    tosses, most = above + below, max(above, below)
+    ways = sum(math.comb(tosses, heads) for heads in range(most, tosses + 1))
+    return min(1.0, 2 * ways / 2**tosses)
+
+
+def verdict(ratios):
+    """Return what the ratios of paired runs allow to say: "more", "less", or neither.
+
+    A change must be one that chance makes in less than 1 of 100 cases, so it takes 8 pairs.
+    """
+    low, _, high = quartiles(ratios)
+    if low > 0.85 and high < 1.15:
+        return "no change seen"
+    if sign_test(ratios) >= 0.01:
+        return "unclear"
+    return "more" if sum(one > 1 for one in ratios) > sum(one < 1 for one in ratios) else "less"

@@ -14,6 +14,7 @@ import pytest
 
 from clients.system import processes
 from load_tests.harness import stats
+from load_tests.harness.samples import Sample
 
 LOCUSTFILE = processes.ROOT / "load_tests" / "locustfile.py"
 SERVER, MASTER = "10.77.1.1", "10.77.1.2"
@@ -71,24 +72,24 @@ def test_master_workers_and_server_on_three_machines(networks, tmp_path):
     inside = f"ip netns exec {networks['middle']} {sys.executable} {program}"
     script.write_text(f'#!/bin/sh\nexec {inside} "$@"\n')
     script.chmod(0o755)
-    journal = tmp_path / "journal.json"
+    sample_log = tmp_path / "samples.json"
     with processes.running_server(script, "--host", SERVER, "--quiet") as server:
         host = ["--host", f"tcp://{SERVER}:{server.address[1]}"]
         master = ["--master", "--master-bind-host", MASTER, "--expect-workers", 2, "--headless"]
-        load = ["-u", 10, "-r", 10, "--seconds", 3, "--journal", journal, *host]
+        load = ["-u", 10, "-r", 10, "--seconds", 3, "--sample-log", sample_log, *host]
         worker = ["--worker", "--master-host", MASTER]
         with contextlib.ExitStack() as stack:
             first = stack.enter_context(locust(networks["near"], *master, *load))
             stack.enter_context(locust(networks["near"], *worker))
             stack.enter_context(locust(networks["far"], *worker))
             output, _ = first.communicate(timeout=120)
-    assert journal.is_file(), output
-    content = json.loads(journal.read_text())
-    board = stats.scoreboard(content["samples"])
-    assert board["finished"] > 0
-    assert board["failed"] == 0
-    assert board["came"] == sum(board[name] for name in stats.FATES)
-    assert len({sample[0].split("/")[0] for sample in content["samples"]}) == 2
+    assert sample_log.is_file(), output
+    content = json.loads(sample_log.read_text())
+    samples = [Sample(*one) for one in content["samples"]]
+    found = stats.outcomes(samples)
+    assert found.finished > 0
+    assert found.failed == 0
+    assert len({sample.session.split("/")[0] for sample in samples}) == 2
     assert len(content["generators"]) == 2
 
 
@@ -97,7 +98,7 @@ def locust(network, *options):
     """Run Locust in a network namespace, and end it."""
     line = ["ip", "netns", "exec", network, sys.executable, "-m", "locust", "-f", LOCUSTFILE]
     process = subprocess.Popen(
-        [*map(str, line), *map(str, options), "--exit-code-on-error", "0", "Visitors"],
+        [*map(str, line), *map(str, options), "--exit-code-on-error", "0", "ClosedLoopUser"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,9 +1,9 @@
 """The tab in Locust's page: the server's real numbers, seen through the page and in a browser."""
 
+import contextlib
 import json
 import re
 import subprocess
-import time
 import urllib.request
 
 import pytest
@@ -11,11 +11,12 @@ import pytest
 from clients.system.processes import tool
 from clients.system.procfs import queue_limit
 from clients.tests.browser import in_a_browser, opened
+from conftest import wait_until
 
 
 @pytest.fixture(scope="module")
 def page():
-    """The address of Locust's page, while 20 visitors storm the blocking server."""
+    """The address of Locust's page, while 20 users load the blocking server."""
     process = subprocess.Popen(
         tool("load_tests.compare", "--web", "01_blocking"), stdout=subprocess.PIPE, text=True
     )
@@ -32,15 +33,14 @@ def page():
 
 def swarm(url):
     """Start 20 visitors as the page's button does, as soon as Locust answers."""
-    form = b"user_count=20&spawn_rate=20&user_classes=Visitors"
-    for _ in range(300):
-        try:
+    form = b"user_count=20&spawn_rate=20&user_classes=ClosedLoopUser"
+
+    def started():
+        with contextlib.suppress(OSError):  # it does not listen yet
             with urllib.request.urlopen(f"{url}/swarm", form) as answer:
-                assert json.load(answer)["success"]
-                return
-        except OSError:  # it does not listen yet
-            time.sleep(0.1)
-    pytest.fail("Locust's page never answered")
+                return json.load(answer)["success"]
+
+    wait_until(started, "an answer of Locust's page")
 
 
 def rows(url):
@@ -52,39 +52,39 @@ def rows(url):
 
 
 @pytest.mark.xdist_group("page")
-def test_the_tab_tells_who_waits(page):
-    for _ in range(300):
-        now = rows(page)
-        if now["accept queue"] == queue_limit(5) and now["SYN-SENT"] > 0:
-            break
-        time.sleep(0.1)
-    assert now["accept queue"] == queue_limit(5)
-    assert now["SYN-SENT"] > 0
+def test_the_tab_shows_the_queue(page):
+    now = {}
+
+    def full():
+        now.update(rows(page))
+        return now["accept queue"] == queue_limit(5) and now["SYN-SENT"] > 0
+
+    wait_until(full, lambda: f"a full accept queue: {now}")
     assert now["threads"] == 1
     assert re.fullmatch(r"[1-9]\d*\.\d MiB", now["memory"])
 
 
 @pytest.mark.xdist_group("page")
-def test_the_page_opens_with_visitors_alone_chosen_and_the_others_to_choose(page):
+def test_the_page_opens_with_one_class_selected_and_the_others_to_choose(page):
     with urllib.request.urlopen(page) as answer:
         text = answer.read().decode()
     found = json.loads(re.search(r"templateArgs\s*=\s*(\{.*\})", text)[1])
-    assert found["available_user_classes"] == ["Visitors"]  # what is ticked at first
-    assert next(iter(found["users"])) == "Visitors"
-    assert {"Arrivals", "Chatterbox", "Idlers"} < set(found["users"])
+    assert found["available_user_classes"] == ["ClosedLoopUser"]  # what is ticked at first
+    assert next(iter(found["users"])) == "ClosedLoopUser"
+    assert {"OpenLoopUser", "NoThinkTimeUser", "IdleUser"} < set(found["users"])
 
 
 @in_a_browser
 @pytest.mark.xdist_group("page")
 @pytest.mark.parametrize("path", ["/?tab=server", "/extend?tab=server"])
 def test_the_tab_in_a_browser(page, path):
-    told = [
+    expected = [
         r"1 accept queue\s+\d+\s+connected, and waiting for accept",
         r"4 threads\s+1\s",
         r"6 memory\s+[1-9]\d*\.\d MiB",
     ]
     with opened(page + path) as browser:
-        browser.until(lambda: all(re.search(one, shown(browser)) for one in told))
+        browser.until(lambda: all(re.search(one, shown(browser)) for one in expected))
 
 
 def shown(browser):

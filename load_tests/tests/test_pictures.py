@@ -1,26 +1,26 @@
-"""What the pictures say: the finding in the title, arrows at lower bounds, hollow marks."""
+"""What tables and pictures say: the finding in the title, marks at lower bounds, verdicts."""
+
+import re
+from dataclasses import asdict, replace
 
 import pytest
 
 from clients.console.formatting import count
 from load_tests.harness import charts, report
+from load_tests.harness.files import Screen
+from load_tests.harness.results import FailedRun
+from load_tests.harness.samples import Sample
+from load_tests.harness.stats import Value
+from load_tests.tests.made import comparison, run, sessions
 
-MEDIAN = report.METRICS["first p50"]
-
-
-def run(model, ms, exact=True, slow=False, load=7):
-    """Return as much of a run as the median of the first greeting needs."""
-    return {
-        "model": model,
-        "load": load,
-        "error": None,
-        "latency": {"first": {"p50": {"ms": ms, "exact": exact}}},
-        "generator": {"bottleneck": slow},
-    }
+NAMES = "01_blocking", "02_threaded", "03_epoll"
 
 
-def results(*runs):
-    return {"options": {"loop": "closed", "load": "visitors"}, "runs": list(runs)}
+def text_of(table):
+    console = Screen()
+    with console.capture() as said:
+        console.print(table)
+    return said.get()
 
 
 @pytest.mark.parametrize(
@@ -32,16 +32,27 @@ def results(*runs):
     ],
 )
 def test_a_title_names_no_winner_where_the_difference_is_noise(times, finding):
-    names = "01_blocking", "02_threaded", "03_epoll"
-    found = results(*(run(*pair) for pair in zip(names, times, strict=True)))
-    title = MEDIAN.title(found, width=200)
-    assert title == f"First greeting: half of the visitors wait at least {finding}"
+    values = {name: Value(ms, ms, ms) for name, ms in zip(NAMES, times, strict=True)}
+    title = report.finding("First greeting: {}", report.P50, values, width=200)
+    assert title == f"First greeting: {finding}"
+
+
+def test_a_title_says_how_many_were_unserved():
+    many = sessions(4, "unanswered", 9) + [
+        one._replace(session=f"b{one.session}") for one in sessions(1)
+    ]
+    found = comparison(run("01_blocking", many), *(run(name, sessions(1)) for name in NAMES[1:]))
+    title = report.unserved_finding(found, 200)
+    assert title == (
+        "Unserved: 9 of 10 visitors with 01_blocking, none with 02_threaded and 03_epoll"
+    )
 
 
 def test_one_user_is_singular():
-    assert charts.load_text(results(), 1) == "1 user"
-    assert charts.load_text(results(), 200) == "200 users"
-    assert charts.load_text({"options": {"loop": "open"}}, 0.5) == "0.5 arrivals a second"
+    config = comparison().config
+    assert report.load_text(config, 1) == "1 user"
+    assert report.load_text(config, 200) == "200 users"
+    assert report.load_text(replace(config, loop="open"), 0.5) == "0.5 arrivals per second"
     assert count(1, "Locust process") == "1 Locust process"
     assert count(2, "Locust process") == "2 Locust processes"
 
@@ -50,24 +61,116 @@ def arrows(ax):
     return [text for text in ax.texts if getattr(text, "arrow_patch", None)]
 
 
-@pytest.mark.parametrize("draw", [charts.curves, charts.bars])
-def test_a_lower_bound_has_an_arrow_wherever_it_is_drawn(draw):
-    found = results(run("01_blocking", 5000, exact=False), run("03_epoll", 1))
-    figure = charts.draw(5, 4, lambda ax: draw(ax, found, MEDIAN, "title"))
-    assert len(arrows(figure.axes[0])) == 1
-    exact = results(run("01_blocking", 5000), run("03_epoll", 1))
-    figure = charts.draw(5, 4, lambda ax: draw(ax, exact, MEDIAN, "title"))
-    assert not arrows(figure.axes[0])
+def drawings(*runs):
+    """Return the axes of all the figures of a comparison, of the report and of its picture."""
+    found = comparison(*runs)
+    named = report.figures(found) | dict(enumerate(report.picture_figures(found)))
+    return {name: charts.draw(5, 4, one.draw).axes[0] for name, one in named.items()}
 
 
-def test_a_mark_is_hollow_where_locust_was_too_slow_and_the_picture_says_so():
-    found = results(run("03_epoll", 1, load=1), run("03_epoll", 1, slow=True))
-    figure = charts.draw(5, 4, lambda ax: charts.curves(ax, found, MEDIAN, "title"))
-    _, words = figure.axes[0].get_legend_handles_labels()
-    assert [word for word in words if "Locust was too slow" in word]
+def test_a_lower_bound_has_an_arrow_wherever_it_is_drawn():
+    fast = sessions(0.001, count=2)
+    bound = drawings(run("01_blocking", sessions(5, "unanswered")), run("03_epoll", fast))
+    exact = drawings(run("01_blocking", sessions(5)), run("03_epoll", fast))
+    for name in ("first", "distribution", 1):
+        assert (len(arrows(bound[name])), len(arrows(exact[name]))) == (1, 0)
 
 
-def test_the_name_of_a_line_that_ends_early_stands_above_it():
+def test_a_mark_is_hollow_where_a_run_is_generator_limited_and_the_picture_says_so():
+    slow = run("03_epoll", sessions(1), limited="was 71 ms late")
+    axes = drawings(run("03_epoll", sessions(1), load=1), slow)["first"]
+    _, words = axes.get_legend_handles_labels()
+    assert [word for word in words if "generator-limited" in word]
+    note = report.footnotes(comparison(slow), [slow])
+    assert "generator-limited: Locust was 71 ms late; the number includes that." in note
+    assert "%" not in note  # 2 % of a core are not why
+    assert re.search(r"03_epoll.*\*", text_of(report.table(comparison(slow), wide=False)))
+
+
+def test_the_spread_of_repeats_is_drawn_and_in_the_table():
+    runs = [run("03_epoll", sessions(seconds), repeat=n) for n, seconds in enumerate((1, 2, 4))]
+    found = comparison(*runs, repeats=3)
+    assert "1.5 s-3 s" in " ".join(text_of(report.table(found, wide=False)).split())
+    lines = drawings(*runs)["first"].lines
+    assert any([round(y) for y in line.get_ydata()] == [1500, 3000] for line in lines)
+
+
+def test_fewer_than_100_samples_have_a_maximum_and_no_p99():
+    few, many = (
+        text_of(report.table(comparison(run("a", sessions(0.013, count=n))), wide=False))
+        for n in (25, 100)
+    )
+    assert "max of 25" in " ".join(few.split())
+    assert "n < 100" in " ".join(few.split())
+    assert "max" not in many
+
+
+def test_the_main_picture_shows_throughput_without_think_time_and_goodput_of_the_impatient():
+    runs = [run("03_epoll", sessions(1, count=3))]
+
+    def titles(**config):
+        found = report.picture_figures(comparison(*runs, **config))
+        return " ".join(" ".join(one.title for one in found).split())
+
+    assert "half of the visitors" in titles()
+    assert "Throughput" in titles(load="no-think-time")
+    assert "Goodput" in titles(timeout=1.0)
+    assert "greeting" not in titles(load="idle")
+
+
+def test_a_ratio_has_a_spread_and_a_verdict():
+    def repeats(seconds, model="03_epoll"):
+        return [run(model, sessions(seconds), repeat=n) for n in range(8)]
+
+    old = comparison(*repeats(1), repeats=8)
+    found = report.ratios(comparison(*repeats(2), repeats=8), old)
+    said = text_of(found)
+    assert "relative to those of 2026-11-28T12:00" in said
+    assert re.search(r"\b2\.00\b", said)
+    assert "2.00-2.00" in said
+    assert "more" in said
+    assert "no change" in " ".join(text_of(report.ratios(old, old)).split())
+    single = comparison(*repeats(1)[:1])
+    assert report.ratio(report.P50, single.runs, single.runs) == "-"
+    bound = [run("03_epoll", sessions(1, "unanswered"), repeat=n) for n in range(8)]
+    assert report.ratio(report.P50, bound, bound) == "-"
+    other = report.ratios(comparison(*repeats(1, "friend/03_epoll"), repeats=8), old)
+    assert other.row_count == 0
+    assert "no run is in both" in " ".join(text_of(other).split())
+
+
+def test_what_else_differs_is_said():
+    bad = "\x1b[31m\u202e[/red]:boom:"  # a terminal's command, a letter that turns the line, markup
+    old = comparison(run("a", sessions(1)), load="no-think-time", loop="open")
+    old.machine = replace(old.machine, cpu=f"abacus {bad}")
+    said = text_of(report.differences(comparison(run("a", sessions(1))), old))
+    said = " ".join(said.split())
+    for words in ("load no-think-time", "loop open", "abacus"):
+        assert words in said
+    assert not {"\x1b", "\u202e"} & set(said)
+    assert report.differences(old, old) == ""
+
+
+def test_a_run_without_numbers_is_in_the_table():
+    found = comparison(run("a", sessions(1)))
+    found.failed_runs.append(FailedRun("b", "b.py", 7, 0, "it ended"))
+    assert re.search(r"b +7 +failed", text_of(report.table(found, wide=False)))
+
+
+def test_a_connection_s_memory_needs_ten_of_them():
+    runs = [run("a", sessions(1), connections_peak=n, rss_per_connection=2048) for n in (9, 10)]
+    assert [report.MEMORY.shown(report.MEMORY.value([one])) for one in runs] == ["-", "2 KiB"]
+
+
+def test_unknown_numbers_leave_a_gap_and_no_warning(recwarn):
+    nothing = [Sample("1", name, 0.0, 0.6, "unanswered") for name in ("connect", "first_greeting")]
+    nothing.append(Sample("1", "session", 0.0, 0.6, "unanswered"))
+    drawings(run("01_blocking", nothing), run("03_epoll", nothing))
+    assert not recwarn.list
+    assert asdict(run("a", nothing).outcomes)["unserved_syn_sent"] == 1
+
+
+def test_the_name_of_a_line_that_ends_early_is_above_it():
     series = {"early": ("#000000", "o", [(1, [1]), (5, [5])])}
     series["late"] = ("#0072B2", "^", [(1, [1]), (9, [9])])
     figure = charts.draw(5, 4, lambda ax: charts.measured(ax, series, "title", "x", "y"))

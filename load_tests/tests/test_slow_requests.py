@@ -1,4 +1,4 @@
-"""A heavy client: only messages that begin with "heavy" are slow; and servers are warmed."""
+"""Slow requests: only messages that begin with "slow" are slow; and servers are warmed."""
 
 import time
 
@@ -6,8 +6,8 @@ import pytest
 
 from clients.client import Client
 from clients.system import processes
-from load_tests.harness.monitor import family_cpu_seconds
-from load_tests.harness.runs import HEAVY
+from load_tests.harness.monitor import tree_cpu_seconds
+from load_tests.harness.runs import SLOW_REQUESTS
 from load_tests.harness.warm import VISITORS, warm
 
 PEERS = processes.ROOT / "load_tests" / "alternatives"
@@ -16,14 +16,14 @@ PROGRAMS = [*processes.models().values(), PEERS / "asyncio_streams.py", PEERS / 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=processes.name_of)
 def test_only_who_asks_for_it_is_slow(program):
-    options, through = ("--quiet", "--compute", 0.4), (HEAVY, 0.005)
+    options, through = ("--quiet", "--compute", 0.4), (SLOW_REQUESTS, 0.005)
     with processes.running_server(program, *options, through=through) as server:
         with Client(*server.address) as client:
-            before = family_cpu_seconds(server.process)
+            before = tree_cpu_seconds(server.process)
             assert client.greet(b"bob") == b"Hello, bob"
-            between = family_cpu_seconds(server.process)
-            assert client.greet(b"heavy bob") == b"Hello, heavy bob"
-            after = family_cpu_seconds(server.process)
+            between = tree_cpu_seconds(server.process)
+            assert client.greet(b"slow bob") == b"Hello, slow bob"
+            after = tree_cpu_seconds(server.process)
     assert between - before < 0.2
     assert after - between > 0.35
 
@@ -35,7 +35,7 @@ def test_the_switch_interval_of_the_server_can_be_set(tmp_path):
     )
     with (
         pytest.raises(processes.LaunchError, match=r"0\.25 s"),
-        processes.running_server(program, through=(HEAVY, 0.25)),
+        processes.running_server(program, through=(SLOW_REQUESTS, 0.25)),
     ):
         pass
 
@@ -44,8 +44,8 @@ def test_a_program_without_a_greeting_is_told_so(tmp_path):
     program = tmp_path / "server.py"
     program.write_text("print('I am something else')")
     with (
-        pytest.raises(processes.LaunchError, match="--heavy needs both"),
-        processes.running_server(program, through=(HEAVY, 0.005)),
+        pytest.raises(processes.LaunchError, match="--slow-requests needs both"),
+        processes.running_server(program, through=(SLOW_REQUESTS, 0.005)),
     ):
         pass
 
@@ -63,7 +63,7 @@ def test_a_server_that_forks_pays_for_all_its_processes(serve):
     program = PEERS / "prefork.py"
     with processes.running_server(program, "--quiet", "--processes", 2, "--compute", 0.3) as server:
         assert len(processes.process_tree(server.process)) == 3
-        before = family_cpu_seconds(server.process)
+        before = tree_cpu_seconds(server.process)
         with Client(*server.address) as client:
             client.greet(b"bob")
-        assert family_cpu_seconds(server.process) - before > 0.25
+        assert tree_cpu_seconds(server.process) - before > 0.25

@@ -5,10 +5,10 @@ else on the machine changes.
 """
 
 import contextlib
+import importlib
 import json
 import os
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -197,6 +197,7 @@ def resolve(name, hosts="", dns=None, order="files dns"):
     replace("/etc/hosts", hosts + "\n")
     replace("/etc/nsswitch.conf", f"hosts: {order}\n")
     replace("/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:5 attempts:2\n")
+    importlib.import_module("scapy.layers.dns")  # before the first query: it takes a second
     queries, found, error = [], [], None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 53))
@@ -220,22 +221,20 @@ def replace(path, text):
 
 
 def answer_queries(server, known, queries):
-    """Be a small DNS server (RFC 1035, 4.1) for {name: address}, and record each query."""
+    """Be a small DNS server for {name: address}, and record each query."""
+    from scapy.layers.dns import DNS, DNSRR
+
     with contextlib.suppress(OSError):  # the socket is closed at the end
         while True:
             packet, remote = server.recvfrom(512)
-            labels, place = [], 12
-            while length := packet[place]:
-                labels.append(packet[place + 1 : place + 1 + length].decode())
-                place += 1 + length
-            name, [kind] = ".".join(labels), struct.unpack_from("!H", packet, place + 1)
-            queries.append((name, {1: "A", 28: "AAAA"}.get(kind, "another")))
-            flags, answer = 0x8583, b""  # NXDOMAIN
-            if name in known:
-                record = struct.pack("!HHHIH", 0xC00C, 1, 1, 0, 4)  # the name of the question
-                flags, answer = 0x8580, record + socket.inet_aton(known[name])
-            head = packet[:2] + struct.pack("!5H", flags, 1, bool(answer), 0, 0)
-            server.sendto(head + packet[12 : place + 5] + answer, remote)
+            query = DNS(packet)
+            question = query.qd[0]
+            name = question.qname.decode().rstrip(".")
+            queries.append((name, {1: "A", 28: "AAAA"}.get(question.qtype, "another")))
+            records = [DNSRR(rrname=question.qname, rdata=known[name])] if name in known else []
+            code = 0 if records else 3  # 3: there is no such name
+            reply = DNS(id=query.id, qr=1, rd=1, ra=1, qd=query.qd, an=records, rcode=code)
+            server.sendto(bytes(reply), remote)
 
 
 def main():

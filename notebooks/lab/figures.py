@@ -16,13 +16,14 @@ from clients.console.palette import MODELS, OTHERS, looks
 from load_tests.harness import report
 from load_tests.harness.charts import (
     STYLE,
+    arrow,
     draw,
     label_ends,
     measured,
     sheet,
     value_axis,
 )
-from load_tests.harness.stats import nearest_rank, never_served
+from load_tests.harness.stats import nearest_rank
 
 from . import gil, load
 from .models import SAMPLING_INTERVAL
@@ -32,14 +33,9 @@ LOOPS = {"closed loop": OTHERS[0], "open loop": OTHERS[5]}  # their colours and 
 
 
 def of_comparison(results, name, height, title):
-    """Return one figure of a comparison's report: "fate", "serving", "first", ..., so titled."""
-    _, panel = report.panels(results)[name]
-
-    def titled(ax):
-        panel(ax)
-        ax.set_title(title)
-
-    return draw(9, height, titled)
+    """Return a figure of a comparison's report ("outcomes", "first", …) with this title."""
+    figure = report.figures(results)[name]
+    return draw(9, height, lambda ax: figure.draw(ax, title))
 
 
 def stall(found, since, until):
@@ -82,10 +78,10 @@ def stall(found, since, until):
 
 
 def loops(points, most, title):
-    """Return a Figure of how long first greetings took (p99): {loop: [(asked, what), ...]}.
+    """Return a Figure of how long first greetings took (p99): {loop: [(asked, tail), …]}.
 
-    asked: visits a second; what: {"ms", "exact"}, see load.first_p99(). most: the visits a second
-    that the server can do at best.
+    asked: sessions per second; tail: a Percentile, see load.first_tail(). most: the sessions per
+    second that the server can do at best.
     """
 
     def panel(ax):
@@ -94,14 +90,12 @@ def loops(points, most, title):
             (colour, marker), found = LOOPS[loop], [point for point in found if point[1]]
             if not found:  # nobody came in so short a test
                 continue
-            xs, ys = [asked for asked, _ in found], [what["ms"] for _, what in found]
+            xs, ys = [asked for asked, _ in found], [tail.ms for _, tail in found]
             ax.plot(xs, ys, color=colour, marker=marker, ms=8)
-            for x, what in found:
-                if not what["exact"]:
-                    meaning = " (arrow: at least)"
-                    arrow = {"arrowstyle": "<-", "color": colour, "lw": 2}
-                    at, up = (x, what["ms"]), (0, 24)
-                    ax.annotate("", at, up, textcoords="offset points", arrowprops=arrow)
+            for x, tail in found:
+                if not tail.exact:
+                    meaning = " (arrow: lower bound)"
+                    arrow(ax, (x, tail.ms), "up", colour)
             ends.append((loop, xs[-1], ys[-1], colour))
         ax.axvline(most, color="#7F7F7F", ls=":")
         place = ax.get_xaxis_transform()
@@ -197,14 +191,14 @@ def waits(runs, title):
 
     def panel(ax):
         for place, (name, run) in enumerate(reversed(runs.items())):
-            found = run["latency"]["next"]
+            found = run.latency["later_greeting"]
+            tail = found.p99 or found.max
             colour, marker = style[name.split(",")[0]]
-            middle, last = found["p50"]["ms"], found["p99"]["ms"]
+            middle, last = found.p50.ms, tail.ms
             ax.plot([middle, last], [place, place], color=colour, alpha=0.35, lw=8)
             ax.plot(middle, place, marker, color=colour, ms=10)
-            if not found["p99"]["exact"]:
-                arrow = {"arrowstyle": "->", "color": colour, "lw": 2}
-                ax.annotate("", (1.5 * last, place), (last, place), arrowprops=arrow)
+            if not tail.exact:
+                arrow(ax, (last, place), "right", colour)
                 last *= 1.5
             text = f"  half wait {number(middle)} ms or longer"
             ax.text(last, place, text, va="center", fontsize=10)
@@ -247,41 +241,39 @@ def gil_timeline(found, title, note):
 
 
 def workloads(results, title, note):
-    """Return a Figure of workloads: {work: a comparison's results}, a panel each.
+    """Return a Figure of workloads: {work: a Comparison}, a panel each.
 
-    A panel names the servers that reach nine tenths of the best one's rate, of those that left
-    nobody alone; the bars of those that did are pale. Where Locust was too slow the rate is a
-    lower bound, with a star and an arrow, and nobody is named.
+    A panel names the servers that reach nine tenths of the best throughput, of those without
+    unserved visitors; the bars of the others are pale. A generator-limited throughput is a lower
+    bound, with the mark * and an arrow, and then no server is named.
     """
-    style = looks([run["model"] for run in next(iter(results.values()))["runs"]])
+    style = looks([run.model for run in next(iter(results.values())).runs])
 
     def panel(ax, work, data):
-        rates = {run["model"]: run["greetings_per_second"] for run in data["runs"]}
-        left = {run["model"]: never_served(run["scoreboard"]) for run in data["runs"]}
-        slow = {run["model"]: run["generator"]["bottleneck"] for run in data["runs"]}
+        rates = {run.model: run.throughput for run in data.runs}
+        unserved = {run.model: run.outcomes.unserved for run in data.runs}
+        limited = {run.model: bool(run.generator.limited) for run in data.runs}
         for place, (model, rate) in enumerate(reversed(rates.items())):
-            ax.barh(place, rate, color=style[model][0], alpha=0.35 if left[model] else 1)
-            words = f" {number(rate)}" + "*" * slow[model]
-            words += f", leaves {left[model]}" if left[model] else ""
-            if slow[model]:
-                end, arrow = rate + 0.06 * max(rates.values()), {"arrowstyle": "->", "lw": 2}
-                arrow["color"] = style[model][0]
-                ax.annotate("", (end, place), (rate, place), arrowprops=arrow)
-                rate = end
+            ax.barh(place, rate, color=style[model][0], alpha=0.35 if unserved[model] else 1)
+            words = f" {number(rate)}" + ("*" if limited[model] else "")
+            words += f", {unserved[model]} unserved" if unserved[model] else ""
+            if limited[model]:
+                arrow(ax, (rate, place), "right", style[model][0])
+                rate += 0.06 * max(rates.values())
             ax.text(rate, place, words, va="center", fontsize=10)
         ax.set_yticks(range(len(rates)), reversed(rates))
         ax.set_xlim(0, 1.5 * max(rates.values()))  # room for the words
         ax.xaxis.set_major_formatter("{x:,.0f}")
         ax.grid(visible=False, axis="y")
-        ax.set_xlabel("greetings a second (closed loop)")
-        fair = {model: rate for model, rate in rates.items() if not left[model]}
+        ax.set_xlabel("greetings per second (closed loop)")
+        fair = {model: rate for model, rate in rates.items() if not unserved[model]}
         ahead = [model for model, rate in fair.items() if rate >= 0.9 * max(fair.values())]
-        if any(slow[model] for model in fair):
-            found = "undecided, Locust was too slow*"
+        if any(limited[model] for model in fair):
+            found = "undecided, generator-limited*"
         elif min(rates.values()) >= 0.9 * max(rates.values()):
             found = "all at one rate"
         else:
-            found = f"best: {', '.join(ahead) or 'nobody'}"
+            found = f"best: {', '.join(ahead) or 'none'}"
         ax.set_title(f"{work}:\n{found}")
 
     panels = [functools.partial(panel, work=work, data=data) for work, data in results.items()]

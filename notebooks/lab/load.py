@@ -1,19 +1,21 @@
 """What notebooks 4 and 5 measure: load tests as child processes, and what connections cost."""
 
 import contextlib
-import gzip
 import json
-import math
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
+import pandas
+
 from clients.client import Client
-from clients.console.formatting import milliseconds
 from clients.system import processes
+from load_tests.harness import results, stats
 from load_tests.harness.monitor import kernel_memory, reading
-from load_tests.harness.stats import never_served, percentile, spread
+from load_tests.harness.samples import Sample
+from load_tests.harness.stats import percentile, quartiles
 
 MEMORY = ("resident memory", "virtual memory", "kernel memory")
 
@@ -24,32 +26,41 @@ def peer(name):
 
 
 def compare(*servers, **options):
-    """Run load_tests.compare and return its results.json (see load_tests/README.md).
+    """Run load_tests.compare; return its Comparison, see load_tests/harness/results.py.
 
-    servers: models or programs, all models if none. options: its options, as users="10,50".
-    Each run has, besides, "firsts": the samples of its first greetings, see stats.py, in seconds
-    since its start. Raises RuntimeError with its last words if it fails.
+    servers: models or programs, all models if none. options: its options, such as users="10,50".
+    Raises RuntimeError with its last words if it fails.
     """
+    return compare_with_samples(*servers, **options)[0]
+
+
+def compare_with_samples(*servers, **options):
+    """Return the Comparison of compare(), and its samples.csv.gz as a DataFrame."""
     with processes.temp_dir() as place:
         run("load_tests.compare", *servers, out=place, **options)
-        results = json.loads(Path(place, "results.json").read_text())
-        with gzip.open(Path(place, "samples.csv.gz"), "rt") as file:
-            rows = [line.rstrip().split(",") for line in file if ",first," in line]
-    for one in results["runs"]:
-        mine = [row[2:] for row in rows if row[:2] == [one["model"], str(one["load"])]]
-        one["firsts"] = [
-            (visitor, what, float(began), float(ended), outcome)
-            for visitor, what, began, ended, outcome in mine
-        ]
-    return results
+        frame = pandas.read_csv(Path(place, "samples.csv.gz"), dtype={"session": str})
+        return results.read(Path(place, "results.json")), frame
 
 
-def first_p99(one, since, until):
-    """Return the p99 of the first greetings of those who came in this part of a run, in seconds.
+def samples(*servers, **options):
+    """Return a list of the Samples of each run of compare(), in the order of its runs."""
+    found, frame = compare_with_samples(*servers, **options)
+    runs = dict(iter(frame.groupby(["model", "load", "repeat"])))
+    return [
+        [Sample(*row) for row in runs[run.model, run.load, run.repeat][[*Sample._fields]].values]
+        for run in found.runs
+    ]
 
-    {"ms", "exact"}, see score.percentile(); None if nobody came then.
+
+def first_tail(samples, since, until):
+    """Return the p99 of the first greetings that began in this part of a run, in seconds.
+
+    Below 100 of them it is the longest one, and None if there are none.
     """
-    return percentile([row for row in one["firsts"] if since <= row[2] < until], 99)
+    rows = [
+        one for one in samples if one.request == "first_greeting" and since <= one.began < until
+    ]
+    return percentile(rows, 99) or percentile(rows, 100)
 
 
 def blast(*servers, connections, **options):
@@ -73,13 +84,6 @@ def run(module, *arguments, **options):
     done = processes.run_captured(line, cwd=processes.ROOT, timeout=900)
     if done.returncode:
         raise RuntimeError(f"{module} failed: {done.stdout[-500:]} {done.stderr[-500:]}")
-
-
-def bounded(found):
-    """Return first_p99() as text: "≥" before it if it is only a lower bound."""
-    if not found:
-        return "-"
-    return ("" if found["exact"] else "≥ ") + milliseconds(found["ms"])
 
 
 def stalled(seconds, begins, lasts, every=0.1, users=5):
@@ -142,23 +146,25 @@ def halt(process, seconds, start):
     return began, ended
 
 
-def table(results):
-    """Return a Markdown table of workloads: {work: results of compare()}, a column a server."""
-    names = [run["model"] for run in next(iter(results.values()))["runs"]]
+def table(works):
+    """Return a Markdown table of workloads: {work: a Comparison}, a column per server."""
+    names = [run.model for run in next(iter(works.values())).runs]
     rows = [["", *names], ["---"] + ["---:"] * len(names)]
-    for work, data in results.items():
-        fair = [run for run in data["runs"] if not never_served(run["scoreboard"])]
-        best = max((run["greetings_per_second"] for run in fair), default=None)
-        if any(run["generator"]["bottleneck"] for run in fair):
-            best = None  # a rate with a star is a lower bound
-        rows.append([f"**{work}**", *(cell(run, best) for run in data["runs"])])
+    for work, data in works.items():
+        fair = [run for run in data.runs if not run.outcomes.unserved]
+        best = max((run.throughput for run in fair), default=None)
+        if any(run.generator.limited for run in fair):
+            best = None  # a generator-limited rate is a lower bound
+        rows.append([f"**{work}**", *(cell(run, best) for run in data.runs)])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def cell(run, best):
-    rate, left = run["greetings_per_second"], never_served(run["scoreboard"])
-    text = f"{rate:,.0f}" + ("*" if run["generator"]["bottleneck"] else "")
-    return text + (f", {left} left" if left else f" ({rate / best:.2f})" if best else "")
+    rate, unserved = run.throughput, run.outcomes.unserved
+    text = f"{rate:,.0f}" + ("*" if run.generator.limited else "")
+    return text + (
+        f", {unserved} unserved" if unserved else f" ({rate / best:.2f})" if best else ""
+    )
 
 
 def compute(size):
@@ -201,7 +207,7 @@ def ratios(one, other, what):
 
 def ratio(one, other, what):
     """Return the median of one server's rounds over the other's, and the quartiles."""
-    low, middle, high = spread(ratios(one, other, what))
+    low, middle, high = quartiles(ratios(one, other, what))
     return middle, low, high
 
 
@@ -212,30 +218,15 @@ def over(one, other, what):
 
 
 def verdict(one, other, what):
-    """Return what ratios() allow to say: a median alone would say too much.
-
-    A change must be one that chance makes in less than 1 of 100 cases (the two-sided sign test).
-    """
-    found = ratios(one, other, what)
-    low, _, high = spread(found)
-    if low > 0.85 and high < 1.15:
-        return "no change seen"
-    above, below = sum(each > 1 for each in found), sum(each < 1 for each in found)
-    if by_chance(max(above, below), above + below) >= 0.01:
-        return "unclear"
-    return "longer" if above > below else "shorter"
-
-
-def by_chance(most, tosses):
-    """Return how probable it is that so many tosses of a coin, or more, fall on one same side."""
-    ways = sum(math.comb(tosses, heads) for heads in range(most, tosses + 1))
-    return min(1, 2 * ways / 2**tosses)
+    """Return what ratios() of times allow to say: a median alone would say too much."""
+    found = stats.verdict(ratios(one, other, what))
+    return {"more": "longer", "less": "shorter"}.get(found, found)
 
 
 def costs(name, counts):
     """Let ever more clients connect to a server, be greeted once, and stay.
 
-    Return what they cost after each of the counts: watch.reading() of the server, with
+    Return what they cost after each of the counts: monitor.Reading of the server, with
     "connections": how many it serves, and the MEMORY: MiB more than before the first of them,
     of the server, and of the whole machine's kernel. Both ends of each connection are on this
     machine.
@@ -260,7 +251,7 @@ def costs(name, counts):
 
 
 def usage(server):
-    """Return watch.reading() of a server, and the MEMORY that it and the kernel use, in MiB."""
-    row = reading(server.process, server.address[1])
+    """Return the Reading of a server as a dictionary, with the MEMORY in use, in MiB."""
+    row = asdict(reading(server.process, server.address[1]))
     sizes = row["rss"], row["vms"], kernel_memory()
     return row | {kind: size / 2**20 for kind, size in zip(MEMORY, sizes, strict=True)}

@@ -11,6 +11,8 @@ from lab import epoll, figures, gil, helpers, load, models, thread_limits
 from clients.crowd.simulation import ClientRecord, Config, Event
 from clients.system import processes, procfs
 from load_tests.harness import charts
+from load_tests.harness.results import Percentile
+from load_tests.harness.samples import Sample
 
 EVENTS = {  # what happens: the event, what recv() returns
     "the client sends bob": ("EPOLLIN", "b'bob'"),
@@ -141,19 +143,13 @@ def test_a_change_is_what_chance_hardly_makes(times, words):
     assert load.verdict(one, other, "p99") == words
 
 
-def test_the_chance_that_tosses_of_a_coin_fall_on_one_side():
-    assert load.by_chance(3, 3) == 0.25
-    assert load.by_chance(2, 2) == 0.5
-    assert load.by_chance(1, 1) == load.by_chance(0, 0) == load.by_chance(5, 10) == 1
-    assert round(load.by_chance(13, 15), 4) == 0.0074
-
-
 def test_a_tool_that_counts_answers_sees_no_failure_where_visitors_starve():
-    [run] = load.compare("01_blocking", users=8, seconds=1)["runs"]
-    assert load.never_served(run["scoreboard"]) >= 4
-    assert run["locust_counted"]["Aggregated"][0] > 0
-    assert {failures for _, failures, _ in run["locust_counted"].values()} == {0}
-    assert len(run["firsts"]) == run["scoreboard"]["came"]
+    found, frame = load.compare_with_samples("01_blocking", users=8, seconds=1)
+    [run] = found.runs
+    assert run.outcomes.unserved >= 4
+    assert run.locust_counted["Aggregated"].requests > 0
+    assert {row.failures for row in run.locust_counted.values()} == {0}
+    assert (frame.request == "first_greeting").sum() == run.outcomes.visitors
 
 
 def test_a_closed_loop_asks_nothing_while_the_server_stands_still():
@@ -169,16 +165,16 @@ def test_a_closed_loop_asks_nothing_while_the_server_stands_still():
     assert min(during) > ended
 
 
-def test_first_greetings_are_those_of_who_came_in_a_part_of_the_run():
-    rows = [(1, "first", 0.1, 5.1, "answered"), (2, "first", 1.0, 1.5, "answered")]
-    run = {"firsts": [*rows, (3, "first", 2.0, 9.0, "unanswered")]}
-    assert load.bounded(load.first_p99(run, 1, 2)) == "500 ms"
-    assert load.bounded(load.first_p99(run, 1, 3)) == "≥ 7 s"
-    assert load.bounded(load.first_p99(run, 3, 4)) == "-"
+def test_first_greetings_are_those_that_began_in_a_part_of_the_run():
+    rows = [(0.1, 5.1, "answered"), (1.0, 1.5, "answered"), (2.0, 9.0, "unanswered")]
+    run = [Sample(str(n), "first_greeting", *row) for n, row in enumerate(rows)]
+    assert load.first_tail(run, 1, 2) == Percentile(500, exact=True)
+    assert load.first_tail(run, 1, 3) == Percentile(7000, exact=False)
+    assert load.first_tail(run, 3, 4) is None
 
 
 def test_a_lower_bound_has_its_arrow():
-    found = [(10, {"ms": 5, "exact": True}), (60, {"ms": 900, "exact": False}), (70, None)]
+    found = [(10, Percentile(5, exact=True)), (60, Percentile(900, exact=False)), (70, None)]
     figure = figures.loops({"open loop": found}, 40, "waits")
     arrows = [text for text in figure.axes[0].texts if getattr(text, "arrow_patch", None)]
     assert [arrow.xy for arrow in arrows] == [(60, 900)]

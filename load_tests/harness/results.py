@@ -1,0 +1,276 @@
+"""The results of a comparison: results.json holds these dataclasses, field by field."""
+
+import json
+import types
+import typing
+from dataclasses import asdict, dataclass, fields, is_dataclass
+
+SCHEMA = 2  # the number of this form of results.json; other numbers are refused
+USER_CLASSES = {
+    "think-time": "ClosedLoopUser",
+    "no-think-time": "NoThinkTimeUser",
+    "idle": "IdleUser",
+}
+OUTCOMES = {  # field of Outcomes: (its label, what it means)
+    "finished": ("finished", "every greeting was answered, and the visitor left"),
+    "in_session": ("in session", "greeted at least once when the run ended"),
+    "idle": ("idle", "connected, and asked for nothing"),
+    "too_late": ("too late", "came less than 0.5 s before the end, and was not greeted yet"),
+    "unserved_established": (
+        "unserved (ESTABLISHED)",
+        "connected, and never greeted: in the accept queue, or half-open",
+    ),
+    "unserved_syn_sent": (
+        "unserved (SYN-SENT)",
+        "connect() had no answer: the accept queue was full",
+    ),
+    "gave_up": ("gave up", "waited for --timeout, also after --retries, and left"),
+    "not_started": ("not started", "due in the open loop, but the load generator was full"),
+    "failed": ("failed", "got an error or a wrong answer"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What all runs of a comparison have in common."""
+
+    load: str  # a key of USER_CLASSES
+    loop: str  # "closed", or "open"
+    seconds: float  # length of a run
+    repeats: int  # runs for each server and load
+    seed: int  # of arrivals and think times; repeat n uses seed + n
+    backlog: int
+    wait: float  # seconds that each greeting waits
+    compute: float  # seconds that each greeting computes
+    slow_requests: int  # users whose greetings alone wait and compute; 0: all do
+    switch_interval: float  # of the server, with slow_requests
+    timeout: float  # seconds after which a visitor gives up; 0: never
+    retries: int  # further attempts after the first timeout
+    processes: int  # Locust processes
+
+    @property
+    def user_class(self):
+        return "OpenLoopUser" if self.loop == "open" else USER_CLASSES[self.load]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a reader needs to know of the machine."""
+
+    cpu: str
+    cores: int
+    memory_gib: float
+    kernel: str
+    python: str
+    locust: str
+    gevent: str
+
+
+@dataclass(frozen=True)
+class Percentile:
+    """A percentile of latencies."""
+
+    ms: float
+    exact: bool  # False: a lower bound, shown with "≥" and an arrow
+
+
+@dataclass(frozen=True)
+class LatencySummary:
+    """The latencies of one kind of request."""
+
+    asked: int
+    answered: int
+    unanswered: int  # right-censored: by the end of the run, or by a visitor that gave up
+    failed: int  # in no percentile
+    p50: Percentile | None
+    p90: Percentile | None  # None below 10 samples
+    p99: Percentile | None  # None below 100 samples
+    max: Percentile | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcomes:
+    """How many visitors had which outcome; OUTCOMES has the meanings."""
+
+    finished: int = 0
+    in_session: int = 0
+    idle: int = 0
+    too_late: int = 0
+    unserved_established: int = 0
+    unserved_syn_sent: int = 0
+    gave_up: int = 0
+    not_started: int = 0
+    failed: int = 0
+
+    @property
+    def visitors(self):
+        return sum(asdict(self).values())
+
+    @property
+    def unserved(self):
+        return self.unserved_established + self.unserved_syn_sent
+
+    @property
+    def all_failed(self):
+        """True if visitors failed, and no visitor was served."""
+        return self.failed > 0 and not self.finished + self.in_session + self.idle
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A short interval of a run."""
+
+    at: float  # its begin, in seconds since the start of the load
+    in_service: int  # visitors between their first greeting and their end, at its begin
+    greetings: int  # answered during it
+    failures: int  # requests that failed or timed out during it
+    p50_ms: float | None  # latency of its greetings
+    max_ms: float | None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a server uses at one moment, with all processes that it has started."""
+
+    at: float  # time.monotonic()
+    rss: int  # bytes
+    vms: int  # bytes
+    threads: int
+    descriptors: int
+    cpu: float  # seconds since the process started
+    switches: int  # context switches of the threads that exist now
+    accept_queue: int  # connections that accept() has not taken
+    clients: dict[str, int]  # TCP state: how many sockets of clients on this machine
+    listen_overflows: int  # ListenOverflows of the network namespace
+    listen_drops: int  # ListenDrops of the network namespace
+
+
+@dataclass(frozen=True)
+class ServerUsage:
+    """What a server used during a run."""
+
+    cpu_seconds: float
+    cpu_us_per_greeting: float | None
+    cpu_share: float  # of one core
+    cpu_incomplete: bool  # CPU time of its child processes is lost: a lower bound
+    switches_per_greeting: float | None
+    rss_start: int  # bytes
+    rss_peak: int
+    rss_per_connection: float | None
+    connections_peak: int
+    threads_peak: int
+    descriptors_peak: int
+    accept_queue_peak: int
+    accept_queue_limit: int
+    syn_sent_peak: int
+    listen_overflows: int
+    listen_drops: int
+    readings: list[Reading]
+
+
+@dataclass(frozen=True)
+class GeneratorHealth:
+    """How the load generator kept up."""
+
+    cpu_share: float  # of the busiest Locust process, of one core
+    lag_ms_p99: float  # by which its sleeps were too long
+    limited: str  # why the run is generator-limited, in words; "" if it is not
+
+
+@dataclass(frozen=True)
+class LocustRow:
+    """A row of Locust's own table when the load ended, before censored requests are added."""
+
+    requests: int
+    failures: int
+    median_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One server under one load."""
+
+    model: str
+    program: str
+    load: float  # users, or arrivals per second
+    repeat: int  # from 0
+    seconds: float  # from the first request to the last answer or the end
+    outcomes: Outcomes
+    latency: dict[str, LatencySummary]  # by request, see samples.py
+    greetings: int  # answered to visitors that still waited
+    abandoned: int  # greetings answered to visitors that had given up
+    goodput: float  # greetings per second
+    throughput: float  # greetings and abandoned greetings per second
+    sessions_per_second: float
+    in_service_mean: float
+    moments: list[Moment]
+    distribution: list[list[float]]  # of first greetings: [ms, share answered within ms], …
+    usage: ServerUsage
+    generator: GeneratorHealth
+    errors: dict[str, int]  # reason: how often
+    locust_report: str  # file name
+    locust_counted: dict[str, LocustRow]
+
+
+@dataclass(frozen=True)
+class FailedRun:
+    """A run without numbers."""
+
+    model: str
+    program: str
+    load: float
+    repeat: int
+    error: str
+
+
+@dataclass(kw_only=True)
+class Comparison:
+    """All of results.json."""
+
+    schema: int
+    date: str
+    machine: Machine
+    config: RunConfig
+    interrupted: bool
+    runs: list[Run]
+    failed_runs: list[FailedRun]
+
+
+def dumps(comparison):
+    """Return the text of results.json."""
+    return json.dumps(asdict(comparison))
+
+
+def read(path):
+    """Return the Comparison of a results.json. Raises OSError, or ValueError with one line."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no file")
+    try:
+        data = json.loads(path.read_text())
+        if "blocks" in data:
+            raise ValueError("it is what bench has written")
+        if data["schema"] != SCHEMA:
+            raise ValueError(f"its schema is {data['schema']}, and this program reads {SCHEMA}")
+        return build(Comparison, data)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} is not the results.json of a comparison ({reason})") from error
+
+
+def build(kind, data):
+    """Return plain JSON data as an instance of kind, a type of this module."""
+    inner = typing.get_args(kind)
+    if is_dataclass(kind):
+        if data.keys() != {field.name for field in fields(kind)}:
+            raise ValueError(f"{kind.__name__} has other fields")
+        hints = typing.get_type_hints(kind)
+        return kind(**{name: build(hints[name], value) for name, value in data.items()})
+    if typing.get_origin(kind) is list:
+        return [build(inner[0], one) for one in data]
+    if typing.get_origin(kind) is dict:
+        return {name: build(inner[1], one) for name, one in data.items()}
+    if isinstance(kind, types.UnionType):
+        return None if data is None else build(inner[0], data)
+    if not isinstance(data, kind if kind is not float else (int, float)):
+        raise TypeError(f"{data!r:.40} is not of type {kind.__name__}")
+    return data

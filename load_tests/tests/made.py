@@ -1,0 +1,62 @@
+"""Runs and comparisons made of chosen samples, without a server: for tests of what is shown."""
+
+from load_tests.harness import results, stats
+from load_tests.harness.samples import Sample
+
+CONFIG = {
+    "load": "think-time",
+    "loop": "closed",
+    "seconds": 5.0,
+    "repeats": 1,
+    "seed": 1,
+    "backlog": 5,
+    "wait": 0.0,
+    "compute": 0.0,
+    "slow_requests": 0,
+    "switch_interval": 0.005,
+    "timeout": 0.0,
+    "retries": 0,
+    "processes": 1,
+}
+MACHINE = results.Machine("abacus", 2, 1.0, "6.1", "3.11", "2.47", "26")
+
+
+def sessions(seconds, outcome="answered", count=1):
+    """Return the samples of visitors whose first greeting took this long, from 0 on."""
+    end = "answered" if outcome == "answered" else "unanswered"
+    return [
+        Sample(str(number), request, 0.0, seconds, how)
+        for number in range(count)
+        for request, how in (("connect", "answered"), ("first_greeting", outcome), ("session", end))
+    ]
+
+
+def run(model, samples, load=7, repeat=0, limited="", **usage):
+    """Return the Run that these samples give; usage: fields of ServerUsage."""
+    names = results.ServerUsage.__dataclass_fields__
+    usage = dict.fromkeys(names, 1) | {"cpu_incomplete": False, "readings": []} | usage
+    return results.Run(
+        model=model,
+        program=f"/{model}.py",
+        load=load,
+        repeat=repeat,
+        usage=results.ServerUsage(**usage),
+        generator=results.GeneratorHealth(0.02, 71.0, limited),
+        errors={},
+        locust_report="locust.html",
+        locust_counted={},
+        **stats.summary(samples),
+    )
+
+
+def comparison(*runs, **config):
+    """Return a Comparison of these runs; config: changes to CONFIG."""
+    return results.Comparison(
+        schema=results.SCHEMA,
+        date="2026-11-28T12:00:00",
+        machine=MACHINE,
+        config=results.RunConfig(**CONFIG | config),
+        interrupted=False,
+        runs=list(runs),
+        failed_runs=[],
+    )
