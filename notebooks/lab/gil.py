@@ -94,7 +94,7 @@ def measure(python):
     """Return the FreeThreaded of a free-threaded Python."""
     done = subprocess.run([python, "-c", VERSION], capture_output=True, text=True, check=True)
     found = FreeThreaded(done.stdout.strip())
-    work = {"users": 20, "seconds": 4, "load": "no-think-time", "compute": 0.005, "backlog": 64}
+    work = {"users": [20], "seconds": 4, "load": "no-think-time", "compute": 0.005, "backlog": 64}
     for word, gil in (("with", 1), ("without", 0)):
         with run_by(python, gil) as program:
             found.timelines[word] = gil_timeline(program)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import socket
+from types import SimpleNamespace
 
 import pytest
 from lab import epoll, figures, gil, helpers, load, models, thread_limits
@@ -12,6 +13,7 @@ from clients.crowd.simulation import ClientRecord, Config, Event
 from clients.system import processes, procfs
 from load_tests.harness import charts
 from load_tests.harness.results import Percentile
+from load_tests.harness.rounds import Measured
 from load_tests.harness.samples import Sample
 
 EVENTS = {  # what happens: the event, what recv() returns
@@ -110,17 +112,23 @@ def test_each_thread_is_found_on_its_line():
 
 def test_what_connections_cost_is_counted_for_those_that_were_greeted():
     empty, full = load.costs("02_threaded", [0, 20])
-    assert full["threads"] - empty["threads"] == 20
-    assert full["descriptors"] - empty["descriptors"] == 20
-    assert full["resident memory"] > empty["resident memory"]
-    assert full["virtual memory"] > empty["virtual memory"]
-    assert full["cpu"] > empty["cpu"]
+    assert full.reading.threads - empty.reading.threads == 20
+    assert full.reading.descriptors - empty.reading.descriptors == 20
+    for kind in ("resident memory", "virtual memory"):
+        assert full.memory[kind] > empty.memory[kind]
+    assert full.reading.cpu > empty.reading.cpu
+
+
+def measured(**fields):
+    """Return a Measured server. fields: one with its values in all rounds."""
+    [(what, values)] = fields.items()
+    return Measured("server", 0, rounds=[SimpleNamespace(**{what: value}) for value in values])
 
 
 def test_a_ratio_is_of_rounds_side_by_side():
-    one = {"rounds": [{"cpu": 2}, {"cpu": 6}, {"cpu": 9}]}
-    other = {"rounds": [{"cpu": 1}, {"cpu": 2}, {"cpu": 3}]}
-    assert load.ratio(one, other, "cpu") == (3, 2.5, 3)
+    assert load.ratio(measured(cpu=[2, 6, 9]), measured(cpu=[1, 2, 3]), "cpu") == (
+        "3.00 (2.50 to 3.00)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,13 +146,12 @@ def test_a_ratio_is_of_rounds_side_by_side():
     ],
 )
 def test_a_change_is_what_chance_hardly_makes(times, words):
-    rounds = ([{"p99": time} for time in some] for some in (times, [1] * len(times)))
-    one, other = ({"rounds": some} for some in rounds)
+    one, other = measured(p99=times), measured(p99=[1] * len(times))
     assert load.verdict(one, other, "p99") == words
 
 
-def test_a_tool_that_counts_answers_sees_no_failure_where_visitors_starve():
-    found, frame = load.compare_with_samples("01_blocking", users=8, seconds=1)
+def test_a_tool_that_counts_answers_reports_no_failure_where_visitors_are_unserved():
+    found, frame = load.compare_with_samples("01_blocking", users=[8], seconds=1)
     [run] = found.runs
     assert run.outcomes.unserved >= 4
     assert run.locust_counted["Aggregated"].requests > 0
@@ -152,17 +159,15 @@ def test_a_tool_that_counts_answers_sees_no_failure_where_visitors_starve():
     assert (frame.request == "first_greeting").sum() == run.outcomes.visitors
 
 
-def test_a_closed_loop_asks_nothing_while_the_server_stands_still():
+def test_a_closed_loop_hardly_asks_while_the_server_stalls():
     found = load.stalled(seconds=0.9, begins=0.3, lasts=0.35, users=2)
-    began, ended = found["stall"]
-    asked = {
-        loop: sum(began < due < ended for _, due, _ in found[loop])
-        for loop in ("closed loop", "open loop")
+    during = {
+        loop: [one for one in requests if found.began < one.due < found.ended]
+        for loop, requests in found.requests.items()
     }
-    assert asked["closed loop"] <= 2
-    assert asked["open loop"] >= 6
-    during = [answered for _, due, answered in found["open loop"] if began < due < ended]
-    assert min(during) > ended
+    assert len(during["closed loop"]) <= 2
+    assert len(during["open loop"]) >= 6
+    assert min(one.answered for one in during["open loop"]) > found.ended
 
 
 def test_first_greetings_are_those_that_began_in_a_part_of_the_run():
@@ -234,7 +239,7 @@ def test_a_model_of_a_student_s_own_is_drawn_next_to_the_others():
     assert "04_mine" in [ax.get_title(loc="left") for ax in figure.axes]
     words = [text.get_text().strip() for ax in figure.axes for text in ax.texts]
     assert sorted(words) == sorted(2 * ["3 threads", "not connected", "cut off", "leaves last"])
-    rows = [{"connections": 0, "memory": 0}, {"connections": 512, "memory": 1}]
+    rows = [load.Cost(count, None, {"memory": mib}) for count, mib in ((0, 0), (512, 1))]
     figure = charts.draw(5, 4, figures.cost({"04_mine": rows}, "memory", "memory"))
     [label] = figure.axes[0].get_legend().get_texts()
     assert label.get_text() == "04_mine: 2 KiB each"
