@@ -23,7 +23,7 @@ def cli(module, *options, **more):
     how = {"cwd": processes.ROOT, "text": True, "timeout": DEADLINE, "capture_output": True}
     if "input" not in more:
         how["stdin"] = subprocess.DEVNULL
-    return subprocess.run(processes.tool(module, *options), **how | more)
+    return subprocess.run(processes.module_command(module, *options), **how | more)
 
 
 def wait_until(condition, what="the expected state"):
@@ -44,7 +44,7 @@ def serve():
     """Return a starter: serve("01_blocking", "--wait", 1) runs that model until the test ends."""
     with contextlib.ExitStack() as stack:
         yield lambda name, *options: stack.enter_context(
-            processes.running_server(processes.find(name), *options)
+            processes.running_server(processes.find_server(name), *options)
         )
 
 

@@ -80,7 +80,7 @@ def test_a_reply_that_the_kernel_does_not_take_waits_and_reading_stops(serve):
 
 def test_a_reply_of_which_the_kernel_takes_nothing_waits_whole():
     # Between a message and its greeting the buffer is seldom just full; here it is.
-    module = runpy.run_path(str(processes.find("03_epoll")))
+    module = runpy.run_path(str(processes.find_server("03_epoll")))
 
     def greet(chunk):
         return module["greeting"](chunk, 0, 0)
@@ -106,7 +106,7 @@ def test_a_reply_of_which_the_kernel_takes_nothing_waits_whole():
 
 
 def test_without_epoll_it_says_what_to_do():
-    program = processes.find("03_epoll")
+    program = processes.find_server("03_epoll")
     script = (
         "import runpy, select, sys; del select.epoll; sys.argv = ['server.py'];"
         f"runpy.run_path({str(program)!r}, run_name='__main__')"

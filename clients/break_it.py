@@ -23,12 +23,12 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from clients.console.printable import any_terminal, printable
+from clients.console.printable import printable, replace_unencodable
 from clients.contract.checks import CHECKS
 from clients.contract.server_under_test import run_check
 from clients.system.processes import (
     LaunchError,
-    find,
+    find_server,
     require_linux,
     running_server,
     tail,
@@ -159,12 +159,12 @@ def main():
     parser.add_argument("server", help="a model's name, or a server with a faults.toml next to it")
     parser.add_argument("mutant", nargs="?", help="without it, all are listed")
     parser.add_argument("--hide", action="store_true", help="do not show the change")
-    any_terminal()
+    replace_unencodable()
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # delete the copy then, too
     console = Console(highlight=False)
     try:
-        mutants = mutants_of(find(args.server))
+        mutants = mutants_of(find_server(args.server))
         if not mutants:
             return f"there is no faults.toml next to {args.server}"
         if args.mutant is None:

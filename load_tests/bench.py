@@ -34,14 +34,14 @@ from clients.system.processes import (
     ROOT,
     LaunchError,
     Server,
-    find,
-    names_of,
+    distinct_names,
+    find_server,
+    module_command,
     raise_nofile_limit,
     require_linux,
     running_server,
     spawn,
     sum_over_tree,
-    tool,
 )
 from load_tests.harness.files import (
     CannotWrite,
@@ -49,7 +49,6 @@ from load_tests.harness.files import (
     ended,
     lines,
     make_sure_of_file,
-    numbered,
 )
 from load_tests.harness.monitor import kernel_memory, loses_child_cpu, pin, tree_cpu_seconds
 from load_tests.harness.rounds import Block, IdleCost, Measured, Round, to_json
@@ -114,15 +113,15 @@ def options(arguments=None):
 
 def specs(commands, idle):
     """Return a Spec for each command (a list of words) and its number of idle connections."""
-    programs, texts = [find(name) for name, *_ in commands], []
-    for name, (_, *more), count in zip(names_of(programs), commands, idle, strict=True):
-        text = " ".join([name, *map(printable, more)])
-        texts.append(text + (f" +{count} idle" if count else ""))
+    programs = [find_server(name) for name, *_ in commands]
+    suffixes = [
+        "".join(f" {printable(word)}" for word in more) + (f" +{count} idle" if count else "")
+        for (_, *more), count in zip(commands, idle, strict=True)
+    ]
+    names = distinct_names(programs, suffixes)
     return [
         Spec(name, program, more, count)
-        for name, program, (_, *more), count in zip(
-            numbered(texts), programs, commands, idle, strict=True
-        )
+        for name, program, (_, *more), count in zip(names, programs, commands, idle, strict=True)
     ]
 
 
@@ -146,7 +145,7 @@ class Target:
 
     def explain(self, error):
         """Return what went wrong: the server's own end explains more than a lost connection."""
-        end = self.server.end(0.5)
+        end = self.server.describe_exit(0.5)
         alive = self.server.process.poll() is None
         return f"{self.name}: {error}" if alive else f"{self.name} {end}"
 
@@ -222,7 +221,7 @@ def target(spec, cores, args):
 @contextlib.contextmanager
 def generating(core, address, number):
     """Start a generator, yield its process, and end it."""
-    line = tool("load_tests.harness.generator", core, *address, number * NUMBERS)
+    line = module_command("load_tests.harness.generator", core, *address, number * NUMBERS)
     with spawn(line, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         yield process
     process.stdout.close()
@@ -331,7 +330,7 @@ def show(block, args, console):
             text += f"kernel (both ends), and {1e6 * cost.connect:.0f} µs to connect"
             console.print(text)
     if any(one.cpu_is_lower_bound for one in block.servers):
-        console.print("≥ It ignores SIGCHLD: the CPU time of a child that has ended is lost.")
+        console.print("≥ lower bound: the CPU time of its child processes is lost when they end.")
     for one in sorted({mark(one) for one in block.servers} - {""}):
         console.print(MARKS[one])
     console.print()

@@ -25,15 +25,15 @@ from clients.console.argtypes import number, numbers
 from clients.system.processes import (
     ROOT,
     LaunchError,
-    find,
-    names_of,
+    distinct_names,
+    find_server,
+    module_command,
     require_linux,
     run_captured,
     running_server,
     spawn,
     sum_over_tree,
     temp_dir,
-    tool,
 )
 from load_tests.bench import median
 from load_tests.harness.files import (
@@ -42,7 +42,6 @@ from load_tests.harness.files import (
     ended,
     lines,
     make_sure_of_file,
-    numbered,
 )
 from load_tests.harness.monitor import pin
 from load_tests.harness.rounds import from_json
@@ -73,10 +72,10 @@ def options():
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there, too")
     args = parser.parse_args()
     try:
-        args.programs = [find(name) for name in args.servers]
+        args.programs = [find_server(name) for name in args.servers]
     except LaunchError as error:
         parser.error(lines(str(error)))
-    args.names = numbered(names_of(args.programs))
+    args.names = distinct_names(args.programs)
     return args
 
 
@@ -131,7 +130,7 @@ def costs_by_bench(args, connections):
         seconds = max(0.3, connections / 2500)
         more = ("--connections", connections, "--rounds", 3 * args.rounds, "--seconds", seconds)
         programs = [shlex.quote(str(program)) for program in args.programs]
-        line = tool("load_tests.bench", *programs, *more, "--json", file)
+        line = module_command("load_tests.bench", *programs, *more, "--json", file)
         done = run_captured(line, cwd=ROOT, timeout=900)
         if done.returncode:
             raise LaunchError(f"bench failed: {done.stderr.strip()}")

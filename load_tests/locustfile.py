@@ -10,6 +10,7 @@ import json
 import math
 import random
 import socket
+import sys
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,7 +22,7 @@ import gevent.socket
 import locust.runners
 import locust.stats
 from gevent import GreenletExit
-from locust import User, constant, events, task
+from locust import User, constant, events, tag, task
 
 from clients.client import Client
 from clients.console.argtypes import number
@@ -43,6 +44,7 @@ WHOLE = ("connect", "first_greeting", "session")  # the requests that begin with
 # Locust rounds to whole milliseconds, and on the loopback that is 0.
 locust.stats.bucket_response_time = lambda ms: round(ms, 2 if ms < 100 else 0)
 locust.runners.WORKER_REPORT_INTERVAL = 1.0
+locust.stats.HISTORY_STATS_INTERVAL_SEC = 1  # seconds between two points of its charts
 gc.freeze()  # and rarely search the samples, which hold nothing that could be a cycle
 gc.set_threshold(100_000, 100, 1000)
 # A name is looked up in a thread pool otherwise, even where it is a number: 20 ms at first.
@@ -51,6 +53,7 @@ gevent.get_hub().resolver = gevent.resolver.blocking.Resolver()
 
 log = SampleLog()
 session_numbers = itertools.count(1)
+present = set()  # the Sessions that have begun and not ended
 user_numbers = itertools.count()
 
 
@@ -103,9 +106,10 @@ class GreetingUser(User):
         began: time.monotonic() from which its requests are timed, now if None.
         """
         session = Session(self, time.monotonic() if began is None else began, requests)
+        present.add(session)
         try:
             yield session
-            session.answered("session")
+            session.answered("session", session.bytes_received)
         except GreenletExit:
             session.end("unanswered")
             raise
@@ -114,19 +118,31 @@ class GreetingUser(User):
         except (OSError, ValueError) as error:
             session.end("failed", error)
         finally:
+            present.discard(session)
             if session.client:
                 session.client.close()
 
-    def report(self, request, seconds, error=None):
-        """Enter a request in Locust's own tables."""
+    def report(self, request, seconds, error=None, length=0):
+        """Enter a request in Locust's own tables. length: bytes of the answer."""
+        if request == "session":  # not in the row Aggregated, which has all of its requests
+            row = self.environment.stats.get(ROWS[request], "TCP")
+            row.log(seconds * 1000, length)
+            if error:
+                row.log_error(error)
+            return
         self.environment.events.request.fire(
             request_type="TCP",
             name=ROWS[request],
             response_time=seconds * 1000,
-            response_length=0,
+            response_length=length,
             exception=error,
             context={},
         )
+
+    @classmethod
+    def json(cls):
+        """Return what the page's start form shows of a user class: also what load it is."""
+        return super().json() | {"load": cls.__doc__.partition("\n")[0]}
 
 
 class QuickSocket(gevent.socket.socket):
@@ -142,7 +158,7 @@ class Session:
 
     def __init__(self, user, began, requests):
         self.user, self.open, self.client = user, dict.fromkeys(requests, began), None
-        self.name = str(next(session_numbers))
+        self.name, self.bytes_received = str(next(session_numbers)), 0
         self.tag = self.name.encode()
 
     def enter(self, greeting):
@@ -179,13 +195,14 @@ class Session:
 
     def exchange(self, request, message):
         self.open.setdefault(request, time.monotonic())
-        self.client.greet(message)
-        self.answered(request)
+        reply = self.client.greet(message)
+        self.bytes_received += len(reply)
+        self.answered(request, len(reply))
 
-    def answered(self, request):
+    def answered(self, request, length=0):
         began, ended = self.open.pop(request), time.monotonic()
         log.note(self.name, request, began, ended, "answered")
-        self.user.report(request, ended - began)
+        self.user.report(request, ended - began, length=length)
 
     def end(self, outcome, error=None):
         """Enter all open requests with this outcome: unanswered, timed_out or failed."""
@@ -221,6 +238,7 @@ class ClosedLoopUser(GreetingUser):
     def wait_time(self):
         return self.current.expovariate(2)  # 0.5 s on average
 
+    @tag("think-time")
     @task
     def one_session(self):
         self.current = self.draw("session", next(self.visits))
@@ -238,6 +256,7 @@ class OpenLoopUser(GreetingUser):
     def on_start(self):
         """Do not wait: the arrivals are random."""
 
+    @tag("open-loop")
     @task
     def send_visitors(self):
         schedule, pool = self.schedule(), gevent.pool.Pool(MOST_AT_ONCE)
@@ -278,6 +297,7 @@ class NoThinkTimeUser(GreetingUser):
 
     wait_time = constant(0)
 
+    @tag("no-think-time")
     @task
     def greet_on(self):
         with self.session() as session:
@@ -291,6 +311,7 @@ class SlowRequestUser(GreetingUser):
 
     fixed_count = 1
 
+    @tag("slow-requests")
     @task
     def greet_slowly(self):
         with self.session(requests=()) as session:
@@ -302,6 +323,7 @@ class SlowRequestUser(GreetingUser):
 class IdleUser(GreetingUser):
     """A client that connects and sends nothing until the run ends."""
 
+    @tag("idle")
     @task
     def hold(self):
         with self.session(requests=("connect", "session")) as session:
@@ -335,15 +357,46 @@ def add_options(parser):
 
 @events.init.add_listener
 def choose(environment, **_):
-    """Choose ClosedLoopUser if no class is named; show the server that --server-pid names."""
+    """Choose ClosedLoopUser if nothing else is; show the server that --server-pid names."""
     options = environment.parsed_options
     SlowRequestUser.fixed_count = options.slow_requests
-    if not options.user_classes and not options.class_picker:
+    is_picked = options.class_picker and not options.headless and not options.autostart
+    if options.tags or options.exclude_tags:
+        environment.user_classes = with_tags(environment.user_classes, options)
+    elif not options.user_classes and not is_picked:
         environment.user_classes = [ClosedLoopUser]
     if environment.web_ui:
         locust_tab.preselect(environment.web_ui, "ClosedLoopUser")
     if environment.web_ui and options.server_pid:
-        locust_tab.add_tab(environment, options.server_pid)
+        locust_tab.add_tab(environment, options.server_pid, waiting)
+
+
+def with_tags(classes, options):
+    """Return the user classes that --tags and --exclude-tags leave; exits if there is none."""
+    tags = {
+        one: {name for each in one.tasks for name in getattr(each, "locust_tag_set", ())}
+        for one in classes
+    }
+    known, unwanted = set().union(*tags.values()), set(options.exclude_tags or ())
+    wanted = set(options.tags or known) - unwanted
+    if not known & wanted:
+        sys.exit(
+            f"--tags and --exclude-tags leave no user class: there are {', '.join(sorted(known))}"
+        )
+    return [one for one in classes if tags[one] & wanted]
+
+
+def waiting():
+    """Return for how many seconds each open request has waited, the longest first."""
+    now, ends = time.monotonic(), {"session"}
+    return sorted(
+        (
+            now - min(one.open[name] for name in open)
+            for one in present
+            if (open := one.open.keys() - ends)
+        ),
+        reverse=True,
+    )
 
 
 @events.test_start.add_listener

@@ -1,9 +1,9 @@
-"""Step load: more users every few seconds, so that the page shows where a server gives up.
+"""Load in steps, or with one spike: the page shows at which number of users a server gives up.
 
 locust -f load_tests/locustfile.py,load_tests/step_load.py --web-host 127.0.0.1 \
     --host tcp://127.0.0.1:3267
 
-It stands in a file of its own because a shape takes the place of -u, -r and -t.
+It is a file of its own because a shape replaces -u, -r and -t.
 """
 
 from locust import LoadTestShape, events
@@ -14,16 +14,27 @@ from clients.console.argtypes import number
 @events.init_command_line_parser.add_listener
 def add_options(parser):
     count, length = number(int, 1, 20_000), number(float, 0.1, 3600)
-    parser.add_argument("--step-users", type=count, default=10, help="Steps: users in a step")
-    parser.add_argument("--step-seconds", type=length, default=10.0, help="Steps: length of one")
-    parser.add_argument("--steps", type=count, default=6, help="Steps: how many")
+    add, shapes = parser.add_argument, ["steps", "spike"]
+    add("--shape", choices=shapes, default="steps", help="more users in each step, or in one alone")
+    add("--step-users", type=count, default=10, help="users in the first step")
+    add("--step-seconds", type=length, default=10.0, help="length of a step")
+    add(
+        "--steps",
+        type=count,
+        default=6,
+        help="number of steps; a spike has as many times the users",
+    )
 
 
-class Steps(LoadTestShape):
+class Shape(LoadTestShape):
     def tick(self):
-        """Return (users, users started a second), or None when the last step is over."""
+        """Return (users, users started per second), or None when the last step is over."""
         options = self.runner.environment.parsed_options
         step = int(self.get_run_time() // options.step_seconds)
         if step >= options.steps:
             return None
-        return (step + 1) * options.step_users, options.step_users
+        if options.shape == "steps":
+            times = step + 1
+        else:
+            times = options.steps if step == options.steps // 2 else 1
+        return times * options.step_users, times * options.step_users

@@ -10,7 +10,7 @@ import tempfile
 import nbformat
 from nbclient import NotebookClient
 
-from clients.system.processes import ROOT, marked, require_linux, temp_dir
+from clients.system.processes import ROOT, marked_environment, require_linux, temp_dir
 
 HERE = ROOT / "notebooks"
 MODES = ("quick", "default", "full")  # lab/helpers.py, choose()
@@ -29,7 +29,9 @@ def execute(path, mode):
         resources={"metadata": {"path": str(HERE)}},
         record_timing=False,
         coalesce_streams=True,  # what one cell prints is one text
-    ).execute(env=marked() | {"NOTEBOOKS": mode})  # Jupyter starts it, the reaper ends it
+    ).execute(
+        env=marked_environment() | {"NOTEBOOKS": mode}
+    )  # Jupyter starts it, the reaper ends it
     return notebook
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from clients.classroom.app import INTERVAL, Classroom
 from clients.console.argtypes import number
-from clients.console.printable import any_terminal
-from clients.system.processes import LaunchError, find, models, require_linux
+from clients.console.printable import replace_unencodable
+from clients.system.processes import LaunchError, find_server, models, require_linux
 
 
 async def take_screenshot(app, file):
@@ -60,7 +60,7 @@ def options():
     parser.add_argument("--screenshot", type=Path, metavar="FILE.svg", help="no terminal needed")
     args = parser.parse_args()
     try:
-        args.server = find(args.server)
+        args.server = find_server(args.server)
     except LaunchError as error:
         parser.error(str(error))
     if not args.host or ":" in args.host:
@@ -72,7 +72,7 @@ def options():
 
 def main():
     require_linux()
-    any_terminal()
+    replace_unencodable()
     args = options()
     programs = list(models().values())
     place = programs.index(args.server) if args.server in programs else 0

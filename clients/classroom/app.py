@@ -1,4 +1,4 @@
-"""The screen, the keys and the clients: what a teacher sees, and what each key does."""
+"""The screen and the keys: what a teacher sees, and what each key does."""
 
 import asyncio
 import os
@@ -15,11 +15,12 @@ from textual.content import Content
 from textual.widgets import Digits, Static
 
 from clients.classroom import panels
-from clients.classroom.scripted_clients import MOST, ScriptedClient
+from clients.classroom.roster import Roster
+from clients.classroom.scripted_clients import MOST
 from clients.classroom.server_monitor import ServerMonitor, own_addresses
-from clients.console.palette import looks, luminance, text_on
+from clients.console.palette import luminance, styles, text_on
 from clients.console.printable import printable
-from clients.system.processes import name_of
+from clients.system.processes import server_name
 
 INTERVAL = 0.2  # seconds between two updates of the screen
 GRACE = 5.0  # seconds until this process ends after a signal, at most
@@ -36,7 +37,7 @@ STYLES = {  # style of a Cell: its looks on a light screen and on a dark one
 
 
 class Classroom(App):
-    """The screen, the keys, and the clients.
+    """The screen and the keys.
 
     programs: the paths of the servers, the first to begin with. options: those of their command
     line, {"host": "127.0.0.1", "port": 0, "backlog": 5, ...}.
@@ -88,15 +89,12 @@ class Classroom(App):
     def __init__(self, programs, options):
         super().__init__()
         self.programs, self.options = programs, options
-        self.colours = looks([name_of(program) for program in programs])
+        self.colours = styles([server_name(program) for program in programs])
         self.monitor, self.monitors, self.paused, self.last_notice = None, set(), False, ""
-        self.clients, self.came = {}, 0  # {number: ScriptedClient}
-        # {"host:port": label} in order of arrival; the external ones came at
-        # {"host:port": time.monotonic()}.
-        self.names, self.external = {}, {}
-        self.chosen, self.offset, self.zoomed = None, 0, None  # a label; rows; one of VIEWS
+        self.roster, self.zoomed = Roster(), None  # one of VIEWS
         # {Cell.key: text} as last drawn, and as it was before the last key; until when it counts
         self.drawn, self.before, self.marked_until = {}, {}, 0.0
+        self.written = {}  # {id of a panel: what it shows}
 
     def compose(self):
         with Horizontal(id="head"):
@@ -153,26 +151,9 @@ class Classroom(App):
         self.monitor = monitor
         self.draw_head_colour()
         if not monitor.ended:
-            self.reconnect()
+            host, port = monitor.server.address
+            self.roster.reconnect(("127.0.0.1" if monitor.host == "0.0.0.0" else host, port))
             self.show_address()
-
-    def reconnect(self):
-        """Connect the same clients in the same order; they do again what they did."""
-        before, self.clients, self.names, self.external = self.clients, {}, {}, {}
-        for old in before.values():
-            old.leave()
-            client = self.add_client(old.number)
-            if old.times:
-                client.send()
-            if not old.reading:
-                client.toggle_reading()
-
-    def add_client(self, number):
-        host, port = self.monitor.server.address
-        address = ("127.0.0.1" if self.monitor.host == "0.0.0.0" else host), port
-        client = self.clients[number] = ScriptedClient(number, address)
-        self.names[client.name] = client.label
-        return client
 
     def show_address(self):
         """Show in large letters where programs of others find the server, if they can."""
@@ -193,37 +174,27 @@ class Classroom(App):
         """Move the clients, read how the server is, and draw."""
         if not self.query("#keys"):  # the screen is being taken down
             return
-        for client in list(self.clients.values()):
-            client.move()
+        self.roster.move()
         if self.paused:
             return
         if self.monitor and not self.monitor.ended:
             self.monitor.refresh()
-            self.name_external_clients()
+            self.roster.meet(self.monitor.connections)
             stepper = self.monitor.stepper
             if self.last_notice == ALL_SLEEP and stepper and stepper.any_stopped():
                 self.clear_notifications()  # it is no longer true
                 self.last_notice = ""
         self.draw()
 
-    def name_external_clients(self):
-        """Give each client that connected from elsewhere a label; sort all by their arrival."""
-        for row in self.monitor.connections:
-            if row.server_state and row.client not in self.names:
-                self.external[row.client] = time.monotonic()
-                self.names[row.client] = f"g{len(self.external)}"
-        place = {name: at for at, name in enumerate(self.names)}
-        self.monitor.connections.sort(key=lambda row: place.get(row.client, len(place)))
-
     # What is drawn
 
     def draw(self):
-        """Write every panel again; Textual sends only what has changed to the terminal."""
-        self.query_one("#keys").update(legend(self.BINDINGS, self.size.width))
-        monitor, names = self.monitor, self.names
+        """Write all panels."""
+        self.write("keys", Content(legend(self.BINDINGS, self.size.width)))
+        monitor, roster, names = self.monitor, self.roster, self.roster.names
         if not monitor:
-            self.query_one("#title").update("the server starts …")
-            self.query_one("#where").update("")
+            self.write("title", Content("the server starts …"))
+            self.write("where", Content(""))
             return
         self.drawn_now = {}
         self.draw_head()
@@ -237,51 +208,18 @@ class Classroom(App):
         width, height = self.room("kernel")
         queue = panels.queue(monitor, names, width)
         room = height - len(queue)
-        people = self.people()
-        order = self.order(people, min(room - 2, self.room("clients")[1]))
-        place = {name: at for at, name in enumerate(order)}
-        rows = sorted(monitor.connections, key=lambda row: place.get(self.label(row), len(place)))
-        rows = [row for row in rows if self.label(row) in place or self.label(row) not in people]
-        table = panels.connections(rows, names, self.chosen, width, room, monitor.time_wait)
+        people = roster.people(monitor)
+        order = roster.order(people, min(room - 2, self.room("clients")[1]))
+        rows = panels.in_order(monitor.connections, names, order, people)
+        hidden = len(monitor.connections) - len(rows)
+        table = panels.connections(
+            rows, names, roster.chosen, width, room, monitor.time_wait, hidden
+        )
         self.fill("kernel", "the kernel's side", [] if monitor.ended else queue + table)
-        states = [one.state for one in people.values()]
-        shown = [people[name] for name in order]
-        rows = panels.clients(shown, states, self.chosen, *self.room("clients"))
+        states, shown = [one.state for one in people.values()], [people[one] for one in order]
+        rows = panels.clients(shown, states, roster.chosen, *self.room("clients"))
         self.fill("clients", "the clients", rows)
         self.drawn = self.drawn_now
-
-    def label(self, row):
-        return self.names.get(row.client, row.client)
-
-    def people(self):
-        """Return {label: Person} of all clients that are there, in order of arrival."""
-        rows = {row.client: row for row in self.monitor.connections}
-        lost = {name for name, row in rows.items() if row.states in (panels.LOST, panels.HALF_OPEN)}
-        people = {
-            one.label: panels.scripted(one, one.name in lost) for one in self.clients.values()
-        }
-        now, said = time.monotonic(), self.monitor.said
-        for name, since in self.external.items():
-            if name in rows:
-                label = self.names[name]
-                people[label] = panels.external(rows[name], label, said.get(name), now - since)
-        return people
-
-    def order(self, people, room):
-        """Return the labels in the order in which both panels show them, from the offset on.
-
-        If not all fit: the chosen one first, then the external ones, then those in SYN-SENT.
-        """
-        if len(people) <= room:
-            self.offset = 0
-            return list(people)
-
-        def last(label):
-            return label.startswith("client "), people[label].state != "connecting"
-
-        rest = sorted((label for label in people if label != self.chosen), key=last)
-        self.offset = max(0, min(self.offset, len(rest) - room + 2))
-        return [self.chosen] * (self.chosen in people) + rest[self.offset :]
 
     def draw_head(self):
         """Write which model it is, where it listens, and what it costs."""
@@ -290,10 +228,10 @@ class Classroom(App):
             where = "PAUSED" if self.paused else "ENDED" if monitor.ended else "LINE BY LINE"
         else:
             where = "%s:%d" % monitor.server.address
-        self.query_one("#where").update(Content(where))
+        self.write("where", Content(where))
         room = self.size.width - len(where) - 4
         title = panels.heading(monitor.name, monitor.sentence, room)
-        self.query_one("#title").update(printable(title))
+        self.write("title", Content(printable(title)))
         tracer = " with the tracer" if monitor.is_python else ""
         log = f"; {monitor.dropped:,} bytes of its log not kept" if monitor.dropped else ""
         row = [
@@ -303,7 +241,7 @@ class Classroom(App):
             panels.Cell(str(monitor.descriptors), "", ("descriptors",)),
             panels.Cell(f", resident {monitor.resident / 2**20:.1f} MiB{tracer}{log}"),
         ]
-        self.query_one("#cost").update(self.text([] if monitor.ended else [row]))
+        self.write("cost", self.text([] if monitor.ended else [row]))
 
     def draw_head_colour(self):
         head = self.query_one("#head")
@@ -321,9 +259,14 @@ class Classroom(App):
 
     def fill(self, panel, title, rows):
         """Write rows on a panel."""
-        widget = self.query_one(f"#{panel}")
-        widget.border_title = Content(printable(title))
-        widget.update(self.text(rows))
+        self.query_one(f"#{panel}").border_title = Content(printable(title))
+        self.write(panel, self.text(rows))
+
+    def write(self, panel, content):
+        """Write on a panel, unless it shows that already: to lay out and draw costs CPU."""
+        if self.written.get(panel) != content:
+            self.written[panel] = content
+            self.query_one(f"#{panel}").update(content)
 
     def text(self, rows):
         """Return rows of Cells as a Text; what the last key has changed is marked."""
@@ -363,51 +306,45 @@ class Classroom(App):
         self.marked_until = 0 if name.startswith(still) else time.monotonic() + MARK
         return await super().run_action(action, *args, **kwargs)
 
-    def scripted(self):
+    def chosen(self):
         """Return the chosen client; None, and a notice, if there is none that keys control."""
-        number = (self.chosen or "").removeprefix("client ")
-        if number.isdigit() and int(number) in self.clients:
-            return self.clients[int(number)]
-        if self.chosen in self.names.values() and number == self.chosen:
-            self.notice(f"{self.chosen} is an external client: only its own program controls it")
-        else:
+        client, label = self.roster.chosen_client(), self.roster.chosen
+        if label and not client:
+            self.notice(f"{label} is an external client: only its own program controls it")
+        elif not client:
             self.notice("choose a client first: ↑ ↓, or its number")
-        return None
+        return client
 
     def action_add(self, count):
         if not self.monitor or self.monitor.ended:
             self.notice("there is no server yet, or no more")
             return
-        if len(self.clients) == MOST:
+        if len(self.roster.scripted) == MOST:
             self.notice(f"{MOST} clients are enough")
         elif count > self.monitor.limit:  # or it would look as if the model could not serve them
             limit = self.monitor.limit
             self.notice(f"{count} at once; the accept queue holds {limit}: --backlog 64")
-        for _ in range(min(count, MOST - len(self.clients))):
-            self.came += 1
-            self.chosen = self.add_client(self.came).label
-        self.offset = 0
+        self.roster.add(count)
 
     def action_choose(self, step):
-        if labels := list(self.people() if self.monitor else ()):
-            place = labels.index(self.chosen) + step if self.chosen in labels else 0
-            self.chosen, self.offset = labels[max(0, min(place, len(labels) - 1))], 0
+        if self.monitor:
+            self.roster.choose_next(step, self.roster.people(self.monitor))
 
     def action_choose_number(self, number):
-        if number in self.clients:
-            self.chosen, self.offset = f"client {number}", 0
+        if number in self.roster.scripted:
+            self.roster.choose(f"client {number}")
 
     def action_scroll(self, direction):
         page = max(1, min(self.room("kernel")[1] - 5, self.room("clients")[1] - 2))
-        self.offset = max(0, self.offset + direction * page)
+        self.roster.offset = max(0, self.roster.offset + direction * page)
 
     def action_send(self):
-        client = self.scripted()
+        client = self.chosen()
         if client and not client.send():
             self.notice(f"{client.label} is {client.state}: one message at a time")
 
     def action_toggle_reading(self):
-        if client := self.scripted():
+        if client := self.chosen():
             client.toggle_reading()
 
     def action_leave(self):
@@ -420,16 +357,13 @@ class Classroom(App):
 
     def remove_client(self):
         """Return the chosen client, which is no longer one of ours; its neighbour is chosen."""
-        if client := self.scripted():
-            self.action_choose(-1 if client.number == max(self.clients) else 1)
-            del self.clients[client.number]
+        if client := self.chosen():
+            self.action_choose(-1 if client.number == max(self.roster.scripted) else 1)
+            del self.roster.scripted[client.number]
         return client
 
     def action_empty(self):
-        """Let all clients leave."""
-        for client in self.clients.values():
-            client.leave()
-        self.clients, self.came, self.chosen = {}, 0, None
+        self.roster.empty()
 
     def action_step(self):
         if self.monitor and not self.monitor.is_python:
@@ -439,11 +373,11 @@ class Classroom(App):
 
     def action_to_line(self):
         if stepper := self.stepper():
-            self.went(stepper.to_line(self.chosen_name()))
+            self.went(stepper.to_line(self.roster.chosen_name()))
 
     def action_to_call(self):
         if stepper := self.stepper():
-            self.went(stepper.to_call(self.chosen_name()))
+            self.went(stepper.to_call(self.roster.chosen_name()))
 
     def stepper(self):
         """Return the stepper, if the server goes line by line; None, and a notice, if not."""
@@ -452,10 +386,6 @@ class Classroom(App):
             return monitor.stepper
         self.notice("w first: then the server goes line by line")
         return None
-
-    def chosen_name(self):
-        """Return the "host:port" of the chosen client, or None."""
-        return next((name for name, label in self.names.items() if label == self.chosen), None)
 
     def went(self, thread):
         if not thread:
@@ -490,8 +420,7 @@ class Classroom(App):
 
     def end(self):
         """Close all clients and end the server."""
-        for client in self.clients.values():
-            client.leave()
+        self.roster.empty()
         for monitor in self.monitors:  # one may have been about to open
             monitor.close()
 

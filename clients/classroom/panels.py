@@ -192,8 +192,20 @@ def short(name):
     return name.removeprefix("client ")
 
 
-def connections(rows, names, chosen, width, height, time_wait=0):
-    """Return a table of connections with its title; the last row counts those left out."""
+def in_order(rows, names, order, people):
+    """Return the connections in the order of labels, then those of clients that have left."""
+    place = {label: at for at, label in enumerate(order)}
+    labels = {row.client: names.get(row.client, row.client) for row in rows}
+    left_out = people.keys() - place.keys()
+    shown = [row for row in rows if labels[row.client] not in left_out]
+    return sorted(shown, key=lambda row: place.get(labels[row.client], len(place)))
+
+
+def connections(rows, names, chosen, width, height, time_wait=0, hidden=0):
+    """Return a table of connections with its title; the last row counts those left out.
+
+    hidden: connections that are left out already.
+    """
     ends = f"{'client end':<13}{'server end':<14}" if width >= WIDE else f"{'state':<13}"
     title = line(f"{'':<5}{ends}{'at':<6}{'Recv-Q':>7}{'Send-Q':>7}", "dim")
     table = [connection(row, names.get(row.client, row.client), chosen, width) for row in rows]
@@ -201,8 +213,9 @@ def connections(rows, names, chosen, width, height, time_wait=0):
         text = f"TIME-WAIT: {time_wait} (closed; the kernel keeps the address)"
         table.append(line(text, "dim"))
     height -= 1
-    if len(table) > height:
-        table[height - 1 :] = [line(f"… and {len(table) - height + 1} more (PgDn)", "dim")]
+    if hidden or len(table) > height:
+        left_out = len(table[height - 1 :]) + hidden
+        table[height - 1 :] = [line(f"… and {left_out} more (PgUp PgDn)", "dim")]
     return [title, *table]
 
 
@@ -222,7 +235,7 @@ def connection(row, name, chosen, width):
     sign, style = ("▸", "bold") if name == chosen else (" ", "")
     return [
         Cell(f"{sign}{short(name):<4}", style),
-        *(Cell(text, style, (row.client, key)) for key, (text, style) in columns.items()),
+        *(Cell(text, style, (name, key)) for key, (text, style) in columns.items()),
     ]
 
 
@@ -264,7 +277,7 @@ def clients(people, states, chosen, width, height):
     first row counts them; if all fit, a long text is wrapped and not cut where there is room.
     """
     rows = [client(one, chosen) for one in people]
-    if len(states) > height >= 4:
+    if len(states) > min(height, len(people)) and height >= 4:
         counts = ", ".join(f"{count} {state}" for state, count in Counter(states).items())
         return [line(f"{len(states)} in all: {counts}", "bold"), *rows[: height - 1]]
     wrapped = [part for row in rows for part in wrap(row, width)]

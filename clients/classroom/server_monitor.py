@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import psutil
 
 from clients.classroom.stepper import Stepper
-from clients.console.printable import first_sentence
+from clients.console.printable import docstring_summary
 from clients.system import procfs
-from clients.system.processes import ROOT, LaunchError, name_of, running_server
+from clients.system.processes import ROOT, LaunchError, running_server, server_name
 from clients.trace.session import traced
 
 SAID = re.compile(r"^(\S+:\d+) said (.{0,200})", re.MULTILINE)
@@ -71,12 +71,12 @@ class ServerMonitor:
     """
 
     def __init__(self, program, options):
-        self.program, self.options, self.name = program, options, name_of(program)
+        self.program, self.options, self.name = program, options, server_name(program)
         self.is_python = program.suffix == ".py"
         text = program.read_text(errors="replace") if self.is_python else ""
         self.lines = text.expandtabs().removesuffix("\n").split("\n")
-        self.sentence = first_sentence(text) if self.is_python else "not a Python program"
-        self.limit = procfs.queue_limit(options["backlog"])
+        self.sentence = docstring_summary(text) if self.is_python else "not a Python program"
+        self.limit = procfs.accept_queue_limit(options["backlog"])
         self.ended, self.threads, self.connections, self.stepper = None, [], [], None
         self.queue = self.time_wait = self.descriptors = self.resident = self.dropped = 0
         self.thread_count = 0
@@ -92,7 +92,7 @@ class ServerMonitor:
                 return
             try:
                 if self.is_python:
-                    traces = traced(self.program, *words, limit=0)
+                    traces = traced(self.program, *words)
                     self.stepper = Stepper(self._stack.enter_context(traces))
                     self.server = self.stepper.session.server
                 else:
@@ -118,7 +118,7 @@ class ServerMonitor:
         try:
             if process.poll() is not None:
                 raise psutil.NoSuchProcess(process.pid)
-            held, sockets = procfs.descriptors(process.pid), procfs.tcp(self.port)
+            held, sockets = procfs.socket_fds(process.pid), procfs.tcp_sockets(self.port)
             self.descriptors = process.num_fds()
             self.thread_count = process.num_threads()
             self.resident = process.memory_info().rss
@@ -133,7 +133,7 @@ class ServerMonitor:
         self.said |= dict(SAID.findall(self.server.log(LATEST)))
         sockets = [one for one in sockets if self.owns(one.local) or self.owns(one.remote)]
         self.connections = self._connections(sockets, held)
-        self.queue = sum(one.unread for one in sockets if one.state == "LISTEN")
+        self.queue = sum(one.recv_q for one in sockets if one.state == "LISTEN")
         self.time_wait = sum(one.state == "TIME-WAIT" for one in sockets)
 
     def is_visible(self):
@@ -152,7 +152,7 @@ class ServerMonitor:
         with contextlib.suppress(OSError):  # TimeoutError; or the server has just ended
             self.threads = self.stepper.sample()
         self.anchors |= {one.line for one in self.threads if one.line and one.fd is not None}
-        self.descriptors -= self.stepper.session.channels()
+        self.descriptors -= self.stepper.session.tracer_descriptors()
         self.thread_count = len(self.threads)
 
     def _connections(self, sockets, held):
@@ -165,9 +165,9 @@ class ServerMonitor:
             client = "%s:%d" % (one.remote if ours else one.local)
             row = rows.setdefault(client, Connection(client))
             if ours:
-                row.server_state, row.recv_q, row.send_q = one.state, one.unread, one.unsent
+                row.server_state, row.recv_q, row.send_q = one.state, one.recv_q, one.send_q
                 row.fd = held.get(one.inode)
-                row.queued = one.queued
+                row.queued = one.in_accept_queue
             else:
                 row.client_state = one.state
         return list(rows.values())

@@ -24,7 +24,7 @@ class Stepper:
     def toggle(self):
         """Let the threads stop before each line from now on, or run."""
         self.on, self.current = not self.on, None
-        self.session.walk() if self.on else self.session.run()
+        self.session.pause() if self.on else self.session.run()
 
     def any_stopped(self):
         return bool(self.session.stopped())
@@ -34,10 +34,10 @@ class Stepper:
 
         Raises TimeoutError if the server's Python does not report its frames.
         """
-        self.session.listen()
+        self.session.receive()
         pid = self.session.server.process.pid
         rows = thread_states(pid, lambda: self.session.frames(REPORT))
-        stopped = {one.number: one.told for one in self.session.stopped()} if self.on else {}
+        stopped = {one.id: one.snapshot for one in self.session.stopped()} if self.on else {}
         return [before_line(row, stopped[row.id]) if row.id in stopped else row for row in rows]
 
     def next(self, client=None):
@@ -45,10 +45,12 @@ class Stepper:
 
         It is the one with the connection of client ("host:port"), the one that ran last, or any.
         """
-        self.session.listen()
+        self.session.receive()
         stopped = self.session.stopped()
-        serving = [one for one in stopped if f"connection with {client} " in variables(one.told)]
-        last = [one for one in stopped if one.number == self.current]
+        serving = [
+            one for one in stopped if f"connection with {client} " in variables(one.snapshot)
+        ]
+        last = [one for one in stopped if one.id == self.current]
         return (serving + last + stopped + [None])[0]
 
     def to_line(self, client=None):
@@ -71,13 +73,13 @@ class Stepper:
 
         The tracer also stops it where a function is entered or left: nothing is to be seen there.
         """
-        self.current, made = thread.number, set()
+        self.current, made = thread.id, set()
         while True:
-            self.session.go(thread)
+            self.session.step(thread)
             with contextlib.suppress(TimeoutError):
                 self.session.settle(TIMEOUT)
-            made |= {name for name, *_ in thread.told["calls"]} if thread.stopped else set()
-            if not thread.stopped or thread.told["event"] == "line":
+            made |= {call.name for call in thread.taken()}
+            if not thread.stopped or thread.snapshot.event == "line":
                 return made
 
     def variables(self, source):
@@ -88,17 +90,17 @@ class Stepper:
         thread = self.next()
         if not (self.on and thread):
             return None, []
-        number = thread.told["stack"][0][1]
+        number = thread.snapshot.stack[0][1]
         words = set(re.findall(r"[\w.]+", source[number - 1]))
         named = words | {word.rpartition(".")[0] for word in words}
-        found = thread.told["variables"]
+        found = thread.snapshot.variables
         return number, [f"{name} = {found[name]}" for name in found if name in named]
 
 
-def before_line(row, told):
-    function, line = told["stack"][0]
+def before_line(row, snapshot):
+    function, line, _ = snapshot.stack[0]
     return replace(row, function=function, line=line, call=BEFORE % line, fd=None, remote=None)
 
 
-def variables(told):
-    return " ".join(told["variables"].values()) + " "
+def variables(snapshot):
+    return " ".join(snapshot.variables.values()) + " "

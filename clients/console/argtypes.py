@@ -1,4 +1,4 @@
-"""Types for argparse: numbers within limits. What is wrong gets one clear line.
+"""Types for argparse: numbers within limits. A wrong value is reported in one line.
 
 parser.add_argument("--seconds", type=number(float, 0.5, 3600))
 parser.add_argument("--users", type=numbers(int, 1, 20_000), metavar="N,N,...")
@@ -11,35 +11,34 @@ NAMES = {int: "whole number", float: "number"}
 
 
 def number(kind, low, high):
-    """Return a reader of one number. kind: int or float; low, high: finite, both may be given."""
+    """Return a function that parses one number. kind: int or float; low, high: finite, included."""
 
-    def read(text):
+    def parse(text):
         with contextlib.suppress(ValueError):
             value = kind(text)
-            if low <= value <= high:  # not so for nan and inf
+            if low <= value <= high:  # false for nan and inf
                 return value
         raise argparse.ArgumentTypeError(
             f"expected a {NAMES[kind]} from {low} to {high}, not {text!r}"
         )
 
-    return read
+    return parse
 
 
 def numbers(kind, low, high, distinct=True):
-    """Return a reader of numbers with commas between them, "1,10,50": it returns a list.
+    """Return a function that parses a list such as "1,10,50".
 
-    kind, low, high: see number. distinct: whether the list is sorted and holds each number once;
-    otherwise it is as it was given.
+    kind, low, high: see number. distinct: sort the list and remove duplicates.
     """
-    read_one = number(kind, low, high)
+    parse_one = number(kind, low, high)
 
-    def read(text):
+    def parse(text):
         try:
-            values = [read_one(part) for part in text.split(",")]
+            values = [parse_one(part) for part in text.split(",")]
         except argparse.ArgumentTypeError:
             raise argparse.ArgumentTypeError(
-                f"expected {NAMES[kind]}s from {low} to {high}, as in 1,10,50, not {text!r}"
+                f"expected {NAMES[kind]}s from {low} to {high}, such as 1,10,50, not {text!r}"
             ) from None
         return sorted(set(values)) if distinct else values
 
-    return read
+    return parse

@@ -1,4 +1,4 @@
-"""One colour and one marker a model, on every screen and in every picture."""
+"""One colour and one marker for each model, on every screen and in every picture."""
 
 import itertools
 
@@ -8,7 +8,7 @@ MODELS = {
     "02_threaded": ("#000000", "s"),
     "03_epoll": ("#0072B2", "^"),
 }
-OTHERS = [
+OTHER_STYLES = [
     ("#009E73", "D"),
     ("#CC79A7", "v"),
     ("#E69F00", "P"),
@@ -18,12 +18,12 @@ OTHERS = [
 ]
 
 
-def looks(names):
-    """Return {name: (colour, marker)}: the models' own, and the next ones for all others.
+def styles(names):
+    """Return {name: (colour, marker)}: the models' own, and the next free ones for other servers.
 
-    colour: "#RRGGBB"; marker: as Matplotlib names it.
+    colour: "#RRGGBB". marker: Matplotlib's name for it.
     """
-    others = itertools.cycle(OTHERS)
+    others = itertools.cycle(OTHER_STYLES)
     return {name: MODELS[name] if name in MODELS else next(others) for name in names}
 
 

@@ -19,12 +19,12 @@ from dataclasses import asdict, dataclass
 from rich.console import Console
 
 from clients.console.argtypes import number
-from clients.console.printable import any_terminal, printable
+from clients.console.printable import printable, replace_unencodable
 from clients.contract.checks import CHECKS
 from clients.contract.server_under_test import CheckResult, run_check
 from clients.system.processes import (
     LaunchError,
-    find,
+    find_server,
     raise_nofile_limit,
     require_linux,
     running_server,
@@ -57,7 +57,7 @@ def run_checks(program, names, timeout, on_result=lambda result: None):
     After DEADLINE_FACTOR * timeout seconds, the remaining checks are not run.
     """
     raise_nofile_limit()  # the server inherits it: each check runs with the same limit
-    with running_server(program, patience=timeout):  # if it does not start, no check needs to run
+    with running_server(program, timeout=timeout):  # if it does not start, no check needs to run
         pass
     limit = DEADLINE_FACTOR * timeout
     results, deadline = [], time.monotonic() + limit
@@ -104,7 +104,7 @@ def main():
         default=5.0,
         help="seconds to wait for each expected event (5)",
     )
-    any_terminal()
+    replace_unencodable()
     args = parser.parse_intermixed_args()  # checks may follow options
     if unknown := set(args.check) - set(CHECKS):
         parser.error(f"no check {', '.join(sorted(unknown))}: clients/CONTRACT.md names them")
@@ -115,7 +115,9 @@ def main():
     on_result = (lambda result: None) if args.json else (lambda result: show(console, result))
     report = Report(args.server, False, [])
     try:
-        report.checks = run_checks(find(args.server), args.check or CHECKS, args.timeout, on_result)
+        report.checks = run_checks(
+            find_server(args.server), args.check or CHECKS, args.timeout, on_result
+        )
         outcomes = {result.outcome for result in report.checks}
         report.passed = outcomes <= {"passed", "not applicable"}
     except LaunchError as error:

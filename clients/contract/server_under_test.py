@@ -53,7 +53,7 @@ def run_check(program, check, *options, timeout=TIMEOUT, quiet_period=QUIET_PERI
 
 def _run(program, check, options, timeout, quiet_period):
     limit = DEADLINE_FACTOR * (timeout + quiet_period)
-    limits = {"patience": timeout, "grace": timeout / 4}
+    limits = {"timeout": timeout, "grace": timeout / 4}
     try:
         with running_server(program, *check.options, *options, **limits) as server:
             check(ServerUnderTest(server, timeout, quiet_period, time.monotonic() + limit))
@@ -107,7 +107,7 @@ class ServerUnderTest:
     @contextlib.contextmanager
     def restart(self, *options, port):
         """Run the program again, and yield a ServerUnderTest. port: see running_server."""
-        with running_server(self.program, *options, port=port, patience=self.timeout) as server:
+        with running_server(self.program, *options, port=port, timeout=self.timeout) as server:
             yield replace(self, server=server)
 
     def connect(self, receive_buffer=None):

@@ -18,7 +18,7 @@ from rich.live import Live
 
 from clients.client import HOST, PORT
 from clients.console.argtypes import number
-from clients.console.printable import any_terminal
+from clients.console.printable import replace_unencodable
 from clients.crowd.simulation import MOST, Config, crowd
 from clients.crowd.stats import summary
 from clients.crowd.timeline import final_timeline, summary_table, timeline
@@ -65,7 +65,7 @@ def options():
 
 
 def main():
-    any_terminal()
+    replace_unencodable()
     config = vars(options())
     address, file = (config.pop("host"), config.pop("port")), config.pop("json")
     result = show(address, config)

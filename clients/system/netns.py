@@ -1,4 +1,4 @@
-"""Network namespaces: a network that is a program's own, and ends with it.
+"""Network namespaces: a network that belongs to one program, and ends with it.
 
 Source: network_namespaces(7), ip-sysctl.rst.
 """
@@ -17,25 +17,27 @@ IFF_UP = 1  # <linux/if.h>; the others: <linux/sockios.h>
 
 
 def enter(namespace):
-    """Put the calling thread into a network namespace: a descriptor; None makes a new one."""
-    done = libc.unshare(CLONE_NEWNET) if namespace is None else libc.setns(namespace, CLONE_NEWNET)
-    if done != 0:
+    """Move the calling thread into a network namespace: a descriptor, or None for a new one."""
+    status = (
+        libc.unshare(CLONE_NEWNET) if namespace is None else libc.setns(namespace, CLONE_NEWNET)
+    )
+    if status != 0:
         raise OSError(ctypes.get_errno(), "cannot make or enter a network namespace")
 
 
-def small_tables():
-    """Let namespaces that are made from now on have a small table of connections.
+def shrink_tcp_tables():
+    """Give network namespaces made from now on a small table of connections of their own.
 
-    It is read 50 times as fast as the one that all share (Linux 6.2; ip-sysctl.rst).
+    It is read 50 times as fast as the table that all share (Linux 6.2; ip-sysctl.rst).
     """
     with contextlib.suppress(FileNotFoundError):
         Path("/proc/sys/net/ipv4/tcp_child_ehash_entries").write_text("256")
 
 
-def up(device, address=None, mtu=None):
-    """Switch a network device on, in the namespace of the calling thread (netdevice(7)).
+def bring_up(device, address=None, mtu=None):
+    """Bring a network device up, in the namespace of the calling thread (netdevice(7)).
 
-    address: IPv4, in a network of 24 bits. mtu: bytes of the largest packet.
+    address: IPv4, with a prefix of 24 bits. mtu: bytes of the largest packet.
     """
     import fcntl  # not at the top: Windows does not have it
 

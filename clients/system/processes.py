@@ -1,6 +1,6 @@
-"""Find the server models, and start any server program the way a student does: as a process.
+"""Find the server models, and start any server program as a student does: as a process.
 
-with running(models()["03_epoll"]) as server:
+with running_server(models()["03_epoll"]) as server:
     Client(*server.address).greet(b"bob")
 """
 
@@ -19,17 +19,17 @@ from pathlib import Path
 
 import psutil
 
-from clients.console.bounded_log import Output
+from clients.console.bounded_log import BoundedLog
 from clients.console.printable import printable
 from clients.system import reaper
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-# A server has to flush its first line itself: with this variable it would not matter.
+# A server must flush its first line itself: this variable would hide that it does not.
 ENVIRONMENT = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
 LISTENING = re.compile(r"^listening on (\S+):(\d+)$", re.MULTILINE)
-MARK = secrets.token_hex(6)  # what this process starts is known by it: see reaper.py
+MARK = secrets.token_hex(6)  # in the environment of each process that we start: see reaper.py
 _numbers = itertools.count()
-_watch = []  # the end of the pipe to the watcher, when there is one
+_reaper_pipe = []  # our end of the pipe to the reaper, once it is started
 
 
 def require_linux():
@@ -42,14 +42,14 @@ def require_linux():
 
 
 def models():
-    """Return the program of each model, in order: {"01_blocking": Path("…/server.py"), …}."""
+    """Return {name: path of the program} of the models, in order."""
     return {path.parent.name: path for path in sorted(ROOT.glob("[0-9][0-9]_*/server.py"))}
 
 
-def find(name):
-    """Return the path of the server program that name means: a model, its folder, or a file.
+def find_server(name):
+    """Return the path of a server program. name: a model's name, its folder, or a file.
 
-    Raises LaunchError if there is none.
+    Raises LaunchError if there is no such program.
     """
     known = models()
     if name in known:
@@ -65,52 +65,52 @@ def find(name):
 
 
 class LaunchError(RuntimeError):
-    """A server program was not found, ended at once, or never said that it listens."""
+    """A server program was not found, ended at once, or did not report that it listens."""
 
     log = ""  # what the program wrote to standard error
 
 
 def raise_nofile_limit(wanted=0):
-    """Let this process and its children open as many descriptors as they may; return how many.
+    """Raise the soft limit of descriptors of this process to its hard limit, and return that.
 
-    Raises LaunchError if that is fewer than wanted.
+    wanted: descriptors. Raises LaunchError if the hard limit is lower.
     """
     import resource  # not at the top: Windows does not have it
 
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    if most != resource.RLIM_INFINITY and wanted > most:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    if limit != resource.RLIM_INFINITY and wanted > limit:
         raise LaunchError(
-            f"this needs {wanted} descriptors and may have {most}: raise the limit "
+            f"this needs {wanted} descriptors and may have {limit}: raise the limit "
             "(ulimit -Hn, /etc/security/limits.conf) or ask for fewer connections"
         )
-    return most
+    return limit
 
 
 @dataclass
 class Server:
-    """A running server: its program, its address (host, port) and its process."""
+    """A running server program."""
 
     program: Path
-    address: tuple[str, int]
+    address: tuple[str, int]  # host, port
     process: psutil.Popen
-    _out: Output
-    _log: Output
+    _out: BoundedLog
+    _log: BoundedLog
 
     @property
     def name(self):
-        """The folder's name for a model, the file's for any other program."""
-        return name_of(self.program)
+        """The folder's name of a model, the file's name of another program."""
+        return server_name(self.program)
 
     @property
-    def said(self):
-        """The lines that it has written to standard output so far, the latest last."""
+    def output(self):
+        """The lines that it has written to standard output so far."""
         return self._out.text().splitlines(keepends=True)
 
     def log(self, last=None):
         """Return what the server has written to standard error so far, or its last bytes only.
 
-        Of endless output only the beginning and the end are kept, and a line says so.
+        Of endless output only the beginning and the end are kept; a line reports the gap.
         """
         return self._log.text(last)
 
@@ -118,27 +118,26 @@ class Server:
         """Return how many bytes of its output were not kept."""
         return self._out.dropped() + self._log.dropped()
 
-    def end(self, seconds=1.0):
-        """Say whether it has ended, or will within so many seconds, with what status and words.
+    def describe_exit(self, timeout=1.0):
+        """Return "ended with exit status 1" or "still runs", and the last lines of its log.
 
-        "still runs. Its last words: ..." or "ended with exit status 1. Its last words: ...".
+        timeout: seconds to wait for the end.
         """
         with contextlib.suppress(psutil.TimeoutExpired):
-            self.process.wait(seconds)
+            self.process.wait(timeout)
         status = self.process.poll()
         what = "still runs" if status is None else f"ended with exit status {status}"
-        return f"{what}. Its last words: {tail(self.log())}"
+        return f"{what}. The end of its log: {tail(self.log())}"
 
 
 def process_tree(process):
-    """Return a process, and all that it has started in its turn.
+    """Return a process and its descendants. Raises psutil.NoSuchProcess if all have ended.
 
-    If started() has started it, a daemon is among them: see watcher.family. Raises
-    psutil.NoSuchProcess if all have ended.
+    Of a process that spawn() has started, daemons are included: see reaper.process_tree.
     """
     found = []
     mark = getattr(process, "mark", "")
-    for pid in reaper.process_tree(mark, _leaders(process)) - {process.pid}:
+    for pid in reaper.process_tree(mark, _sessions(process)) - {process.pid}:
         with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
             found.append(psutil.Process(pid))
     if process.is_running():
@@ -148,35 +147,36 @@ def process_tree(process):
     return found
 
 
-def _leaders(process):
-    """Return the session of a process: the kernel does not use its number again while it lasts."""
+def _sessions(process):
+    """Return the session of a process; the kernel does not reuse its number while it exists."""
     reused = psutil.pid_exists(process.pid) and not process.is_running()
     return set() if reused else {process.pid}
 
 
 def sum_over_tree(process, measure):
-    """Return the sum of measure(one) over a process and all that it has started."""
-    numbers = []
+    """Return the sum of measure(one) over a process and its descendants."""
+    values = []
     for one in process_tree(process):
         with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
-            numbers.append(measure(one))
-    return sum(numbers)
+            values.append(measure(one))
+    return sum(values)
 
 
 def tail(text, lines=5):
-    """Return the last lines of what a program wrote, printable, each on a line of its own."""
+    """Return the last lines of a program's output, made printable."""
     return "\n  ".join(map(printable, text.strip().splitlines()[-lines:])) or "(nothing)"
 
 
-def name_of(program):
-    """Return the name by which tables and pictures call a server program."""
+def server_name(program):
+    """Return the name of a server program in tables and pictures."""
     return program.parent.name if program.name == "server.py" else program.stem
 
 
-def names_of(programs):
-    """Return what these programs are called in tables, pictures and files.
+def distinct_names(programs, suffixes=()):
+    """Return a name for each of these programs for tables, pictures and files, all different.
 
-    A model has its folder's name, and nobody else has that: a friend's copy is friend/03_epoll.
+    Only a model has its folder's name alone; a copy of one is friend/03_epoll. suffixes: a text for
+    each program, added to its name. Names that are still equal are numbered: "03_epoll (2)".
     """
     programs = [program.resolve() for program in programs]
     known = {program.resolve() for program in models().values()}
@@ -185,199 +185,203 @@ def names_of(programs):
         for one in known.union(programs)
     }
 
-    def called(one, count):
+    def last_parts(one, count):
         return "/".join(parts[one][-1 if one in known else -count :])
 
-    def distinct(one):
+    def shortest(one):
         others = parts.keys() - {one}
         for count in range(1, len(parts[one])):
-            if called(one, count) not in (called(other, count) for other in others):
-                return called(one, count)
-        return called(one, 1)
+            if last_parts(one, count) not in (last_parts(other, count) for other in others):
+                return last_parts(one, count)
+        return last_parts(one, 1)
 
-    return [printable(distinct(one)) for one in programs]
+    names = [printable(shortest(one)) for one in programs]
+    names = list(map("".join, zip(names, suffixes, strict=True))) if suffixes else names
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[: place + 1].count(name)})"
+        for place, name in enumerate(names)
+    ]
 
 
-def command(program, *options, through=()):
-    """Return the command line, a list of strings, that runs program with these options.
+def command(program, *options, wrapper=()):
+    """Return the command line, a list of strings, that runs a program.
 
-    through: a Python program and its options, which run the program in their turn.
+    wrapper: a Python program and its options, which runs the program in its own process.
     """
-    python = [sys.executable] if through or Path(program).suffix == ".py" else []
-    return [*python, *map(str, through), str(program), *map(str, options)]
+    python = [sys.executable] if wrapper or Path(program).suffix == ".py" else []
+    return [*python, *map(str, wrapper), str(program), *map(str, options)]
 
 
-def tool(module, *options):
-    """Return the command line that runs a module of this repository, to be started in ROOT."""
+def module_command(module, *options):
+    """Return the command line that runs a module of this repository, started in ROOT."""
     return [sys.executable, "-m", module, *map(str, options)]
 
 
-def _watched():
-    """Return where the watcher reads; it is started with the first program that it watches.
+def _reaper():
+    """Return the pipe to the reaper, which is started with the first program or folder.
 
-    A watcher of its own, because nothing else works for all: the kernel's PR_SET_PDEATHSIG is
-    forgotten by grandchildren, goes off when a thread ends, and deletes no folder.
+    It is a program of ours, because the kernel's PR_SET_PDEATHSIG is not enough: grandchildren do
+    not have it, the end of a thread triggers it, and it deletes no folder.
     """
-    if not _watch:
+    if not _reaper_pipe:
         line = [sys.executable, "-I", "-S", reaper.__file__, MARK, tempfile.gettempdir()]
-        there, here = os.pipe()
+        theirs, ours = os.pipe()
         silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
-        try:  # no terminal's signal, and no mark of another starter, may end it
-            subprocess.run(line, stdin=there, start_new_session=True, env={}, **silent)
+        try:  # a session and an environment of its own: nothing that ends us ends it
+            subprocess.run(line, stdin=theirs, start_new_session=True, env={}, **silent)
         finally:
-            os.close(there)
-        _watch.append(here)
-    return _watch[0]
+            os.close(theirs)
+        _reaper_pipe.append(ours)
+    return _reaper_pipe[0]
 
 
-def _tell_watcher(sign, process):
-    with contextlib.suppress(BrokenPipeError):  # somebody has ended it
-        os.write(_watched(), b"%s%d\n" % (sign, process.pid))
+def _notify_reaper(sign, process):
+    with contextlib.suppress(BrokenPipeError):  # another program has ended it
+        os.write(_reaper(), b"%s%d\n" % (sign, process.pid))
 
 
-def marked(mark=f"{MARK} ", environment=os.environ):
-    """Return an environment by which the watcher knows a process and all that it starts."""
-    return {**environment, reaper.VARIABLE: os.environ.get(reaper.VARIABLE, "") + mark}
+def marked_environment(mark=f"{MARK} ", environment=os.environ):
+    """Return an environment by which the reaper recognises a process and its descendants."""
+    name = reaper.ENVIRONMENT_VARIABLE
+    return {**environment, name: os.environ.get(name, "") + mark}
 
 
 @contextlib.contextmanager
 def temp_dir(prefix="greetings-"):
     """Yield the path of a temporary folder, which is deleted afterwards, however we end."""
-    _watched()
+    _reaper()
     with tempfile.TemporaryDirectory(prefix=f"{prefix}{MARK}-", ignore_cleanup_errors=True) as path:
         yield path
 
 
 @contextlib.contextmanager
-def spawn(line, grace=0.0, **streams):
-    """Start a program, yield its process (psutil.Popen), and end it and all that it has started.
+def spawn(line, grace=0.0, **options):
+    """Start a program, yield its process (psutil.Popen), and end it and all its descendants.
 
-    line: a command line. grace: seconds between SIGTERM and SIGKILL at the end; 0 kills at once.
-    streams: more for subprocess.Popen. Raises LaunchError if there is no such program.
+    line: a command line. grace: seconds between SIGTERM and SIGKILL; 0 kills at once. options: for
+    subprocess.Popen. Raises LaunchError if there is no such program.
 
-    Every program that this repository starts is started here. Its session is its own, so that
-    Ctrl-C is for us alone, and whatever it has started in its turn, daemons too, ends with it. It
-    ends with us, however we end: by SIGKILL, too (see reaper.py).
+    Every program of this repository is started here. It has a session of its own, so that Ctrl-C
+    reaches us alone, and it ends with us, even after SIGKILL (see reaper.py).
     """
     mark = f"{MARK}.{next(_numbers)} "
-    environment = marked(mark, streams.pop("env", os.environ))
+    environment = marked_environment(mark, options.pop("env", os.environ))
     try:
-        _watched()
-        process = psutil.Popen(line, start_new_session=True, env=environment, **streams)
+        _reaper()
+        process = psutil.Popen(line, start_new_session=True, env=environment, **options)
     except OSError as error:
         raise LaunchError(printable(f"cannot start {line[0]}: {error}")) from error
     process.mark = mark
     try:
-        _tell_watcher(b"+", process)
+        _notify_reaper(b"+", process)
         yield process
     finally:
-        with contextlib.ExitStack() as stack:  # on a second Ctrl-C, too
-            stack.callback(_tell_watcher, b"-", process)
-            stack.callback(_end, process, _known(process))
+        with contextlib.ExitStack() as stack:  # also after a second Ctrl-C
+            stack.callback(_notify_reaper, b"-", process)
+            stack.callback(_end, process, _descendants(process))
             if grace and process.poll() is None:
                 process.terminate()
                 with contextlib.suppress(psutil.TimeoutExpired):
                     process.wait(grace)
 
 
-def _known(process):
-    """Return the family: who has lost its parent might not be found again."""
+def _descendants(process):
+    """Return the process tree before SIGTERM: a process that lost its parent is not found later."""
     try:
         return process_tree(process)
     except psutil.NoSuchProcess:
         return []
 
 
-def _end(process, known):
-    for one in known:
-        with contextlib.suppress(psutil.NoSuchProcess):  # nor is a number taken for another's
+def _end(process, descendants):
+    for one in descendants:
+        with contextlib.suppress(psutil.NoSuchProcess):  # psutil notices a number that was reused
             one.kill()
-    if left := reaper.end(process.mark, _leaders(process)):
+    if left := reaper.kill_tree(process.mark, _sessions(process)):
         print(f"these processes could not be ended: {sorted(left)}", file=sys.stderr)
     else:
         process.wait()
 
 
-def run_captured(line, timeout=None, **streams):
-    """Run a program to its end; return what subprocess.run does, with its output as text.
+def run_captured(line, timeout=None, **options):
+    """Run a program to its end; return a subprocess.CompletedProcess with its output as text.
 
-    Raises LaunchError if there is no such program, subprocess.TimeoutExpired after so many seconds.
+    timeout: seconds until subprocess.TimeoutExpired is raised. options: see spawn. Raises
+    LaunchError if there is no such program.
     """
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with spawn(line, **pipes, text=True, errors="replace", **streams) as process:
+    with spawn(line, **pipes, text=True, errors="replace", **options) as process:
         out, err = process.communicate(timeout=timeout)
     return subprocess.CompletedProcess(line, process.returncode, out, err)
 
 
-class Forbidden(RuntimeError):
-    """This system does not let a program have a network of its own; says why."""
+class NamespaceDenied(RuntimeError):
+    """This system does not allow a network namespace; the text is the reason."""
 
 
-def run_in_netns(line, *more, **how):
-    """Run a program to its end, root of a network of its own (unshare(1)); see ask().
+def run_in_netns(line, *more, **options):
+    """Run a program to its end as root of a new network namespace (unshare(1)).
 
-    more: further options of unshare, as "--mount". Raises Forbidden where that is not allowed.
+    more: further options of unshare, such as "--mount". options: see run_captured, which describes
+    the result as well. Raises NamespaceDenied where this is not allowed.
     """
-    asking = ["unshare", "--user", "--map-root-user", "--net", *more]
+    unshare = ["unshare", "--user", "--map-root-user", "--net", *more]
     try:
-        if os.geteuid() == 0 and run_captured([*asking, "true"]).returncode:
-            asking = ["unshare", "--net", *more]  # root may have it without a user namespace
-        done = run_captured([*asking, *line], **how)
+        if os.geteuid() == 0 and run_captured([*unshare, "true"]).returncode:
+            unshare = ["unshare", "--net", *more]  # root may do it without a user namespace
+        done = run_captured([*unshare, *line], **options)
     except LaunchError as error:
-        raise Forbidden("there is no program unshare (it belongs to util-linux)") from error
+        raise NamespaceDenied("there is no program unshare (it belongs to util-linux)") from error
     words = done.stderr.strip()
     if words.startswith("unshare:"):
-        raise Forbidden(words.splitlines()[-1])
+        raise NamespaceDenied(words.splitlines()[-1])
     return done
 
 
 @contextlib.contextmanager
-def running_server(program, *options, port=0, patience=10.0, grace=5.0, through=()):
-    """Start a server program, yield a Server, and leave nothing behind.
+def running_server(program, *options, port=0, timeout=10.0, grace=5.0, wrapper=()):
+    """Start a server program, yield a Server, and end all its processes.
 
-    program: a path; a file that ends in .py is run by this Python. options: more command-line
-    options. port: 0 takes a free one; None leaves out the option. patience: seconds to wait for
-    "listening on". grace: seconds between SIGTERM and SIGKILL at the end. through: see command.
+    program: a path; a file that ends in .py is run by this Python. options: further command-line
+    options. port: 0 takes a free one; None omits the option. timeout: seconds to wait for
+    "listening on". grace: seconds between SIGTERM and SIGKILL at the end. wrapper: see command.
 
-    Raises LaunchError with the program's last words if it does not come to listen.
+    Raises LaunchError with the end of the program's log if it does not listen.
     """
     options = options if port is None else ("--port", port, *options)
-    line = command(program, *options, through=through)
+    line = command(program, *options, wrapper=wrapper)
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with spawn(line, grace, **streams, env=ENVIRONMENT) as process:
-        server = Server(
-            Path(program), None, process, Output(process.stdout), Output(process.stderr)
-        )
+        output, log = BoundedLog(process.stdout), BoundedLog(process.stderr)
+        server = Server(Path(program), None, process, output, log)
         try:
-            server.address = _address(server, patience)
+            server.address = _address(server, timeout)
             yield server
         finally:
             if size := server.dropped():
-                text = (
-                    f"{server.name} wrote without end: {size:,} bytes of its output were not kept"
-                )
-                print(text, file=sys.stderr)
+                what = f"{size:,} bytes of its output were not kept"
+                print(f"{server.name} wrote without end: {what}", file=sys.stderr)
 
 
-def _address(server, patience):
-    """Return (host, port) from the line "listening on host:port" on the server's output."""
-    deadline = time.monotonic() + patience
+def _address(server, timeout):
+    """Return (host, port) from the line "listening on host:port" of the server's output."""
+    deadline = time.monotonic() + timeout
     while True:
         ended = server._out.ended
         text = server._out.text()
         if match := LISTENING.search(text if ended else text[: text.rfind("\n") + 1]):
-            return _possible(match[1], int(match[2]))
+            return _checked_address(match[1], int(match[2]))
         if ended or time.monotonic() > deadline:
             break
         time.sleep(0.002)
-    line = " ".join(map(printable, server.process.args))
-    error = LaunchError(f'{line} did not say "listening on HOST:PORT" and {server.end()}')
+    line, end = " ".join(map(printable, server.process.args)), server.describe_exit()
+    error = LaunchError(f'{line} did not print "listening on HOST:PORT" and {end}')
     error.log = server.log()
     raise error
 
 
-def _possible(host, port):
-    """Return (host, port); raises LaunchError if nobody can connect to it."""
+def _checked_address(host, port):
+    """Return (host, port). Raises LaunchError if no client can connect to such an address."""
     try:
         socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)
         if 0 < port < 65536:
@@ -385,5 +389,5 @@ def _possible(host, port):
     except (OSError, UnicodeError):
         pass
     place = printable(f"{host}:{port}")
-    why = ": that is IPv6, and what asks here speaks IPv4 only" if ":" in host else ""
-    raise LaunchError(f"it says that it listens on {place}, where nobody can connect{why}")
+    why = ": that is IPv6, and these clients use IPv4 only" if ":" in host else ""
+    raise LaunchError(f"it reports that it listens on {place}, where nobody can connect{why}")

@@ -1,6 +1,6 @@
-"""What the kernel tells of TCP (/proc/net/tcp, /proc/net/netstat) and of a process's threads.
+"""The kernel's tables: TCP (/proc/net/tcp, /proc/net/netstat) and a process's threads.
 
-Linux only; it lists the IPv4 sockets of a network namespace, and needs no root.
+Linux only; IPv4 only; root is not needed.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ STATES = {
     "0C": "SYN-RECEIVED",
 }
 
-# The calls in which servers sleep (arch/x86/entry/syscalls, asm-generic/unistd.h).
+# The system calls in which servers sleep (arch/x86/entry/syscalls, asm-generic/unistd.h).
 _NUMBERS = {
     "x86_64": "0 read 1 write 7 poll 23 select 35 nanosleep 42 connect 43 accept 44 sendto "
     "45 recvfrom 46 sendmsg 47 recvmsg 202 futex 230 clock_nanosleep 232 epoll_wait "
@@ -42,77 +42,71 @@ _WITHOUT_FD = {"poll", "select", "nanosleep", "futex", "clock_nanosleep", "psele
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One socket, as /proc/net/tcp shows it (Documentation/networking/proc_net_tcp.rst).
+class TcpSocket:
+    """One line of /proc/net/tcp (Documentation/networking/proc_net_tcp.rst)."""
 
-    local, remote: (host, port). unsent: bytes that the other side has not acknowledged.
-    unread: bytes that the program has not read; for a listener, the length of its accept
-    queue. timer: seconds until the socket's timer goes off, as the one that ends TIME-WAIT; None
-    if none runs. inode: 0 for a socket that no program holds, as one that accept() has not taken.
-    """
-
-    local: tuple[str, int]
+    local: tuple[str, int]  # host, port
     remote: tuple[str, int]
-    state: str
-    unsent: int
-    unread: int
-    timer: float | None
-    inode: int
+    state: str  # one of STATES
+    send_q: int  # bytes in the send buffer: the remote end has not acknowledged them
+    recv_q: int  # bytes in the receive buffer; of a listener, the length of its accept queue
+    timer: float | None  # seconds until it expires, such as that of TIME-WAIT; None: none runs
+    inode: int  # 0 if no program has the socket, such as one before accept()
 
     @property
-    def queued(self):
-        """Whether a connection is complete, and no program has accepted it: it has no inode."""
+    def in_accept_queue(self):
+        """Return True if the connection is complete and no program has accepted it yet."""
         return self.inode == 0 and self.state in ("ESTABLISHED", "CLOSE-WAIT")
 
 
-def tcp(port, pid="self"):
-    """Return a Line for each socket that has port at one of its two ends.
+def tcp_sockets(port, pid="self"):
+    """Return a TcpSocket for each socket that has port at one of its two ends.
 
-    pid: a process in whose network namespace to look.
+    pid: a process, whose network namespace is read.
     """
     wanted = f":{port:04X}"
     lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
-    return [parsed(line) for line in lines if wanted in line[:35]]
+    return [parse_tcp_line(line) for line in lines if wanted in line[:35]]
 
 
-def parsed(line):
-    """Return the Line of a line of /proc/net/tcp, but the first."""
+def parse_tcp_line(line):
+    """Return the TcpSocket in a line of /proc/net/tcp, except the head."""
     _, local, remote, state, queues, timer, _, _, _, inode = line.split()[:10]
-    unsent, unread = (int(number, 16) for number in queues.split(":"))
+    send_q, recv_q = (int(number, 16) for number in queues.split(":"))
     kind, ticks = (int(number, 16) for number in timer.split(":"))
     left = ticks / os.sysconf("SC_CLK_TCK") if kind else None
     ends = _address(local), _address(remote)
-    return Line(*ends, STATES[state], unsent, unread, left, int(inode))
+    return TcpSocket(*ends, STATES[state], send_q, recv_q, left, int(inode))
 
 
 def _address(text):
-    """Return (host, port) from eight digits, in this machine's byte order, and four more."""
+    """Return (host, port) from 8 hexadecimal digits in this machine's byte order, and 4 more."""
     host, port = text.split(":")
     return socket.inet_ntoa(struct.pack("=I", int(host, 16))), int(port, 16)
 
 
-def descriptors(pid):
-    """Return {inode: descriptor} of the sockets that a process holds."""
-    held = {}
+def socket_fds(pid):
+    """Return {inode: descriptor} of the sockets that a process has open."""
+    found = {}
     for fd in os.listdir(f"/proc/{pid}/fd"):
         try:
             target = os.readlink(f"/proc/{pid}/fd/{fd}")
         except FileNotFoundError:  # closed meanwhile
             continue
         if target.startswith("socket:["):
-            held[int(target[8:-1])] = int(fd)
-    return held
+            found[int(target[8:-1])] = int(fd)
+    return found
 
 
-def remotes(pid):
+def remote_addresses(pid):
     """Return {descriptor: "host:port" of the other end} of a process's TCP connections."""
     found = {}
     with contextlib.suppress(OSError):  # the process has ended; no /proc on this system
-        held = descriptors(pid)
+        fds = socket_fds(pid)
         for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
             fields = line.split()
-            if fields[3] != "0A" and int(fields[9]) in held:
-                found[held[int(fields[9])]] = "%s:%d" % _address(fields[2])
+            if fields[3] != "0A" and int(fields[9]) in fds:
+                found[fds[int(fields[9])]] = "%s:%d" % _address(fields[2])
     return found
 
 
@@ -143,10 +137,10 @@ def syscalls(pid):
     return found
 
 
-def state(task):
+def thread_state(task):
     """Return the state of a thread, a letter (proc_pid_stat(5)); None if it has just ended.
 
-    task: its folder, /proc/PID/task/TID.
+    task: the thread's folder, /proc/PID/task/TID.
     """
     try:
         return (task / "stat").read_text().rpartition(")")[2].split()[0]
@@ -154,26 +148,37 @@ def state(task):
         return None
 
 
+def zombies(parents):
+    """Return the numbers of the zombies that are children of these processes (numbers)."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):  # it has ended
+            fields = Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")[2].split()
+            if fields[0] == b"Z" and int(fields[1]) in parents:
+                found.append(int(name))
+    return found
+
+
 def all_stopped(pid):
-    """Say whether SIGSTOP has stopped every thread of a process.
+    """Return True if SIGSTOP has stopped every thread of a process.
 
-    A process is called stopped when its main thread is; any other may still accept then.
+    psutil calls a process stopped when its main thread is; another thread may still accept then.
     """
-    return all(state(task) in ("T", None) for task in Path(f"/proc/{pid}/task").glob("*"))
+    return all(thread_state(task) in ("T", None) for task in Path(f"/proc/{pid}/task").glob("*"))
 
 
-def queue_limit(backlog):
+def accept_queue_limit(backlog):
     """Return how many connections an accept queue holds: min(backlog, somaxconn) + 1.
 
-    Source: listen(2); the kernel compares with ">", so one more than the number fits.
+    Source: listen(2); the kernel compares with ">", so one more fits.
     """
     return min(backlog, int(Path("/proc/sys/net/core/somaxconn").read_text())) + 1
 
 
-def counters(netstat):
+def tcp_counters(netstat):
     """Return TCP's counters, {name: number}, from the text of /proc/net/netstat.
 
-    Source of their meaning: Documentation/networking/snmp_counter.rst.
+    Their meaning: Documentation/networking/snmp_counter.rst.
     """
     lines = netstat.splitlines()
     names, numbers = (line.split()[1:] for line in lines if line.startswith("TcpExt:"))

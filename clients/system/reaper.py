@@ -1,11 +1,11 @@
-"""Wait until the program that started this one has ended, however that came; end what it left.
+"""Wait until the program that started this one has ended, in any way; end the processes it left.
 
-python3 clients/system/reaper.py MARK FOLDER       processes.py starts it, nobody else need
+python3 clients/system/reaper.py MARK FOLDER       started by processes.py only
 
-Standard input is a pipe whose other end the starter alone holds: the kernel closes it even after
-SIGKILL. Until then the starter writes "+PID" for each program that it starts, and "-PID" when that
-has ended. What is left is known by MARK: it stands in the environment of each process, which a
-daemon inherits as well, and in the name of each temporary folder in FOLDER.
+Standard input is a pipe whose other end only that program has: the kernel closes it even after
+SIGKILL. Before, the program writes "+PID" for each process that it starts, and "-PID" when that
+has ended. Processes that are left are known by MARK in their environment, which daemons inherit;
+temporary folders in FOLDER are known by MARK in their name.
 """
 
 import contextlib
@@ -16,17 +16,16 @@ import signal
 import sys
 import time
 
-VARIABLE = "STARTED_BY"  # the marks of those who started a process, the outermost first
-LONG = 10.0  # seconds after which what still lives cannot be ended
+ENVIRONMENT_VARIABLE = "STARTED_BY"  # the marks of the programs above a process, outermost first
+TIMEOUT = 10.0  # seconds after which a process that still runs cannot be ended
 
 
-def process_tree(mark, leaders=()):
-    """Return the numbers of the processes that live and belong to a mark or to a session.
+def process_tree(mark, sessions=()):
+    """Return the numbers of the running processes of a mark or of sessions, and of their children.
 
-    mark: text in their environment, or "". leaders: the first processes of sessions; whoever has a
-    parent in the family belongs to it, too. It needs /proc (proc_pid_stat(5), proc_pid_environ(5)):
-    empty without. What has another user, or a new session and no environment, and has lost its
-    parent, is not found.
+    mark: text in their environment, or "". Without /proc the set is empty (proc_pid_stat(5),
+    proc_pid_environ(5)). Not found are processes of another user, and those that have lost their
+    parent and have a new session and an empty environment.
     """
     parents, found = {}, set()
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
@@ -34,9 +33,9 @@ def process_tree(mark, leaders=()):
             state, parent, session = _stat(name)
             if state not in "ZX" and parent != 2:  # 2: the kernel's own threads
                 parents[int(name)] = parent
-                if session in leaders or (mark and mark.encode() in _read(name, "environ")):
+                if session in sessions or (mark and mark.encode() in _read(name, "environ")):
                     found.add(int(name))
-        except (OSError, ValueError):  # it has ended; it is no process; it is another user's
+        except (OSError, ValueError):  # it has ended, is not a process, or is another user's
             continue
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
@@ -53,12 +52,12 @@ def _read(name, file):
         return source.read()
 
 
-def end(mark, leaders):
-    """Kill a family, and return those who live in spite of that after a while."""
-    for leader in leaders:
-        _signal(os.killpg, leader)  # all that there is without /proc
-    deadline = time.monotonic() + LONG
-    while (left := process_tree(mark, leaders)) and time.monotonic() < deadline:
+def kill_tree(mark, sessions):
+    """Kill a process tree; return the numbers of the processes that run in spite of that."""
+    for session in sessions:
+        _signal(os.killpg, session)  # without /proc this is all that can be done
+    deadline = time.monotonic() + TIMEOUT
+    while (left := process_tree(mark, sessions)) and time.monotonic() < deadline:
         for pid in left:
             _signal(os.kill, pid)
         time.sleep(0.005)  # SIGKILL takes a moment, and one may just have forked
@@ -72,13 +71,13 @@ def _signal(send, pid):
 
 def main():
     mark, folder = sys.argv[1:]
-    if os.fork():  # the other one is nobody's child: it is not ended with the starter's family
+    if os.fork():  # the child loses its parent: it does not end with the starter's process tree
         os._exit(0)
-    leaders = set()
+    sessions = set()
     for line in sys.stdin.buffer:
-        change = leaders.add if line.startswith(b"+") else leaders.discard
+        change = sessions.add if line.startswith(b"+") else sessions.discard
         change(int(line[1:]))
-    end(mark, leaders)
+    kill_tree(mark, sessions)
     for left in glob.glob(os.path.join(glob.escape(folder), f"*{mark}*")):
         shutil.rmtree(left, ignore_errors=True)
 

@@ -48,7 +48,7 @@ def thread_states(pid, report):
     """
     before = procfs.syscalls(pid)
     rows = report()
-    after, remotes = procfs.syscalls(pid), procfs.remotes(pid)
+    after, remotes = procfs.syscalls(pid), procfs.remote_addresses(pid)
     return [_state(row, before.get(row["id"]), after.get(row["id"]), remotes) for row in rows]
 
 
@@ -82,8 +82,8 @@ class Sampler:
 def sampled_server(program, *options):
     """Start a server program with frames.py in its process, and yield a Sampler."""
     with unix_listener() as (listener, path):
-        through = (frames.__file__, path)
-        with running_server(program, *options, through=through) as server:
+        wrapper = (frames.__file__, path)
+        with running_server(program, *options, wrapper=wrapper) as server:
             with listener.accept()[0] as channel:
                 channel.settimeout(TIMEOUT)
                 yield Sampler(server, channel)

@@ -11,10 +11,10 @@ from conftest import DEADLINE
 def play(model, *script, size=(140, 40), **options):
     """Play a script in the classroom of a model, or of a program's path; return the screen's rows.
 
-    script: keys; texts to wait for on the screen, as shows("..."); and functions of the app that
-    have to return something true. options: those of the server, and programs for the key n.
+    script: keys; (columns, rows) of the screen from here on; and functions of the app that have to
+    return something true before the script goes on. options: the server's, and the programs.
     """
-    programs = options.pop("programs", None) or [processes.find(str(model))]
+    programs = options.pop("programs", None) or [processes.find_server(str(model))]
     options = {"host": "127.0.0.1", "port": 0, "backlog": 64} | options
 
     async def run():
@@ -25,10 +25,13 @@ def play(model, *script, size=(140, 40), **options):
                     if isinstance(part, str):
                         await pilot.press(part)
                         continue
+                    if isinstance(part, tuple):
+                        await pilot.resize_terminal(*part)
+                        continue
                     deadline = time.monotonic() + DEADLINE
                     while not part(app):
                         assert time.monotonic() < deadline, report(app, part)
-                        await pilot.pause(0.02)
+                        await pilot.pause(0.05)
                 return screen(app)
         finally:
             app.end()

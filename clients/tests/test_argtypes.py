@@ -38,7 +38,7 @@ def test_what_is_no_number_within_the_limits_is_refused(text):
 
 @pytest.mark.parametrize("text", ["", "1,", "1,,2", "1,nan", "1,101", "0,1", "1;2"])
 def test_one_wrong_number_of_a_list_is_enough(text):
-    words = r"^expected whole numbers from 1 to 100, as in 1,10,50, not '"
+    words = r"^expected whole numbers from 1 to 100, such as 1,10,50, not '"
     with pytest.raises(argparse.ArgumentTypeError, match=words):
         numbers(int, 1, 100)(text)
 
@@ -50,5 +50,5 @@ def test_argparse_says_it_in_one_line(capsys):
         parser.parse_args(["--users", "1,many\x1b[2J"])
     assert capsys.readouterr().err.splitlines()[-1] == (
         "program: error: argument --users: "
-        r"expected whole numbers from 1 to 100, as in 1,10,50, not '1,many\x1b[2J'"
+        r"expected whole numbers from 1 to 100, such as 1,10,50, not '1,many\x1b[2J'"
     )

@@ -33,7 +33,7 @@ def by_name(mutant):
 
 
 def command(*words):
-    return processes.tool("clients.break_it", *words)
+    return processes.module_command("clients.break_it", *words)
 
 
 def ask(*words):
@@ -135,7 +135,7 @@ def test_every_statement_has_a_mutant_or_a_reason():
 def test_it_lists_every_mutant_of_a_server(name):
     done = ask(name)
     assert done.returncode == 0
-    for mutant in break_it.mutants_of(processes.find(name)).values():
+    for mutant in break_it.mutants_of(processes.find_server(name)).values():
         assert mutant.name in done.stdout
         assert mutant.symptom.split()[0] in done.stdout
 
@@ -160,7 +160,7 @@ def test_hidden_it_shows_neither_the_line_nor_the_lesson():
 
 def test_a_mutant_that_passes_its_check_is_no_success(tmp_path):
     program = tmp_path / "server.py"
-    program.write_text(processes.find("01_blocking").read_text())
+    program.write_text(processes.find_server("01_blocking").read_text())
     program.with_name("faults.toml").write_text(
         'harmless = {symptom="", teaches="", check="sigterm_ends_it", changes=[["1024","1024"]]}'
     )

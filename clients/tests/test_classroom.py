@@ -20,7 +20,7 @@ from clients.classroom.scripted_clients import ScriptedClient
 from clients.classroom.server_monitor import Connection, ServerMonitor
 from clients.console import palette
 from clients.system import processes, procfs
-from clients.tests.in_the_classroom import play, shows, styles
+from clients.tests.in_the_classroom import play, screen, shows, styles
 from conftest import DEADLINE, cli
 
 
@@ -30,13 +30,13 @@ def threads(app):
 
 
 def states(app):
-    return [client.state for client in app.clients.values()]
+    return [client.state for client in app.roster.scripted.values()]
 
 
 def queued(app):
     """Return the numbers of the clients in the accept queue."""
     rows = app.monitor.connections
-    return [int(panels.short(app.names[row.client])) for row in rows if row.queued]
+    return [int(panels.short(app.roster.names[row.client])) for row in rows if row.queued]
 
 
 def labels(app, panel):
@@ -62,16 +62,21 @@ def order(*first):
 
 
 def test_on_01_the_second_client_waits_in_the_accept_queue_until_the_first_leaves():
-    play(
+    shown = play(
         "01_blocking",
         *"aas",
         lambda app: threads(app) == [("handle", "recvfrom")],
         lambda app: queued(app) == [2] and app.monitor.queue == 1,
         lambda app: states(app) == ["silent", "waiting"],
         shows("main: recvfrom(4) ← client 1", "accept queue", "1 of 65", "in it: 2"),
-        *"1l",
-        lambda app: states(app) == ["greeted"] and not queued(app),
+        *("1", "l", lambda app: states(app) == ["greeted"] and not queued(app)),
+        *("a", "l"),  # client 3 has left: it keeps its label as long as the server has its socket
+        lambda app: (
+            [row.server_state for row in app.monitor.connections] == ["ESTABLISHED", "CLOSE-WAIT"]
+        ),
+        shows("in it: 3"),
     )
+    assert "g1" not in "".join(shown)
 
 
 def test_on_01_the_queue_fills_and_more_clients_stay_in_syn_sent():
@@ -91,51 +96,51 @@ def test_on_01_the_queue_fills_and_more_clients_stay_in_syn_sent():
     )
 
 
-@pytest.mark.parametrize("size", [(80, 24), (110, 36), (140, 40), (200, 60)])
-def test_on_02_fifty_clients_are_fifty_threads_in_recv_and_nothing_is_cut_without_a_sign(size):
-    shown = play(
+def test_fifty_clients_are_fifty_threads_on_02_and_one_on_03_and_nothing_is_cut_without_a_sign():
+    def fits(app):
+        rows, (columns, _) = screen(app), app.size
+        return (
+            all(cell_len(row) <= columns for row in rows)
+            and "q quit" in rows[-1]
+            and "…" not in rows[0]
+            and any("Recv-Q Send-Q" in row for row in rows)
+        )
+
+    seen = [
+        shows("main: accept4(3)", "50 threads: recvfrom, each for its own client"),
+        shows("50 in all: 50 silent", "▸ 50", "more (PgUp PgDn)", "02_threaded: Threaded server"),
+        fits,
+    ]
+    play(
         "02_threaded",
         "f",
         lambda app: threads(app).count(("handle", "recvfrom")) == 50,
         lambda app: ("serve", "accept4") in threads(app) and len(app.monitor.threads) == 51,
-        shows("main: accept4(3)", "50 threads: recvfrom, each for its own client"),
-        shows(
-            "50 in all: 50 silent", "▸ 50", "more (PgDn)", "q quit", "02_threaded: Threaded server"
-        ),
-        size=size,
-    )
-    assert all(cell_len(row) <= size[0] for row in shown)
-    assert "q quit" in shown[-1]
-    assert "…" not in shown[0]
-    assert any("Recv-Q Send-Q" in row for row in shown)
-
-
-def test_on_03_fifty_clients_are_one_thread_in_epoll_wait():
-    play(
-        "03_epoll",
-        "f",
-        lambda app: threads(app) == [("serve", "epoll_wait")],
+        *(*seen, (110, 36), *seen, (140, 40), *seen, (200, 60), *seen, "n"),
+        lambda app: app.monitor and threads(app) == [("serve", "epoll_wait")],
         lambda app: sum(row.fd is not None for row in app.monitor.connections) == 50,
-        *("7", order("7", "1", "2"), "pagedown"),
+        *((140, 40), "7", order("7", "1", "2"), "pagedown"),
         lambda app: order("7")(app) and int(labels(app, "kernel")[1]) > 8,
         *("pageup", order("7", "1", "2"), "down", order("8", "1", "2")),
+        programs=[processes.find_server("02_threaded"), processes.find_server("03_epoll")],
+        size=(80, 24),
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "call"),
-    [("01_blocking", "sendto"), ("02_threaded", "sendto"), ("03_epoll", "epoll_wait")],
-)
-def test_a_client_that_never_reads(name, call):
-    play(
-        name,
-        *"ar",
-        lambda app: (
-            call in [each for _, each in threads(app)]
+def test_a_client_that_never_reads():
+    def blocked_in(call):
+        return lambda app: (
+            app.monitor
+            and call in [each for _, each in threads(app)]
             and states(app) == ["not reading"]
             and app.monitor.connections[0].send_q > 100_000
             and app.monitor.connections[0].recv_q > 0
-        ),
+        )
+
+    play(
+        None,
+        *("a", "r", blocked_in("sendto"), "n", blocked_in("sendto"), "n", blocked_in("epoll_wait")),
+        programs=[processes.find_server(name) for name in palette.MODELS],
     )
 
 
@@ -144,26 +149,26 @@ def test_leave_reset_and_empty():
         "03_epoll",
         *"aaa2x3l",
         lambda app: (
-            list(app.clients) == [1]
+            list(app.roster.scripted) == [1]
             and app.monitor.time_wait >= 1
             and len(app.monitor.connections) == 1
         ),
         *"ae",
-        lambda app: not app.clients and not app.monitor.connections,
-        *("a", lambda app: list(app.clients) == [1]),
+        lambda app: not app.roster.scripted and not app.monitor.connections,
+        *("a", lambda app: list(app.roster.scripted) == [1]),
     )
 
 
 def test_the_next_model_and_the_same_one_again_get_the_same_clients(tmp_path):
     program = tmp_path / "server.py"
-    program.write_text(processes.find("02_threaded").read_text())
+    program.write_text(processes.find_server("02_threaded").read_text())
 
     def served(app):
         return (
             app.monitor
             and len(threads(app)) == 3
             and states(app) == ["silent", "greeted"]
-            and list(app.clients) == [1, 2]
+            and list(app.roster.scripted) == [1, 2]
         )
 
     def edit(_app):
@@ -177,21 +182,29 @@ def test_the_next_model_and_the_same_one_again_get_the_same_clients(tmp_path):
         served,
         *(edit, "b", lambda app: app.monitor and "Edited" in app.monitor.sentence, served),
         lambda app: len(app.monitors) == 1,
-        programs=[processes.find("01_blocking"), program],
+        programs=[processes.find_server("01_blocking"), program],
     )
 
 
 def test_a_server_that_crashes_is_shown_with_its_reason_and_the_line_where_it_failed(tmp_path):
     program = tmp_path / "server.py"
-    source = processes.find("01_blocking").read_text()
+    source = processes.find_server("01_blocking").read_text()
     crash = "raise ValueError('\\x1b[2J')"
     program.write_text(source.replace("conn.sendall(greet(chunk))", crash))
-    shown = play(program, *"as", shows("the server has ended", crash), size=(80, 24))
+    ended = []
+    shown = play(
+        program,
+        *"as",
+        shows("the server has ended", crash),
+        lambda app: ended.append(app.monitor.ended.text) or True,
+        size=(80, 24),
+    )
+    assert "exit status 1" in ended[0]
+    assert "tracer.py" not in ended[0]
     assert "\x1b" not in "".join(shown)
     first = next(at for at, row in enumerate(shown) if "the server has ended" in row) + 1
     assert shown[first].startswith("ValueError: ")
     assert shown[first + 3].startswith("   ▶ ValueError: ")
-    assert "tracer.py" not in "".join(play(program, *"as", shows("exit status 1"), size=(200, 60)))
 
 
 def test_a_server_that_never_listens_gives_its_reason_before_its_command(tmp_path):
@@ -268,22 +281,41 @@ def test_a_paused_picture_goes_on_with_the_next_key_and_caps_lock_changes_nothin
 
 
 def test_each_text_has_enough_contrast():
-    for colour, _ in [*palette.MODELS.values(), *palette.OTHERS]:
+    for colour, _ in [*palette.MODELS.values(), *palette.OTHER_STYLES]:
         assert palette.contrast(colour, palette.text_on(colour)) >= 4.5
     for light, dark in (classroom.STYLES["bad"], classroom.STYLES["waiting"]):
         assert palette.contrast(light.removeprefix("bold "), "#E0E0E0") >= 4.5
         assert palette.contrast(dark.removeprefix("bold "), "#121212") >= 4.5
 
 
-@pytest.mark.parametrize(
-    ("host", "warned"),
-    [("localhost", False), ("127.0.0.2", False), ("0", True), ("0.0.0.0", True)],
-)
-def test_the_address_and_a_warning_are_shown_only_where_others_can_connect(host, warned):
-    rows = "\n".join(play("01_blocking", "a", shows("1 silent"), host=host, size=(80, 24)))
-    assert ("ANYONE ON THIS NETWORK CAN CONNECT" in rows) is warned
-    assert ("--port" in rows) is warned
-    assert "nc 0 " not in rows
+def test_the_address_and_a_warning_are_shown_only_where_others_can_connect():
+    before = []
+
+    def on(host):
+        def change(app):
+            app.options["host"] = host
+            before.append(app.monitor)
+            return True
+
+        def changed(app):
+            return app.monitor not in (None, before[-1]) and states(app) == ["silent"]
+
+        return [change, "b", changed]
+
+    def warned(app):
+        rows = "\n".join(screen(app))
+        return "ANYONE ON THIS NETWORK CAN CONNECT" in rows and "--port" in rows
+
+    def unwarned(app):
+        return "CONNECT" not in "\n".join(screen(app)) and not warned(app)
+
+    shown = play(
+        "01_blocking",
+        *("a", unwarned, *on("0"), warned, *on("localhost"), unwarned),
+        *(*on("127.0.0.2"), unwarned, *on("0.0.0.0"), warned),
+        size=(80, 24),
+    )
+    assert "nc 0" not in "".join(shown)
 
 
 def test_sockets_of_other_programs_with_the_same_port_number_are_not_the_servers():
@@ -299,7 +331,11 @@ def test_sockets_of_other_programs_with_the_same_port_number_are_not_the_servers
                 kept.append(listener.accept()[0])
         for one in kept[:2]:
             one.close()
-        others = [one for one in procfs.tcp(app.monitor.port) if address in (one.local, one.remote)]
+        others = [
+            one
+            for one in procfs.tcp_sockets(app.monitor.port)
+            if address in (one.local, one.remote)
+        ]
         return {"TIME-WAIT", "ESTABLISHED"} <= {one.state for one in others}
 
     kept = []
@@ -310,7 +346,7 @@ def test_sockets_of_other_programs_with_the_same_port_number_are_not_the_servers
 
 def test_a_program_that_is_not_pythons_shows_the_kernels_side(tmp_path, capsys):
     program = tmp_path / "server"
-    script = f'#!/bin/sh\nexec {sys.executable} {processes.find("01_blocking")} "$@"\n'
+    script = f'#!/bin/sh\nexec {sys.executable} {processes.find_server("01_blocking")} "$@"\n'
     program.write_text(script)
     program.chmod(0o755)
     shown = play(
@@ -340,7 +376,7 @@ def test_half_open_connections_are_named():
         Connection("8", client_state="ESTABLISHED", server_state="SYN-RECEIVED"),
         Connection("9", client_state="ESTABLISHED"),
     ]
-    monitor = ServerMonitor(processes.find("01_blocking"), {"backlog": 5})
+    monitor = ServerMonitor(processes.find_server("01_blocking"), {"backlog": 5})
     monitor.connections = rows
     shown = ["".join(cell.text for cell in row) for row in panels.queue(monitor, {}, 70)]
     assert "ACK dropped, still SYN-RECEIVED: 8" in shown
@@ -378,7 +414,7 @@ def test_chinese_text_takes_two_columns_a_character(tmp_path):
     assert {cell_len(text) for text in shown[:-1]} == {40}
     assert panels.some(["你好", "你好"], 14, "在队列 ") == "2 of them"
     program = tmp_path / "server.py"
-    source = processes.find("03_epoll").read_text().partition("\n")[2]
+    source = processes.find_server("03_epoll").read_text().partition("\n")[2]
     program.write_text(
         f'"""{long}\n{source.replace("import select", f"import select  # {long}", 1)}'
     )
@@ -395,28 +431,13 @@ def test_chinese_text_takes_two_columns_a_character(tmp_path):
     assert "127.0.0.1:" in shown[0]
 
 
-def test_a_client_that_has_left_keeps_its_label_as_long_as_the_server_has_its_connection():
-    shown = play(
-        "01_blocking",
-        *"aal",
-        lambda app: (
-            [row.server_state for row in app.monitor.connections] == ["ESTABLISHED", "CLOSE-WAIT"]
-        ),
-        shows("in it: 2"),
-    )
-    assert "g1" not in "".join(shown)
-
-
 def test_a_notice_says_why_a_key_does_nothing():
     play(
         "01_blocking",
         *("s", shows("choose a client first")),
         *("a", "a", "s", "s", shows("one message at a time")),
-    )
-    play(
-        "03_epoll",
-        *("f", lambda app: len(app.clients) == 50),
-        shows("50 at once; the accept queue holds 6: --backlog 64"),
+        *("f", shows("50 at once; the accept queue holds 6: --backlog 64")),
+        lambda app: len(app.roster.scripted) == 52,
         size=(80, 24),
         backlog=5,
     )
@@ -427,7 +448,7 @@ def on_a_terminal():
     """Run the classroom there; yield it, both ends of the terminal, and the server's process."""
     teacher, terminal = pty.openpty()
     program = subprocess.Popen(
-        processes.tool("clients.classroom", "01_blocking"),
+        processes.module_command("clients.classroom", "01_blocking"),
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,

@@ -15,7 +15,7 @@ from clients.contract.checks import CHECKS
 from clients.contract.checks.resource_limits import limit
 from clients.contract.server_under_test import ServerUnderTest, run_check
 from clients.system import processes
-from clients.system.procfs import state
+from clients.system.procfs import thread_state
 
 
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
@@ -56,7 +56,7 @@ def test_check(model, check):
     ],
 )
 def test_a_failed_check_says_what_is_wrong(tmp_path, before, after, check, reason):
-    source = processes.find("01_blocking").read_text()
+    source = processes.find_server("01_blocking").read_text()
     assert before in source
     program = tmp_path / "server.py"
     program.write_text(source.replace(before, after))
@@ -70,7 +70,7 @@ def test_a_failed_check_says_what_is_wrong(tmp_path, before, after, check, reaso
 )
 def test_a_check_has_a_deadline_and_reports_it(check):
     began, limits = time.monotonic(), {"timeout": 0.8, "quiet_period": 0.1}
-    result = run_check(processes.find("02_threaded"), CHECKS[check], "--wait", 0.5, **limits)
+    result = run_check(processes.find_server("02_threaded"), CHECKS[check], "--wait", 0.5, **limits)
     assert result.outcome == "failed"
     assert result.reason.startswith("the check was not done after 4.5 s, its deadline")
     assert time.monotonic() - began < 60  # it would take hours
@@ -119,7 +119,7 @@ def test_sigstopped_stops_every_thread(tmp_path):
         for _ in range(20):
             with ServerUnderTest(server).sigstopped():
                 tasks = Path(f"/proc/{server.process.pid}/task").iterdir()
-                states = [state(task) for task in tasks]
+                states = [thread_state(task) for task in tasks]
             assert len(states) == 401
             assert set(states) == {"T"}
 

@@ -18,7 +18,7 @@ from clients.crowd.__main__ import main
 from clients.crowd.simulation import ClientRecord, Config, CrowdResult, Event
 from clients.crowd.stats import intervals
 from clients.crowd.timeline import final_timeline, summary_table, timeline
-from clients.system.processes import tool
+from clients.system.processes import module_command
 
 TOGETHER = ["02_threaded", "03_epoll"]
 
@@ -103,7 +103,9 @@ def test_without_a_server_all_clients_fail():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
     done = subprocess.run(
-        tool("clients.crowd", "--port", address[1], "--every", 0), capture_output=True, text=True
+        module_command("clients.crowd", "--port", address[1], "--every", 0),
+        capture_output=True,
+        text=True,
     )
     assert (done.returncode, done.stderr) == (1, "")
     assert "5 of 5 clients came: 0 left, 0 cut off, 5 failed" in done.stdout
@@ -115,7 +117,7 @@ def test_without_a_terminal_it_prints_only_the_summary_and_writes_the_events(ser
     options = ["--clients", 3, "--every", 0, "--think", 0, "--greetings", 2, "--json", log]
     port = serve("03_epoll").address[1]
     done = subprocess.run(
-        tool("clients.crowd", "--port", port, *options), capture_output=True, text=True
+        module_command("clients.crowd", "--port", port, *options), capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert [line.split() for line in done.stdout.splitlines()[1:]] == [
@@ -131,7 +133,9 @@ def test_without_a_terminal_it_prints_only_the_summary_and_writes_the_events(ser
 
 def test_ctrl_c_cuts_all_clients_off_and_prints_the_summary(serve):
     server = serve("01_blocking")
-    line = tool("clients.crowd", "--port", server.address[1], "--every", 0, "--think", 3600)
+    line = module_command(
+        "clients.crowd", "--port", server.address[1], "--every", 0, "--think", 3600
+    )
     program = subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )

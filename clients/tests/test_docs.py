@@ -10,7 +10,7 @@ import pytest
 
 from clients.contract.checks import CHECKS
 from clients.system import processes
-from clients.trace.page import KEPT, data_of
+from clients.trace.page import STEPS, bundle_of
 from conftest import cli
 
 ROOT = processes.ROOT
@@ -175,7 +175,7 @@ def handle(""",
 @pytest.mark.slow
 def test_the_check_of_frames_on_the_page_passes_with_frames_only(tmp_path):
     """The check of exercise 7 runs in a reader's folders, one for each of three servers."""
-    plain = processes.find("02_threaded").read_text()
+    plain = processes.find_server("02_threaded").read_text()
     sound = plain
     for was, now in FRAMES:
         assert sound.count(was) == 1
@@ -205,9 +205,9 @@ LESSONS = [ROOT / "notebooks/3_models.ipynb", *ROOT.glob("0[1-3]*/README.md")]
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.parent.name)
 def test_a_link_to_a_step_leads_to_one(lesson):
-    recordings = data_of(KEPT.read_text())["recordings"]
+    recordings = bundle_of(STEPS.read_text())["recordings"]
     links = STEP.findall(text_of(lesson))
     assert len(links) == text_of(lesson).count("steps.html#")
     assert links
-    for story, model, step in links:
-        assert 1 <= int(step) <= len(recordings[story][model])
+    for scenario, model, step in links:
+        assert 1 <= int(step) <= len(recordings[scenario][model])

@@ -106,14 +106,14 @@ ON_LOCUST = {  # gevent imports what only the real system has
 pytestmark = pytest.mark.xdist_group("platforms")
 
 
-def through(system, ready="socket"):
+def wrapper(system, ready="socket"):
     """Return Python's options that pretend a system; ready: a module to be imported before."""
     return ("-c", PRETEND, system, ready)
 
 
 def pretend(system, *words, ready="socket"):
     """Run a program on a pretended system; return what subprocess.run does."""
-    line = [sys.executable, *through(system, ready), *map(str, words)]
+    line = [sys.executable, *wrapper(system, ready), *map(str, words)]
     return subprocess.run(
         line, cwd=processes.ROOT, capture_output=True, text=True, timeout=DEADLINE
     )
@@ -122,7 +122,7 @@ def pretend(system, *words, ready="socket"):
 @pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize("name", ["01_blocking", "02_threaded"])
 def test_what_is_promised_runs(name, system):
-    with processes.running_server(processes.find(name), through=through(system)) as server:
+    with processes.running_server(processes.find_server(name), wrapper=wrapper(system)) as server:
         port = ("--port", server.address[1])
         done = pretend(system, "clients/client.py", *port, "--message", "bob")
         assert (done.stdout, done.stderr) == ("Hello, bob\n", "")

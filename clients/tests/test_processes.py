@@ -10,7 +10,7 @@ import pytest
 
 from clients.client import Client
 from clients.system import processes
-from clients.system.processes import LaunchError, find, running_server
+from clients.system.processes import LaunchError, find_server, running_server
 
 
 def write(path, text):
@@ -46,9 +46,14 @@ def test_a_folder_with_a_server_is_a_model(tmp_path, monkeypatch):
 
 def test_a_server_is_found_by_model_folder_or_path(tmp_path):
     program = processes.models()["03_epoll"]
-    assert find("03_epoll") == find(str(program.parent)) == find(str(program)) == program
+    assert (
+        find_server("03_epoll")
+        == find_server(str(program.parent))
+        == find_server(str(program))
+        == program
+    )
     with pytest.raises(LaunchError, match="01_blocking, 02_threaded, 03_epoll"):
-        find(str(tmp_path / "missing.py"))
+        find_server(str(tmp_path / "missing.py"))
 
 
 def test_it_runs_and_is_gone_afterwards(model):
@@ -116,7 +121,7 @@ def test_what_a_killed_program_has_started_ends_with_it_and_its_folder_is_gone(t
     text = """
 import time
 from clients.system import processes
-program = processes.find("02_threaded")
+program = processes.find_server("02_threaded")
 with processes.temp_dir() as place, processes.running_server(program) as server:
     print(place, server.process.pid, flush=True)
     time.sleep(600)
@@ -136,7 +141,7 @@ with processes.temp_dir() as place, processes.running_server(program) as server:
     ("text", "words"),
     [
         ("raise SystemExit('I am ill')", "exit status 1.*I am ill"),
-        (r"raise SystemExit('\x1b[2Jill')", r"words: ·\[2Jill"),
+        (r"raise SystemExit('\x1b[2Jill')", r"log: ·\[2Jill"),
         ("print('hello')", "exit status 0.*nothing"),
         ("print('listening on 127.0.0.1:99999')", "127.0.0.1:99999, where nobody can connect"),
         ("print('listening on 127.0.0.1:0')", "127.0.0.1:0, where nobody can connect"),
@@ -146,9 +151,9 @@ with processes.temp_dir() as place, processes.running_server(program) as server:
         ("import time; time.sleep(600)", "still runs"),
     ],
 )
-def test_its_last_words_are_reported(tmp_path, text, words):
+def test_the_end_of_its_log_is_reported(tmp_path, text, words):
     with pytest.raises(LaunchError, match=f"(?s){words}"):
-        with running_server(write(tmp_path / "ill.py", text), patience=1):
+        with running_server(write(tmp_path / "ill.py", text), timeout=1):
             pass
 
 
@@ -200,5 +205,5 @@ while True:
         assert us.memory_info().rss - before < 32 * 2**20
         assert len(server.log()) < 16 * 2**20
         assert server.log().startswith("first")
-        assert server.said[0] == "listening on 127.0.0.1:9\n"
+        assert server.output[0] == "listening on 127.0.0.1:9\n"
     assert "endless wrote without end: " in capsys.readouterr().err

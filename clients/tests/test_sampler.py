@@ -26,7 +26,10 @@ PATIENCE = 20.0  # seconds within which what must be seen has to be seen
 @contextlib.contextmanager
 def sampled(name, *options):
     """Yield the Sampler of a model, and a function that connects clients to it."""
-    with sampled_server(processes.find(name), *options) as sampler, contextlib.ExitStack() as stack:
+    with (
+        sampled_server(processes.find_server(name), *options) as sampler,
+        contextlib.ExitStack() as stack,
+    ):
         address = sampler.server.address
         yield (
             sampler,
@@ -46,7 +49,7 @@ def until(sampler, condition):
 
 def line(name, text):
     """Return the number of the first line of a model's program that contains the text."""
-    lines = processes.find(name).read_text().splitlines()
+    lines = processes.find_server(name).read_text().splitlines()
     return next(number for number, line in enumerate(lines, 1) if text in line)
 
 
@@ -176,7 +179,7 @@ def test_a_sample_takes_no_descriptor_from_the_server():
         for _ in range(20):
             for client in connect():
                 client.greet(b"hello")
-                fds |= set(procfs.descriptors(sampler.server.process.pid).values())
+                fds |= set(procfs.socket_fds(sampler.server.process.pid).values())
                 sampler.sample()
         listener, first, *rest = sorted(fd for fd in fds if fd < FIRST_OWN_FD)
     assert rest == list(range(first + 1, first + 20)), listener
@@ -187,7 +190,7 @@ def test_a_server_ends_when_the_program_that_watches_it_is_killed():
         "import time\n"
         "from clients.system import processes\n"
         "from clients.system.sampler import sampled_server\n"
-        "with sampled_server(processes.find('01_blocking')) as watched:\n"
+        "with sampled_server(processes.find_server('01_blocking')) as watched:\n"
         "    print(watched.server.process.pid, flush=True)\n"
         "    time.sleep(60)\n"
     )
@@ -205,7 +208,9 @@ def test_a_server_ends_when_the_program_that_watches_it_is_killed():
 
 
 def test_the_command_prints_what_changes():
-    command = processes.tool("clients.system.sampler", processes.find("01_blocking"), "--port", 0)
+    command = processes.module_command(
+        "clients.system.sampler", processes.find_server("01_blocking"), "--port", 0
+    )
     program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert program.stdout.readline().startswith("listening on ")
     printed = ""
@@ -250,8 +255,8 @@ def test_it_brings_only_the_standard_library_into_the_server(tmp_path):
     program.write_text("import sys\nprint(*sys.modules)\n")
     with unix_listener() as (_, path):
         alone, sampled = (
-            subprocess.check_output(processes.command(program, through=through), text=True).split()
-            for through in ([], [sys.modules[frames.__module__].__file__, path])
+            subprocess.check_output(processes.command(program, wrapper=wrapper), text=True).split()
+            for wrapper in ([], [sys.modules[frames.__module__].__file__, path])
         )
     brought = {name.split(".")[0] for name in set(sampled) - set(alone)}
     assert "json" in brought

@@ -15,6 +15,10 @@ def before(function, line=None):
     )
 
 
+def current(app):
+    return app.monitor.stepper.current
+
+
 def sleeps(function):
     return lambda app: any(
         one.function == function and one.fd is not None for one in app.monitor.threads
@@ -40,24 +44,17 @@ def test_the_thread_of_the_chosen_client_runs():
         lambda app: len(app.monitor.stepper.session.stopped()) == 2,
         "c",
         lambda app: (
-            app.monitor.stepper.current == app.monitor.stepper.next(app.clients[2].name).number
+            app.monitor.stepper.current == app.monitor.stepper.next(app.roster.scripted[2].name).id
         ),
-        *("w", lambda app: all(client.received for client in app.clients.values())),
+        *("w", lambda app: all(client.received for client in app.roster.scripted.values())),
     )
 
 
-def test_the_next_model_runs_freely():
-    play(
-        "01_blocking",
-        *("w", "a", before("serve"), "n"),
-        lambda app: app.monitor and app.monitor.stepper and not app.monitor.stepper.on,
-    )
-
-
-def test_a_notice_that_all_threads_sleep_goes_when_one_is_stopped():
+def test_a_notice_that_all_threads_sleep_goes_when_one_is_stopped_and_the_next_model_runs_freely():
     play(
         "03_epoll",
         *("w", sleeps("serve"), "space", lambda app: app.last_notice == ALL_SLEEP),
         lambda app: len(app._notifications) == 1,
-        *("a", before("serve"), lambda app: len(app._notifications) == 0),
+        *("a", before("serve"), lambda app: len(app._notifications) == 0, "n"),
+        lambda app: app.monitor and app.monitor.stepper and not app.monitor.stepper.on,
     )

@@ -1,9 +1,11 @@
-"""A story is recorded as it happens: the program's steps, and the kernel's side of each."""
+"""A scenario is recorded as it happens: the program's steps, and the kernel's side of each."""
 
+import dataclasses
+import functools
+import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
 from xml.etree import ElementTree
@@ -14,190 +16,333 @@ import pytest
 from clients.client import Client
 from clients.console import palette
 from clients.system import processes
-from clients.trace import animated_svg, bundle, tracer
-from clients.trace.narration import sentence
-from clients.trace.page import data_of, outdated
-from clients.trace.scenarios import STORIES
+from clients.tests.narration_checks import false_sentences
+from clients.trace import animated_svg, bundle
+from clients.trace.interpret import interpret
+from clients.trace.page import STEPS, bundle_of, outdated
+from clients.trace.scenarios import SCENARIOS
 from clients.trace.session import traced
+from clients.trace.tracer import FIRST_TRACER_FD, Snapshot
 
 MODELS = {name: processes.models()[name] for name in palette.MODELS}  # a 04 of yours is none
+SHOWN = bundle_of(STEPS.read_text())
+pytestmark = pytest.mark.xdist_group("recordings")  # each is made once, and read by many tests
 
 
-def steps(story, model):
-    """Return the steps of a story, or skip the test where no network can be made."""
+def record(scenario, program):
     try:
-        return bundle.play(story, MODELS[model])
-    except processes.Forbidden as error:
+        return bundle.narrated(bundle.play(scenario, program), program)
+    except processes.NamespaceDenied as error:
         pytest.skip(str(error))
 
 
-def called(found, name):
-    """Return the steps in which the program made a call of the kernel."""
-    return [step for step in found if name in [call[0] for call in step.get("calls", ())]]
+@functools.cache
+def steps(scenario, model):
+    """Return a recording; skip the test where no network can be made."""
+    return record(scenario, MODELS[model])
 
 
-def row(step, client):
-    rows = step["kernel"]["connections"]
+def with_call(events, name):
+    """Return the events in which the program has made a call of the kernel."""
+    return [one for one in events if any(call["name"] == name for call in one["calls"])]
+
+
+def row(event, client):
+    rows = event["kernel"]["connections"]
     return next(one for one in rows if one["client"] == client)
 
 
-@pytest.mark.parametrize(("story", "name"), [("reset", "02_threaded"), ("descriptors", "03_epoll")])
-def test_a_recording_is_the_same_each_time_it_is_made(story, name):
-    assert steps(story, name) == steps(story, name)
+@pytest.mark.parametrize(
+    ("scenario", "name"), [("reset", "02_threaded"), ("descriptors", "03_epoll")]
+)
+def test_a_recording_is_the_same_each_time_it_is_made(scenario, name):
+    assert record(scenario, MODELS[name]) == steps(scenario, name)
 
 
 def test_the_kernel_accepts_before_the_program_does():
     found = steps("two", "01_blocking")
-    comes = next(step for step in found if step.get("does") == "connects")
-    assert row(comes, 1)["ours"] == "ESTABLISHED"
-    assert row(comes, 1)["queued"]
-    assert comes["kernel"]["queue"] == 1
-    taken = called(found, "accept")[0]
+    connects = next(one for one in found if one["does"] == "connects")
+    assert row(connects, 1)["server_state"] == "ESTABLISHED"
+    assert row(connects, 1)["queued"]
+    assert connects["kernel"]["queue"] == 1
+    taken = next(one for one in with_call(found, "accept") if one["calls"][-1]["done"])
     assert taken["kernel"]["queue"] == 0
-    assert row(taken, 1)["fd"] == 4
+    assert row(taken, 1)["fd"] == taken["calls"][-1]["target"] == 4
     assert taken["variables"]["conn"] == "connection with client 1 (descriptor 4)"
 
 
 def test_the_second_client_of_the_blocking_server_is_served_when_the_first_has_left():
     found = steps("two", "01_blocking")
-    left = next(at for at, step in enumerate(found) if step.get("does") == "leaves")
+    left = next(at for at, one in enumerate(found) if one["does"] == "leaves")
     assert row(found[left - 1], 2)["queued"]
-    assert found[left - 1]["kernel"]["connections"][1]["buffers"] == [0, 3, 0, 0]
-    assert found[-1]["clients"][1]["heard"] == "b'Hello, bob'"
+    assert row(found[left - 1], 2)["buffers"] == [0, 3, 0, 0]
+    assert found[-1]["clients"][1]["received"] == "b'Hello, bob'"
 
 
 def test_each_client_of_the_threaded_server_has_a_thread_that_is_named_after_it():
-    found = steps("two", "02_threaded")
-    names = {thread["name"] for step in found for thread in step["threads"]}
+    found = steps("reset", "02_threaded")
+    names = {thread["name"] for one in found for thread in one["threads"]}
     assert names == {"main", "client 1", "client 2"}
-    assert [step["thread"] for step in called(found, "sendall")] == ["client 2"]
+    assert [one["name"] for one in with_call(found, "sendall")] == ["client 1", "client 2"]
 
 
-def test_out_of_descriptors_the_loop_mutes_its_listener_until_somebody_leaves():
+def test_out_of_descriptors_the_loop_mutes_its_listener_until_a_client_leaves():
     found = steps("descriptors", "03_epoll")
-    comes = next(at for at, step in enumerate(found) if step.get("who") == [3])
-    assert row(found[comes], 3)["queued"]
-    listener = [step["kernel"]["epoll"][0] for step in found[comes:]]
+    connects = next(at for at, one in enumerate(found) if one["actors"] == [3])
+    assert row(found[connects], 3)["queued"]
+    listener = [one["kernel"]["epoll"][0] for one in found[connects:]]
     assert {one["fd"] for one in listener} == {3}
-    assert listener[0] == {"fd": 3, "waits": "", "ready": False}
-    assert "IN" in [one["waits"] for one in listener]
-    assert found[-1]["clients"][2]["heard"] == "b'Hello, cy'"
+    assert listener[0] == {"fd": 3, "events": "", "ready": False}
+    assert "IN" in [one["events"] for one in listener]
+    assert found[-1]["clients"][2]["received"] == "b'Hello, cy'"
 
 
-def test_a_reply_that_does_not_fit_is_kept_and_finished_when_there_is_room():
+def test_a_reply_that_does_not_fit_is_held_and_sent_when_there_is_room():
     found = steps("full", "03_epoll")
-    wants = [{one["fd"]: one["waits"] for one in step["kernel"].get("epoll", ())} for step in found]
-    half = next(at for at, want in enumerate(wants) if want.get(5) == "OUT")
-    assert found[half]["variables"]["client.unsent"] != "b''"
+    masks = [
+        {one["fd"]: one["events"] for one in event["kernel"]["epoll"] or ()} for event in found
+    ]
+    half = next(at for at, mask in enumerate(masks) if mask.get(5) == "OUT")
+    rest = found[half]["variables"]["client.unsent"]
+    assert f"({row(found[half], 1)['in_program']} bytes)" in rest
     assert sum(row(found[half], 1)["buffers"]) > 0
-    assert "IN" in [want.get(5) for want in wants[half:]]
-    ends = found[-1]["clients"][0]
-    assert ends["left"] == "left"
-    reads = [step for step in found if step.get("does") == "reads" and step["who"] == [1]]
-    floods = [step for step in found if step.get("does") == "floods"]
-    assert sum(step["heard"] for step in reads) > sum(step["said"] for step in floods)
+    assert "IN" in [mask.get(5) for mask in masks[half:]]
+    assert found[-1]["clients"][0]["left"] == "left"
+    received = sum(one["received"] for one in found if one["actors"] == [1])
+    assert received > sum(one["sent"] for one in found if one["actors"] == [1])
 
 
-def test_what_happened_is_said_in_a_sentence():
-    found = steps("two", "03_epoll")
-    lines = MODELS["03_epoll"].read_text().splitlines()
-    pairs = zip([None, *found], found, strict=False)
-    told = [sentence(step, before, lines) for before, step in pairs]
-    assert all(told)
-    assert any(text.startswith("recv() gives b'bob': 3 bytes") for text in told)
-    assert "accept() takes client 1 out of the accept queue and gives it descriptor 5." in told
-    assert "epoll is to tell when there is something to read from descriptor 5 (client 1)." in told
-    assert any("Client 2 says b'bob': 3 bytes lie in the buffer" in text for text in told)
+def test_after_a_reset_the_sentence_still_names_the_client():
+    found = steps("reset", "03_epoll")
+    said = [one["sentence"] for one in found]
+    assert "epoll.poll() reports descriptor 5 (client 1): IN ERR HUP." in said
+    assert "recv() raises ConnectionResetError: client 1 has reset the connection." in said
+    assert sum("This handler is not for it" in text for text in said) == 1
 
 
-def test_out_of_descriptors_the_sentences_say_why_nobody_need_be_there():
-    found = steps("descriptors", "03_epoll")
-    lines = MODELS["03_epoll"].read_text().splitlines()
-    pairs = zip([None, *found], found, strict=False)
-    told = [sentence(step, before, lines) for before, step in pairs]
-    failed = next(at for at, text in enumerate(told) if text.startswith("accept() fails"))
-    assert found[failed]["kernel"]["queue"] == 0
-    assert "so it fails on an empty one, too" in told[failed]
-    assert any("the next newcomer again and again" in text for text in told)
-    full = found[failed - 1] | {"kernel": found[failed - 1]["kernel"] | {"queue": 1}}
-    assert "who comes stays in the queue" in sentence(found[failed], full, lines)
+@pytest.mark.parametrize(
+    ("scenario", "name"), [("reset", "02_threaded"), ("descriptors", "03_epoll")]
+)
+def test_each_sentence_of_a_recording_is_true(scenario, name):
+    lines = MODELS[name].read_text().splitlines()
+    assert false_sentences(steps(scenario, name), lines) == []
 
 
-def test_after_a_reset_the_sentence_still_knows_whose_connection_it_was():
-    found = steps("reset", "01_blocking")
-    [broken] = [step for step in found if step["kind"] == "exception"]
-    told = sentence(
-        broken, found[found.index(broken) - 1], MODELS["01_blocking"].read_text().splitlines()
-    )
-    assert told == "recv() tells that client 1 broke off: Connection reset by peer."
+@pytest.mark.parametrize("name", MODELS)
+def test_each_sentence_of_the_committed_page_is_true(name):
+    for scenario, found in SHOWN["recordings"].items():
+        lines = SHOWN["programs"][name]["lines"]
+        assert false_sentences(found[name], lines) == [], scenario
 
 
-def test_rounds_that_repeat_are_left_out_and_counted():
-    made = {"kind": "line", "thread": "main", "calls": [], "act": 1, "changed": []}
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("hands all 10 bytes", "hands all 9 bytes"),
+        ("finds the accept queue empty", "finds the accept queue full"),
+        ("descriptor 6 (client 2)", "descriptor 5 (client 1)"),
+        ("The condition is false", "The condition is true"),
+        ("The exception is caught here", "This handler is not for it"),
+        ("handle() returns True.", "handle() returns False."),
+        ("is closed at both ends", "is open"),
+        ("its ready list is empty", "its ready list is full"),
+        ("The loop is over", "The loop takes the next one"),
+    ],
+)
+def test_a_false_sentence_is_found(old, new):
+    found = SHOWN["recordings"]["two"]["03_epoll"]
+    lines = SHOWN["programs"]["03_epoll"]["lines"]
+    at = next(at for at, one in enumerate(found) if old in one["sentence"])
+    wrong = found[at] | {"sentence": found[at]["sentence"].replace(old, new)}
+    assert false_sentences([*found[:at], wrong, *found[at + 1 :]], lines)[0][0] == at + 1
+
+
+OTHER = '''"""A pool, a generator, a lock and poll(): none of them is in the three models."""
+import argparse, queue, select, socket, threading, time
+
+class Visit:
+    __slots__ = ("s", "out")
+
+    def __init__(self, s):
+        self.s, self.out = s, bytearray()
+
+    def pieces(self):
+        while got := self.s.recv(1024):
+            yield got
+
+    def run(self):
+        with mutex:
+            seen.append(self)
+        for piece in self.pieces():
+            self.out += b"Hello, " + piece
+            n = self.s.send(self.out)
+            del self.out[:n]
+        self.s.close()
+
+def work():
+    while True:
+        s = jobs.get()
+        try:
+            Visit(s).run()
+        except OSError:
+            s.close()
+
+def accept(door):
+    try:
+        return door.accept()[0]
+    except KeyError:
+        raise
+    except BlockingIOError:
+        return None
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--port", type=int)
+parser.add_argument("--backlog", type=int)
+options = parser.parse_args()
+mutex, seen, jobs = threading.Lock(), [], queue.SimpleQueue()
+door = socket.create_server(("127.0.0.1", options.port), backlog=options.backlog)
+door.setblocking(False)
+watch = select.poll()
+watch.register(door, select.POLLIN)
+threading.Thread(target=work, daemon=True).start()
+print("listening on %s:%d" % door.getsockname(), flush=True)
+while True:
+    for fd, mask in watch.poll():
+        while s := accept(door):
+            s.setblocking(True)
+            jobs.put(s)
+'''
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    program = tmp_path_factory.mktemp("other") / "other.py"
+    program.write_text(OTHER)
+    return record("reset", program)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "poll() blocks: no descriptor that it watches is ready.",
+        "poll() reports descriptor 3 (the listening socket).",
+        "accept() of the program is called with door = listening socket (descriptor 3).",
+        "This handler is not for it: on to line 36.",
+        "The exception is caught here: on to line 37.",
+        "SimpleQueue.get() blocks: the queue is empty.",
+        "Visit.pieces() is suspended: it yields b'ann'.",
+        "Visit.pieces() goes on where it was suspended.",
+        "The block begins: on to line 16.",
+        "The block is left: on to line 17.",
+        "Now self.out is b'Hello, ann'.",
+        "send() hands all 10 bytes to the kernel, for client 1.",
+        "recv() raises ConnectionResetError: client 1 has reset the connection.",
+        "The line raises ConnectionResetError: [Errno 104] Connection reset by peer.",
+        "recv() blocks: client 1 has sent nothing more.",
+    ],
+)
+def test_a_server_in_another_style_is_described_as_it_is(other, words):
+    assert words in " ".join(one["sentence"] for one in other)
+
+
+def test_a_function_of_the_program_is_not_taken_for_a_call_of_the_kernel(other):
+    said = " ".join(one["sentence"] for one in other)
+    assert "accept() returns" not in said.replace("accept() of the program", "")
+    assert "the next bytes" not in said
+
+
+def test_a_thread_of_a_pool_is_named_after_the_client_that_it_serves_now(other):
+    idle = next(one for one in other if one["waits_in"] == "SimpleQueue.get")
+    serving = next(one for one in other if one["function"] == "Visit.pieces")
+    names = [{thread["name"] for thread in one["threads"]} for one in (idle, serving)]
+    assert "client 1" not in names[0]
+    assert "client 1" in names[1]
+
+
+def test_nothing_is_recorded_for_a_line_at_which_nothing_happens():
+    here = Snapshot(1, "main", "line", "", True, [["f", 2, 7]], {"a": "1"}, None, [])
+    after = dataclasses.replace(here, stack=[["f", 3, 7]])
+    for line, is_shown in (("    pass", False), ("    try:", False), ("    f()", True)):
+        event = interpret(here, after, {"a": "1"}, [], ["def f():", line, "    g()"])
+        assert (event is not None) == is_shown
+    changed = dataclasses.replace(after, variables={"a": "2"})
+    event = interpret(here, changed, {"a": "1"}, [], ["def f():", "    pass", "    g()"])
+    assert (event.line, event.next_line, event.changed) == (2, 3, ["a"])
+
+
+def test_iterations_that_repeat_are_left_out_and_counted():
+    made = {"kind": "line", "thread": 0, "calls": [], "action": 1, "changed": []}
     lines = [1, 2, 3] + [4, 5] * 6 + [9]
     found = bundle.folded([made | {"line": line} for line in lines])
-    assert [step["line"] for step in found] == [1, 2, 3, 4, 5, 5, 4, 5, 9]
-    assert [step.get("rounds") for step in found] == [None] * 5 + [4] + [None] * 3
+    assert [one["line"] for one in found] == [1, 2, 3, 4, 5, 5, 4, 5, 9]
+    assert [one.get("skipped", 0) for one in found] == [0] * 5 + [4] + [0] * 3
 
 
-def test_every_story_is_for_every_model():
-    assert {act.does for story in STORIES.values() for act in story.acts} <= {
-        "connects", "says", "floods", "reads", "reads no more", "leaves", "resets", "waits",
-    }  # fmt: skip
+def test_each_action_of_each_scenario_is_in_the_recording_of_each_model():
+    for name, scenario in SCENARIOS.items():
+        assert SHOWN["scenarios"][name] == bundle.about(scenario)
+        for model in MODELS:
+            events = SHOWN["recordings"][name][model]
+            for number, action in enumerate(scenario.actions, 1):
+                first = next(one for one in events if one["action"] == number)
+                acts = (first["does"] or "waits", tuple(first["actors"]))
+                assert acts == (action.does, action.clients)
 
 
-def test_the_moving_picture_says_who_is_served_and_stands_still_where_it_must():
-    try:
-        data = bundle.record(MODELS, {"two": STORIES["two"]})
-    except processes.Forbidden as error:
-        pytest.skip(str(error))
-    for dark in (False, True):
-        picture = animated_svg.draw(data, dark)
+def test_the_moving_picture_says_which_clients_are_served_and_is_still_where_it_must():
+    for is_dark in (False, True):
+        picture = animated_svg.draw(SHOWN, is_dark)
         root = ElementTree.fromstring(picture)
-        assert len(picture) < 300_000
+        assert len(picture) < 100_000
         assert not {"script", "image", "foreignObject"} & {one.tag[28:] for one in root.iter()}
         title = root.find("{http://www.w3.org/2000/svg}title").text
         assert "01_blocking: client 2 waits until: 1 leaves." in title
-        assert "02_threaded: client 2 is answered at once." in title
-        assert "03_epoll: client 2 is answered at once." in title
+        assert "02_threaded: client 2 is served at once." in title
+        assert "03_epoll: client 2 is served at once." in title
         assert "prefers-reduced-motion" in picture
         still = [one for one in root.iter() if "still" in one.get("class", "").split()]
         words = " ".join(text for one in still for text in one.itertext())
-        assert words.count("hears Hello, bob") == 2
+        assert words.count("received Hello, bob") == 2
         assert words.count("waits …") == 1
 
 
-# The tracer
+def test_the_committed_pictures_are_drawn_from_the_committed_recording():
+    for file, is_dark in animated_svg.FRONT.items():
+        assert file.read_text() == animated_svg.draw(SHOWN, is_dark)
+
+
+# The session
 
 
 def test_a_thread_goes_as_far_as_it_is_let_and_then_runs():
-    with traced(MODELS["01_blocking"], walk=True) as tracee:
-        tracee.settle()
-        [thread] = tracee.stopped()
-        assert thread.told["stack"][0][0] == "main"
+    with traced(MODELS["01_blocking"], pause=True) as session:
+        session.settle()
+        [thread] = session.stopped()
+        assert thread.snapshot.stack[0][0] == "main"
         while thread.stopped:
-            tracee.go(thread)
-            tracee.settle()
+            session.step(thread)
+            session.settle()
         assert thread.call in ("accept", "accept4")
-        tracee.run()
-        with Client(*tracee.server.address) as client:
+        session.run()
+        with Client(*session.server.address) as client:
             assert client.greet(b"bob") == b"Hello, bob"
 
 
 def test_the_servers_descriptors_are_what_they_are_without_the_tracer():
-    with traced(MODELS["02_threaded"]) as tracee, Client(*tracee.server.address) as client:
+    with traced(MODELS["03_epoll"]) as session, Client(*session.server.address) as client:
         client.greet(b"bob")
-        held = os.listdir(f"/proc/{tracee.server.process.pid}/fd")
-        assert sorted(int(fd) for fd in held if int(fd) < tracer.HIGH) == [0, 1, 2, 3, 4]
-        assert tracee.channels() == len([fd for fd in held if int(fd) >= tracer.HIGH])
+        process = session.server.process
+        held = [int(fd) for fd in os.listdir(f"/proc/{process.pid}/fd")]
+        assert sorted(fd for fd in held if fd < FIRST_TRACER_FD) == [0, 1, 2, 3, 4, 5]
+        assert process.num_fds() - session.tracer_descriptors() == 6
 
 
 def test_a_server_ends_with_the_recorder_that_is_killed_in_the_middle_of_a_step():
     code = (
         "import time; from clients.trace.session import traced\n"
         "from clients.system import processes\n"
-        "with traced(processes.find('03_epoll'), walk=True) as t:\n"
-        "    t.settle(); print(t.server.process.pid, flush=True); time.sleep(60)"
+        "with traced(processes.find_server('03_epoll'), pause=True) as s:\n"
+        "    s.settle(); print(s.server.process.pid, flush=True); time.sleep(60)"
     )
     line = [processes.sys.executable, "-c", code]
     with processes.spawn(line, cwd=processes.ROOT, stdout=subprocess.PIPE, text=True) as process:
@@ -214,21 +359,30 @@ def test_a_server_ends_with_the_recorder_that_is_killed_in_the_middle_of_a_step(
 
 
 def run(*words, **more):
-    return processes.run_captured(
-        processes.tool("clients.trace", *words), timeout=300, cwd=processes.ROOT, **more
+    done = processes.run_captured(
+        processes.module_command("clients.trace", *words), timeout=300, cwd=processes.ROOT, **more
     )
+    if "unshare:" in done.stderr or "network namespace is needed" in done.stderr:
+        pytest.skip(done.stderr)
+    return done
 
 
-def test_what_cannot_be_recorded_gets_one_line(tmp_path):
-    ill = tmp_path / "ill.py"
-    ill.write_text("raise SystemExit('I am ill')")
-    for words, why in ((["nobody"], "no server nobody"), ([ill], "I am ill")):
-        done = run(*words, "--out", tmp_path / "page.html")
-        if "unshare" in done.stderr:
-            pytest.skip(done.stderr)
-        assert done.returncode == 2
-        assert re.fullmatch(rf"(recording .*\n)?python -m clients.trace: .*{why}.*\n", done.stderr)
-        assert not (tmp_path / "page.html").exists()
+FAILING = {
+    "nobody": ("nobody", None, "no server nobody"),
+    "ill": ("ill.py", "raise SystemExit('I am ill')", "I am ill"),
+    "shell": ("server.sh", "echo listening on 127.0.0.1:3267", "is no Python program"),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "why"), FAILING.values(), ids=FAILING)
+def test_what_cannot_be_recorded_gets_one_line(tmp_path, name, text, why):
+    program = tmp_path / name if text else name
+    if text:
+        program.write_text(text)
+    done = run(program, "--scenario", "two", "--out", tmp_path / "page.html")
+    assert done.returncode == 2
+    assert re.fullmatch(rf"(recording .*\n)?python -m clients.trace: .*{why}.*\n", done.stderr)
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_without_unshare_it_says_so(tmp_path):
@@ -237,26 +391,47 @@ def test_without_unshare_it_says_so(tmp_path):
     assert "there is no program unshare" in done.stderr.splitlines()[-1]
 
 
-def test_a_page_of_ones_own_server_and_of_another_one_with_its_name(tmp_path):
-    own, other = tmp_path / "04_mine", tmp_path / "friend" / "04_mine"
+def test_one_scenario_that_fails_leaves_the_others(tmp_path):
+    program, page = tmp_path / "mine.py", tmp_path / "page.html"
+    text = MODELS["01_blocking"].read_text()
+    program.write_text(text.replace("conn.recv(1024):", "conn.recv(1024) or sys.exit('gone'):"))
+    done = run(program, "--scenario", "two", "--scenario", "silent", "--out", page)
+    assert done.returncode == 2
+    assert re.search(r"mine: the server ended with exit status 1\. .*gone\n$", done.stderr)
+    assert list(bundle_of(page.read_text())["recordings"]) == ["silent"]
+
+
+@pytest.fixture(scope="module")
+def own_page(tmp_path_factory):
+    """Return the page of one's own server, and of another one with its name."""
+    folder = tmp_path_factory.mktemp("trace")
+    own, other = folder / "04_mine", folder / "friend" / "04_mine"
     for one in (own, other):
         one.mkdir(parents=True)
         (one / "server.py").write_text(MODELS["01_blocking"].read_text())
-    page = tmp_path / "page.html"
-    done = run(own, other, "--out", page)
-    if "unshare" in done.stderr:
-        pytest.skip(done.stderr)
+    page = folder / "page.html"
+    ascii_only = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = run(own, other, "--scenario", "two", "--out", page, env=ascii_only)
     assert done.returncode == 0, done.stderr
-    shown = data_of(page.read_text())
-    mine = f"{tmp_path.name}/04_mine"
+    return own, page
+
+
+def test_a_page_of_ones_own_server_and_of_another_one_with_its_name(own_page):
+    own, page = own_page
+    shown = bundle_of(page.read_text(encoding="utf-8"))
+    mine = f"{own.parent.name}/04_mine"
     assert list(shown["programs"]) == [mine, "friend/04_mine"]
-    assert outdated(page.read_text(), {mine: own / "server.py"}) == []
-    assert all(walk[-1]["act"] == 5 for walk in shown["recordings"]["two"].values())
+    assert outdated(page.read_text(encoding="utf-8"), {mine: own / "server.py"}) == []
+    assert all(events[-1]["action"] == 5 for events in shown["recordings"]["two"].values())
 
 
-def test_asking_for_the_remote_address_leaves_the_socket_to_its_owner():
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        assert tracer.remote_address(ours.fileno()) is None
-        ours.sendall(b"still open")
-        assert theirs.recv(1024) == b"still open"
+def test_a_folder_that_cannot_be_written_gets_one_line_and_keeps_the_page(own_page, monkeypatch):
+    from clients.trace import __main__ as command
+
+    _, page = own_page
+    before = page.read_text(encoding="utf-8")
+    monkeypatch.setattr(command.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        command.write(page, json.dumps({}))
+    assert page.read_text(encoding="utf-8") == before
+    assert [one.name for one in page.parent.iterdir() if one.name.endswith(".part")] == []

@@ -16,7 +16,7 @@ import pytest
 from clients.classroom.app import Classroom
 from clients.client import Client
 from clients.console.printable import printable
-from clients.system.processes import ROOT, models, running_server, spawn, tool
+from clients.system.processes import ROOT, models, module_command, running_server, spawn
 
 TURNED = "\N{RIGHT-TO-LEFT OVERRIDE}"
 HOSTILE = f'''"""A [red]hostile[/red] server{TURNED}, with an escape: \x1b[2J."""
@@ -46,7 +46,7 @@ def hostile(tmp_path):
 def ask(*words, **more):
     """Run a program of ours, in a terminal so wide that no long path is broken unless env says."""
     more = {"env": os.environ | {"COLUMNS": "400"}} | more
-    return subprocess.run(tool(*words), cwd=ROOT, capture_output=True, timeout=60, **more)
+    return subprocess.run(module_command(*words), cwd=ROOT, capture_output=True, timeout=60, **more)
 
 
 def is_clean(text):

@@ -48,7 +48,7 @@ def test_it_prints_a_line_per_check_and_exits_0_if_none_failed():
 
 
 def test_a_failure_says_what_was_sent_expected_and_received_in_80_columns():
-    mutant = break_it.mutants_of(processes.find("02_threaded"))["echo-after-reply"]
+    mutant = break_it.mutants_of(processes.find_server("02_threaded"))["echo-after-reply"]
     with mutant.written() as copy:
         done = contract(copy, "sigterm_ends_it", "each_message_is_greeted")
     assert done.returncode == 1

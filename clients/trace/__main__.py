@@ -1,28 +1,31 @@
-"""Record servers step by step, line by line with the kernel beside them, and write a page.
+"""Record servers step by step, line by line with the kernel's side, and write a page.
 
 .venv/bin/python -m clients.trace                             the page of the three models again,
                                                               and the front page's moving picture
 .venv/bin/python -m clients.trace 04_mine                     a page of your own, steps.html
 .venv/bin/python -m clients.trace my.py 03_epoll --out m.html of several, side by side
+.venv/bin/python -m clients.trace 04_mine --scenario two      of one scenario only
 
-Each story (one falls silent, one never reads, ...) is played to each server, a Python program that
-takes the options of CONTRACT.md, in a network of its own: Linux only, a few seconds for each story.
-The page is one file: open it in a browser, no network is needed.
+Each scenario is played to each server, a Python program that takes the options of CONTRACT.md, in
+a network namespace of its own: Linux only, a few seconds per scenario. The page is one file: open
+it in a browser, no network is needed.
 """
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
 
 from clients.console.palette import MODELS
-from clients.system.processes import find, names_of, require_linux
+from clients.system.processes import distinct_names, find_server, require_linux
 from clients.trace.animated_svg import FRONT, draw
 from clients.trace.bundle import record
-from clients.trace.page import KEPT, build
+from clients.trace.page import STEPS, build
+from clients.trace.scenarios import SCENARIOS
 
 
-def options():
+def parse_options():
     parser = argparse.ArgumentParser(
         prog="python -m clients.trace",
         description=__doc__,
@@ -34,6 +37,12 @@ def options():
         help="a program's path, or a model's name; without any, the three models",
     )
     parser.add_argument(
+        "--scenario",
+        choices=SCENARIOS,
+        action="append",
+        help="record only this one (may be repeated)",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         metavar="FILE",
@@ -42,27 +51,47 @@ def options():
     return parser.parse_args()
 
 
+def write(file, text):
+    """Write a text in UTF-8; the file is replaced when all of it is on the disk."""
+    part = file.with_name(f".{file.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def report(text):
+    print(f"python -m clients.trace: {' '.join(text.split())}", file=sys.stderr)
+
+
 def main():
     require_linux()
-    args = options()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end what was started then, too
-    file = args.out or (Path("steps.html") if args.server else KEPT)
+    args = parse_options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end what was started, too
+    file = args.out or (Path("steps.html") if args.server else STEPS)
     try:
-        paths = [find(one) for one in args.server or MODELS]
-        programs = dict(zip(names_of(paths), paths, strict=True))
+        paths = [find_server(one) for one in args.server or MODELS]
+        programs = dict(zip(distinct_names(paths), paths, strict=True))
+        scenarios = {name: SCENARIOS[name] for name in args.scenario or SCENARIOS}
         print(f"recording {', '.join(programs)}: a minute or less", file=sys.stderr)
-        recorded = record(programs)
-        page = build(recorded)
-        file.write_text(page)
-        for dark, picture in enumerate(FRONT if file == KEPT else ()):
-            picture.write_text(draw(recorded, dark))
-    except (RuntimeError, OSError) as error:  # Forbidden and LaunchError are RuntimeErrors
-        print("python -m clients.trace: " + " ".join(str(error).split()), file=sys.stderr)
+        bundle, failed = record(programs, scenarios)
+        for text in dict.fromkeys(f"{program}: {why}" for (_, program), why in failed.items()):
+            report(text)
+        if not bundle["recordings"]:
+            return 2
+        page = build(bundle)
+        write(file, page)
+        if file == STEPS:
+            for picture, is_dark in FRONT.items():
+                write(picture, draw(bundle, is_dark))
+    except (RuntimeError, OSError) as error:  # NamespaceDenied and LaunchError are RuntimeErrors
+        report(str(error))
         return 2
     except KeyboardInterrupt:
         return 130
     print(f"{file}: {len(page.encode()) / 1000:.0f} KB. Open it in a browser.")
-    return 0
+    return 2 if failed else 0
 
 
 if __name__ == "__main__":

@@ -1,142 +1,152 @@
-"""Recordings of all stories with some servers, as plain data for the page and for the pictures.
-
-record() plays each story in a network of its own; what it returns is what helpers.py shows.
-"""
+"""Recordings of all scenarios with some servers, as plain data for the page and the picture."""
 
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypedDict
 
-from clients.console.printable import first_sentence
+from clients.console.printable import docstring_summary, printable
 from clients.system import processes
 from clients.trace.narration import sentence
-from clients.trace.scenarios import STORIES
+from clients.trace.record import NOT_POSSIBLE
+from clients.trace.scenarios import SCENARIOS
 
-ROUNDS = 2  # rounds of a loop that are shown when it goes on in the same way: first and last
-LONGEST = 40  # steps of a round, at most
+SCHEMA = 2
+SHOWN = 2  # iterations of a loop that are shown if more do the same: the first and the last
+LONGEST = 40  # steps of an iteration, at most
 
 
-def record(programs, stories=STORIES):
-    """Play stories to servers and return all that the page shows, plain data.
+class ScenarioText(TypedDict):
+    title: str
+    question: str
+    actions: list[str]
 
-    programs: {name: path of the program}. Raises Forbidden where no network can be made, and
-    RuntimeError with the last words of a recorder that failed.
 
-    {"stories": {key: {"title", "question", "acts": [text, ...]}},
-     "programs": {name: {"sentence": of its docstring, "lines": its text}},
-     "recordings": {story: {program: [step, ...]}}, "pool": [values]}
+class Program(TypedDict):
+    sentence: str  # of its docstring
+    lines: list[str]
 
-    A step is what recorder.moment() describes, with "sentence", what happened in one sentence, and
-    "rounds", for a step that stands for so many rounds of a loop left out. "act" is the number of
-    the story's action to which it belongs, from 1; 0 before the first. Its "threads", "variables",
-    "kernel" and "clients" are places in the pool, where each value stands once; so are, in the
-    pool, the rows of "threads", of "clients", and of a kernel's "connections" and "epoll".
+
+class Bundle(TypedDict):
+    schema: int
+    scenarios: dict[str, ScenarioText]
+    programs: dict[str, Program]
+    recordings: dict[str, dict[str, list[dict]]]  # {scenario: {program: TraceEvents as data}}
+
+
+def record(programs, scenarios=SCENARIOS):
+    """Play scenarios to servers and return a Bundle, and {(scenario, program): what failed}.
+
+    programs: {name: path of the program}. A scenario that cannot be recorded with each server is
+    left out. Raises NamespaceDenied if this system does not allow recordings.
     """
-    pool, places = [], {}
-
-    def place(value):
-        key = json.dumps(value, sort_keys=True)
-        if key not in places:
-            places[key] = len(pool)
-            pool.append(value)
-        return places[key]
-
-    wanted = [(story, name) for story in stories for name in programs]
+    wanted = [(scenario, name) for scenario in scenarios for name in programs]
     with ThreadPoolExecutor(os.cpu_count()) as workers:
-        moments = workers.map(lambda pair: play(pair[0], programs[pair[1]]), wanted)
+        played = workers.map(lambda pair: attempt(pair[0], programs[pair[1]]), wanted)
         try:
-            moments = list(moments)
+            played = dict(zip(wanted, played, strict=True))
         except BaseException:  # Ctrl-C, too: what has not begun need not
             workers.shutdown(cancel_futures=True)
             raise
-    recordings = {story: {} for story in stories}
-    for (story, name), found in zip(wanted, moments, strict=True):
-        lines = programs[name].read_text().splitlines()
-        told = [
-            step | {"sentence": sentence(step, before, lines)}
-            for before, step in zip([None, *found], found, strict=False)
-        ]
-        recordings[story][name] = [packed(step, place) for step in folded(told)]
-    return {
-        "stories": {key: about(stories[key]) for key in stories},
-        "programs": {name: described(path) for name, path in programs.items()},
-        "recordings": recordings,
-        "pool": pool,
-    }
+    failed = {pair: found for pair, found in played.items() if isinstance(found, str)}
+    recordings = {}
+    for scenario in scenarios.keys() - {scenario for scenario, _ in failed}:
+        recordings[scenario] = {
+            name: folded(narrated(played[scenario, name], programs[name])) for name in programs
+        }
+    bundle = Bundle(
+        schema=SCHEMA,
+        scenarios={key: about(scenarios[key]) for key in scenarios if key in recordings},
+        programs={name: described(path) for name, path in programs.items()},
+        recordings={key: recordings[key] for key in scenarios if key in recordings},
+    )
+    return bundle, failed
 
 
-def about(story):
-    acts = [act_text(act) for act in story.acts]
-    return {"title": story.title, "question": story.question, "acts": acts}
+def attempt(scenario, program):
+    try:
+        return play(scenario, program)
+    except RuntimeError as error:
+        if isinstance(error, processes.NamespaceDenied):
+            raise
+        return str(error)
 
 
-def act_text(act):
-    """Return an action as a mark of the time line: "2 says bob"."""
-    if not act.clients:
+def play(scenario, program):
+    """Return the TraceEvents of one scenario with one server, as plain data.
+
+    Raises NamespaceDenied if this system does not allow it, RuntimeError if it cannot be recorded.
+    """
+    if program.suffix != ".py":
+        raise RuntimeError(f"{printable(str(program))} is no Python program (.py)")
+    line = processes.module_command("clients.trace.record", scenario, program)
+    done = processes.run_in_netns(line, cwd=processes.ROOT)
+    if done.returncode == 0:
+        return json.loads(done.stdout)
+    why = processes.tail(done.stderr, 1)
+    raise processes.NamespaceDenied(why) if done.returncode == NOT_POSSIBLE else RuntimeError(why)
+
+
+def narrated(events, program):
+    """Return events with their sentences."""
+    lines = program.read_text(encoding="utf-8").splitlines()
+    pairs = zip([None, *events], events, strict=False)
+    return [event | {"sentence": sentence(event, before, lines)} for before, event in pairs]
+
+
+def about(scenario):
+    actions = [action_text(action) for action in scenario.actions]
+    return ScenarioText(title=scenario.title, question=scenario.question, actions=actions)
+
+
+def action_text(action):
+    """Return an action as a mark of the time line: "2 sends bob"."""
+    if not action.clients:
         return "time passes"
-    if len(act.clients) > 1:
-        return f"{act.clients[0]} to {act.clients[-1]} {act.does.removesuffix('s')}"
-    return f"{act.clients[0]} {act.does} {act.words.decode()}".strip()
+    if len(action.clients) > 1:
+        return f"{action.clients[0]} to {action.clients[-1]} {action.does.removesuffix('s')}"
+    return f"{action.clients[0]} {action.does} {action.words.decode()}".strip()
 
 
 def described(path):
-    text = path.read_text()
-    return {"sentence": first_sentence(text), "lines": text.splitlines()}
+    text = path.read_text(encoding="utf-8")
+    return Program(sentence=docstring_summary(text), lines=text.splitlines())
 
 
-def packed(step, place):
-    """Return a step without what is empty, its larger values in the pool."""
-    left_out = {"calls", "sizes", "log", "said", "heard", "words", "value", "fd", "call"}
-    kept = {name: value for name, value in step.items() if name not in left_out}
-    kernel = dict(kept["kernel"])
-    for rows in (kept, kernel):
-        for name in ("threads", "clients", "connections", "epoll"):
-            if name in rows:
-                rows[name] = [place(row) for row in rows[name]]
-    kept["kernel"] = kernel
-    for name in ("threads", "variables", "kernel", "clients"):
-        if name in kept:
-            kept[name] = place(kept[name])
-    return {name: value for name, value in kept.items() if value not in ([], "", None)}
-
-
-def folded(steps):
-    """Return steps without the middle rounds of loops that do the same again and again."""
+def folded(events):
+    """Return events without the middle iterations of loops that repeat the same lines and calls."""
     shapes = [
-        (step["kind"], step.get("thread"), step.get("line"), str(step.get("calls")), step["act"])
-        for step in steps
+        (
+            event["kind"],
+            event["thread"],
+            event["line"],
+            event["action"],
+            str([(call["name"], call["fd"], call["error"]) for call in event["calls"]]),
+        )
+        for event in events
     ]
     found, at = [], 0
-    while at < len(steps):
+    while at < len(events):
         length, times = repeats(shapes, at)
-        if times > ROUNDS:
+        if times > SHOWN:
             last = at + (times - 1) * length
-            found += steps[at : at + length]
-            found.append(steps[last - 1] | {"rounds": times - ROUNDS, "changed": []})
-            found += steps[last : last + length]
+            found += events[at : at + length]
+            found.append(events[last - 1] | {"skipped": times - SHOWN, "changed": []})
+            found += events[last : last + length]
             at = last + length
         else:
-            found.append(steps[at])
+            found.append(events[at])
             at += 1
     return found
 
 
 def repeats(shapes, at):
-    """Return (steps of the round that begins here, how many times it comes one after another)."""
+    """Return (steps of the iteration that begins here, how many times it is repeated)."""
     for length in range(2, LONGEST):
         times = 1
         first = shapes[at : at + length]
         while shapes[at + times * length : at + (times + 1) * length] == first:
             times += 1
-        if times > ROUNDS:
+        if times > SHOWN:
             return length, times
     return 1, 1
-
-
-def play(story, program):
-    """Return the steps of one story with one server; raises Forbidden, RuntimeError."""
-    line = processes.tool("clients.trace.record", story, program)
-    done = processes.run_in_netns(line, cwd=processes.ROOT)
-    if done.returncode:
-        raise RuntimeError(f"{program} could not be recorded: {processes.tail(done.stderr)}")
-    return json.loads(done.stdout)

@@ -1,38 +1,42 @@
-"""The page on which one walks through recordings: one HTML file that holds all it needs."""
+"""The page that shows recordings step by step: one HTML file that contains all it needs."""
 
+import base64
+import gzip
 import json
 import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
-from clients.console.palette import looks
+from clients.console.palette import styles
 
-KEPT = Path(__file__).with_name("steps.html")  # of the three models
+STEPS = Path(__file__).with_name("steps.html")  # of the three models, committed
 PARTS = Path(__file__).with_name("web")
-DATA = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
-TURNED = {"#000000": "#FFFFFF"}  # what cannot be seen on a dark page
+DATA = re.compile(r'<script type="text/plain" id="data">(.*?)</script>')
+ON_DARK = {"#000000": "#FFFFFF"}  # what cannot be seen on a dark page
 
 
-def build(data):
-    """Return the page, a text, that shows what recording.record() has returned."""
+def build(bundle):
+    """Return the page, a text, that shows a Bundle."""
     environment = Environment(
         loader=FileSystemLoader(PARTS), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     marks = [
-        [{"paper": paper, "ink": ink(paper)} for paper in (colour, TURNED.get(colour, colour))]
-        for colour, _ in looks(data["programs"]).values()
+        [{"paper": paper, "ink": ink(paper)} for paper in (colour, ON_DARK.get(colour, colour))]
+        for colour, _ in styles(bundle["programs"]).values()
     ]
-    # In JSON a "<" stands in texts only; as it is, "</script>" in one would end the element.
-    inlined = json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", r"\u003c")
-    parts = {name: (PARTS / name).read_text() for name in ("page.css", "navigation.js", "view.js")}
-    return environment.get_template("page.html.j2").render(data=inlined, marks=marks, parts=parts)
+    data = base64.b64encode(gzip.compress(json.dumps(bundle).encode(), mtime=0)).decode()
+    parts = {
+        name: (PARTS / name).read_text(encoding="utf-8")
+        for name in ("page.css", "navigation.js", "view.js")
+    }
+    return environment.get_template("page.html.j2").render(data=data, marks=marks, parts=parts)
 
 
 def ink(paper):
-    """Return the colour of a text on paper, "#RRGGBB": black or white, what is seen better.
+    """Return the colour of a text on paper, "#RRGGBB": black or white, whichever is legible.
 
-    By the contrast of WCAG 2.2 the two are alike at a luminance of 0.179.
+    By the contrast of WCAG 2.2 the two are equal at a luminance of 0.179.
     """
     parts = [int(paper[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     linear = [
@@ -44,19 +48,19 @@ def ink(paper):
     return "#000000" if luminance > 0.179 else "#FFFFFF"
 
 
-def data_of(page):
-    """Return the recordings that a page shows, as they were given to build()."""
-    return json.loads(DATA.search(page)[1])
+def bundle_of(page):
+    """Return the Bundle that a page shows."""
+    return json.loads(gzip.decompress(base64.b64decode(DATA.search(page)[1])))
 
 
 def outdated(page, programs):
-    """Return the names of the programs whose texts are no longer those that the page shows.
+    """Return the names of the programs whose text is not the one that the page shows.
 
-    programs: {name: path}. A program that the page does not show at all is named, too.
+    programs: {name: path}.
     """
-    shown = data_of(page)["programs"]
+    shown = bundle_of(page)["programs"]
     return [
         name
         for name, path in programs.items()
-        if shown.get(name, {}).get("lines") != path.read_text().splitlines()
+        if shown.get(name, {}).get("lines") != path.read_text(encoding="utf-8").splitlines()
     ]

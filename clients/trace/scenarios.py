@@ -1,114 +1,108 @@
-"""The stories that are played to each server: who does what, in which order. They are data.
-
-A client comes ("connects"), speaks, may stop reading ("reads no more"), reads at last, leaves, or
-breaks off with a reset. What a client does not refuse to read it reads as soon as the server is at
-rest; that need not be said.
-"""
+"""The scenarios that are played to each server: what each client does, in which order."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Act:
-    """One action: of the clients named, one after the other while the server stands still.
-
-    does: "connects", "says", "floods" (asks until nothing more goes into the buffers), "reads no
-    more", "reads", "leaves", "resets", or, of nobody, "waits": until a sleep in the server is over
-    and each SYN that was thrown away has been sent again. words: what is said.
-    """
+class Action:
+    """One action of the named clients, one after the other while the server is paused."""
 
     clients: tuple[int, ...]
+    # "connects", "sends", "floods" (sends until the buffers take nothing more), "stops reading",
+    # "reads", "leaves", "resets". Of no client, "waits": until a sleep in the server is over and
+    # each dropped SYN has been retransmitted. A client that does not stop reading reads as soon as
+    # the server is at rest.
     does: str
-    words: bytes = b""
+    words: bytes = b""  # what is sent
 
 
 @dataclass(frozen=True)
-class Story:
-    """title, question: for a reader. room: how many clients the descriptors allow, or None."""
+class Scenario:
+    """A sequence of actions, and the question that it answers."""
 
     title: str
     question: str
-    acts: tuple[Act, ...]
-    room: int | None = None
+    actions: tuple[Action, ...]
+    room: int | None = None  # how many clients the limit of descriptors allows
 
 
 def one(client, does, words=b""):
-    return Act((client,), does, words)
+    return Action((client,), does, words)
 
 
-STORIES = {
-    "two": Story(
+SCENARIOS = {
+    "two": Scenario(
         "Two clients",
         "The first is silent. Is the second one served?",
         (
             one(1, "connects"),
             one(2, "connects"),
-            one(2, "says", b"bob"),
+            one(2, "sends", b"bob"),
             one(1, "leaves"),
             one(2, "leaves"),
         ),
     ),
-    "silent": Story(
+    "silent": Scenario(
         "One falls silent",
-        "One has said hello and stays. What does it cost the others?",
+        "One has sent its name and stays connected. What does it cost the others?",
         (
             one(1, "connects"),
-            one(1, "says", b"ann"),
+            one(1, "sends", b"ann"),
             one(2, "connects"),
-            one(2, "says", b"bob"),
+            one(2, "sends", b"bob"),
             one(2, "leaves"),
             one(3, "connects"),
-            one(3, "says", b"cy"),
+            one(3, "sends", b"cy"),
         ),
     ),
-    "full": Story(
+    "full": Scenario(
         "One never reads",
-        "It asks and asks, and reads no answer. Who holds which bytes?",
+        "It sends and sends, and reads no answer. Where are the bytes?",
         (
             one(1, "connects"),
-            one(1, "reads no more"),
+            one(1, "stops reading"),
             one(1, "floods"),
             one(2, "connects"),
-            one(2, "says", b"bob"),
+            one(2, "sends", b"bob"),
             one(1, "reads"),
             one(1, "leaves"),
             one(2, "leaves"),
         ),
     ),
-    "reset": Story(
+    "reset": Scenario(
         "A reset in the middle",
-        "One client breaks off. Who notices, and at which line?",
+        "One client resets its connection. Which line of the server notices?",
         (
             one(1, "connects"),
             one(2, "connects"),
-            one(1, "says", b"ann"),
+            one(1, "sends", b"ann"),
             one(1, "resets"),
-            one(2, "says", b"bob"),
+            one(2, "sends", b"bob"),
             one(2, "leaves"),
         ),
     ),
-    "nine": Story(
-        "Nine come at a backlog of 5",
-        "All connect at the same moment. Who is in the queue, and who is not even there?",
+    "nine": Scenario(
+        "Nine connect at a backlog of 5",
+        "All connect at the same moment. Which are in the accept queue, which still in SYN-SENT?",
         (
-            Act(tuple(range(1, 10)), "connects"),
-            Act((), "waits"),
-            one(1, "says", b"ann"),
+            Action(tuple(range(1, 10)), "connects"),
+            Action((), "waits"),
+            one(1, "sends", b"ann"),
             one(1, "leaves"),
-            Act((), "waits"),
+            Action((), "waits"),
         ),
     ),
-    "descriptors": Story(
+    "descriptors": Scenario(
         "Out of descriptors",
-        "There is room for two clients, and three come. What becomes of the third?",
+        "There are descriptors for two clients, and three connect. What happens to the third?",
         (
             one(1, "connects"),
             one(2, "connects"),
             one(3, "connects"),
-            one(2, "says", b"bob"),
+            one(2, "sends", b"bob"),
             one(1, "leaves"),
-            Act((), "waits"),
-            one(3, "says", b"cy"),
+            Action((), "waits"),
+            one(3, "sends", b"cy"),
         ),
         room=2,
     ),

@@ -1,17 +1,18 @@
-"""A server under the tracer, from outside: which thread stands where, and let one of them go on.
+"""A server under the tracer, from outside: where each thread is, and let one of them go on.
 
-with traced(program, walk=True) as tracee:
-    tracee.settle()
-    for thread in tracee.stopped():
-        tracee.go(thread)
+with traced(program, pause=True) as session:
+    session.settle()
+    for thread in session.stopped():
+        session.step(thread)
 """
 
 import contextlib
 import json
+import os
+import re
 import selectors
 import socket
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,135 +20,158 @@ import clients.system.processes as processes  # first: where Linux is missing, i
 from clients.system import procfs
 from clients.system.sockets import unix_listener
 from clients.trace import tracer
+from clients.trace.calls import TracedCall
 
-LOOK = 0.001  # seconds between two looks at whether a thread sleeps
-LOOKS = 3  # that many in a row find a thread asleep before it is believed
-LOCKED = 60  # looks, for a lock: the interpreter's own is waited for now and then, and briefly
+INTERVAL = 0.001  # seconds between two looks at whether a thread runs
+TIMEOUT = 10.0  # seconds
+STATUS = re.compile(r"^State:\s+(\w)|^(?:non)?voluntary_ctxt_switches:\s+(\d+)", re.MULTILINE)
 
 
 @dataclass
-class Traced:
-    """One thread of the server, as last told.
+class TracedThread:
+    """One thread of the server that has stopped at least once."""
 
-    told: what Tracer.tell() said when it stopped. stopped: it waits for "go". call, fd: the system
-    call in which it sleeps if it is not stopped, and on which descriptor; None if it runs.
-    """
-
-    number: int
-    told: dict
-    stopped: bool = False
-    call: str | None = None
-    fd: int | None = None
+    id: int  # the kernel's
+    snapshot: tracer.Snapshot  # where it stopped last
+    stopped: bool = False  # it waits to be let go on
+    call: str | None = None  # the system call in which it sleeps, if it has not stopped
+    fd: int | None = None  # the descriptor that the call is about
+    calls: list[TracedCall] = field(default_factory=list)  # since the last taken()
     channel: socket.socket | None = field(default=None, repr=False)
+
+    def add(self, calls):
+        """Keep calls; one that had not returned before is among them again."""
+        self.calls = [call for call in self.calls if call.done] + calls
+
+    def taken(self):
+        """Return the calls since the last time."""
+        found, self.calls = self.calls, []
+        return found
 
 
 @contextlib.contextmanager
-def traced(program, *options, walk=False, limit=tracer.HIGH, **more):
-    """Start a server under the tracer, yield a Tracee.
+def traced(program, *options, pause=False, **more):
+    """Start a server under the tracer, yield a Session.
 
-    walk: its threads stop as soon as it listens. limit: up to which descriptor the tracer looks.
-    more: for processes.running_server.
+    pause: its threads stop as soon as it listens. more: for processes.running_server.
     """
     with contextlib.ExitStack() as stack:
-        door, path = stack.enter_context(unix_listener())
-        through = ("-m", tracer.__name__, "--to", path, "--limit", limit)
-        through += ("--walk",) if walk else ()
-        tracee = Tracee(door)
-        stack.callback(tracee.close)
-        with processes.running_server(program, *options, through=through, **more) as server:
-            tracee.meet(server)
+        listener, path = stack.enter_context(unix_listener())
+        wrapper = ("-m", tracer.__name__, "--to", path, *(["--pause"] if pause else []))
+        session = Session(listener, pause)
+        stack.callback(session.close)
+        with processes.running_server(program, *options, wrapper=wrapper, **more) as server:
+            session.connect(server)
             try:
-                yield tracee
+                yield session
             finally:
-                tracee.run()  # it ends itself, as at any other time
+                session.run()  # it ends itself, as at any other time
 
 
-class Tracee:
-    """server: a Server. threads: {the kernel's number: Traced}, those that have ever stopped."""
+class Session:
+    """server: a Server. threads: {the kernel's number: TracedThread}."""
 
-    def __init__(self, door):
-        self.server, self.threads, self.orders, self._frames = None, {}, None, []
-        self._unanswered = False
-        self._heard, self._door, self._texts = selectors.DefaultSelector(), door, {}
-        self._looks = Counter()  # {thread's number: how many times in a row it was asleep}
-        door.setblocking(False)
-        self._heard.register(door, selectors.EVENT_READ)
+    def __init__(self, listener, paused):
+        self.server, self.threads, self.paused = None, {}, paused
+        self._orders, self._tracer, self._has_ended = None, None, False
+        self._answers, self._unanswered = {}, set()
+        self._channels, self._listener, self._texts = selectors.DefaultSelector(), listener, {}
+        listener.setblocking(False)
+        self._channels.register(listener, selectors.EVENT_READ)
 
-    def meet(self, server):
-        """Wait until the tracer in the server has made itself known."""
+    def connect(self, server):
+        """Wait until the tracer in the server has connected."""
         self.server = server
-        while self.orders is None:
-            self.listen(1)
+        while self._orders is None:
+            self.receive(1)
 
     def close(self):
-        for key in list(self._heard.get_map().values()):
-            if key.fileobj is not self._door:
+        for key in list(self._channels.get_map().values()):
+            if key.fileobj is not self._listener:
                 key.fileobj.close()
-        self._heard.close()
+        self._channels.close()
 
-    def walk(self):
+    def pause(self):
         """Make each thread stop at its next line."""
-        self.orders.sendall(b"walk\n")
+        self.paused = True
+        self._orders.sendall(b"pause\n")
 
     def run(self):
         """Let all threads run."""
-        with contextlib.suppress(OSError):  # the server has ended
-            self.orders.sendall(b"run\n")
-        time.sleep(0.01)  # the order comes first
+        self.paused = False
         for thread in self.stopped():
-            self.go(thread)
+            self.step(thread)
+        with contextlib.suppress(OSError):  # the server has ended, or computes
+            self._orders.sendall(b"run\n")
+            self.frames(1.0)  # whose answer comes when the order has been obeyed
 
-    def go(self, thread):
+    def step(self, thread):
         """Let a stopped thread execute one line."""
         thread.stopped, thread.call = False, None
         with contextlib.suppress(OSError):  # the server has ended meanwhile
-            thread.channel.sendall(b"go\n")
+            thread.channel.sendall(b"step\n")
 
     def frames(self, seconds):
         """Return what frames.frames() does in the server; raise TimeoutError if that takes longer.
 
         There is at most one request under way; a late answer is passed over.
         """
-        self.listen()
-        if not self._unanswered:
-            self._unanswered = True
-            self.orders.sendall(b"frames\n")
-            deadline = time.monotonic() + seconds
-            while self._unanswered and time.monotonic() < deadline:
-                self.listen(0.01)
-        if self._unanswered:
-            raise TimeoutError("the server does not report its frames")
-        return self._frames
+        return self._ask("frames", seconds)
 
-    def look_again(self, thread):
-        """Let a stopped thread tell again how the sockets are."""
-        thread.stopped = False
-        thread.channel.sendall(b"look\n")
-        while not thread.stopped:
-            self.listen(1)
+    def report(self, seconds=TIMEOUT):
+        """Return a tracer.Report, and keep the calls of the threads; see frames()."""
+        found = tracer.Report(**self._ask("report", seconds))
+        found.ready = {int(fd): ready for fd, ready in found.ready.items()}
+        found.threads = {
+            int(number): tracer.ThreadReport(**row) for number, row in found.threads.items()
+        }
+        for number, thread in self.threads.items():
+            if number in found.threads and not thread.stopped:
+                thread.add([TracedCall(**row) for row in found.threads[number].calls])
+        return found
 
-    def channels(self):
+    def _ask(self, request, seconds):
+        self.receive()
+        if request not in self._unanswered:
+            self._unanswered.add(request)
+            self._orders.sendall(request.encode() + b"\n")
+        deadline = time.monotonic() + seconds
+        while request in self._unanswered:
+            if self._has_ended:
+                raise BrokenPipeError("the server has ended")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the server does not answer a request for {request}")
+            self.receive(0.01)
+        return self._answers[request]
+
+    def tracer_descriptors(self):
         """Return how many descriptors of the server's process are the tracer's."""
-        return len(self._heard.get_map()) - 1  # one is the door, here
+        with contextlib.suppress(OSError):
+            held = os.listdir(f"/proc/{self.server.process.pid}/fd")
+            return sum(int(fd) >= tracer.FIRST_TRACER_FD for fd in held)
+        return 0  # it has ended
 
     def stopped(self):
         return [thread for thread in self.threads.values() if thread.stopped]
 
-    def listen(self, seconds=0.0):
-        """Take what the threads have told; say whether there was something."""
-        events = self._heard.select(seconds)
+    def receive(self, seconds=0.0):
+        """Take what the tracer has sent; return whether there was something."""
+        events = self._channels.select(seconds)
         for key, _ in events:
-            if key.fileobj is self._door:
+            if key.fileobj is self._listener:
                 with contextlib.suppress(BlockingIOError):
-                    self._heard.register(self._door.accept()[0], selectors.EVENT_READ)
+                    self._channels.register(self._listener.accept()[0], selectors.EVENT_READ)
             else:
-                self._take(key.fileobj)
+                self._read(key.fileobj)
         return bool(events)
 
-    def _take(self, channel):
-        chunk = channel.recv(1 << 20)
+    def _read(self, channel):
+        chunk = b""
+        with contextlib.suppress(ConnectionError):
+            chunk = channel.recv(1 << 20)
         if not chunk:
-            self._heard.unregister(channel)
+            self._has_ended |= channel is self._orders
+            self._channels.unregister(channel)
             channel.close()
             return
         text = self._texts.pop(channel, b"") + chunk
@@ -155,56 +179,71 @@ class Tracee:
             self._texts[channel] = text
             return
         for line in text.splitlines():
-            self._took(channel, json.loads(line))
+            self._take(channel, json.loads(line))
 
-    def _took(self, channel, told):
-        if "orders" in told:
-            self.orders = channel
-            return
-        if "frames" in told:
-            self._frames, self._unanswered = told["frames"], False
-            return
-        number = told["thread"]
-        thread = self.threads.setdefault(number, Traced(number, told))
-        thread.told, thread.stopped, thread.call, thread.channel = told, True, None, channel
+    def _take(self, channel, message):
+        match message:
+            case {"orders": number}:
+                self._orders, self._tracer = channel, number
+            case {"frames": answer}:
+                self._answers["frames"] = answer
+                self._unanswered.discard("frames")
+            case {"report": answer}:
+                self._answers["report"] = answer
+                self._unanswered.discard("report")
+            case _:
+                self._stop(channel, tracer.Snapshot(**message))
 
-    def settle(self, patience=10.0):
-        """Wait until each thread of the program is stopped, or asleep in a system call.
+    def _stop(self, channel, snapshot):
+        thread = self.threads.setdefault(snapshot.thread, TracedThread(snapshot.thread, snapshot))
+        thread.snapshot, thread.stopped, thread.call = snapshot, True, None
+        thread.channel = channel
+        thread.add([TracedCall(**row) for row in snapshot.calls])
+        if not self.paused:  # it stopped before the order to run was obeyed
+            self.step(thread)
 
-        Raises TimeoutError if one computes for longer than patience, in seconds.
+    def settle(self, timeout=TIMEOUT):
+        """Wait until each thread of the program is stopped, or sleeps in a system call.
+
+        Raises TimeoutError if one computes for longer than timeout, in seconds.
         """
-        deadline = time.monotonic() + patience
-        self._looks.clear()
-        while self.listen(LOOK) or not self.asleep():
+        deadline, before = time.monotonic() + timeout, None
+        while True:
+            now = None if self.receive(INTERVAL) else self.look()
+            if now is not None and now == before:
+                return
+            before = now
             if time.monotonic() > deadline:
                 raise TimeoutError("the server does not come to rest")
 
-    def asleep(self):
-        """Look once; say whether no thread runs, and for some looks none has run."""
+    def look(self):
+        """Return {thread: its context switches} if all threads sleep now, or else None.
+
+        All have slept between two looks if no thread has been switched to meanwhile.
+        """
         tasks = Path(f"/proc/{self.server.process.pid}/task")
         alive = {int(path.name) for path in tasks.iterdir()} if tasks.is_dir() else set()
         for number in set(self.threads) - alive:
             del self.threads[number]
-        rest = True
-        for number in alive - {thread.number for thread in self.stopped()}:
-            call, fd = sleeping(tasks / str(number))
-            told = fd is not None and fd >= tracer.HIGH  # it has told something, or is the tracer
-            if number in self.threads:
-                self.threads[number].call, self.threads[number].fd = call, fd
-                asleep = call and not told
-            else:
-                asleep = call
-            self._looks[number] = self._looks[number] + 1 if asleep else 0
-            rest &= self._looks[number] >= (LOCKED if call == "futex" else LOOKS)
-        return rest
+        return self._sleeping(tasks, alive)
 
-
-def sleeping(task):
-    """Return the system call in which a thread sleeps, and its descriptor; None if it runs."""
-    try:
-        call = procfs.parse_syscall((task / "syscall").read_text())
-    except OSError:  # it has just ended
-        return None, None
-    if call is None or procfs.state(task) not in ("S", "D"):
-        return None, None
-    return call.name, call.fd
+    def _sleeping(self, tasks, alive):
+        found = {}
+        for number in alive:
+            try:
+                status = STATUS.findall((tasks / str(number) / "status").read_text())
+                if status[0][0] in ("Z", "X"):  # it has ended
+                    continue
+                call = procfs.parse_syscall((tasks / str(number) / "syscall").read_text())
+            except OSError:  # it has just ended
+                return None
+            if call is None or status[0][0] not in ("S", "D"):
+                return None
+            thread = self.threads.get(number)
+            ours = call.fd is not None and call.fd >= tracer.FIRST_TRACER_FD
+            if ours and number != self._tracer and not (thread and thread.stopped):
+                return None  # its snapshot is under way
+            if thread and not thread.stopped:
+                thread.call, thread.fd = call.name, call.fd
+            found[number] = [switches for _, switches in status[1:]]
+        return found

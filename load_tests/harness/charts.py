@@ -1,5 +1,7 @@
 """The charts, functions of data alone: a colour and a marker per model, labels on the data."""
 
+import base64
+import io
 import itertools
 import math
 import statistics
@@ -20,7 +22,7 @@ from matplotlib.ticker import (
 from matplotlib.transforms import ScaledTranslation
 
 from clients.console.formatting import number
-from clients.console.palette import looks
+from clients.console.palette import styles
 
 ARROW = Path([(0, -1), (0, 1), (-0.5, 0.3), (0, 1), (0.5, 0.3)])  # a marker for the legend
 STYLE = {
@@ -113,7 +115,7 @@ def curves(ax, lines, labels, log=False, slope=""):
     run. slope: the words for a dotted line of what is in proportion to the load, if that helps.
     """
     ends, legend = [], {}
-    for model, (colour, marker) in looks(lines).items():
+    for model, (colour, marker) in styles(lines).items():
         if not lines[model]:
             continue
         xs, values = zip(*lines[model], strict=True)
@@ -164,7 +166,7 @@ def bars(ax, values, labels):
     A bar that is a lower bound ends in an arrow; a thin line is the range of the quartiles.
     """
     most = max((value.high for value, _ in values.values() if value), default=0) or 1
-    style = looks(values)
+    style = styles(values)
     for place, (model, (value, text)) in enumerate(reversed(values.items())):
         colour, end = style[model][0], value.amount if value else 0
         ax.barh(place, end, color=colour, height=0.62)
@@ -187,7 +189,7 @@ def bars(ax, values, labels):
 def timelines(ax, series, labels, log=False):
     """Draw a number at each moment. series: {model: [(seconds, number or None), …]}."""
     ends = []
-    for model, (colour, marker) in looks(series).items():
+    for model, (colour, marker) in styles(series).items():
         xs, ys = zip(*series[model], strict=True)
         numbers = [math.nan if y is None else y for y in ys]  # a gap in the line
         ax.plot(xs, numbers, color=colour, marker=marker, markevery=max(1, len(xs) // 8))
@@ -204,7 +206,7 @@ def distributions(ax, curves_of, labels):
     A curve that ends below 100 % has an open end, a dotted line to the last ms: the rest was not
     answered until then.
     """
-    for model, (colour, _) in looks(curves_of).items():
+    for model, (colour, _) in styles(curves_of).items():
         points, last = curves_of[model]
         if not last:
             continue
@@ -229,7 +231,7 @@ def shares(ax, parts, labels, columns=5):
     """
     models = list(dict.fromkeys(model for _, counts in parts.values() for model in counts))[::-1]
     total = {model: sum(counts[model] for _, counts in parts.values()) for model in models}
-    left, colours = dict.fromkeys(models, 0.0), looks(reversed(models))
+    left, colours = dict.fromkeys(models, 0.0), styles(reversed(models))
     for hatch, counts in parts.values():
         for place, model in enumerate(models):
             share, colour = counts[model] / max(1, total[model]), colours[model][0]
@@ -254,15 +256,35 @@ def shares(ax, parts, labels, columns=5):
     ax.legend(handles=signs, ncols=columns, columnspacing=1.2, **place)
 
 
-def darken(path, dark):
-    """Write the picture at path to dark as well, for a dark page: light is dark, hues stay.
+def picture(panels, title, note):
+    """Return the main picture of a comparison as a PNG: these panels side by side.
+
+    It is seen 880 pixels wide, two of its own for each, and no letter is lower than 12 of those.
+    """
+    figure, stream = sheet(panels, title, note, len(panels), (11, 4.3)), io.BytesIO()
+    for ax in figure.axes[1:]:
+        ax.set_yticklabels([])  # they are at the left
+    figure.savefig(stream, dpi=160)
+    return stream.getvalue()
+
+
+def png(panel):
+    """Return a chart of its own as text: a PNG in base64."""
+    stream = io.BytesIO()
+    draw(10, 5, panel).savefig(stream, format="png", dpi=140)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def darken(png):
+    """Return a PNG for a dark page: light is dark, hues stay.
 
     In HLS colours, adding 1 - (highest + lowest) to red, green and blue turns the lightness L
     into 1 - L, and changes nothing else.
     """
-    colours = plt.imread(path)[:, :, :3]
+    colours, dark = plt.imread(io.BytesIO(png))[:, :, :3], io.BytesIO()
     colours = colours + 1 - colours.max(2, keepdims=True) - colours.min(2, keepdims=True)
     plt.imsave(dark, 0.05 + 0.95 * colours.clip(0, 1))  # no screen's page is quite black
+    return dark.getvalue()
 
 
 def draw(width, height, panel):

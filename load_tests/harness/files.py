@@ -1,4 +1,4 @@
-"""What the programs of this folder call the servers, print and write: one place for each of these.
+"""What the programs of this folder print and write: one place for each.
 
 with held(folder):                      # nobody else writes into it meanwhile
     Screen().print(text_of_a_stranger)
@@ -21,14 +21,6 @@ ROOM = 16 * 2**20  # bytes: more than one comparison writes
 
 class CannotWrite(RuntimeError):
     """Results have no place: what is wrong with the one that was named."""
-
-
-def numbered(texts):
-    """Return these texts, counted where they are the same: "03_epoll (1)", "03_epoll (2)"."""
-    return [
-        text if texts.count(text) == 1 else f"{text} ({texts[: place + 1].count(text)})"
-        for place, text in enumerate(texts)
-    ]
 
 
 def lines(text):

@@ -26,11 +26,17 @@ TAB = {
 }
 
 
-def rows(now, before, first):
-    """Return the rows of the tab, from three Readings: this one, the one before, and the first."""
+def rows(now, before, first, waits):
+    """Return the rows of the tab, from three Readings: this one, the one before, and the first.
+
+    waits: seconds for which each open request of this Locust process has waited, longest first.
+    """
     seconds = now.at - before.at
     share = (now.cpu - before.cpu) / seconds if seconds else 0.0
+    oldest = f"{waits[0]:.1f} s" if waits else "-"
     table = [
+        ("waiting now", len(waits), "visitors without the answer to their last request"),
+        ("oldest wait", oldest, "of these visitors"),
         ("accept queue", now.accept_queue, "connected, and waiting for accept()"),
         ("SYN-SENT", now.clients.get("SYN-SENT", 0), "their connect() has no answer yet"),
         ("ESTABLISHED", now.clients.get("ESTABLISHED", 0), "as the clients see it, with the queue"),
@@ -45,7 +51,7 @@ def rows(now, before, first):
         ),
     ]
     return [
-        {"name": f"{place} {name}", "now": value, "meaning": meaning}  # the page sorts by name
+        {"name": f"{place:2} {name}", "now": value, "meaning": meaning}  # the page sorts by name
         for place, (name, value, meaning) in enumerate(table, 1)
     ]
 
@@ -67,15 +73,18 @@ def preselect(page, name):
     page.app.jinja_env.policies["json.dumps_kwargs"] = {"sort_keys": False}
 
 
-def add_tab(environment, pid):
-    """Add the tab to the page: on /, and alone on /extend; its rows come with /stats/requests."""
+def add_tab(environment, pid, waiting):
+    """Add the tab to the page: on /, and alone on /extend; its rows come with /stats/requests.
+
+    waiting(): see rows().
+    """
     process, page = psutil.Process(pid), environment.web_ui
     readings = []
 
     def look():
         readings.append(reading(process, urlsplit(environment.host).port or 3267))
         del readings[1:-2]  # only the first and the last two are used
-        return rows(readings[-1], readings[-2:][0], readings[0])
+        return rows(readings[-1], readings[-2:][0], readings[0], waiting())
 
     extend = Blueprint("extend", __name__)
 

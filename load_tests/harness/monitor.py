@@ -50,12 +50,14 @@ def watching(process, port, every=0.5):
 def reading(process, port):
     """Return the Reading of a server (process) that listens on port."""
     used = Counter(rss=0, vms=0, threads=0, descriptors=0, cpu=0, switches=0)
-    for one in process_tree(process):
+    tree = process_tree(process)
+    for one in tree:
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError), one.oneshot():
             memory = one.memory_info()
             used.update(rss=memory.rss, vms=memory.vms, threads=one.num_threads())
             used.update(descriptors=one.num_fds(), cpu=cpu_seconds(one))
             used.update(switches=switches(one.pid))
+    used["cpu"] += zombie_cpu_seconds(tree)
     queue, clients = sockets(port, process.pid)
     return Reading(time.monotonic(), *used.values(), queue, clients, *drops(process.pid))
 
@@ -70,11 +72,11 @@ def pin(process, cores):
 
 def tree_cpu_seconds(process):
     """Return the CPU time that a server and all that it has started have used since its start."""
-    return sum_over_tree(process, cpu_seconds)
+    return sum_over_tree(process, cpu_seconds) + zombie_cpu_seconds(process_tree(process))
 
 
 def cpu_seconds(process):
-    """Return the CPU time of a process since its start, and of its children that have ended.
+    """Return the CPU time of a process since its start, and of the children it has waited for.
 
     /proc/PID/stat counts in hundredths of a second, too coarse for a short run; only for the
     children there is nothing finer. The clock's number is that of clock_getcpuclockid(3)
@@ -88,19 +90,35 @@ def cpu_seconds(process):
     return own + times.children_user + times.children_system
 
 
+def zombie_cpu_seconds(tree):
+    """Return the CPU time of the children that have ended and for which nobody has waited yet."""
+    total = 0.0
+    for pid in procfs.zombies({one.pid for one in tree}):
+        with contextlib.suppress(OSError):  # somebody has
+            total += time.clock_gettime(~pid << 3 | 2)
+    return total
+
+
 def loses_child_cpu(process):
-    """Return True if the CPU time of the server's child processes is lost when they end.
+    """Return True if the CPU time of some of the server's processes is lost when they end.
 
     The kernel adds it to the parent's when the parent waits for the child. A parent that ignores
-    SIGCHLD never waits (wait(2), proc(5) on SigIgn).
+    SIGCHLD never waits (wait(2), proc(5) on SigIgn); a daemon's parent is no process of the server.
     """
+    tree = process_tree(process)
+    pids = {one.pid for one in tree}
 
-    def ignores(one):
+    def is_lost(one):
         lines = Path(f"/proc/{one.pid}/status").read_text().splitlines()
         [mask] = [line.split()[1] for line in lines if line.startswith("SigIgn")]
-        return int(mask, 16) >> signal.SIGCHLD - 1 & 1
+        ignores = int(mask, 16) >> signal.SIGCHLD - 1 & 1
+        return ignores or (one.pid != process.pid and one.ppid() not in pids)
 
-    return sum_over_tree(process, ignores) > 0
+    for one in tree:
+        with contextlib.suppress(psutil.NoSuchProcess, OSError):  # it has ended
+            if is_lost(one):
+                return True
+    return False
 
 
 def kernel_memory():
@@ -126,9 +144,9 @@ def sockets(port, pid="self"):
     Only clients on this machine are seen. pid: a process in whose network namespace to look.
     """
     queue, clients = 0, Counter()
-    for line in procfs.tcp(port, pid):
+    for line in procfs.tcp_sockets(port, pid):
         if line.state == "LISTEN":
-            queue = line.unread
+            queue = line.recv_q
         elif line.remote[1] == port:
             clients[line.state] += 1
     return queue, dict(clients)
@@ -139,5 +157,5 @@ def drops(pid="self"):
 
     They count what a full accept queue made the kernel drop (snmp_counter.rst).
     """
-    counts = procfs.counters(Path(f"/proc/{pid}/net/netstat").read_text())
+    counts = procfs.tcp_counters(Path(f"/proc/{pid}/net/netstat").read_text())
     return counts["ListenOverflows"], counts["ListenDrops"]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from clients.system.processes import ROOT, running_server, spawn, tail, temp_dir, tool
-from clients.system.procfs import queue_limit
+from clients.system.processes import ROOT, module_command, running_server, spawn, tail, temp_dir
+from clients.system.procfs import accept_queue_limit
 from load_tests.harness import stats
 from load_tests.harness.monitor import loses_child_cpu, watching
 from load_tests.harness.results import GeneratorHealth, LocustRow, Machine, Run, ServerUsage
@@ -38,13 +38,13 @@ def run(config, out, *, model, program, load, repeat):
     """
     report = f"locust-{model}-{load:g}{f'-{repeat + 1}' if repeat else ''}.html"
     (out / report).parent.mkdir(exist_ok=True, parents=True)  # friend/03_epoll
-    through = (SLOW_REQUESTS, config.switch_interval) if config.slow_requests else ()
-    with running_server(program, *server_options(config), through=through) as server:
+    wrapper = (SLOW_REQUESTS, config.switch_interval) if config.slow_requests else ()
+    with running_server(program, *server_options(config), wrapper=wrapper) as server:
         warm(server.address)
         with watching(server.process, server.address[1]) as readings:
             log = make_load(server.address, config, out / report, load, repeat)
         if server.process.poll() is not None:
-            raise RunError(f"it {server.end()}")
+            raise RunError(f"it {server.describe_exit()}")
         incomplete = loses_child_cpu(server.process)
     samples = [Sample(*one) for one in log["samples"]]
     numbers = stats.summary(samples)
@@ -126,7 +126,7 @@ def locust(*options, output=subprocess.DEVNULL, timeout=None):
     """
     streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
     # From ROOT, Locust finds the rest of the repository.
-    with spawn(tool("locust", *options), cwd=ROOT, **streams) as process:
+    with spawn(module_command("locust", *options), cwd=ROOT, **streams) as process:
         with contextlib.suppress(psutil.TimeoutExpired):  # what it printed is reported
             process.wait(timeout)
 
@@ -155,7 +155,7 @@ def usage(readings, greetings, backlog, incomplete):
         threads_peak=peak("threads"),
         descriptors_peak=peak("descriptors"),
         accept_queue_peak=peak("accept_queue"),
-        accept_queue_limit=queue_limit(backlog),
+        accept_queue_limit=accept_queue_limit(backlog),
         syn_sent_peak=max(reading.clients.get("SYN-SENT", 0) for reading in readings),
         listen_overflows=increase("listen_overflows"),
         listen_drops=increase("listen_drops"),

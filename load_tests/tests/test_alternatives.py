@@ -167,8 +167,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 @pytest.mark.parametrize("case", ["selectors_loop", "prefork --processes 1", "thread_pool"])
 def test_after_errors_of_accept_a_new_connection_is_served_while_a_silent_one_stays(case):
     name, *options = case.split()
-    through = ("-c", FAILING_ACCEPT)
-    with running_server(FOLDER / f"{name}.py", *options, through=through) as server:
+    wrapper = ("-c", FAILING_ACCEPT)
+    with running_server(FOLDER / f"{name}.py", *options, wrapper=wrapper) as server:
         with Client(*server.address, timeout=30) as silent:
             silent.greet(b"first")
             with Client(*server.address, timeout=30) as new:

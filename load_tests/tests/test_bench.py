@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from clients.system.processes import tool
+from clients.system.processes import module_command
 from load_tests import bench
 from load_tests.harness import generator
 from load_tests.harness.rounds import Block, IdleCost, Measured, Round, from_json, to_json
@@ -49,7 +49,7 @@ WRONG = {
     "death": (
         'conn.sendall(b"Hello, " + chunk);'
         'count == 26 and (print("I am so tired", file=sys.stderr, flush=True), os._exit(3))',
-        "status 3. Its last words: I am so tired",
+        "status 3. The end of its log: I am so tired",
     ),
 }
 
@@ -61,7 +61,7 @@ def program(folder, answer):
 
 
 def start(*options):
-    line = tool("load_tests.bench", *options)
+    line = module_command("load_tests.bench", *options)
     return subprocess.run(line, capture_output=True, text=True, timeout=100)
 
 
@@ -208,7 +208,7 @@ def test_a_server_that_serves_one_at_a_time_is_not_called_slow(serve, monkeypatc
 def test_ctrl_c_leaves_no_process(number):
     options = ["03_epoll", "02_threaded", "--connections", 10, "--rounds", 1000]
     process = subprocess.Popen(
-        tool("load_tests.bench", *options),
+        module_command("load_tests.bench", *options),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

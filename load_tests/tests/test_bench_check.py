@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from clients.system.processes import ROOT, running_server, tool
+from clients.system.processes import ROOT, module_command, running_server
 from load_tests import bench_check
 from load_tests.tests.compiler import with_a_compiler
 
@@ -45,7 +45,7 @@ def test_a_wrong_answer_ends_it(client, tmp_path):
 def test_both_ways_are_measured(tmp_path):
     file = tmp_path / "found.json"
     options = ["--connections", 3, "--rounds", 1, "--greetings", 5_000, "--json", file]
-    line = tool("load_tests.bench_check", "03_epoll", "02_threaded", *options)
+    line = module_command("load_tests.bench_check", "03_epoll", "02_threaded", *options)
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert "bench_client.c" in done.stdout

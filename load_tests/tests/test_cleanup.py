@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 
-from clients.system.processes import ROOT, tool
+from clients.system.processes import ROOT, module_command
 from load_tests.tests.compiler import case
 
 LONG = 30.0
@@ -56,7 +56,7 @@ def test_what_it_has_started_ends_with_it(tmp_path, name, number):
     out = ["--out", tmp_path / "out"] if module == "load_tests.compare" else []
     with open(ours, "rb", buffering=0), open(its, "rb", buffering=0) as terminal:
         process = subprocess.Popen(
-            tool(module, *words, *out),
+            module_command(module, *words, *out),
             cwd=ROOT,
             env=os.environ | {"TMPDIR": str(place)},  # by it we know whom it has started
             stdin=terminal,

@@ -13,7 +13,7 @@ import pandas
 import psutil
 import pytest
 
-from clients.system.processes import models, tool
+from clients.system.processes import models, module_command
 from conftest import cli
 from load_tests import compare
 from load_tests.harness import results, samples
@@ -260,7 +260,7 @@ def test_old_results_can_be_compared_with_new_ones(impatient, tmp_path):
     done = start("03_epoll", *options, out=tmp_path)
     assert done.returncode == 0, done.stderr
     _, ratios = done.stdout.split("relative to those of")
-    assert len(re.findall(r"\d+\.\d\d-\d+\.\d\d", ratios)) >= 3
+    assert len(re.findall(r"\d+\.\d\d-\d+\.\d\d", ratios)) >= 2  # not those of lower bounds
     assert "unclear" in ratios or "no change seen" in ratios
 
 
@@ -280,7 +280,7 @@ def test_a_full_generator_says_so_and_leaves_no_visitor_out(tmp_path):
     assert 800 < run.outcomes.visitors < 1200 + 2000 * (run.seconds - 0.5)
     assert run.outcomes.not_started > 500
     assert "could not start" in run.generator.limited
-    assert "generator-limited: Locust" in " ".join(done.stdout.split())
+    assert "generator-limited: the load generator" in " ".join(done.stdout.split())
     assert re.search(r"03_epoll .*\*", done.stdout)
     assert run.latency["first_greeting"].asked == run.outcomes.visitors
 
@@ -364,7 +364,7 @@ def test_too_few_descriptors(tmp_path, load):
 def test_ctrl_c_reports_what_was_measured_and_leaves_no_process_behind(tmp_path, number):
     options = ["03_epoll", "--users", "2,3", "--seconds", "1", "--out", tmp_path]
     process = subprocess.Popen(
-        tool("load_tests.compare", *options),
+        module_command("load_tests.compare", *options),
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,

@@ -15,9 +15,11 @@ import time
 import psutil
 import pytest
 
-from clients.system.processes import ROOT, models, tool
+from clients.system.processes import ROOT, models, module_command, running_server
+from conftest import cli
 from load_tests.compare import options
-from load_tests.harness.results import SCHEMA, dumps
+from load_tests.harness.results import SCHEMA, dumps, read
+from load_tests.harness.rounds import from_json
 from load_tests.tests.compiler import case
 from load_tests.tests.made import comparison, run, sessions
 
@@ -49,7 +51,7 @@ while True:
 
 
 def start(module, *options, **more):
-    line = tool(f"load_tests.{module}", *options)
+    line = module_command(f"load_tests.{module}", *options)
     more = {"capture_output": True, "text": True, "timeout": 300, "cwd": ROOT} | more
     return subprocess.run(line, **more)
 
@@ -244,21 +246,37 @@ def test_why_there_was_no_visitor(tmp_path):
         assert "Traceback" not in done.stderr
 
 
+BURN = """
+import time
+def burn(chunk):
+    until = time.thread_time() + 0.002
+    while time.thread_time() < until:
+        pass
+    return b"Hello, " + chunk
+"""
+
+
 @pytest.mark.parametrize("children", ["signal.SIG_DFL", "signal.SIG_IGN"])
-def test_a_server_that_forks_is_not_free(tmp_path, children):
-    work = 'b"Hello, " + chunk + b"x" * (sum(range(20000)) < 0)'  # about a millisecond
-    forks = server(tmp_path / "forks.py", work, FORKS.replace("{children}", children))
+def test_the_cpu_time_of_child_processes_is_counted_or_marked(tmp_path, children):
+    """They use 2 ms per greeting; with SIG_DFL the server never waits for them."""
+    lost = "IGN" in children
+    forks = server(
+        tmp_path / "forks.py", "burn(chunk)", BURN + FORKS.replace("{children}", children)
+    )
     file = tmp_path / "rounds.json"
-    options = ["--connections", 2, "--rounds", 1, "--seconds", 0.5, "--json", file]
-    done = start("bench", forks, "03_epoll", *options)
-    assert done.returncode == 0, done.stderr
-    [block] = json.loads(file.read_text())["blocks"]
-    forked, epoll = (one["rounds"][0]["cpu"] for one in block["servers"])
-    assert forked > 5 * epoll
-    done = start("bench", forks, "03_epoll", *options[:6], "--load", "visit")
-    assert done.returncode == 0, done.stderr
-    assert ("lost" in done.stdout) == ("IGN" in children)
-    assert re.search(r"^forks .*≥", done.stdout, re.MULTILINE) or "DFL" in children
+    options = ["--connections", 2, "--rounds", 1, "--seconds", 0.3, "--json", file]
+    for load in ("greet", "visit"):
+        done = start("bench", forks, *options, "--load", load)
+        assert done.returncode == 0, done.stderr
+        [block] = from_json(file.read_text())
+        assert block.servers[0].cpu_is_lower_bound == lost
+        assert block.servers[0].rounds[0].cpu >= 0.002 or (load == "visit" and lost)
+        assert bool(re.search(r"^forks .*≥", done.stdout, re.MULTILINE)) == lost
+    wide = {"env": os.environ | {"COLUMNS": "150"}}
+    done = compare(tmp_path / "out", forks, "--users", 4, "--seconds", 1, **wide)
+    [found] = read(tmp_path / "out" / "results.json").runs
+    assert found.usage.cpu_us_per_greeting >= 2000 or lost
+    assert bool(re.search(r"^ *forks .*≥ \d+ µs", done.stdout, re.MULTILINE)) == lost
 
 
 @pytest.mark.parametrize("module", [case("compare"), case("bench"), case("bench_check")])
@@ -330,6 +348,50 @@ def test_impossible_numbers_for_locust():
     assert [line.split("--")[1].split(":")[0] for line in said] == [
         line[0].split("=")[0][2:] for line in lines
     ]
+
+
+def test_locust_headless_with_the_configuration_file_is_one_load_and_its_report_is_true(tmp_path):
+    where = ["--html", tmp_path / "report.html", "--json-file", tmp_path / "rows"]
+    with running_server(models()["03_epoll"], "--quiet") as server:
+        host = "tcp://%s:%d" % server.address
+        load = ["--headless", "--users", 5, "--run-time", "3s", "--host", host]
+        done = cli("locust", "--config", "load_tests/locust.conf", *load, *where)
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"][0]: row for row in json.loads((tmp_path / "rows.json").read_text())}
+    assert list(rows) == ["1", "2", "3", "4"]  # without slow requests
+    page = (tmp_path / "report.html").read_text()
+    data = json.loads(re.search(r"templateArgs = (\{.*\})", page)[1])
+    assert len(data["history"]) >= 2
+    size = {row["name"][0]: row["avg_content_length"] for row in data["requests_statistics"]}
+    assert size["1"] == 0
+    assert size["2"] == pytest.approx(len("Hello, visitor 1"), abs=1)
+    assert size["4"] > 4 * size["2"]
+    requests = {row["name"][0]: row["num_requests"] for row in data["requests_statistics"]}
+    assert requests["A"] == requests["1"] + requests["2"] + requests["3"]  # Aggregated
+
+
+def test_tags_that_no_user_class_has_are_refused_in_one_line():
+    done = cli("locust", "-f", "load_tests/locustfile.py", "--headless", "--tags", "chat")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("--tags and --exclude-tags leave no user class")
+    assert "Traceback" not in done.stderr
+
+
+def test_steps_and_spike():
+    """What Shape.tick() returns in each step; Locust is not imported here, where it patches."""
+    code = """if True:
+        from types import SimpleNamespace
+        from load_tests.step_load import Shape
+        for name in ("steps", "spike"):
+            shape, times = Shape(), iter([0.5, 1.5, 2.5, 3.5])
+            shape.get_run_time = lambda: next(times)
+            options = SimpleNamespace(shape=name, steps=3, step_seconds=1, step_users=10)
+            environment = SimpleNamespace(parsed_options=options)
+            shape.runner = SimpleNamespace(environment=environment)
+            print([tick and tick[0] for tick in (shape.tick() for _ in range(4))])
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["[10, 20, 30, None]", "[10, 30, 10, None]"], done.stderr
 
 
 def test_closed_streams(tmp_path):

@@ -8,8 +8,8 @@ import urllib.request
 
 import pytest
 
-from clients.system.processes import tool
-from clients.system.procfs import queue_limit
+from clients.system.processes import module_command
+from clients.system.procfs import accept_queue_limit
 from clients.tests.browser import in_a_browser, opened
 from conftest import wait_until
 
@@ -18,7 +18,9 @@ from conftest import wait_until
 def page():
     """The address of Locust's page, while 20 users load the blocking server."""
     process = subprocess.Popen(
-        tool("load_tests.compare", "--web", "01_blocking"), stdout=subprocess.PIPE, text=True
+        module_command("load_tests.compare", "--web", "01_blocking"),
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         for line in process.stdout:
@@ -48,7 +50,7 @@ def rows(url):
     with urllib.request.urlopen(f"{url}/stats/requests") as answer:
         [table] = json.load(answer)["extended_stats"]
     assert table["key"] == "server"
-    return {row["name"].split(" ", 1)[1]: row["now"] for row in table["data"]}
+    return {row["name"].split(maxsplit=1)[1]: row["now"] for row in table["data"]}
 
 
 @pytest.mark.xdist_group("page")
@@ -57,10 +59,12 @@ def test_the_tab_shows_the_queue(page):
 
     def full():
         now.update(rows(page))
-        return now["accept queue"] == queue_limit(5) and now["SYN-SENT"] > 0
+        return now["accept queue"] == accept_queue_limit(5) and now["SYN-SENT"] > 0
 
     wait_until(full, lambda: f"a full accept queue: {now}")
     assert now["threads"] == 1
+    assert now["waiting now"] >= accept_queue_limit(5)  # these, and those in SYN-SENT
+    assert re.fullmatch(r"\d+\.\d s", now["oldest wait"])
     assert re.fullmatch(r"[1-9]\d*\.\d MiB", now["memory"])
 
 
@@ -72,6 +76,7 @@ def test_the_page_opens_with_one_class_selected_and_the_others_to_choose(page):
     assert found["available_user_classes"] == ["ClosedLoopUser"]  # what is ticked at first
     assert next(iter(found["users"])) == "ClosedLoopUser"
     assert {"OpenLoopUser", "NoThinkTimeUser", "IdleUser"} < set(found["users"])
+    assert found["users"]["OpenLoopUser"]["load"].startswith("Open loop: --arrivals visitors")
 
 
 @in_a_browser
@@ -79,9 +84,9 @@ def test_the_page_opens_with_one_class_selected_and_the_others_to_choose(page):
 @pytest.mark.parametrize("path", ["/?tab=server", "/extend?tab=server"])
 def test_the_tab_in_a_browser(page, path):
     expected = [
-        r"1 accept queue\s+\d+\s+connected, and waiting for accept",
-        r"4 threads\s+1\s",
-        r"6 memory\s+[1-9]\d*\.\d MiB",
+        r"3 accept queue\s+\d+\s+connected, and waiting for accept",
+        r"6 threads\s+1\s",
+        r"8 memory\s+[1-9]\d*\.\d MiB",
     ]
     with opened(page + path) as browser:
         browser.until(lambda: all(re.search(one, shown(browser)) for one in expected))

@@ -5,7 +5,7 @@ import socket
 import time
 
 from clients.client import Client
-from clients.system.procfs import queue_limit
+from clients.system.procfs import accept_queue_limit
 from conftest import wait_until
 from load_tests.harness import monitor
 from load_tests.harness.monitor import reading, sockets, watching
@@ -15,7 +15,7 @@ def test_the_accept_queue_and_the_states_of_the_clients():
     with socket.create_server(("127.0.0.1", 0), backlog=2) as listener:
         port = listener.getsockname()[1]
         assert seen(port) == (0, {})
-        queued = [Client("127.0.0.1", port) for _ in range(queue_limit(2))]
+        queued = [Client("127.0.0.1", port) for _ in range(accept_queue_limit(2))]
         assert seen(port) == (3, {"ESTABLISHED": 3})
         with socket.socket() as late:
             late.setblocking(False)

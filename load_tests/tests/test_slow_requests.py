@@ -14,10 +14,10 @@ PEERS = processes.ROOT / "load_tests" / "alternatives"
 PROGRAMS = [*processes.models().values(), PEERS / "asyncio_streams.py", PEERS / "loop_with_pool.py"]
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=processes.name_of)
+@pytest.mark.parametrize("program", PROGRAMS, ids=processes.server_name)
 def test_only_who_asks_for_it_is_slow(program):
-    options, through = ("--quiet", "--compute", 0.4), (SLOW_REQUESTS, 0.005)
-    with processes.running_server(program, *options, through=through) as server:
+    options, wrapper = ("--quiet", "--compute", 0.4), (SLOW_REQUESTS, 0.005)
+    with processes.running_server(program, *options, wrapper=wrapper) as server:
         with Client(*server.address) as client:
             before = tree_cpu_seconds(server.process)
             assert client.greet(b"bob") == b"Hello, bob"
@@ -35,7 +35,7 @@ def test_the_switch_interval_of_the_server_can_be_set(tmp_path):
     )
     with (
         pytest.raises(processes.LaunchError, match=r"0\.25 s"),
-        processes.running_server(program, through=(SLOW_REQUESTS, 0.25)),
+        processes.running_server(program, wrapper=(SLOW_REQUESTS, 0.25)),
     ):
         pass
 
@@ -45,7 +45,7 @@ def test_a_program_without_a_greeting_is_told_so(tmp_path):
     program.write_text("print('I am something else')")
     with (
         pytest.raises(processes.LaunchError, match="--slow-requests needs both"),
-        processes.running_server(program, through=(SLOW_REQUESTS, 0.005)),
+        processes.running_server(program, wrapper=(SLOW_REQUESTS, 0.005)),
     ):
         pass
 

@@ -7,7 +7,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
 from clients.console.formatting import number
-from clients.console.palette import OTHERS
+from clients.console.palette import OTHER_STYLES
 from load_tests.harness.charts import draw
 
 from .sequence import (
@@ -259,7 +259,7 @@ def half_open_port(data):
 
 def time_wait_timer(data, title):
     """Draw the timer of TIME-WAIT, and the attempts to listen on the port meanwhile."""
-    works, fails = (OTHERS[2][0], "o"), ("black", "x")  # no colours of the two ends
+    works, fails = (OTHER_STYLES[2][0], "o"), ("black", "x")  # no colours of the two ends
     rows = {"without": -12, "with": -22}  # SO_REUSEADDR: below the axis of seconds
 
     def panel(ax):

@@ -193,7 +193,7 @@ def resolve(name, hosts="", dns=None, order="files dns"):
 
     order: of the two, as in /etc/nsswitch.conf. Only an IPv4 address is looked up.
     """
-    netns.up("lo")
+    netns.bring_up("lo")
     replace("/etc/hosts", hosts + "\n")
     replace("/etc/nsswitch.conf", f"hosts: {order}\n")
     replace("/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:5 attempts:2\n")

@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 
 from clients.console.formatting import count as amount
 from clients.console.formatting import milliseconds, number
-from clients.console.palette import MODELS, OTHERS, looks
-from load_tests.harness import report
+from clients.console.palette import MODELS, OTHER_STYLES, styles
+from load_tests.harness import figures, stats
 from load_tests.harness.charts import (
     STYLE,
     arrow,
@@ -30,12 +30,12 @@ from . import gil, load
 from .models import SAMPLING_INTERVAL
 from .sequence import GREY, write
 
-LOOPS = {"closed loop": OTHERS[0], "open loop": OTHERS[5]}  # their colours and markers
+LOOPS = {"closed loop": OTHER_STYLES[0], "open loop": OTHER_STYLES[5]}  # their colours and markers
 
 
 def of_comparison(results, name, height, title):
-    """Return a figure of a comparison's report ("outcomes", "first", …) with this title."""
-    figure = report.figures(results)[name]
+    """Return a figure of a comparison's report ("outcomes", "tail", …) with this title."""
+    figure = figures.of_report(stats.summarise(results))[name]
     return draw(9, height, lambda ax: figure.draw(ax, title))
 
 
@@ -118,7 +118,7 @@ def cost(usage, kind, title):
     """
 
     def panel(ax):
-        for name, (colour, marker) in looks(usage).items():
+        for name, (colour, marker) in styles(usage).items():
             xs, ys = zip(*((one.connections, one.memory[kind]) for one in usage[name]), strict=True)
             label = f"{name}: {number(1024 * ys[-1] / xs[-1])} KiB each"
             ax.plot(xs, ys, color=colour, marker=marker, clip_on=False, label=label)
@@ -142,7 +142,7 @@ def rounds(found, what, title, unit):
     places = sorted({one.idle for one in found})
 
     def panel(ax):
-        for side, (name, (colour, marker)) in enumerate(looks(names).items()):
+        for side, (name, (colour, marker)) in enumerate(styles(names).items()):
             for one in (one for one in found if load.model(one) == name):
                 x = places.index(one.idle) + 0.3 * (side - (len(names) - 1) / 2)
                 times = [1e6 * getattr(each, what) for each in one.rounds]
@@ -173,7 +173,7 @@ def busy(found, what, title, unit, factor):
     logarithmic.
     """
     names = dict.fromkeys(load.model(one) for servers in found.values() for one in servers)
-    series = {name: (*look, []) for name, look in looks(names).items()}
+    series = {name: (*look, []) for name, look in styles(names).items()}
     for count, servers in found.items():
         for one in servers:
             values = [factor * getattr(each, what) for each in one.rounds]
@@ -187,7 +187,7 @@ def latencies(runs, title):
 
     The bar begins at the median and ends at p99: one in a hundred took longer than that.
     """
-    style = looks({name.split(",")[0]: None for name in runs})
+    style = styles({name.split(",")[0]: None for name in runs})
 
     def panel(ax):
         for place, (name, run) in enumerate(reversed(runs.items())):
@@ -247,7 +247,7 @@ def workloads(results, title, note):
     unserved visitors; the bars of the others are pale. A generator-limited throughput is a lower
     bound, with the mark * and an arrow, and then no server is named.
     """
-    style = looks([run.model for run in next(iter(results.values())).runs])
+    style = styles([run.model for run in next(iter(results.values())).runs])
 
     def panel(ax, work, data):
         rates = {run.model: run.throughput for run in data.runs}
@@ -282,10 +282,10 @@ def workloads(results, title, note):
 
 def wake_ups(times):
     """Return a Figure of what one wake-up costs: {call: {descriptors: [µs, ...]}}."""
-    looks = {"select": OTHERS[0], "poll": OTHERS[1], "epoll": MODELS["03_epoll"]}
+    look_of = {"select": OTHER_STYLES[0], "poll": OTHER_STYLES[1], "epoll": MODELS["03_epoll"]}
     words = {"select": "select\n(none above 1,023)", "epoll": "epoll: the same\nfor all numbers"}
     words["poll"] = "poll: ten times as\nmany, about ten\ntimes as long"
-    series = {words[kind]: (*look, list(times[kind].items())) for kind, look in looks.items()}
+    series = {words[kind]: (*look, list(times[kind].items())) for kind, look in look_of.items()}
     most = max(times["epoll"])
     slow, fast = (statistics.median(times[kind][most]) for kind in ("poll", "epoll"))
     ratio = number(slow / fast)
@@ -300,7 +300,7 @@ def crowds(results, title):
     Below each crowd: the server's threads, and the length of its accept queue.
     """
     end = max(data.seconds for data in results.values()) * 1.1  # room for "leaves last"
-    style = {name: colour for name, (colour, _) in looks(results).items()}
+    style = {name: colour for name, (colour, _) in styles(results).items()}
     with plt.rc_context(STYLE):
         figure = Figure(figsize=(10, 3.3 * len(results) + 0.2), layout="constrained")
         heights = [3, 1] * len(results)

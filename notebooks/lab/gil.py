@@ -84,7 +84,7 @@ def run_by(python, gil):
     with processes.temp_dir() as place:
         program = Path(place, f"gil_{gil}")
         setting = f"export PYTHON_GIL={gil}"  # docs.python.org/3/using/cmdline.html
-        line = f'exec {python} {processes.find("02_threaded")} "$@"'
+        line = f'exec {python} {processes.find_server("02_threaded")} "$@"'
         program.write_text(f"#!/bin/sh\n{setting}\n{line}\n")
         program.chmod(0o755)
         yield program

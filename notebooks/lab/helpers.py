@@ -43,7 +43,7 @@ def show(figure):
 
 def start(name, *options):
     """Start a server that runs until end(), or until the notebook's kernel ends."""
-    return running.enter_context(processes.running_server(processes.find(name), *options))
+    return running.enter_context(processes.running_server(processes.find_server(name), *options))
 
 
 def end():
@@ -75,14 +75,14 @@ def wait_for(sock, size):
 
 def diff(one, other):
     """Print the difference between the servers of two models, as diff -u does."""
-    texts = [processes.find(name).read_text().splitlines() for name in (one, other)]
+    texts = [processes.find_server(name).read_text().splitlines() for name in (one, other)]
     lines = list(difflib.unified_diff(*texts, lineterm="", n=1))[2:]
     print(*lines, f"({sum(line[0] in '+-' for line in lines)} lines differ)", sep="\n")
 
 
 def source(name, part):
     """Print a function or a class of a server's program, as it is in the file."""
-    text = processes.find(name).read_text()
+    text = processes.find_server(name).read_text()
     for node in ast.parse(text).body:
         if getattr(node, "name", None) == part:
             first = min(each.lineno for each in (node, *node.decorator_list))
@@ -96,9 +96,9 @@ def sockets_of(server):
     held = {
         inode: f"descriptor {fd} of {name}"
         for name, pid in owners.items()
-        for inode, fd in procfs.descriptors(pid).items()
+        for inode, fd in procfs.socket_fds(pid).items()
     }
-    for line in procfs.tcp(port):
+    for line in procfs.tcp_sockets(port):
         remote = "%s:%d" % line.remote if line.remote[1] else "any client"
         ends = "%s:%d" % line.local + " -> " + remote
         holder = held.get(line.inode, "no process")
@@ -114,14 +114,16 @@ def raw_lines(inode):
 def wait_until_accepted(server):
     """Wait until accept() has returned every connection to a server: each has an inode then."""
     port = server.address[1]
-    while any(line.local[1] == port and line.queued for line in procfs.tcp(port)):
+    while any(line.local[1] == port and line.in_accept_queue for line in procfs.tcp_sockets(port)):
         time.sleep(0.01)
 
 
 def wait_until_closed(server):
     """Wait until a server has no connection any more."""
     port = server.address[1]
-    while any(line.local[1] == port and line.remote[1] and line.inode for line in procfs.tcp(port)):
+    while any(
+        line.local[1] == port and line.remote[1] and line.inode for line in procfs.tcp_sockets(port)
+    ):
         time.sleep(0.01)
 
 

@@ -45,7 +45,7 @@ def compare_with_samples(*servers, users=(), arrivals=(), **config):
         plan = replace(
             plan,
             config=replace(plan.config, loop="open" if arrivals else "closed", **config),
-            programs=[processes.find(name) for name in servers] or plan.programs,
+            programs=[processes.find_server(name) for name in servers] or plan.programs,
             loads=arrivals or users,
             out=Path(place),
         )
@@ -96,7 +96,7 @@ def bench(*servers, connections, **options):
         words = ["--connections", connections, "--json", file]
         for name, value in options.items():
             words += [f"--{name}"] + ([] if value is True else [value])
-        line = processes.tool("load_tests.bench", *servers, *words)
+        line = processes.module_command("load_tests.bench", *servers, *words)
         done = processes.run_captured(line, cwd=processes.ROOT, timeout=900)
         if done.returncode:
             raise RuntimeError(f"bench failed: {done.stdout[-500:]} {done.stderr[-500:]}")
@@ -155,7 +155,7 @@ def stalled(seconds, begins, lasts, every=0.1, users=5):
 
     with (
         processes.running_server(
-            processes.find("03_epoll"), "--quiet", "--backlog", 1024
+            processes.find_server("03_epoll"), "--quiet", "--backlog", 1024
         ) as server,
         ThreadPoolExecutor(int(2 * users * (2 + lasts / every))) as pool,
     ):
@@ -268,7 +268,7 @@ def costs(name, counts):
     processes.raise_nofile_limit()
     found, options = [], ("--quiet", "--backlog", 4096)
     with (
-        processes.running_server(processes.find(name), *options) as server,
+        processes.running_server(processes.find_server(name), *options) as server,
         contextlib.ExitStack() as stack,
     ):
         before, connected = cost(server, 0), 0

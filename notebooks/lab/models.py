@@ -37,15 +37,15 @@ def watched_crowd(name, *settings, **options):
 
     settings: options of the server, such as "--wait", "0.5".
     """
-    with processes.running_server(processes.find(name), "--quiet", *settings) as server:
+    with processes.running_server(processes.find_server(name), "--quiet", *settings) as server:
         samples, over, began = [], threading.Event(), time.perf_counter()
         port = server.address[1]
 
         def sample():
             while not over.wait(SAMPLING_INTERVAL):
-                lines = [line for line in procfs.tcp(port) if line.local[1] == port]
+                lines = [line for line in procfs.tcp_sockets(port) if line.local[1] == port]
                 # A set: the list changes while it is read, and then a line may come twice.
-                queued = {line.remote[1] for line in lines if line.queued}
+                queued = {line.remote[1] for line in lines if line.in_accept_queue}
                 threads = server.process.num_threads()
                 # Last, because the list takes a while: a client that has left it has left by now.
                 at = time.perf_counter() - began
@@ -69,7 +69,7 @@ def threads_of(name, clients):
 
     They are greeted in turn, until one of them gets no answer.
     """
-    with sampled_server(processes.find(name), "--quiet") as sampler:
+    with sampled_server(processes.find_server(name), "--quiet") as sampler:
         connections = [Client(*sampler.server.address, timeout=0.3) for _ in range(clients)]
         for client in connections:
             try:
@@ -85,7 +85,7 @@ def threads_of(name, clients):
 
 def annotated_lines(name, states):
     """Return the lines of a server on which threads are, each with its thread and system call."""
-    source = processes.find(name).read_text().splitlines()
+    source = processes.find_server(name).read_text().splitlines()
     rows, last = [], None
     for thread in sorted(states, key=lambda thread: thread.line):
         if thread.line != last:

@@ -10,12 +10,12 @@ from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
 from matplotlib.transforms import offset_copy
 
 from clients.console.formatting import number
-from clients.console.palette import OTHERS
+from clients.console.palette import OTHER_STYLES
 from load_tests.harness.charts import draw
 
 from .observation import Call
 
-END_COLOUR = {"client": OTHERS[0][0], "server": OTHERS[5][0]}
+END_COLOUR = {"client": OTHER_STYLES[0][0], "server": OTHER_STYLES[5][0]}
 OPENING, OPEN, CLOSING, TIME_WAIT = "#F3D27A", "#A9D8C6", "#E3B7CF", "#AFC6E4"
 NO_CONNECTION = "#B2B2B2"  # LISTEN, too: that socket does not change, and each SYN gets a new one
 COLOUR = {

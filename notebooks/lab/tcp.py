@@ -17,7 +17,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from clients.system.processes import Forbidden, run_in_netns
+from clients.system.processes import NamespaceDenied, run_in_netns
 
 from .experiments import NOT_SUPPORTED
 from .observation import from_json, to_json
@@ -37,7 +37,7 @@ def run(experiment, **options):
         data = live(experiment, options)
         if os.environ.get("TCPLAB") == "record":
             record(experiment, options, data)
-    except Forbidden as error:
+    except NamespaceDenied as error:
         explain(str(error))
         data = recorded(experiment, options)
     return data
@@ -53,13 +53,13 @@ def compare(experiment, cases):
 def live(experiment, options):
     """Run an experiment in a new network namespace. Raises Forbidden if that is not allowed."""
     if os.environ.get("TCPLAB") == "recorded":
-        raise Forbidden("TCPLAB=recorded was asked for")
+        raise NamespaceDenied("TCPLAB=recorded was asked for")
     program = [sys.executable, "-m", "lab.experiments", experiment, json.dumps(options)]
     limit = options.get("seconds", 0) + 60
     done = run_in_netns(program, "--mount", cwd=NOTEBOOKS, timeout=limit)
     log = done.stderr.strip()
     if done.returncode == NOT_SUPPORTED:
-        raise Forbidden(log.splitlines()[-1])
+        raise NamespaceDenied(log.splitlines()[-1])
     if done.returncode:
         raise RuntimeError(f"{experiment} failed: {log}")
     data = from_json(done.stdout)

@@ -192,7 +192,7 @@ def test_a_load_test_that_fails_says_why():
 
 def test_the_source_that_is_shown_is_the_file_s(capsys):
     helpers.source("03_epoll", "serve")
-    assert capsys.readouterr().out.rstrip("\n") in processes.find("03_epoll").read_text()
+    assert capsys.readouterr().out.rstrip("\n") in processes.find_server("03_epoll").read_text()
     helpers.source("03_epoll", "Client")
     assert capsys.readouterr().out.startswith("@dataclass(slots=True)\nclass Client:\n")
     helpers.diff("01_blocking", "02_threaded")
@@ -295,7 +295,7 @@ def test_the_state_of_a_thread_is_read_from_the_kernel(line, state, monkeypatch)
 
 
 def test_cpu_bound_threads_run_or_wait_for_the_gil():
-    found = gil.gil_timeline(processes.find("02_threaded"), seconds=0.1)
+    found = gil.gil_timeline(processes.find_server("02_threaded"), seconds=0.1)
     assert len(found) == 3  # main is blocked in accept()
     states = {what for spans in found.values() for what, _, _ in spans}
     assert gil.RUNS in states

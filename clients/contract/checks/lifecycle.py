@@ -10,24 +10,24 @@ import time
 
 import psutil
 
-from clients.console.bounded_log import Output
+from clients.console.bounded_log import BoundedLog
 from clients.contract.errors import ContractViolation, NotApplicable, assert_equal, check
 from clients.contract.probe_client import ProbeClient
 from clients.system.processes import LISTENING, command, spawn, tail
-from clients.system.procfs import descriptors, tcp
+from clients.system.procfs import socket_fds, tcp_sockets
 
 
 @check()
 def its_first_line_is_the_listening_address(server):
-    line = server.server.said[0]
+    line = server.server.output[0]
     if not LISTENING.match(line.rstrip()):
         raise ContractViolation(
             f'the first line on standard output is {line!r:.200}, not "listening on ..."'
         )
     port, inodes = server.address[1], set()
     for process in server.processes():
-        inodes |= set(descriptors(process.pid))
-    listeners = [line.inode for line in tcp(port) if line.state == "LISTEN"]
+        inodes |= set(socket_fds(process.pid))
+    listeners = [line.inode for line in tcp_sockets(port) if line.state == "LISTEN"]
     if listeners and not inodes.intersection(listeners):
         raise ContractViolation(
             f"it reports that it listens on port {port}, but another program does"
@@ -59,8 +59,8 @@ def its_defaults_are_127_0_0_1_port_3267_backlog_5(server):
 
 def accept_queues(address):
     """Return the length of the accept queue of each listening socket at address."""
-    listeners = [line for line in tcp(address[1]) if line.state == "LISTEN"]
-    return [line.unread for line in listeners if line.local == address]
+    listeners = [line for line in tcp_sockets(address[1]) if line.state == "LISTEN"]
+    return [line.recv_q for line in listeners if line.local == address]
 
 
 @check()
@@ -218,7 +218,7 @@ def assert_rejects(server, *options):
     line = command(server.program, *options)
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with spawn(line, **pipes) as process:
-        outputs = Output(process.stdout), Output(process.stderr)
+        outputs = BoundedLog(process.stdout), BoundedLog(process.stderr)
         try:
             process.wait(server.timeout)
         except psutil.TimeoutExpired:

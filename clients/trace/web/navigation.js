@@ -1,36 +1,31 @@
-// Where the reader is, and how one gets elsewhere. What is to be seen there, view.js shows.
+// Where the reader is, and the ways to move. What is to be seen there, view.js shows.
 "use strict";
 
-const DATA = JSON.parse(document.getElementById("data").textContent);
-const STORIES = Object.keys(DATA.stories);
-const MODELS = Object.keys(DATA.programs);
-const HERE = { story: STORIES[0], model: MODELS[0], step: 0, view: "one" };
-let timer = null; // of the next step, while it plays
-let writing = null; // of the address: browsers allow no more than some changes in a second
+let DATA, SCENARIOS, MODELS; // the recordings, the names of the scenarios and of the programs
+const HERE = { scenario: "", model: "", step: 0, view: "one" };
+let timer = null; // of the next step, while the recording plays
+let writing = null; // of the address: browsers limit its changes per second
 
 const byId = (name) => document.getElementById(name);
 const clamped = (number, most) => Math.min(Math.max(number, 0), most);
-const steps = (model = HERE.model) => DATA.recordings[HERE.story][model];
-const acts = () => DATA.stories[HERE.story].acts;
-const act = () => steps()[HERE.step].act;
-const first = (number, model) => steps(model).findIndex((step) => step.act >= number);
-const last = (number, model) => steps(model).findLastIndex((step) => step.act <= number);
+const steps = (model = HERE.model) => DATA.recordings[HERE.scenario][model];
+const actions = () => DATA.scenarios[HERE.scenario].actions;
+const action = () => steps()[HERE.step].action;
+const first = (number, model) => steps(model).findIndex((step) => step.action >= number);
+const last = (number, model) => steps(model).findLastIndex((step) => step.action <= number);
 
-// A step with its values in their places: in the data each value stands once, in the pool.
-function stepAt(index, model = HERE.model) {
+const stepAt = (index, model = HERE.model) => {
   const step = steps(model)[index];
-  if (!step) return null;
-  const rows = (places) => places?.map((place) => DATA.pool[place]);
-  const kernel = DATA.pool[step.kernel];
-  return {
-    ...step,
-    at: index,
-    changed: step.changed ?? [],
-    variables: step.variables === undefined ? null : DATA.pool[step.variables],
-    threads: rows(DATA.pool[step.threads]),
-    clients: rows(DATA.pool[step.clients]),
-    kernel: { ...kernel, connections: rows(kernel.connections), epoll: rows(kernel.epoll) },
-  };
+  return step ? { ...step, at: index } : null;
+};
+
+// The recordings are in the page as JSON, compressed by gzip, in base64.
+async function unpack(text) {
+  const packed = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const plain = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  DATA = await new Response(plain).json();
+  [SCENARIOS, MODELS] = [Object.keys(DATA.scenarios), Object.keys(DATA.programs)];
+  [HERE.scenario, HERE.model] = [SCENARIOS[0], MODELS[0]];
 }
 
 // Moves
@@ -44,56 +39,56 @@ function go(change) {
 }
 
 function link() {
-  const words = { story: HERE.story, model: HERE.model, step: HERE.step + 1 };
+  const words = { scenario: HERE.scenario, model: HERE.model, step: HERE.step + 1 };
   if (HERE.view === "all") words.view = "all";
   return `#${new URLSearchParams(words)}`;
 }
 
-// An action is seen from its first step on; side by side, after its last.
-function toAct(number) {
-  const wanted = clamped(number, acts().length);
-  go({ step: HERE.view === "all" || number > acts().length ? last(wanted) : first(wanted) });
+// An action is shown from its first step on; side by side, after its last.
+function toAction(number) {
+  const wanted = clamped(number, actions().length);
+  go({ step: HERE.view === "all" || number > actions().length ? last(wanted) : first(wanted) });
 }
 
 function step(by) {
-  if (HERE.view === "all") toAct(act() + by);
+  if (HERE.view === "all") toAction(action() + by);
   else go({ step: HERE.step + by });
 }
 
-function leap(by) {
-  const inside = by < 0 && HERE.view === "one" && HERE.step > first(act());
-  toAct(inside ? act() : act() + by);
+function moveByAction(by) {
+  const inside = by < 0 && HERE.view === "one" && HERE.step > first(action());
+  toAction(inside ? action() : action() + by);
 }
 
-// Another model or story shows the same action, so that one compares what it does there.
+// Another model or scenario shows the same action, so that they can be compared.
 function change(to) {
-  const now = act();
+  const now = action();
   Object.assign(HERE, to);
-  toAct(Math.min(now, acts().length));
+  toAction(Math.min(now, actions().length));
 }
 
 function read(hash) {
   const words = new URLSearchParams(hash.replace(/^#/, ""));
-  if (STORIES.includes(words.get("story"))) HERE.story = words.get("story");
+  if (SCENARIOS.includes(words.get("scenario"))) HERE.scenario = words.get("scenario");
   if (MODELS.includes(words.get("model"))) HERE.model = words.get("model");
   HERE.view = words.get("view") === "all" && MODELS.length > 1 ? "all" : "one";
   const number = Number.parseInt(words.get("step"), 10);
-  const action = Number.parseInt(words.get("act"), 10);
+  const action = Number.parseInt(words.get("action"), 10);
   if (number > 0) go({ step: number - 1 });
-  else if (action > 0) toAct(action);
+  else if (action > 0) toAction(action);
   else go({ step: 0 });
 }
 
-// Playing: each step stays as long as one needs to read its sentence
+// Playing: each step stays for as long as its sentence takes to read
 
 function play() {
   const done = HERE.step >= steps().length - 1;
   if (timer || done) return stop();
-  timer = setTimeout(() => { timer = null; step(1); play(); }, pause());
+  timer = setTimeout(() => { timer = null; step(1); play(); }, readingTime());
   return drawPlay();
 }
 
-function pause() {
+function readingTime() {
   return HERE.view === "all" ? 4000 : 900 + 30 * byId("sentence").textContent.length;
 }
 
@@ -108,8 +103,8 @@ function stop() {
 const KEYS = {
   ArrowLeft: () => step(-1),
   ArrowRight: () => step(1),
-  ArrowUp: () => leap(-1),
-  ArrowDown: () => leap(1),
+  ArrowUp: () => moveByAction(-1),
+  ArrowDown: () => moveByAction(1),
   Home: () => go({ step: 0 }),
   End: () => go({ step: steps().length - 1 }),
   " ": play,

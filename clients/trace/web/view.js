@@ -10,7 +10,7 @@ function make(tag, looks = "", ...inside) {
   return made;
 }
 
-function said(part, words) { // for those who hear the page
+function labelled(part, words) { // for screen readers
   part.setAttribute("role", "img");
   part.setAttribute("aria-label", words);
   return part;
@@ -19,9 +19,9 @@ function said(part, words) { // for those who hear the page
 const count = (number) => number.toLocaleString("en");
 const bytes = (number) => `${count(number)} ${number === 1 ? "byte" : "bytes"}`;
 const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
-const fresh = (now, before) => (same(now, before) ? "" : " fresh");
-const person = (number) => said(make("span", "person", String(number)), `client ${number}`);
-const people = (numbers) => numbers.map(person);
+const changed = (now, before) => (same(now, before) ? "" : " changed");
+const badge = (number) => labelled(make("span", "client", String(number)), `client ${number}`);
+const badges = (numbers) => numbers.map(badge);
 const code = (model) => `model-${MODELS.indexOf(model)}`;
 
 // [1, 2, 3, 5] as "1–3, 5"
@@ -48,7 +48,7 @@ function together(names) {
 }
 
 // Children of a part that stay the same elements from step to step, by their keys
-function kept(parent, keys, create) {
+function keyed(parent, keys, create) {
   const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));
   const now = keys.map((key) => {
     const child = old.get(String(key)) ?? create(key);
@@ -99,62 +99,61 @@ function codeLine(text, number, docstring) {
   return make("li", "", make("span", "marks"), make("span", "number", String(number)), line);
 }
 
-// {line: {asleep: names, awake: names}}
-function stands(step) {
+// {line: {blocked: names, awake: names}}
+function threadsByLine(step) {
   const found = new Map();
   for (const thread of step.threads) {
-    if (!found.has(thread.line)) found.set(thread.line, { awake: [], asleep: [] });
-    found.get(thread.line)[thread.call ? "asleep" : "awake"].push(thread.name);
+    if (!found.has(thread.line)) found.set(thread.line, { awake: [], blocked: [] });
+    found.get(thread.line)[thread.call ? "blocked" : "awake"].push(thread.name);
   }
   return found;
 }
 
-function markOf(names, asleep) {
+function markOf(names, blocked) {
   const label = together(names);
-  const mark = make("b", asleep ? "mark asleep" : "mark", asleep ? `zz ${label}` : label);
-  return said(mark, `${names.map(full).join(", ")} ${asleep ? "asleep" : "stands"} here`);
+  const mark = make("b", blocked ? "mark blocked" : "mark", blocked ? `zz ${label}` : label);
+  return labelled(mark, `${names.map(full).join(", ")} ${blocked ? "blocked" : "next"} here`);
 }
 
-// Who has executed a line, unless that thread still stands there
-function doer(step, here) {
-  if (here?.awake.includes(step.thread)) return [];
-  return [said(make("b", "mark did", together([step.thread])), `${full(step.thread)} has executed it`)];
+// The thread that has executed a line, unless it is still there
+function executorMark(step, here) {
+  if (here?.awake.includes(step.name)) return [];
+  return [labelled(make("b", "mark did", together([step.name])), `${full(step.name)} has executed it`)];
 }
 
-const marksOf = ({ awake, asleep }) => [
+const marksOf = ({ awake, blocked }) => [
   awake.length ? markOf(awake, false) : null,
-  asleep.length ? markOf(asleep, true) : null,
+  blocked.length ? markOf(blocked, true) : null,
 ];
 
-// The line that a step has executed. Who falls asleep is still in it; a new thread has executed none.
+// The line that a step has executed. A thread that blocks is still in it; a new thread has executed none.
 function executedIn(step) {
-  const standsAt = step.threads.find((thread) => thread.name === step.thread)?.line;
-  const begins = step.kind === "call" && standsAt === step.line;
+  const begins = ["begins", "callback"].includes(step.how);
   return step.kind === "sleep" || begins ? null : step.line;
 }
 
 function drawLines(step) {
-  const found = stands(step);
+  const found = threadsByLine(step);
   const executed = executedIn(step);
   const here = found.get(executed);
-  if (here && ["return", "exception"].includes(step.kind)) { // it stands there, but what is next is elsewhere
-    here.awake = here.awake.filter((name) => name !== step.thread);
+  if (here && ["return", "exception"].includes(step.kind)) { // it is there, but its next line is elsewhere
+    here.awake = here.awake.filter((name) => name !== step.name);
   }
   [...byId("source").children].forEach((line, at) => {
     const here = found.get(at + 1);
     line.className = at + 1 === executed ? "executed" : "";
     if (here?.awake.length) line.classList.add("next");
-    else if (here?.asleep.length) line.classList.add("resting");
+    else if (here?.blocked.length) line.classList.add("resting");
     if (at + 1 === executed) line.setAttribute("aria-current", "step");
     else line.removeAttribute("aria-current");
-    line.firstChild.replaceChildren(...(at + 1 === executed ? doer(step, here) : []),
+    line.firstChild.replaceChildren(...(at + 1 === executed ? executorMark(step, here) : []),
       ...(here ? marksOf(here).filter(Boolean) : []));
   });
-  const name = foremost(step);
-  const acting = step.threads.find((thread) => thread.name === name);
+  const id = threadInFocus(step);
+  const acting = step.threads.find((thread) => thread.id === id);
   show(byId("source"), executed ?? acting?.line, acting?.line);
   pointTo(acting, executed);
-  byId("short").hidden = !steps().some((one) => one.thread?.startsWith("client"));
+  byId("short").hidden = !steps().some((one) => one.name?.startsWith("client"));
 }
 
 // Where a thread goes on, if that is too far from the line that it has executed to be seen with it
@@ -163,7 +162,7 @@ function pointTo(acting, executed) {
   const over = !acting || acting.call || doing(acting, stepAt(HERE.step)) !== `next: line ${acting.line}`;
   if (over || !from || inSight(byId("source"), to)) return;
   const way = make("b", "ahead", `${acting.line > executed ? "↓" : "↑"}${acting.line}`);
-  from.firstChild.append(said(way, `${full(acting.name)} goes on at line ${acting.line}`));
+  from.firstChild.append(labelled(way, `${full(acting.name)} goes on at line ${acting.line}`));
 }
 
 const inSight = (list, line) => line.offsetTop >= list.scrollTop - 1 &&
@@ -193,66 +192,55 @@ function reveal(list, part) {
 
 // The threads and their variables
 
-// The last step, up to one, in which a thread told its variables
-function known(name, from = HERE.step) {
-  for (let at = from; at >= 0; at -= 1) {
-    const step = steps()[at];
-    if (step.thread === name && step.variables !== undefined) return stepAt(at);
-  }
-  return null;
+// The last step, up to one, that shows a thread's variables
+function known(thread, from = HERE.step) {
+  return steps().slice(0, from + 1).findLast((step) => step.thread === thread && step.variables);
 }
 
-// The thread to look at: it acts, or is about to, or was the last that did
-function foremost(step) {
-  const names = step.threads.map((thread) => thread.name);
-  const awake = step.threads.find((thread) => !thread.call)?.name;
-  const told = steps().slice(0, HERE.step + 1).findLast((one) => names.includes(one.thread));
-  return names.includes(step.thread) ? step.thread : awake ?? told?.thread ?? names[0];
+// The thread to look at: it acts, or is about to, or was the last to act
+function threadInFocus(step) {
+  const ids = step.threads.map((thread) => thread.id);
+  const awake = step.threads.find((thread) => !thread.call)?.id;
+  const last = steps().slice(0, HERE.step + 1).findLast((one) => ids.includes(one.thread));
+  return ids.includes(step.thread) ? step.thread : awake ?? last?.thread ?? ids[0];
 }
 
 function createThread() {
   return make("details", "", make("summary"), make("p", "function"), make("dl"));
 }
 
-// A line that has returned or raised is done; which one comes next, the next step tells.
+// A line that has returned or raised is done; the next step shows which one comes next.
 function doing(thread, step) {
-  if (thread.call) return `asleep in ${thread.call}(${thread.fd ?? ""})`;
+  if (thread.call) return `blocked in ${thread.call}(${thread.fd ?? ""})`;
   const over = { return: `leaves ${thread.function}()`, exception: `line ${thread.line} raised` };
-  const did = thread.name === step.thread && over[step.kind];
+  const did = thread.id === step.thread && over[step.kind];
   return did || `next: line ${thread.line}`;
 }
 
 function drawThreads(step) {
-  const acting = foremost(step);
-  const turned = byId("threads").dataset.acting !== acting; // until then what a reader opened stays open
+  const acting = threadInFocus(step);
+  const turned = byId("threads").dataset.acting !== String(acting); // else what a reader opened stays open
   byId("threads").dataset.acting = acting;
-  kept(byId("threads"), step.threads.map((thread) => thread.name), createThread).forEach((part, at) => {
+  keyed(byId("threads"), step.threads.map((thread) => thread.id), createThread).forEach((part, at) => {
     const thread = step.threads[at];
     const [summary, title, list] = part.children;
-    if (turned) part.open = thread.name === acting;
-    part.className = thread.name === step.thread ? "acting" : "";
+    if (turned) part.open = thread.id === acting;
+    part.className = thread.id === step.thread ? "acting" : "";
     const name = step.threads.length > 5 ? together([thread.name]) : full(thread.name); // as there is room
     summary.replaceChildren(
-      make("b", thread.call ? "mark asleep" : "mark", name), make("span", "", doing(thread, step)));
-    const told = known(thread.name);
-    title.textContent = told ? `in ${told.function}()` : "";
-    const changed = thread.name === step.thread ? news(step) : [];
-    list.replaceChildren(...variables(told?.variables ?? {}, changed));
+      make("b", thread.call ? "mark blocked" : "mark", name), make("span", "", doing(thread, step)));
+    const last = known(thread.id);
+    title.textContent = last ? `in ${last.function}()` : "";
+    const news = thread.id === step.thread ? step.changed : [];
+    list.replaceChildren(...variables(last?.variables ?? {}, news));
   });
-  const changed = byId("threads").querySelector(".acting dd.fresh");
-  if (changed) reveal(byId("threads"), changed);
-}
-
-// What one sees change. A function that goes on after another one may have missed what that changed
-// and showed already.
-function news(step) {
-  const shown = known(step.thread, HERE.step - 1)?.variables ?? {};
-  return step.changed.filter((name) => step.variables?.[name] !== shown[name]);
+  const first = byId("threads").querySelector(".acting dd.changed");
+  if (first) reveal(byId("threads"), first);
 }
 
 function variables(values, changed) {
   return Object.entries(values).flatMap(([name, value]) => {
-    const looks = changed.includes(name) ? "fresh" : "";
+    const looks = changed.includes(name) ? "changed" : "";
     const parts = [make("dt", looks, name), make("dd", looks, String(value))];
     if (name.includes(".")) parts.forEach((part) => part.classList.add("field"));
     if (looks) parts[0].setAttribute("aria-label", `${name}, changed`);
@@ -265,9 +253,9 @@ function variables(values, changed) {
 function drawKernel(root, step, before, model) {
   const now = step.kernel;
   const old = before?.kernel ?? now;
-  const [arrivals, epoll, rows, held] = kept(root, ["arrivals", "epoll", "rows", "held"],
+  const [arrivals, epoll, rows, held] = keyed(root, ["arrivals", "epoll", "rows", "held"],
     (key) => make(key === "rows" ? "ul" : "div", key));
-  arrivals.replaceChildren(...arriving(now, old));
+  arrivals.replaceChildren(...drawArrivals(now, old));
   epoll.hidden = !now.epoll;
   epoll.replaceChildren(...(now.epoll ? sets(now, old, model) : []));
   drawConnections(rows, now, old);
@@ -275,24 +263,24 @@ function drawKernel(root, step, before, model) {
 }
 
 const numbers = (kernel, test) => kernel.connections.filter(test).map((one) => one.client);
-const knocks = (one) => one.theirs === "SYN-SENT";
+const hasSynSent = (one) => one.client_state === "SYN-SENT";
 
-function arriving(now, old) {
-  const outside = numbers(now, knocks);
+function drawArrivals(now, old) {
+  const outside = numbers(now, hasSynSent);
   const queued = numbers(now, (one) => one.queued);
   const empty = Math.max(now.limit, queued.length) - queued.length;
   const places = make("ol", "places",
     ...Array.from({ length: empty }, () => make("li")),
-    ...queued.toReversed().map((number) => make("li", "", person(number))));
-  const syn = make("div", `syn${fresh(outside, numbers(old, knocks))}`,
-    make("h3", "", "SYN-SENT"), ...(outside.length ? people(outside) : ["nobody"]));
+    ...queued.toReversed().map((number) => make("li", "", badge(number))));
+  const syn = make("div", `syn${changed(outside, numbers(old, hasSynSent))}`,
+    make("h3", "", "SYN-SENT"), ...(outside.length ? badges(outside) : ["none"]));
   const full = now.queue >= now.limit ? ", full" : "";
-  const queue = make("div", `queue${fresh(now.queue, old.queue)}`,
-    make("h3", "", "accept queue ", make("span", "zh", "(已完成队列) "), make("b", "", `${now.queue} of ${now.limit}${full}`)), places);
+  const queue = make("div", `queue${changed(now.queue, old.queue)}`,
+    make("h3", "", "accept queue ", make("span", "zh", "(全连接队列) "), make("b", "", `${now.queue} of ${now.limit}${full}`)), places);
   return [syn, make("span", "to", "→"), queue, make("span", "to", "→ accept()")];
 }
 
-// Whose a descriptor is: a client's number, or what it is
+// The owner of a descriptor: a client's number, or what it is
 function owners(kernel, model) {
   const found = new Map([[0, "in"], [1, "out"], [2, "err"]]);
   for (const [fd, what] of kinds(model)) found.set(fd, what);
@@ -300,49 +288,48 @@ function owners(kernel, model) {
   return found;
 }
 
-// Which descriptors listen or are epoll's, as the program's own variables tell
+// Which descriptors listen or are epoll objects, from the program's variables
 function kinds(model) {
-  const texts = steps(model).filter((step) => step.variables !== undefined)
-    .flatMap((step) => Object.values(DATA.pool[step.variables]));
+  const texts = steps(model).flatMap((step) => Object.values(step.variables ?? {}));
   const found = texts.join("\n").matchAll(/(listening|epoll)(?: socket)? \(descriptor (\d+)\)/g);
   return [...found].map(([, what, fd]) => [Number(fd), what]);
 }
 
 function chip(fd, owner, looks, more = "") {
-  const who = typeof owner === "number" ? person(owner) : (owner ?? "");
-  return make("span", `chip${looks}`, make("b", "", String(fd)), who, more && make("em", "", more));
+  const of = typeof owner === "number" ? badge(owner) : (owner ?? "");
+  return make("span", `chip${looks}`, make("b", "", String(fd)), of, more && make("em", "", more));
 }
 
 function sets(now, old, model) {
   const whose = owners(now, model);
   const before = new Map((old.epoll ?? []).map((row) => [row.fd, row]));
   const interest = now.epoll.map((row) => chip(row.fd, whose.get(row.fd),
-    fresh(row.waits, before.get(row.fd)?.waits), row.waits || "no events"));
+    changed(row.events, before.get(row.fd)?.events), row.events || "no events"));
   const ready = now.epoll.filter((row) => row.ready).map((row) => chip(row.fd, whose.get(row.fd),
-    ` ready${fresh(row.ready, before.get(row.fd)?.ready)}`, row.waits));
+    ` ready${changed(row.ready, before.get(row.fd)?.ready)}`, row.events));
   return [
-    make("div", "interest", make("h3", "", "epoll: interest set"), ...(interest.length ? interest : ["empty"])),
+    make("div", "interest", make("h3", "", "epoll: interest list"), ...(interest.length ? interest : ["empty"])),
     make("span", "to", "→"),
-    make("div", "list", make("h3", "", "ready list"), ...(ready.length ? ready : ["nobody"])),
+    make("div", "list", make("h3", "", "ready list"), ...(ready.length ? ready : ["empty"])),
   ];
 }
 
 function descriptors(now, old, model) {
   const whose = owners(now, model);
   const chips = now.descriptors.map((fd) =>
-    chip(fd, whose.get(fd), old.descriptors.includes(fd) ? (fd < 3 ? " plain" : "") : " fresh"));
+    chip(fd, whose.get(fd), old.descriptors.includes(fd) ? (fd < 3 ? " plain" : "") : " changed"));
   return [make("h3", "", "server's descriptors ", make("span", "zh", "(描述符)")), ...chips];
 }
 
-// The longest bar: the most that any buffer holds in this story, in bytes, so that models compare
+// The longest bar: the most that any buffer holds in this scenario, in bytes, so that models can be compared
 const longest = {};
 function scale() {
-  longest[HERE.story] ??= Math.max(1, ...MODELS.flatMap((model) => steps(model).flatMap((step) =>
-    DATA.pool[step.kernel].connections.flatMap((place) => DATA.pool[place].buffers))));
-  return longest[HERE.story];
+  longest[HERE.scenario] ??= Math.max(1, ...MODELS.flatMap((model) => steps(model).flatMap((step) =>
+    step.kernel.connections.flatMap((one) => one.buffers))));
+  return longest[HERE.scenario];
 }
 
-const BUFFERS = ["client's unsent", "server's unread", "server's unsent", "client's unread"];
+const BUFFERS = ["client's send buffer", "server's receive buffer", "server's send buffer", "client's receive buffer"];
 
 function createConnection(number) {
   const bars = [0, 1, 3, 2].map((which) => { // in the order in which they are seen
@@ -350,59 +337,59 @@ function createConnection(number) {
     bar.dataset.which = which;
     return bar;
   });
-  const wires = make("span", "wires", bars[0], make("span", "way", "→"), bars[1],
+  const buffers = make("span", "buffers", bars[0], make("span", "way", "→"), bars[1],
     bars[2], make("span", "way", "←"), bars[3]);
-  return make("li", "connection", make("span", "end", person(number), make("span")), wires,
-    make("span", "end ours"));
+  return make("li", "connection", make("span", "end", badge(number), make("span")), buffers,
+    make("span", "end server-end"));
 }
 
-const whose = () => make("li", "whose connection", make("span"),
-  make("span", "wires", make("span", "", "client's kernel"), make("span"), make("span", "", "server's kernel")));
+const header = () => make("li", "header connection", make("span"),
+  make("span", "buffers", make("span", "", "client's kernel"), make("span"), make("span", "", "server's kernel")));
 
-// With many clients, those of whom there is nothing to tell share one line.
+// With many clients, those with empty buffers share one line.
 function drawConnections(list, now, old) {
   const before = (one) => old.connections.find((other) => other.client === one.client);
-  const alive = now.connections.filter((one) => one.theirs || one.ours || one.kept);
-  const loud = (one) => alive.length < 5 || !(quiet(one) || knocks(one));
-  const moved = alive.filter((one) => !loud(one) && !same(one, before(one)));
-  const told = alive.filter((one) => loud(one) || (moved.length < 4 && moved.includes(one)));
-  const rest = alive.filter((one) => !told.includes(one) && !knocks(one)).map((one) => one.client);
-  list.classList.toggle("few", told.length + (now.epoll ? 1 : 0) < 4); // there is room for larger bars
-  const others = { whose, rest: () => make("li", "rest") };
-  const keys = [...(told.length ? ["whose"] : []), ...told.map((one) => one.client), ...(rest.length ? ["rest"] : [])];
-  const rows = kept(list, keys, (key) => (others[key] ?? createConnection)(key));
-  told.forEach((one, at) => drawConnection(rows[at + 1], one, before(one)));
+  const alive = now.connections.filter((one) => one.client_state || one.server_state || one.in_program);
+  const shown = (one) => alive.length < 5 || !(isQuiet(one) || hasSynSent(one));
+  const moved = alive.filter((one) => !shown(one) && !same(one, before(one)));
+  const listed = alive.filter((one) => shown(one) || (moved.length < 4 && moved.includes(one)));
+  const rest = alive.filter((one) => !listed.includes(one) && !hasSynSent(one)).map((one) => one.client);
+  list.classList.toggle("few", listed.length + (now.epoll ? 1 : 0) < 4); // there is room for larger bars
+  const others = { header, rest: () => make("li", "rest") };
+  const keys = [...(listed.length ? ["header"] : []), ...listed.map((one) => one.client), ...(rest.length ? ["rest"] : [])];
+  const rows = keyed(list, keys, (key) => (others[key] ?? createConnection)(key));
+  listed.forEach((one, at) => drawConnection(rows[at + 1], one, before(one)));
   if (!rest.length) return;
-  rows.at(-1).className = moved.length < 4 ? "rest" : "rest fresh";
-  rows.at(-1).replaceChildren(...people(rest), " ESTABLISHED, buffers empty");
+  rows.at(-1).className = moved.length < 4 ? "rest" : "rest changed";
+  rows.at(-1).replaceChildren(...badges(rest), " ESTABLISHED, buffers empty");
 }
 
-const quiet = (one) => one.theirs === "ESTABLISHED" && one.ours === "ESTABLISHED" && !held(one);
-const held = (one) => (one.kept ?? 0) + one.buffers.reduce((sum, number) => sum + number, 0);
-const home = (one) => (one?.queued ? "in the queue" : one?.fd ? `descriptor ${one.fd}` : "");
+const isQuiet = (one) => one.client_state === "ESTABLISHED" && one.server_state === "ESTABLISHED" && !held(one);
+const held = (one) => (one.in_program ?? 0) + one.buffers.reduce((sum, number) => sum + number, 0);
+const placeOf = (one) => (one?.queued ? "in accept queue" : one?.fd ? `descriptor ${one.fd}` : "");
 
 function drawConnection(row, one, was) {
-  const [theirs, wires, ours] = row.children;
-  theirs.lastChild.textContent = one.theirs ?? "gone";
-  theirs.lastChild.className = `state${fresh(one.theirs, was?.theirs)}`;
-  const place = make("span", `home${fresh(home(one), home(was))}`, home(one));
-  const [now, old] = [one.kept ?? 0, was?.kept ?? 0]; // in the program, for want of room in the kernel
-  const chip = make("span", `kept${fresh(now, old)}`, "in the program: ", make("b", "", count(now)));
-  ours.replaceChildren(...(home(one) ? [place] : []),
-    make("span", `state${fresh(one.ours, was?.ours)}`, one.ours ?? "no socket"),
-    ...(now ? [said(chip, `client ${one.client}: in the program, ${bytes(now)}`)] : []));
-  wires.querySelectorAll(".bar").forEach((bar) => drawBar(bar, one, was));
+  const [clientEnd, buffers, serverEnd] = row.children;
+  clientEnd.lastChild.textContent = one.client_state ?? "gone";
+  clientEnd.lastChild.className = `state${changed(one.client_state, was?.client_state)}`;
+  const place = make("span", `place${changed(placeOf(one), placeOf(was))}`, placeOf(one));
+  const [now, old] = [one.in_program ?? 0, was?.in_program ?? 0]; // bytes that the kernel has not taken
+  const chip = make("span", `in-program${changed(now, old)}`, "in the program: ", make("b", "", count(now)));
+  serverEnd.replaceChildren(...(placeOf(one) ? [place] : []),
+    make("span", `state${changed(one.server_state, was?.server_state)}`, one.server_state ?? "no socket"),
+    ...(now ? [labelled(chip, `client ${one.client}: in the program, ${bytes(now)}`)] : []));
+  buffers.querySelectorAll(".bar").forEach((bar) => drawBar(bar, one, was));
 }
 
 function drawBar(bar, one, was) {
   const which = Number(bar.dataset.which);
   const number = one.buffers[which];
   const before = was ? was.buffers[which] : 0;
-  bar.className = `bar${number ? " filled" : ""}${number === before ? "" : " fresh"}`;
+  bar.className = `bar${number ? " filled" : ""}${number === before ? "" : " changed"}`;
   bar.firstChild.style.setProperty("--old", `${100 * Math.min(1, before / Math.max(1, number))}%`);
   bar.firstChild.style.width = number ? `max(4px, ${100 * number / scale()}%)` : "0";
-  bar.lastChild.replaceChildren(`${BUFFERS[which].split(" ")[1]} `, make("b", "", number ? count(number) : ""));
-  said(bar, `client ${one.client}: ${BUFFERS[which]}, ${bytes(number)}`);
+  bar.lastChild.replaceChildren(`${BUFFERS[which].includes("send") ? "send" : "recv"} `, make("b", "", number ? count(number) : ""));
+  labelled(bar, `client ${one.client}: ${BUFFERS[which]}, ${bytes(number)}`);
 }
 
 // The clients
@@ -414,94 +401,94 @@ function words(text) {
   return found[3] ? `${found[3]} bytes` : found[2] && `“${found[2]}”`;
 }
 
-// Whether a client has been told to read no more, and not yet to read
-function refuses(number, index, model) {
-  const told = steps(model).slice(0, index + 1).findLast((step) =>
-    step.who?.includes(number) && ["reads no more", "reads"].includes(step.does));
-  return told?.does === "reads no more";
+// Whether a client has stopped reading, and not begun again
+function hasStoppedReading(number, index, model) {
+  const last = steps(model).slice(0, index + 1).findLast((step) =>
+    step.actors.includes(number) && ["stops reading", "reads"].includes(step.does));
+  return last?.does === "stops reading";
 }
 
-function fate(one, step, model) {
+function statusOf(one, step, model) {
   const row = step.kernel.connections.find((other) => other.client === one.client);
-  const asked = one.said !== "b''";
-  if (one.left) return [one.left + (asked && one.heard === "b''" ? " unanswered" : ""), "gone"];
-  if (refuses(one.client, step.at, model)) return ["does not read", "waits"];
-  if (row && knocks(row)) return ["not connected yet (SYN-SENT)", asked ? "waits" : ""];
+  const asked = one.sent !== "b''";
+  if (one.left) return [one.left + (asked && one.received === "b''" ? " unserved" : ""), "gone"];
+  if (hasStoppedReading(one.client, step.at, model)) return ["does not read", "waits"];
+  if (row && hasSynSent(row)) return ["not connected yet (SYN-SENT)", asked ? "waits" : ""];
   if (row?.queued) return ["in the accept queue", asked ? "waits" : ""];
-  if (one.heard !== "b''" && row && held(row)) return ["served in part", "waits"];
-  if (one.heard !== "b''") return ["served", "served"];
+  if (one.received !== "b''" && row && held(row)) return ["served in part", "waits"];
+  if (one.received !== "b''") return ["served", "served"];
   if (row?.buffers[3]) return ["answer not read yet", "waits"];
   return asked ? ["no answer yet", "waits"] : ["silent", ""];
 }
 
-// What of a client's questions, and of the answers to it, lies in the two kernels: two texts.
-// What the program keeps is not counted: for some steps the same bytes are in both.
-function between(one, step) {
+// How many bytes of a client's messages, and of the answers to it, are in the two kernels: two texts
+function inKernels(one, step) {
   const row = step.kernel.connections.find((other) => other.client === one.client);
-  const [unsent, unread, answers, come] = row && !one.left && HERE.view === "one" ? row.buffers : [0, 0, 0, 0];
-  return [[unsent + unread, ""], [answers + come, " more"]].map(([number, more]) =>
+  const known = row && !one.left && HERE.view === "one";
+  const [sent, arrived, answered, returned] = known ? row.buffers : [0, 0, 0, 0];
+  return [[sent + arrived, ""], [answered + returned, " more"]].map(([number, more]) =>
     number ? ` (${count(number)}${more} bytes in the kernels)` : "");
 }
 
 function drawClients(list, step, model, before) {
   const many = step.clients.length > 4;
   list.classList.toggle("many", many);
-  const cards = new Map(); // side by side, many of whom the same is to be told have one card together
+  const cards = new Map(); // side by side, many clients with the same text share one card
   for (const one of step.clients) {
     const was = before?.clients.find((other) => other.client === one.client);
-    const [asked, heard] = [words(one.said), words(one.heard)];
-    const [text, looks] = fate(one, step, model);
-    const lie = between(one, step);
-    const stays = was && same([one, text, lie], [was, fate(was, before, model)[0], between(was, before)]);
-    const news = stays ? "" : "fresh";
-    const key = many && HERE.view === "all" && !asked && !heard ? text : one.client;
+    const [sent, received] = [words(one.sent), words(one.received)];
+    const [text, looks] = statusOf(one, step, model);
+    const inside = inKernels(one, step);
+    const stays = was && same([one, text, inside], [was, statusOf(was, before, model)[0], inKernels(was, before)]);
+    const news = stays ? "" : "changed";
+    const key = many && HERE.view === "all" && !sent && !received ? text : one.client;
     if (cards.has(key)) {
-      cards.get(key).querySelector(".fate").before(person(one.client));
+      cards.get(key).querySelector(".status").before(badge(one.client));
       if (news) cards.get(key).classList.add(news);
     } else cards.set(key, make("li", `${looks} ${news}`,
-      make("p", "", person(one.client), make("b", "fate", text)),
-      asked && make("p", "", make("span", "verb", "said "), asked, make("small", "", lie[0])),
-      heard && make("p", "", make("span", "verb", "heard "), heard, make("small", "", lie[1]))));
+      make("p", "", badge(one.client), make("b", "status", text)),
+      sent && make("p", "", make("span", "verb", "sent "), sent, make("small", "", inside[0])),
+      received && make("p", "", make("span", "verb", "received "), received, make("small", "", inside[1]))));
   }
-  list.replaceChildren(...(cards.size ? cards.values() : [make("li", "nobody", "nobody has come yet")]));
+  list.replaceChildren(...(cards.size ? cards.values() : [make("li", "none", "no client yet")]));
 }
 
 // The sentence, the time line, and all of it
 
-function deed(number) {
-  const text = number ? acts()[number - 1] : "the server starts";
+function actionText(number) {
+  const text = number ? actions()[number - 1] : "the server starts";
   const several = text.replace(/^(\d+ to \d+) (\w+?)s?\b/, "Clients $1 $2");
   return several.replace(/^(\d+) /, "Client $1 ").replace(/^[a-z]/, (letter) => letter.toUpperCase());
 }
 
 function drawSentence(step) {
-  const parts = { client: () => people(step.who), time: () => [make("b", "", "time")] };
-  const more = step.rounds === 1
-    ? "Here 1 more round of this loop is left out; it did the same with other bytes."
-    : `Here ${step.rounds} more rounds of this loop are left out; they did the same with other bytes.`;
-  const thread = () => [make("b", "mark", full(step.thread))];
-  byId("who").replaceChildren(...(parts[step.kind] ?? thread)());
-  byId("who").ariaHidden = String(step.kind in parts); // its sentence says who
-  tell(step.rounds ? more : step.sentence ?? "");
+  const parts = { client: () => badges(step.actors), time: () => [make("b", "", "time")] };
+  const more = step.skipped === 1
+    ? "Here 1 more iteration of this loop is left out; it did the same with other bytes."
+    : `Here ${step.skipped} more iterations of this loop are left out; they did the same with other bytes.`;
+  const thread = () => [make("b", "mark", full(step.name))];
+  byId("actor").replaceChildren(...(parts[step.kind] ?? thread)());
+  byId("actor").ariaHidden = String(step.kind in parts); // its sentence names the client
+  say(step.skipped ? more : step.sentence ?? "");
 }
 
-function tell(text) {
+function say(text) {
   const sentence = byId("sentence");
   if (sentence.textContent !== text) sentence.textContent = text;
   sentence.className = text.length > 250 ? "long" : text.length > 125 ? "longer" : "";
 }
 
 function drawLine() {
-  const now = act();
-  const parts = [0, ...acts().map((_, at) => at + 1)];
+  const now = action();
+  const parts = [0, ...actions().map((_, at) => at + 1)];
   byId("line").style.setProperty("--acts", parts.length);
-  kept(byId("line"), parts, createMark).forEach((part, number) => {
+  keyed(byId("line"), parts, createMark).forEach((part, number) => {
     const [from, to] = [first(number), last(number)];
     const share = clamped((HERE.step - from + 1) / (to - from + 1), 1);
     const [button, track] = part.children;
     part.className = number === now ? "now" : number < now ? "past" : "";
-    button.textContent = number ? acts()[number - 1] : "start";
-    button.setAttribute("aria-label", `action ${number} of ${acts().length}: ${deed(number)}`);
+    button.textContent = number ? actions()[number - 1] : "start";
+    button.setAttribute("aria-label", `action ${number} of ${actions().length}: ${actionText(number)}`);
     if (number === now) button.setAttribute("aria-current", "step");
     else button.removeAttribute("aria-current");
     if (number === now) byId("line").scrollLeft = part.offsetLeft - byId("line").clientWidth / 2;
@@ -511,7 +498,7 @@ function drawLine() {
 
 function createMark(number) {
   const part = make("li", "", make("button"), make("span", "track", make("i")));
-  part.firstChild.addEventListener("click", () => { stop(); toAct(number); });
+  part.firstChild.addEventListener("click", () => { stop(); toAction(number); });
   for (const kind of ["pointerdown", "pointermove"]) {
     part.lastChild.addEventListener(kind, (event) => { if (event.buttons) drag(event, number); });
   }
@@ -527,15 +514,15 @@ function drag(event, number) {
 }
 
 function drawHead() {
-  byId("story").value = HERE.story;
-  byId("question").textContent = DATA.stories[HERE.story].question;
+  byId("scenario").value = HERE.scenario;
+  byId("question").textContent = DATA.scenarios[HERE.scenario].question;
   for (const button of byId("models").children) {
     const on = HERE.view === "all" ? !button.dataset.model : button.dataset.model === HERE.model;
     button.setAttribute("aria-pressed", String(on));
   }
-  byId("scale").replaceChildren(make("i"), ` bytes; full bar: ${count(scale())}, this story's most, not the limit`);
+  byId("scale").replaceChildren(make("i"), ` bytes; full bar: ${count(scale())}, this scenario's most, not the limit`);
   const all = HERE.view === "all";
-  byId("where").textContent = all ? `action ${act()} of ${acts().length}` : `step ${HERE.step + 1} of ${steps().length}`;
+  byId("where").textContent = all ? `action ${action()} of ${actions().length}` : `step ${HERE.step + 1} of ${steps().length}`;
   for (const [name, way] of Object.entries({ back: "back (←)", on: "on (→)" })) {
     byId(name).title = byId(name).ariaLabel = `${all ? "an action" : "a step"} ${way}`;
   }
@@ -567,7 +554,7 @@ function drawOne() {
   drawSentence(now);
 }
 
-// Side by side: of each model what stands after the last step of the same action
+// Side by side: the state of each model after the last step of the same action
 
 function createColumn(model) {
   const name = make("h2", "", make("b", "mark", model), ` ${DATA.programs[model].sentence}`);
@@ -578,30 +565,30 @@ function createColumn(model) {
 }
 
 function drawAll() {
-  const number = act();
-  kept(byId("all"), MODELS, createColumn).forEach((column) => {
+  const number = action();
+  keyed(byId("all"), MODELS, createColumn).forEach((column) => {
     const model = column.dataset.key;
     const now = stepAt(last(number, model), model);
     const before = stepAt(first(number, model) - 1, model);
     const [, places, kernel, clients] = column.children;
-    places.replaceChildren(...[...stands(now)].map(([line, here]) => make("li", "",
+    places.replaceChildren(...[...threadsByLine(now)].map(([line, here]) => make("li", "",
       ...marksOf(here), make("code", "", `${line}  ${DATA.programs[model].lines[line - 1].replace(/ {2}#.*/, "").trim()}`))));
     drawKernel(kernel, now, before, model);
     drawClients(clients, now, model, before);
   });
-  byId("who").replaceChildren(make("b", "", `action ${number}`));
-  byId("who").ariaHidden = "false";
-  tell(`${deed(number)}: how all stands after it (amber: changed by it)`);
+  byId("actor").replaceChildren(make("b", "", `action ${number}`));
+  byId("actor").ariaHidden = "false";
+  say(`${actionText(number)}: the state after it (amber: changed by it)`);
 }
 
 // The controls
 
 function ready() {
-  byId("story").append(...STORIES.map((key) => new Option(DATA.stories[key].title, key)));
-  byId("story").addEventListener("change", () => { stop(); change({ story: byId("story").value }); });
+  byId("scenario").append(...SCENARIOS.map((key) => new Option(DATA.scenarios[key].title, key)));
+  byId("scenario").addEventListener("change", () => { stop(); change({ scenario: byId("scenario").value }); });
   byId("models").append(...MODELS.map((model) => modelButton(model, { model, view: "one" }, model)));
   if (MODELS.length > 1) byId("models").append(modelButton("side by side", { view: "all" }));
-  const clicks = { "act-back": () => leap(-1), back: () => step(-1), on: () => step(1), "act-on": () => leap(1) };
+  const clicks = { "action-back": () => moveByAction(-1), back: () => step(-1), on: () => step(1), "action-on": () => moveByAction(1) };
   for (const [name, does] of Object.entries(clicks)) {
     byId(name).addEventListener("click", () => { stop(); does(); });
   }
@@ -620,4 +607,6 @@ function modelButton(text, to, model = "") {
   return button;
 }
 
-ready();
+unpack(byId("data").textContent).then(ready, () => {
+  byId("sentence").textContent = "This page needs a browser of 2023 or later (DecompressionStream).";
+});

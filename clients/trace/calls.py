@@ -1,0 +1,237 @@
+"""Record the calls by which a program uses the kernel: what it passes, what it receives or raises.
+
+install() replaces the methods of socket.socket, select.epoll, select.poll and time.sleep by
+functions that call the original one and keep a TracedCall. What the program receives is unchanged.
+
+All that is imported here is in the server's process too: the standard library and no more.
+"""
+
+import collections
+import contextlib
+import select
+import selectors
+import socket
+import sys
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+
+from clients.system.frames import FIRST_OWN_FD
+from clients.trace.values import describe, remote_of
+
+MOST = 1000  # calls of a thread that are kept: it may never stop
+# <linux/eventpoll.h>; other systems do not have the names
+EVENTS = {"IN": 1, "OUT": 4, "ERR": 8, "HUP": 0x10, "RDHUP": 0x2000}
+EVENTS |= {"ONESHOT": 1 << 30, "ET": 1 << 31}
+USUAL = 7  # the event mask if register() is not given one
+ONCE = EVENTS["ONESHOT"] | EVENTS["ET"]  # an event of these is reported by one poll() only
+METHODS = ["_accept", "recv", "recv_into", "send", "sendall", "shutdown", "setblocking", "close"]
+transports = weakref.WeakKeyDictionary()  # {asyncio's transport: its socket}
+interest_lists = weakref.WeakSet()  # every Epoll of the program
+unrecorded = set()  # the identifiers of threads that are about the tracer's business
+_calls = {}  # {thread's identifier: its calls since the last take()}
+
+
+@dataclass
+class TracedCall:
+    """One call; the fields that its kind does not have are None."""
+
+    name: str  # "accept", "recv", "poll", "register", ...
+    owner: str  # "socket", "epoll", "poll", "select" or "time"
+    fd: int | None = None  # the socket's or the interest list's
+    remote: str | None = None  # "host:port" of the socket's other end
+    given: float | str | None = None  # bytes to send, event mask, seconds, True or False
+    target: int | None = None  # the descriptor that is accepted, registered, unregistered
+    count: int | None = None  # bytes received, or taken by the kernel
+    text: str | None = None  # what was received, as a reader would write it
+    events: list[list[int]] | None = None  # [descriptor, event mask], as poll() returns them
+    error: str | None = None  # the exception that it raised: "BlockingIOError: ..."
+    done: bool = False  # it has returned or raised
+
+
+def take(thread):
+    """Return the calls of a thread, by its identifier, since the last time; each done one once."""
+    found = list(_calls.pop(thread, ()))
+    if found and not found[-1].done:
+        _calls[thread] = collections.deque(found[-1:], maxlen=MOST)
+    return found
+
+
+@contextlib.contextmanager
+def recorded(name, owner, fd=None, **more):
+    """Yield the TracedCall of what is done inside, to be completed with its result."""
+    call = TracedCall(name, owner, fd, **more)
+    if threading.get_ident() not in unrecorded:
+        _calls.setdefault(threading.get_ident(), collections.deque(maxlen=MOST)).append(call)
+    try:
+        yield call
+    except BaseException as error:
+        call.error = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        call.done = True
+
+
+def _socket_method(name):
+    real = getattr(socket.socket, name)
+
+    def method(sock, *args, **options):
+        fd = sock.fileno()
+        if fd < 0 or fd >= FIRST_OWN_FD:
+            return real(sock, *args, **options)
+        caller = sys._getframe(1).f_locals.get("self")
+        if hasattr(caller, "get_write_buffer_size"):
+            transports[caller] = sock
+        given = None
+        if name.startswith("send"):
+            given = memoryview(args[0]).nbytes
+        elif name in ("setblocking", "shutdown"):
+            given = str(args[0])
+        with recorded(name.lstrip("_"), "socket", fd, remote=remote_of(sock), given=given) as call:
+            result = real(sock, *args, **options)
+            match name:
+                case "_accept":
+                    call.target = result[0]
+                case "send":
+                    call.count = result
+                case "sendall":
+                    call.count = given
+                case "recv" | "recv_into":
+                    got = result if name == "recv" else bytes(memoryview(args[0])[:result])
+                    call.count, call.text = len(got), describe(got)
+        return result
+
+    method.__name__ = name
+    return method
+
+
+class Epoll:
+    """An epoll object of the program, and a second one with the same interest list.
+
+    The kernel does not show its ready list. The second object reports it without taking an event
+    away from the program; events that are reported once are kept until the program's poll() has
+    reported them too.
+    """
+
+    def __init__(self, *args, **options):
+        import fcntl  # not at the top: Windows does not have it
+
+        self._epoll, self._twin, self._once = _epoll(*args, **options), None, {}
+        with contextlib.suppress(OSError):  # no descriptor is left, or none above
+            low = _epoll()
+            above = fcntl.fcntl(low.fileno(), fcntl.F_DUPFD_CLOEXEC, FIRST_OWN_FD)
+            self._twin = _epoll.fromfd(above)
+            low.close()
+        interest_lists.add(self)
+
+    def __getattr__(self, name):
+        return getattr(self._epoll, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        if self._twin:
+            self._twin.close()
+        with recorded("close", "epoll", self._epoll.fileno()):
+            self._epoll.close()
+
+    def register(self, fd, eventmask=USUAL):
+        self._change("register", fd, eventmask)
+
+    def modify(self, fd, eventmask):
+        self._change("modify", fd, eventmask)
+
+    def unregister(self, fd):
+        self._change("unregister", fd)
+
+    def _change(self, name, fd, *mask):
+        number = fd if isinstance(fd, int) else fd.fileno()
+        own = self._epoll.fileno()
+        with recorded(name, "epoll", own, target=number, given=mask[0] if mask else None):
+            getattr(self._epoll, name)(fd, *mask)
+        self._once.pop(number, None)
+        if self._twin:
+            with contextlib.suppress(OSError):
+                getattr(self._twin, name)(fd, *mask)
+        if mask and mask[0] & ONCE:
+            self._once[number] = False
+
+    def poll(self, timeout=None, maxevents=-1):
+        with recorded("poll", "epoll", self._epoll.fileno(), given=timeout) as call:
+            found = self._epoll.poll(timeout, maxevents)
+            call.events = [list(pair) for pair in found]
+        self.ready()
+        for fd, _ in found:
+            if fd in self._once:
+                self._once[fd] = False
+        return found
+
+    def ready(self):
+        """Return the descriptors in the ready list."""
+        if not self._twin or self._twin.closed or self._epoll.closed:
+            return []
+        now = [fd for fd, _ in self._twin.poll(0)]
+        self._once |= {fd: True for fd in now if fd in self._once}
+        return sorted({*now, *(fd for fd, waits in self._once.items() if waits)})
+
+
+class Poll:
+    """A poll object of the program."""
+
+    def __init__(self):
+        self._poll = _poll()
+
+    def register(self, fd, eventmask=USUAL):
+        self._change("register", fd, eventmask)
+
+    def modify(self, fd, eventmask):
+        self._change("modify", fd, eventmask)
+
+    def unregister(self, fd):
+        self._change("unregister", fd)
+
+    def _change(self, name, fd, *mask):
+        number = fd if isinstance(fd, int) else fd.fileno()
+        with recorded(name, "poll", target=number, given=mask[0] if mask else None):
+            getattr(self._poll, name)(fd, *mask)
+
+    def poll(self, *timeout):
+        with recorded("poll", "poll", given=timeout[0] if timeout else None) as call:
+            found = self._poll.poll(*timeout)
+            call.events = [list(pair) for pair in found]
+        return found
+
+
+def _sleep(seconds):
+    with recorded("sleep", "time", given=seconds):
+        _real_sleep(seconds)
+
+
+def _select(*lists_and_timeout):
+    with recorded("select", "select") as call:
+        found = _real_select(*lists_and_timeout)
+        pairs = [(found[0], select.POLLIN), (found[1], select.POLLOUT)]
+        call.events = [
+            [one if isinstance(one, int) else one.fileno(), mask]
+            for many, mask in pairs
+            for one in many
+        ]
+    return found
+
+
+def install():
+    """Record all calls from now on."""
+    global _epoll, _poll, _real_sleep, _real_select
+    _epoll, _poll = select.epoll, select.poll
+    _real_sleep, _real_select = time.sleep, select.select
+    for name in METHODS:
+        setattr(socket.socket, name, _socket_method(name))
+    select.epoll, select.poll, select.select, time.sleep = Epoll, Poll, _select, _sleep
+    selectors.EpollSelector._selector_cls = Epoll
+    selectors.PollSelector._selector_cls = Poll
+    selectors.SelectSelector._select = staticmethod(_select)

@@ -1,0 +1,124 @@
+"""The kernel's side of a recording: sockets, buffers, descriptors, interest lists."""
+
+import os
+import re
+from pathlib import Path
+
+from clients.system import procfs
+from clients.trace import tracer
+from clients.trace.calls import EVENTS
+from clients.trace.interpret import Connection, Interest, KernelState
+
+HOST = "127.0.0.1"
+FIRST_PORT = 50000  # client 1 has port 50001, and so on: each recording has the same numbers
+UNDER_WAY = {"FIN-WAIT-1", "LAST-ACK", "CLOSING"}  # until the other side's kernel has answered
+ENDED = {"CLOSE-WAIT", "LAST-ACK", "CLOSING", "TIME-WAIT"}  # the other side's FIN has arrived
+WANTED = sum(EVENTS[name] for name in ("IN", "OUT", "ONESHOT", "ET"))  # fdinfo adds ERR, HUP
+EPOLL = "[eventpoll]"  # how /proc/PID/fd calls an epoll object
+
+
+class KernelView:
+    """Reads the kernel's side of one server and of the scenario's clients."""
+
+    def __init__(self, server, backlog, clients):
+        self.server, self.clients = server, clients
+        self.limit = procfs.accept_queue_limit(backlog)
+        self.handed = {}  # {client: bytes that send() has handed to the kernel}
+        self.rest = {}  # {client: bytes that its last send() did not}
+        self.sending = {}  # {client: bytes of a sendall() that has not returned}
+
+    def lines(self):
+        return procfs.tcp_sockets(self.server.address[1], self.server.process.pid)
+
+    def states(self):
+        """Return what changes while the kernel does something; its timers always do."""
+        return [(line.local, line.remote, line.state, line.send_q) for line in self.lines()]
+
+    def is_under_way(self, states):
+        return any(unsent or state in UNDER_WAY for *_, state, unsent in states)
+
+    def descriptors(self):
+        """Return the server's own descriptors, without the tracer's."""
+        held = os.listdir(f"/proc/{self.server.process.pid}/fd")
+        return sorted(int(fd) for fd in held if int(fd) < tracer.FIRST_TRACER_FD)
+
+    def add(self, calls):
+        """Count the bytes of calls of send(): what the kernel does not take the program holds."""
+        for call in calls:
+            if call.name in ("send", "sendall") and call.remote:
+                client = number_of(call.remote)
+                self.sending.pop(client, None)
+                if not call.done:
+                    self.sending[client] = int(call.given)
+                    continue
+                self.handed[client] = self.handed.get(client, 0) + (call.count or 0)
+                would_block = (call.error or "").startswith("BlockingIOError")
+                taken = call.count if call.error is None else 0 if would_block else call.given
+                self.rest[client] = int(call.given) - taken
+
+    def state(self, report, ready=None):
+        """Return the KernelState. ready: the ready list, if report is not of this very moment."""
+        lines, held = self.lines(), procfs.socket_fds(self.server.process.pid)
+        listeners = [line for line in lines if line.state == "LISTEN"]
+        return KernelState(
+            queue=sum(line.recv_q for line in listeners),
+            limit=self.limit,
+            listener=next((held.get(line.inode) for line in listeners), None),
+            connections=[
+                self.connection(client, lines, held, report.buffered)
+                for client in self.clients.values()
+            ],
+            descriptors=self.descriptors(),
+            epoll=self.interest_list(report.ready if ready is None else ready),
+        )
+
+    def connection(self, client, lines, held, buffered):
+        found, mine, yours = Connection(client.number), client.buffers(), [0, 0]
+        for line in lines:
+            if line.local[1] == client.port:
+                found.client_state = line.state
+            elif line.remote[1] == client.port:
+                found.server_state, found.queued = line.state, line.in_accept_queue
+                found.fd = held.get(line.inode)
+                # A FIN counts as one byte.
+                yours = [
+                    line.recv_q - (line.state in ENDED),
+                    line.send_q - (line.state in UNDER_WAY),
+                ]
+        found.buffers = [mine[0], max(0, yours[0]), max(0, yours[1]), mine[1]]
+        if found.fd is not None:
+            found.in_program = self.in_program(client, found, buffered)
+        return found
+
+    def in_program(self, client, connection, buffered):
+        number = client.number
+        if number in self.sending:
+            arrived = len(client.received) + connection.buffers[2] + connection.buffers[3]
+            taken = arrived - self.handed.get(number, 0)
+            return max(0, self.sending[number] - max(0, taken))
+        return buffered.get(f"{HOST}:{client.port}", self.rest.get(number, 0))
+
+    def interest_list(self, ready):
+        """Return what the server's epoll object watches (proc(5), fdinfo), and what is ready."""
+        folder = Path(f"/proc/{self.server.process.pid}")
+        objects = [fd for fd in self.descriptors() if EPOLL in link(folder / "fd" / str(fd))]
+        if not objects:
+            return None
+        text = (folder / "fdinfo" / str(objects[0])).read_text()
+        found = []
+        for fd, mask in re.findall(r"tfd:\s*(\d+) events:\s*([0-9a-f]+)", text):
+            events = " ".join(name for name, bit in EVENTS.items() if int(mask, 16) & bit & WANTED)
+            found.append(Interest(int(fd), events, int(fd) in ready.get(objects[0], ())))
+        return sorted(found, key=lambda one: one.fd)
+
+
+def link(path):
+    try:
+        return os.readlink(path)
+    except OSError:  # closed meanwhile
+        return ""
+
+
+def number_of(remote):
+    """Return the number of the client whose address is "host:port"."""
+    return int(remote.rpartition(":")[2]) - FIRST_PORT
