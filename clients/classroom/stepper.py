@@ -71,6 +71,7 @@ class Stepper:
         The tracer also stops it where a function is entered or left: nothing is to be seen there.
         """
         self.current, made = thread.id, []
+        thread.taken()  # that call had returned before the thread stopped here
         while True:
             self.session.step(thread)
             with contextlib.suppress(TimeoutError):
