@@ -52,6 +52,8 @@ def label_ends(ax, lines):
     """
     to_pixels, gap = ax.transData.transform, 14 * ax.figure.dpi / 72
     look = {"textcoords": "offset points", "fontweight": "bold", "fontsize": 10}
+    bottom = ax.get_ylim()[0]  # a name is never below the axes
+    lines = [(name, x, max(y, bottom), colour) for name, x, y, colour in lines]
     last = max((x for _, x, _, _ in lines), default=0)
     for name, x, y, colour in lines:
         if x < last:
@@ -115,13 +117,16 @@ def curves(ax, lines, labels, log=False, slope=""):
     run. slope: the words for a dotted line of what is in proportion to the load, if that helps.
     """
     ends, legend = [], {}
+    log = log and any(value.amount > 0 for points in lines.values() for _, value in points)
     for model, (colour, marker) in styles(lines).items():
         if not lines[model]:
             continue
         xs, values = zip(*lines[model], strict=True)
-        ys = [value.amount for value in values]
+        ys = [value.amount if value.amount or not log else math.nan for value in values]
         ax.plot(xs, ys, color=colour, marker=marker, clip_on=False)
         for x, value in lines[model]:
+            if log and not value.amount:  # a logarithmic axis has no place for it
+                continue
             ax.plot([x, x], [value.low, value.high], color=colour, alpha=0.4, lw=5)
             if value.bound:
                 arrow(ax, (x, value.amount), "up", colour)
@@ -129,7 +134,8 @@ def curves(ax, lines, labels, log=False, slope=""):
             if value.limited:
                 ax.plot(x, value.amount, marker, color=colour, mfc="white", mew=2, clip_on=False)
                 legend["o"] = "hollow: generator-limited"
-        ends.append((model, xs[-1], ys[-1], colour))
+        zero = ": 0" if log and not values[-1].amount else ""
+        ends.append((model + zero, xs[-1], values[-1].amount, colour))
     loads = sorted({x for points in lines.values() for x, _ in points})
     if len(loads) > 1:
         ax.set_xscale("log")

@@ -186,3 +186,17 @@ def test_the_name_of_a_line_that_ends_early_is_above_it():
     assert names["early"].xyann[1] > 5
     assert names["early"].get_ha() == "right"
     assert names["late"].get_ha() == "left"
+
+
+def test_a_server_with_a_throughput_of_0_has_its_name_at_the_bottom_of_a_logarithmic_axis(recwarn):
+    lines = {
+        name: [(20, Value(rate, rate, rate, limited=True))]
+        for name, rate in zip(NAMES, (0, 25), strict=False)
+    }
+    labels = {"title": "", "xlabel": "", "ylabel": ""}
+    figure = charts.draw(4, 3, lambda ax: charts.curves(ax, lines, labels, log=True))
+    figure.canvas.draw()
+    [ax] = figure.axes
+    places = {text.get_text(): text.get_window_extent().y0 for text in ax.texts}
+    assert ax.bbox.y0 - 20 < places[f"{NAMES[0]}: 0"] < places[NAMES[1]]
+    assert not recwarn.list
