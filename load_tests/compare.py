@@ -200,7 +200,7 @@ def web(plan, console):
     with running_server(plan.programs[0], *runs.server_options(plan.config)) as server:
         host, port = server.address
         port_of_page = runs.free_port(8089)
-        options = ["--config", HERE / "locust.conf", "--locustfile", runs.LOCUSTFILE]
+        options = ["--config", HERE / "locust.conf"]
         options += ["--web-port", port_of_page, "--server-pid", server.process.pid]
         console.print(f"{distinct_names(plan.programs)[0]} listens on {host}:{port}.")
         console.print(f"Open http://127.0.0.1:{port_of_page} and look at the tab Server.")
