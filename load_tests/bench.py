@@ -46,9 +46,9 @@ from clients.system.processes import (
 from load_tests.harness.files import (
     CannotWrite,
     Screen,
-    ended,
+    ensure_file_writable,
     lines,
-    make_sure_of_file,
+    save_json,
 )
 from load_tests.harness.monitor import kernel_memory, loses_child_cpu, pin, tree_cpu_seconds
 from load_tests.harness.rounds import Block, IdleCost, Measured, Round, to_json
@@ -343,7 +343,7 @@ def main():
         # A server needs as many as its generators together, unless it is several processes.
         idle = max(spec.idle for spec in args.specs)
         raise_nofile_limit((max(args.connections) + idle) // args.processes + DESCRIPTORS)
-        make_sure_of_file(args.json)
+        ensure_file_writable(args.json)
     except (LaunchError, CannotWrite) as error:
         sys.exit(lines(str(error)))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too
@@ -362,7 +362,7 @@ def main():
         failed = "a server has ended between two rounds"
     if failed and blocks:
         console.print("The results above were measured before the run ended.")
-    return ended(failed, args.json, to_json(args.load, blocks))
+    return save_json(failed, args.json, to_json(args.load, blocks))
 
 
 if __name__ == "__main__":

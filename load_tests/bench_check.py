@@ -39,9 +39,9 @@ from load_tests.bench import median
 from load_tests.harness.files import (
     CannotWrite,
     Screen,
-    ended,
+    ensure_file_writable,
     lines,
-    make_sure_of_file,
+    save_json,
 )
 from load_tests.harness.monitor import pin
 from load_tests.harness.rounds import from_json
@@ -174,7 +174,7 @@ def main():
     args, console, all_found, failed = options(), Screen(), {}, None
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too
     try:
-        make_sure_of_file(args.json)
+        ensure_file_writable(args.json)
     except CannotWrite as error:
         return lines(str(error))
     try:
@@ -188,7 +188,7 @@ def main():
         failed = str(error)
     except KeyboardInterrupt:
         failed = "interrupted"
-    return ended(failed, args.json, json.dumps(all_found))
+    return save_json(failed, args.json, json.dumps(all_found))
 
 
 if __name__ == "__main__":

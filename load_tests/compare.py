@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import csv
 import datetime
+import functools
 import gzip
 import io
 import math
@@ -31,14 +32,15 @@ from clients.system.processes import (
     require_linux,
     running_server,
 )
-from load_tests.harness import report, results, runs, samples
+from load_tests.harness import charts, figures, phrases, report, results, runs, samples, stats
 from load_tests.harness.files import (
     CannotWrite,
     Screen,
-    held,
     lines,
+    locked,
     save,
 )
+from load_tests.harness.page import page
 from load_tests.harness.results import Comparison, FailedRun, RunConfig
 
 HERE = Path(__file__).resolve().parent
@@ -160,7 +162,7 @@ def compare(plan, console):
                 task = bar.add_task("", total=len(keys), left="")
                 for done, key in enumerate(keys):
                     left = (len(keys) - done) * (plan.config.seconds + START)
-                    text = f"{key['model']}, {report.load_text(plan.config, key['load'])}"
+                    text = f"{key['model']}, {phrases.load_text(plan.config, key['load'])}"
                     bar.update(task, description=text, left=f"about {left:.0f} s left")
                     if not console.is_terminal:
                         console.print(text)
@@ -197,11 +199,11 @@ def web(plan, console):
     """Run one server and Locust's page for it, until Ctrl-C."""
     with running_server(plan.programs[0], *runs.server_options(plan.config)) as server:
         host, port = server.address
-        page = runs.free_port(8089)
-        options = ["--config", HERE / "locust.conf", "--locustfile", runs.LOCUSTFILE]
-        options += ["--web-port", page, "--server-pid", server.process.pid]
+        port_of_page = runs.free_port(8089)
+        options = ["--config", HERE / "locust.conf"]
+        options += ["--web-port", port_of_page, "--server-pid", server.process.pid]
         console.print(f"{distinct_names(plan.programs)[0]} listens on {host}:{port}.")
-        console.print(f"Open http://127.0.0.1:{page} and look at the tab Server.")
+        console.print(f"Open http://127.0.0.1:{port_of_page} and look at the tab Server.")
         console.print("Ctrl-C ends both.")
         with contextlib.suppress(KeyboardInterrupt):
             runs.locust(*options, "--host", f"tcp://{host}:{port}")
@@ -213,25 +215,22 @@ def finish(found, packed, plan, console):
     An error in one part does not prevent the next.
     """
     interruptible(False)  # not even by a second Ctrl-C: this takes no time
-    raw = {"results.json": lambda path: save(path, results.dumps(found))}
-    raw["samples.csv.gz"] = lambda path: save(path, packed)
+    raw = {"results.json": lambda: results.dumps(found), "samples.csv.gz": lambda: packed}
     written = write(raw, plan.out, console)
-    console.print(report.table(found, console.width >= WIDE))
-    for line in report.failures(found):
+    summary = stats.summarise(found)
+    changes = stats.ratios(found, plan.old, report.RATIOS) if plan.old else {}
+    console.print(report.table(summary, console.width >= WIDE))
+    for line in phrases.failures(found):
         console.print(line, style="red")
     if found.interrupted:
         console.print("Interrupted: this is what was measured so far.")
     if not found.runs:
         return "nothing could be measured"
     if plan.old:
-        console.print(report.ratios(found, plan.old))
-        console.print(report.differences(found, plan.old), end="")
+        console.print(report.ratios(changes, found, plan.old))
+        console.print(phrases.differences(found, plan.old), end="")
     interruptible(True)
-    drawn = {
-        "comparison.png": lambda path: report.picture(found, path),
-        "comparison-dark.png": lambda path: report.darken(path.with_name("comparison.png"), path),
-        "report.html": lambda path: report.page(found, path),
-    }
+    drawn = draw(summary)
     written += write(drawn, plan.out, console)
     for name in written:
         console.print(os.path.relpath(plan.out / name), soft_wrap=True)
@@ -239,12 +238,30 @@ def finish(found, packed, plan, console):
     return int(bool(broken) or len(written) < len(raw) + len(drawn))
 
 
+def draw(summary):
+    """Return {file: function()} of the pictures and the page; a function returns the content."""
+    config, rows = summary.results.config, summary.heaviest
+    title = f"The same load for each server: {phrases.load_text(config, rows[0].load)}"
+    note = f"{phrases.asked(summary.results)} {phrases.limits(config, rows)}"
+
+    @functools.cache
+    def light():
+        return charts.picture([one.draw for one in figures.of_picture(summary)], title, note)
+
+    def html():
+        found = figures.of_report(summary).values()
+        return page(summary, [(one.explanation, charts.png(one.draw)) for one in found])
+
+    dark = {"comparison-dark.png": lambda: charts.darken(light())}
+    return {"comparison.png": light, **dark, "report.html": html}
+
+
 def write(files, folder, console):
-    """Call each of files, {name: function(path)}; report those that fail, return the others."""
+    """Write each of files, {name: function()}; report those that fail, return the others."""
     written = []
     for name, make in files.items():
         try:
-            make(folder / name)
+            save(folder / name, make())
             written.append(name)
         except OSError as error:
             console.print(f"{name} could not be written: {error.strerror}", style="red")
@@ -268,7 +285,7 @@ def main():
         raise_nofile_limit(plan.connections() + DESCRIPTORS)
         if plan.web:
             return web(plan, console)
-        with held(plan.out):
+        with locked(plan.out):
             return finish(*compare(plan, console), plan, console)
     except (LaunchError, CannotWrite) as error:
         return lines(str(error))

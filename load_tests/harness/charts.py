@@ -1,5 +1,7 @@
 """The charts, functions of data alone: a colour and a marker per model, labels on the data."""
 
+import base64
+import io
 import itertools
 import math
 import statistics
@@ -50,6 +52,8 @@ def label_ends(ax, lines):
     """
     to_pixels, gap = ax.transData.transform, 14 * ax.figure.dpi / 72
     look = {"textcoords": "offset points", "fontweight": "bold", "fontsize": 10}
+    bottom = ax.get_ylim()[0]  # a name is never below the axes
+    lines = [(name, x, max(y, bottom), colour) for name, x, y, colour in lines]
     last = max((x for _, x, _, _ in lines), default=0)
     for name, x, y, colour in lines:
         if x < last:
@@ -113,13 +117,16 @@ def curves(ax, lines, labels, log=False, slope=""):
     run. slope: the words for a dotted line of what is in proportion to the load, if that helps.
     """
     ends, legend = [], {}
+    log = log and any(value.amount > 0 for points in lines.values() for _, value in points)
     for model, (colour, marker) in styles(lines).items():
         if not lines[model]:
             continue
         xs, values = zip(*lines[model], strict=True)
-        ys = [value.amount for value in values]
+        ys = [value.amount if value.amount or not log else math.nan for value in values]
         ax.plot(xs, ys, color=colour, marker=marker, clip_on=False)
         for x, value in lines[model]:
+            if log and not value.amount:  # a logarithmic axis has no place for it
+                continue
             ax.plot([x, x], [value.low, value.high], color=colour, alpha=0.4, lw=5)
             if value.bound:
                 arrow(ax, (x, value.amount), "up", colour)
@@ -127,7 +134,8 @@ def curves(ax, lines, labels, log=False, slope=""):
             if value.limited:
                 ax.plot(x, value.amount, marker, color=colour, mfc="white", mew=2, clip_on=False)
                 legend["o"] = "hollow: generator-limited"
-        ends.append((model, xs[-1], ys[-1], colour))
+        zero = ": 0" if log and not values[-1].amount else ""
+        ends.append((model + zero, xs[-1], values[-1].amount, colour))
     loads = sorted({x for points in lines.values() for x, _ in points})
     if len(loads) > 1:
         ax.set_xscale("log")
@@ -254,15 +262,35 @@ def shares(ax, parts, labels, columns=5):
     ax.legend(handles=signs, ncols=columns, columnspacing=1.2, **place)
 
 
-def darken(path, dark):
-    """Write the picture at path to dark as well, for a dark page: light is dark, hues stay.
+def picture(panels, title, note):
+    """Return the main picture of a comparison as a PNG: these panels side by side.
+
+    It is seen 880 pixels wide, two of its own for each, and no letter is lower than 12 of those.
+    """
+    figure, stream = sheet(panels, title, note, len(panels), (11, 4.3)), io.BytesIO()
+    for ax in figure.axes[1:]:
+        ax.set_yticklabels([])  # they are at the left
+    figure.savefig(stream, dpi=160)
+    return stream.getvalue()
+
+
+def png(panel):
+    """Return a chart of its own as text: a PNG in base64."""
+    stream = io.BytesIO()
+    draw(10, 5, panel).savefig(stream, format="png", dpi=140)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def darken(png):
+    """Return a PNG for a dark page: light is dark, hues stay.
 
     In HLS colours, adding 1 - (highest + lowest) to red, green and blue turns the lightness L
     into 1 - L, and changes nothing else.
     """
-    colours = plt.imread(path)[:, :, :3]
+    colours, dark = plt.imread(io.BytesIO(png))[:, :, :3], io.BytesIO()
     colours = colours + 1 - colours.max(2, keepdims=True) - colours.min(2, keepdims=True)
     plt.imsave(dark, 0.05 + 0.95 * colours.clip(0, 1))  # no screen's page is quite black
+    return dark.getvalue()
 
 
 def draw(width, height, panel):
@@ -282,7 +310,7 @@ def sheet(panels, title, note, columns=3, size=(19.2, 9)):
         for ax, panel in itertools.zip_longest(axes.flat, panels):
             panel(ax) if panel else ax.set_visible(False)
         figure.suptitle(title, x=0.01, ha="left", fontsize=17, fontweight="bold")
-        note = textwrap.fill(note, int(11.5 * size[0]))  # so many letters fit in an inch
+        note = textwrap.fill(note, int(11.5 * size[0]))  # letters in an inch
         figure.supxlabel(note, x=0.01, ha="left", fontsize=11, color="#555555")
     return figure
 

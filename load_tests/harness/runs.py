@@ -21,7 +21,7 @@ from load_tests.harness.results import GeneratorHealth, LocustRow, Machine, Run,
 from load_tests.harness.samples import Sample
 from load_tests.harness.warm import warm
 
-LOCUSTFILE = ROOT / "load_tests" / "locustfile.py"
+LOCUSTFILE = Path("load_tests", "locustfile.py")  # in ROOT: Locust would split its path at commas
 SLOW_REQUESTS = Path(__file__).with_name("slow_requests.py")
 FULL = 2**20  # bytes: a disk with less room than this explains what is missing
 SLACK = 60  # seconds after which a Locust that should have ended is killed
@@ -79,9 +79,10 @@ def make_load(address, config, page, amount, repeat):
     users = (config.processes if is_open else amount) + slow
     with temp_dir() as place:
         sample_log, output = Path(place, "samples.json"), Path(place, "output")
+        report = Path(place, "report.html")  # in the name of a report Locust replaces {u} and more
         options = ["-f", LOCUSTFILE, "--headless", "-u", users, "-r", users]
         options += ["--host", f"tcp://{host}:{port}", "--seconds", config.seconds]
-        options += ["--sample-log", sample_log, "--html", page, "--seed", config.seed + repeat]
+        options += ["--sample-log", sample_log, "--html", report, "--seed", config.seed + repeat]
         options += ["--timeout", config.timeout, "--retries", config.retries]
         options += ["--exit-code-on-error", 0, "--only-summary", "--loglevel", "WARNING"]
         options += ["--arrivals", amount] if is_open else []
@@ -90,6 +91,8 @@ def make_load(address, config, page, amount, repeat):
         classes = [config.user_class, *(["SlowRequestUser"] if slow else [])]
         with open(output, "wb") as file:
             locust(*options, *classes, output=file, timeout=config.seconds + SLACK)
+        with contextlib.suppress(OSError):  # no report, or no room for it: the numbers are here
+            shutil.move(report, page)
         words = f"Locust's last words: {tail(output.read_text(errors='replace'))}"
         if shutil.disk_usage(place).free < FULL:
             words += f"\nThere is no room left in {place}"

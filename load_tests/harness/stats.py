@@ -6,7 +6,14 @@ import statistics
 from collections import Counter
 from dataclasses import asdict, dataclass
 
-from load_tests.harness.results import LatencySummary, Moment, Outcomes, Percentile
+from load_tests.harness.results import (
+    Comparison,
+    LatencySummary,
+    Moment,
+    Outcomes,
+    Percentile,
+    Run,
+)
 from load_tests.harness.samples import GREETINGS, REQUESTS
 
 TOO_LATE = 0.5  # seconds: a visitor that comes later than that before the end is not unserved
@@ -30,7 +37,7 @@ def quartiles(values):
 def percentile(samples, share):
     """Return a Percentile (share: 0 to 100) of the latencies of samples, None if there are few.
 
-    A censored request took longer than its sample says, nobody knows how much longer. So the
+    A censored request took longer than its sample says, and by how much is unknown. So the
     percentile is at least the one with all censored requests answered at that moment, and at most
     the one with all of them answered last. It is exact if these two are the same; otherwise the
     first, which is certain, is returned as a lower bound.
@@ -87,8 +94,8 @@ def outcome(rows):
 
 def moments(samples, end, least=0.1):
     """Return the Moments of a run that ended at end: a hundred, or fewer of least seconds."""
-    every = max(least, end / 100)
-    count = int(end / every) + 1
+    count = max(1, round(end / max(least, end / 100)))
+    every = end / count
     answers, failures, changes = [[] for _ in range(count)], Counter(), Counter()
     served = {
         one.session: one.ended
@@ -96,7 +103,7 @@ def moments(samples, end, least=0.1):
         if one.request == "first_greeting" and one.outcome == "answered"
     }
     for one in samples:
-        place = int(one.ended / every)
+        place = min(int(one.ended / every), count - 1)
         if one.request in GREETINGS and one.outcome == "answered":
             answers[place].append(1000 * one.seconds)
         failures[place] += one.outcome in ("failed", "timed_out") and one.request != "session"
@@ -105,7 +112,7 @@ def moments(samples, end, least=0.1):
             changes[math.ceil(one.ended / every)] -= 1
     in_service = itertools.accumulate(changes[place] for place in range(count))
     return [
-        Moment(round(place * every, 3), now, len(times), failures[place], *middle_and_most(times))
+        Moment(round(place * every, 6), now, len(times), failures[place], *middle_and_most(times))
         for place, (now, times) in enumerate(zip(in_service, answers, strict=True))
     ]
 
@@ -151,6 +158,37 @@ def summary(samples):
     }
 
 
+def first(share):
+    return lambda run: getattr(run.latency["first_greeting"], share)
+
+
+def tail(request):
+    """Return a measure: p99 of a request, the maximum below 100 samples."""
+    return lambda run: run.latency[request].p99 or run.latency[request].max
+
+
+def per_connection(run):
+    """Return KiB per connection, None where fewer than ten were open at a time."""
+    enough = run.usage.connections_peak >= 10
+    return max(run.usage.rss_per_connection, 0) / 1024 if enough else None
+
+
+MEASURES = {  # name: its number of a run, a Percentile, or None
+    "visitors": lambda run: run.outcomes.visitors,
+    "unserved": lambda run: run.outcomes.unserved,
+    "in_service": lambda run: run.in_service_mean,
+    "p50": first("p50"),
+    "tail": tail("first_greeting"),
+    "later_tail": tail("later_greeting"),
+    "throughput": lambda run: run.throughput,
+    "goodput": lambda run: run.goodput,
+    "threads": lambda run: run.usage.threads_peak,
+    "cpu": lambda run: run.usage.cpu_us_per_greeting,
+    "memory": per_connection,
+}
+GENERATED = ("p50", "tail", "later_tail", "throughput", "goodput")  # spoilt by a slow generator
+
+
 @dataclass(frozen=True)
 class Value:
     """A number of repeated runs of one server under one load: median and quartiles."""
@@ -162,19 +200,58 @@ class Value:
     limited: bool = False  # the load generator's speed is in it
 
 
-def value(runs, measure, generated=False):
-    """Return the Value of measure over repeated runs, None if a run has no such number.
+@dataclass(frozen=True)
+class Row:
+    """One server under one load: its repeated runs together."""
 
-    measure(run): a number, a Percentile or None. generated: whether a run that is
-    generator-limited spoils it. The median of lower bounds is itself a lower bound.
+    model: str
+    load: float
+    runs: list[Run]
+    outcomes: Outcomes
+    values: dict[str, Value | None]  # by the names of MEASURES
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A comparison with its repeated runs put together."""
+
+    results: Comparison
+    rows: list[Row]
+    heaviest: list[Row]  # those with the most load
+
+    def value(self, name):
+        """Return {model: its Value with the most load}."""
+        return {row.model: row.values[name] for row in self.heaviest}
+
+
+def summarise(results):
+    """Return the Summary of a Comparison."""
+    rows = [row(*key, runs) for key, runs in groups(results.runs).items()]
+    most = max((one.load for one in rows), default=0)
+    return Summary(results, rows, [one for one in rows if one.load == most])
+
+
+def row(load, model, runs):
+    total = Counter()
+    for run in runs:
+        total.update(asdict(run.outcomes))
+    values = {name: value(runs, name) for name in MEASURES}
+    return Row(model, load, runs, Outcomes(**total), values)
+
+
+def value(runs, name):
+    """Return the Value of a measure over repeated runs, None if a run has no such number.
+
+    The median of lower bounds is itself a lower bound.
     """
-    found = [measure(run) for run in runs]
+    found = [MEASURES[name](run) for run in runs]
     if None in found:
         return None
     bound = any(isinstance(one, Percentile) and not one.exact for one in found)
+    bound |= name == "cpu" and any(run.usage.cpu_incomplete for run in runs)
     numbers = [one.ms if isinstance(one, Percentile) else one for one in found]
     low, middle, high = quartiles(numbers)
-    limited = generated and any(run.generator.limited for run in runs)
+    limited = name in GENERATED and any(run.generator.limited for run in runs)
     return Value(middle, low, high, bound, limited)
 
 
@@ -186,22 +263,42 @@ def groups(runs):
     return found
 
 
-def heaviest(runs):
-    """Return {model: its runs with the most load}."""
-    most = max(run.load for run in runs)
-    return {model: these for (load, model), these in groups(runs).items() if load == most}
+@dataclass(frozen=True)
+class Ratio:
+    """New repeats divided by old ones, one by one: quartiles, and what they allow to say."""
+
+    low: float
+    middle: float
+    high: float
+    verdict: str
 
 
-def add_up(runs):
-    """Return the Outcomes of repeated runs together."""
-    total = Counter()
-    for run in runs:
-        total.update(asdict(run.outcomes))
-    return Outcomes(**total)
+def ratios(results, old, names):
+    """Return {(load, model): {name of a measure: Ratio or None}} of what both Comparisons have.
+
+    Repeat n is divided by the old repeat n: both had the same arrivals and think times.
+    """
+    now, then = groups(results.runs), groups(old.runs)
+    return {
+        key: {name: ratio(name, runs, then[key]) for name in names}
+        for key, runs in now.items()
+        if key in then
+    }
+
+
+def ratio(name, runs, old):
+    """Return the Ratio of two lists of repeated runs, None for lower bounds and single runs."""
+    pairs = [
+        (value([new], name), value([past], name)) for new, past in zip(runs, old, strict=False)
+    ]
+    if len(pairs) < 2 or any(not v or v.bound or not v.amount for pair in pairs for v in pair):
+        return None
+    found = [new.amount / past.amount for new, past in pairs]
+    return Ratio(*quartiles(found), verdict(found))
 
 
 def sign_test(ratios):
-    """Return the probability that chance alone puts so many ratios on one side of 1 (two-sided)."""
+    """Return the probability that chance alone puts this many ratios on one side of 1."""
     above, below = sum(one > 1 for one in ratios), sum(one < 1 for one in ratios)
     tosses, most = above + below, max(above, below)
     ways = sum(math.comb(tosses, heads) for heads in range(most, tosses + 1))

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from clients.console.formatting import count
-from load_tests.harness import charts, report
+from load_tests.harness import charts, figures, phrases, report, stats
 from load_tests.harness.files import Screen
 from load_tests.harness.results import FailedRun
 from load_tests.harness.samples import Sample
@@ -23,6 +23,14 @@ def text_of(table):
     return said.get()
 
 
+def table_of(found):
+    return text_of(report.table(stats.summarise(found), wide=False))
+
+
+def ratios_of(found, old):
+    return text_of(report.ratios(stats.ratios(found, old, report.RATIOS), found, old))
+
+
 @pytest.mark.parametrize(
     ("times", "finding"),
     [
@@ -33,7 +41,7 @@ def text_of(table):
 )
 def test_a_title_names_no_winner_where_the_difference_is_noise(times, finding):
     values = {name: Value(ms, ms, ms) for name, ms in zip(NAMES, times, strict=True)}
-    title = report.finding("First greeting: {}", report.P50, values, width=200)
+    title = phrases.finding("First greeting: {}", "p50", values, width=200)
     assert title == f"First greeting: {finding}"
 
 
@@ -42,7 +50,7 @@ def test_a_title_says_how_many_were_unserved():
         one._replace(session=f"b{one.session}") for one in sessions(1)
     ]
     found = comparison(run("01_blocking", many), *(run(name, sessions(1)) for name in NAMES[1:]))
-    title = report.unserved_finding(found, 200)
+    title = phrases.unserved(stats.summarise(found).heaviest, 200)
     assert title == (
         "Unserved: 9 of 10 visitors with 01_blocking, none with 02_threaded and 03_epoll"
     )
@@ -50,9 +58,9 @@ def test_a_title_says_how_many_were_unserved():
 
 def test_one_user_is_singular():
     config = comparison().config
-    assert report.load_text(config, 1) == "1 user"
-    assert report.load_text(config, 200) == "200 users"
-    assert report.load_text(replace(config, loop="open"), 0.5) == "0.5 arrivals per second"
+    assert phrases.load_text(config, 1) == "1 user"
+    assert phrases.load_text(config, 200) == "200 users"
+    assert phrases.load_text(replace(config, loop="open"), 0.5) == "0.5 arrivals per second"
     assert count(1, "Locust process") == "1 Locust process"
     assert count(2, "Locust process") == "2 Locust processes"
 
@@ -63,8 +71,8 @@ def arrows(ax):
 
 def drawings(*runs):
     """Return the axes of all the figures of a comparison, of the report and of its picture."""
-    found = comparison(*runs)
-    named = report.figures(found) | dict(enumerate(report.picture_figures(found)))
+    found = stats.summarise(comparison(*runs))
+    named = figures.of_report(found) | dict(enumerate(figures.of_picture(found)))
     return {name: charts.draw(5, 4, one.draw).axes[0] for name, one in named.items()}
 
 
@@ -72,34 +80,34 @@ def test_a_lower_bound_has_an_arrow_wherever_it_is_drawn():
     fast = sessions(0.001, count=2)
     bound = drawings(run("01_blocking", sessions(5, "unanswered")), run("03_epoll", fast))
     exact = drawings(run("01_blocking", sessions(5)), run("03_epoll", fast))
-    for name in ("first", "distribution", 1):
+    for name in ("tail", "distribution", 1):
         assert (len(arrows(bound[name])), len(arrows(exact[name]))) == (1, 0)
 
 
 def test_a_mark_is_hollow_where_a_run_is_generator_limited_and_the_picture_says_so():
     slow = run("03_epoll", sessions(1), limited="was 71 ms late")
-    axes = drawings(run("03_epoll", sessions(1), load=1), slow)["first"]
+    axes = drawings(run("03_epoll", sessions(1), load=1), slow)["tail"]
     _, words = axes.get_legend_handles_labels()
     assert [word for word in words if "generator-limited" in word]
-    note = report.footnotes(comparison(slow), [slow])
-    assert "generator-limited: Locust was 71 ms late; the number includes that." in note
+    summary = stats.summarise(comparison(slow))
+    note = phrases.limits(summary.results.config, summary.rows)
+    assert note == (
+        "* generator-limited: the load generator was 71 ms late; this number includes that."
+    )
     assert "%" not in note  # 2 % of a core are not why
-    assert re.search(r"03_epoll.*\*", text_of(report.table(comparison(slow), wide=False)))
+    assert re.search(r"03_epoll.*\*", table_of(comparison(slow)))
 
 
 def test_the_spread_of_repeats_is_drawn_and_in_the_table():
     runs = [run("03_epoll", sessions(seconds), repeat=n) for n, seconds in enumerate((1, 2, 4))]
     found = comparison(*runs, repeats=3)
-    assert "1.5 s-3 s" in " ".join(text_of(report.table(found, wide=False)).split())
-    lines = drawings(*runs)["first"].lines
+    assert "1.5-3" in " ".join(table_of(found).split())
+    lines = drawings(*runs)["tail"].lines
     assert any([round(y) for y in line.get_ydata()] == [1500, 3000] for line in lines)
 
 
 def test_fewer_than_100_samples_have_a_maximum_and_no_p99():
-    few, many = (
-        text_of(report.table(comparison(run("a", sessions(0.013, count=n))), wide=False))
-        for n in (25, 100)
-    )
+    few, many = (table_of(comparison(run("a", sessions(0.013, count=n)))) for n in (25, 100))
     assert "max of 25" in " ".join(few.split())
     assert "n < 100" in " ".join(few.split())
     assert "max" not in many
@@ -109,7 +117,7 @@ def test_the_main_picture_shows_throughput_without_think_time_and_goodput_of_the
     runs = [run("03_epoll", sessions(1, count=3))]
 
     def titles(**config):
-        found = report.picture_figures(comparison(*runs, **config))
+        found = figures.of_picture(stats.summarise(comparison(*runs, **config)))
         return " ".join(" ".join(one.title for one in found).split())
 
     assert "half of the visitors" in titles()
@@ -123,43 +131,43 @@ def test_a_ratio_has_a_spread_and_a_verdict():
         return [run(model, sessions(seconds), repeat=n) for n in range(8)]
 
     old = comparison(*repeats(1), repeats=8)
-    found = report.ratios(comparison(*repeats(2), repeats=8), old)
-    said = text_of(found)
+    said = ratios_of(comparison(*repeats(2), repeats=8), old)
     assert "relative to those of 2026-11-28T12:00" in said
     assert re.search(r"\b2\.00\b", said)
     assert "2.00-2.00" in said
     assert "more" in said
-    assert "no change" in " ".join(text_of(report.ratios(old, old)).split())
+    assert "no change" in " ".join(ratios_of(old, old).split())
     single = comparison(*repeats(1)[:1])
-    assert report.ratio(report.P50, single.runs, single.runs) == "-"
+    assert stats.ratio("p50", single.runs, single.runs) is None
     bound = [run("03_epoll", sessions(1, "unanswered"), repeat=n) for n in range(8)]
-    assert report.ratio(report.P50, bound, bound) == "-"
-    other = report.ratios(comparison(*repeats(1, "friend/03_epoll"), repeats=8), old)
-    assert other.row_count == 0
-    assert "no run is in both" in " ".join(text_of(other).split())
+    assert stats.ratio("p50", bound, bound) is None
+    friend = comparison(*repeats(1, "friend/03_epoll"), repeats=8)
+    assert stats.ratios(friend, old, ["p50"]) == {}
+    assert "no run is in both" in " ".join(ratios_of(friend, old).split())
 
 
 def test_what_else_differs_is_said():
     bad = "\x1b[31m\u202e[/red]:boom:"  # a terminal's command, a letter that turns the line, markup
     old = comparison(run("a", sessions(1)), load="no-think-time", loop="open")
     old.machine = replace(old.machine, cpu=f"abacus {bad}")
-    said = text_of(report.differences(comparison(run("a", sessions(1))), old))
+    said = text_of(phrases.differences(comparison(run("a", sessions(1))), old))
     said = " ".join(said.split())
     for words in ("load no-think-time", "loop open", "abacus"):
         assert words in said
     assert not {"\x1b", "\u202e"} & set(said)
-    assert report.differences(old, old) == ""
+    assert phrases.differences(old, old) == ""
 
 
 def test_a_run_without_numbers_is_in_the_table():
     found = comparison(run("a", sessions(1)))
     found.failed_runs.append(FailedRun("b", "b.py", 7, 0, "it ended"))
-    assert re.search(r"b +7 +failed", text_of(report.table(found, wide=False)))
+    assert re.search(r"b +7 +failed", table_of(found))
 
 
 def test_a_connection_s_memory_needs_ten_of_them():
     runs = [run("a", sessions(1), connections_peak=n, rss_per_connection=2048) for n in (9, 10)]
-    assert [report.MEMORY.shown(report.MEMORY.value([one])) for one in runs] == ["-", "2 KiB"]
+    values = [stats.value([one], "memory") for one in runs]
+    assert [phrases.shown("memory", value) for value in values] == ["-", "2 KiB"]
 
 
 def test_unknown_numbers_leave_a_gap_and_no_warning(recwarn):
@@ -178,3 +186,17 @@ def test_the_name_of_a_line_that_ends_early_is_above_it():
     assert names["early"].xyann[1] > 5
     assert names["early"].get_ha() == "right"
     assert names["late"].get_ha() == "left"
+
+
+def test_a_server_with_a_throughput_of_0_has_its_name_at_the_bottom_of_a_logarithmic_axis(recwarn):
+    lines = {
+        name: [(20, Value(rate, rate, rate, limited=True))]
+        for name, rate in zip(NAMES, (0, 25), strict=False)
+    }
+    labels = {"title": "", "xlabel": "", "ylabel": ""}
+    figure = charts.draw(4, 3, lambda ax: charts.curves(ax, lines, labels, log=True))
+    figure.canvas.draw()
+    [ax] = figure.axes
+    places = {text.get_text(): text.get_window_extent().y0 for text in ax.texts}
+    assert ax.bbox.y0 - 20 < places[f"{NAMES[0]}: 0"] < places[NAMES[1]]
+    assert not recwarn.list

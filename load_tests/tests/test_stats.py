@@ -211,26 +211,23 @@ def test_a_distribution_ends_where_the_unanswered_begin():
 
 
 def test_the_median_of_repeats_is_a_lower_bound_if_one_of_them_is():
-    def p50(one):
-        return one.latency["first_greeting"].p50
-
     exact = [run("a", sessions(seconds)) for seconds in (1, 2, 4)]
-    found = stats.value(exact, p50)
+    found = stats.value(exact, "p50")
     assert (found.low, found.amount, found.high, found.bound) == (1500, 2000, 3000, False)
-    assert stats.value([*exact, run("a", sessions(3, "unanswered"))], p50).bound
-    assert stats.value([run("a", sessions(1), limited="was 71 ms late")], p50, True).limited
-    assert stats.value([run("a", sessions(1))], lambda one: None) is None
+    assert stats.value([*exact, run("a", sessions(3, "unanswered"))], "p50").bound
+    assert stats.value([run("a", sessions(1), limited="was 71 ms late")], "p50").limited
+    assert stats.value([run("a", sessions(1), connections_peak=1)], "memory") is None
+    assert stats.value([run("a", sessions(1), cpu_incomplete=True)], "cpu").bound
 
 
 def test_the_most_load_and_its_repeats():
     runs = [run(name, sessions(1), load, n) for load in (1, 9) for n in (0, 1) for name in "ab"]
-    found = stats.heaviest(runs)
-    assert {name: [one.repeat for one in these] for name, these in found.items()} == {
-        "a": [0, 1],
-        "b": [0, 1],
-    }
-    assert {one.load for these in found.values() for one in these} == {9}
-    assert stats.add_up(found["a"]).visitors == 2
+    found = stats.summarise(comparison(*runs))
+    assert [(row.load, row.model) for row in found.rows] == [(1, "a"), (1, "b"), (9, "a"), (9, "b")]
+    assert [(row.load, row.model) for row in found.heaviest] == [(9, "a"), (9, "b")]
+    assert [one.repeat for one in found.rows[2].runs] == [0, 1]
+    assert found.rows[2].outcomes.visitors == 2
+    assert found.rows[2].values["visitors"].amount == 1
 
 
 def test_results_are_read_as_they_were_written(tmp_path):

@@ -1,0 +1,168 @@
+"""The numbers of a comparison in words: for the table, the figures and the page."""
+
+import textwrap
+from dataclasses import asdict
+
+from clients.console.formatting import count, milliseconds, number
+from clients.system.processes import models
+
+DASH = "-"
+TEXTS = {  # name of a measure: its number as text, where that is not number()
+    "p50": milliseconds,
+    "tail": milliseconds,
+    "later_tail": milliseconds,
+    "cpu": lambda value: f"{number(value)} µs",
+    "memory": lambda value: f"{number(value)} KiB",
+}
+
+
+def text(name, amount):
+    return TEXTS.get(name, number)(amount)
+
+
+def shown(name, value):
+    """Return a Value of a measure as text: "≥" marks a lower bound, "*" generator-limited."""
+    if not value:
+        return DASH
+    return f"{'≥ ' if value.bound else ''}{text(name, value.amount)}{'*' if value.limited else ''}"
+
+
+def quartiles(name, value):
+    """Return the quartiles of a Value as text, without a unit if it is the median's as well."""
+    low, middle, high = (
+        text(name, one).rpartition(" ") for one in (value.low, value.amount, value.high)
+    )
+    if low[0] and low[2] == middle[2] == high[2]:
+        return f"{low[0]}-{high[0]}"
+    return f"{text(name, value.low)}-{text(name, value.high)}"
+
+
+def bounded(percentile):
+    """Return a Percentile as text, "≥" before it if it is a lower bound."""
+    if not percentile:
+        return DASH
+    return f"{'' if percentile.exact else '≥ '}{milliseconds(percentile.ms)}"
+
+
+def load_unit(config):
+    """Return what the load of a comparison is counted in."""
+    return "arrivals per second" if config.loop == "open" else "users"
+
+
+def load_text(config, load):
+    """Return a load with its unit: "1 user", "200 users", "0.5 arrivals per second"."""
+    unit = load_unit(config)
+    if load == 1:
+        unit = unit.replace("users", "user").replace("arrivals", "arrival")
+    return f"{load:g} {unit}"
+
+
+def asked(results):
+    """Return what was asked of the servers, and of which machine."""
+    config = results.config
+    loop = (
+        "Open loop: visitors arrive whether or not the server keeps up, and their times count from "
+        "the moment they are due."
+        if config.loop == "open"
+        else "Closed loop: a user sends nothing while it waits for an answer."
+    )
+    names = ("wait", "compute", "slow_requests", "timeout", "retries")
+    given = [(name.replace("_", "-"), getattr(config, name)) for name in names]
+    extra = "".join(f", --{name} {value:g}" for name, value in given if value)
+    repeats = "one run each" if config.repeats == 1 else f"median of {config.repeats} runs"
+    return (
+        f"{loop} Load: {config.load}, {config.seconds:g} s per run, {repeats}, seed {config.seed}, "
+        f"--backlog {config.backlog}{extra}, {count(config.processes, 'Locust process')}. "
+        f"{machine(results)}"
+    )
+
+
+def machine(results):
+    """Return the day of a comparison and its machine, in one line."""
+    what = results.machine
+    cores = count(what.cores, "core")
+    return f"{results.date[:10]}, Python {what.python}, Linux {what.kernel}, {cores}."
+
+
+def limits(config, rows):
+    """Return the sentence that explains the mark of generator-limited runs, "" without any."""
+    health = [run.generator for row in rows for run in row.runs if run.generator.limited]
+    if not health or config.load == "idle":
+        return ""
+    worst = max(health, key=lambda one: (one.lag_ms_p99, one.cpu_share))
+    return f"* generator-limited: the load generator {worst.limited}; this number includes that."
+
+
+def footnotes(summary):
+    """Return the sentences that explain the marks of the table."""
+    latencies = [run.latency["first_greeting"] for row in summary.rows for run in row.runs]
+    bounds = {name for row in summary.rows for name, one in row.values.items() if one and one.bound}
+    notes = [limits(summary.results.config, summary.rows)]
+    if bounds - {"cpu"}:
+        notes.append("≥ lower bound: not all requests were answered.")
+    if "cpu" in bounds:
+        notes.append("≥ CPU: the CPU time of child processes is lost when they end.")
+    if any(one.max and not one.p99 for one in latencies):
+        notes.append("max of n: the longest of n first greetings, too few for p99 (n < 100).")
+    return " ".join(filter(None, notes))
+
+
+def failures(results):
+    """Return a line for each run in which visitors failed: how many, and the commonest reason."""
+    lines = []
+    for run in results.runs:
+        if failed := run.outcomes.failed:
+            reason = max(run.errors, key=run.errors.get, default="no reason was given")
+            what = f"{failed} of {run.outcomes.visitors} visitors failed"
+            what += ", and no visitor was served" if run.outcomes.all_failed else ""
+            lines.append(f"{run.model}, {load_text(results.config, run.load)}: {what}: {reason}")
+    return lines
+
+
+def differences(results, old):
+    """Return a line that says what else differs from old results, "" if nothing does."""
+
+    def facts(of):
+        programs = {run.model: run.program for run in of.runs}
+        others = {name: programs[name] for name in programs.keys() - models().keys()}
+        return {**asdict(of.config), **asdict(of.machine), **others}
+
+    now, then = facts(results), facts(old)
+    said = [
+        f"{name} {then[name]} (now {now[name]})"
+        for name in then
+        if name in now and now[name] != then[name]
+    ]
+    return f"What else differs: {', '.join(said)}.\n" if said else ""
+
+
+def joined(names):
+    return " and ".join(", ".join(names).rsplit(", ", 1))
+
+
+def finding(sentence, name, values, width=98):
+    """Return a sentence with the most and the least of {model: Value} in place of {}.
+
+    Models within a tenth of them are named with them: that much is noise. width: of a line.
+    """
+    known, parts = {model: value for model, value in values.items() if value}, {}
+    for end in (max, min) if known else ():
+        most = end(known.values(), key=lambda value: value.amount)
+        noise = most.amount / 10
+        near = [one for one in known if abs(known[one].amount - most.amount) <= noise]
+        several = len({text(name, known[model].amount) for model in near}) > 1
+        bound = "≥ " if most.bound and "longer than" not in sentence else ""
+        said = f"{'about ' if several else ''}{bound}{text(name, most.amount)}"
+        parts[joined(near)] = f"{said} with {joined(near)}"
+    return textwrap.fill(sentence.format(", ".join(parts.values()) or "unknown"), width)
+
+
+def unserved(rows, width=98):
+    """Return how many visitors of which server were unserved."""
+    said = {}
+    for row in rows:
+        found = row.outcomes
+        words = f"{found.unserved} of {found.visitors} visitors" if found.unserved else "none"
+        said.setdefault(words, []).append(row.model)
+    parts = [f"{words} with {joined(names)}" for words, names in said.items()]
+    return textwrap.fill(f"Unserved: {', '.join(parts)}", width)
