@@ -45,7 +45,7 @@ from clients.system.processes import (
     sum_over_tree,
 )
 from clients.system.procfs import usable_cores
-from load_tests.harness.files import CannotWrite, Screen, ended, lines, make_sure_of_file
+from load_tests.harness.files import CannotWrite, Screen, ensure_file_writable, lines, save_json
 from load_tests.harness.monitor import kernel_memory, loses_child_cpu, pin, tree_cpu_seconds
 from load_tests.harness.rounds import Block, IdleCost, Measured, Round, to_json
 from load_tests.harness.stats import nearest_rank, quartiles
@@ -343,7 +343,7 @@ def run(args, step, content):
         words = "server and generator share it; so do throughput and latency, and there is no mark"
         console.print(f"This machine gives us {count(cores, 'core')}: {words}.")
     try:
-        make_sure_of_file(args.json)
+        ensure_file_writable(args.json)
         for connections in args.connections:
             step(connections, console)
     except CannotWrite as error:
@@ -354,7 +354,7 @@ def run(args, step, content):
         failed = str(error)
     except psutil.NoSuchProcess:
         failed = "a server has ended between two rounds"
-    return ended(failed, args.json, content())
+    return save_json(failed, args.json, content())
 
 
 def main():

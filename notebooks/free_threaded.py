@@ -1,9 +1,9 @@
-"""Record what threads do in a Python without the interpreter lock, for machines that have none.
+"""Record what threads do in a free-threaded Python, for machines that have none.
 
 .venv/bin/python -m notebooks.free_threaded --python /usr/bin/python3.14t
 .venv/bin/python -m notebooks.free_threaded --build       Debian's source of 3.13: a few minutes
 
-What is measured is kept in notebooks/lab/free_threaded.json, with its date and machine. Building
+The measurement is written to notebooks/lab/free_threaded.json, with its date and machine. Building
 needs Debian, with the packages that a compiler brings (gcc, make), in a temporary folder.
 """
 
@@ -63,7 +63,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--python", type=Path, help="a Python without the lock")
+    which.add_argument("--python", type=Path, help="a free-threaded Python")
     which.add_argument("--build", action="store_true", help="build one first")
     args = parser.parse_args()
     with processes.temp_dir() as folder:
@@ -72,9 +72,9 @@ def main():
         except (OSError, processes.LaunchError, subprocess.CalledProcessError) as error:
             return f"{error}"
     cores = len(os.sched_getaffinity(0))
-    found["when"] = f"{datetime.date.today()}, Linux {platform.release()}, {cores} cores"
-    gil.RECORDED.write_text(json.dumps(shortened(found)) + "\n")
-    print(f"Python {found['python']}: {found['rates']}")
+    found.when = f"{datetime.date.today()}, Linux {platform.release()}, {cores} cores"
+    gil.RECORDED.write_text(json.dumps(shortened(json.dumps(vars(found)))) + "\n")
+    print(f"Python {found.python}: {found.throughput}")
     return 0
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from clients.system import netns, procfs
 
-from .observation import Call, Packet, SocketEntry, StateChange
+from .observation import Call, Packet, StateChange
 
 ADDRESS = {"client": "10.0.0.1", "server": "10.0.0.2"}
 OTHER_END = {"client": "server", "server": "client"}
@@ -91,13 +91,9 @@ class Host:
         with in_namespace(self.namespace), contextlib.suppress(FileNotFoundError):
             return int(Path("/proc/sys", name.replace(".", "/")).read_text())
 
-    def list_sockets(self):
-        """Return the text of this host's /proc/net/tcp."""
-        return self._sockets.read()
-
     def sockets(self):
-        """Return a SocketEntry for each TCP socket of this host."""
-        return entries(self.list_sockets())
+        """Return a TcpSocket for each TCP socket of this host."""
+        return [procfs.parse_tcp_line(line) for line in self._sockets.read().splitlines()[1:]]
 
     def counters(self):
         """Return the TCP counters of this host: {name: number}."""
@@ -108,15 +104,6 @@ class Host:
             file.close()
         os.close(self.tun)
         os.close(self.namespace)
-
-
-def entries(text):
-    """Return a SocketEntry for each line of a /proc/net/tcp."""
-    lines = [procfs.parse_tcp_line(line) for line in text.splitlines()[1:]]
-    return [
-        SocketEntry(line.local[1], line.remote[1], line.state, line.send_q, line.recv_q, line.timer)
-        for line in lines
-    ]
 
 
 class EmulatedLink:
@@ -133,7 +120,7 @@ class EmulatedLink:
         self.client, self.server = self.hosts.values()
         self._start = time.monotonic()
         self._first_seq = {}  # {(sender, the client's port): the first sequence number}
-        self._listed, self._known = {}, {}  # {end: its list}; {(end, port, remote port): state}
+        self._known = {}  # {(end, port, remote port): state}
         self._recording, self._over = threading.Lock(), threading.Event()
         self._threads = [threading.Thread(target=run) for run in (self._forward, self._poll_states)]
 
@@ -225,12 +212,8 @@ class EmulatedLink:
         """Record each change of state of each connection at both ends."""
         with self._recording:
             for end, host in self.hosts.items():
-                text = host.list_sockets()
-                if text == self._listed.get(end):
-                    continue
-                self._listed[end] = text
-                rows = [row for row in entries(text) if row.remote_port]
-                states = {(end, row.port, row.remote_port): row.state for row in rows}
+                rows = [row for row in host.sockets() if row.remote[1]]
+                states = {(end, row.local[1], row.remote[1]): row.state for row in rows}
                 gone = [key for key in self._known if key[0] == end and key not in states]
                 for key, state in [*states.items(), *((key, "CLOSED") for key in gone)]:
                     if self._known.get(key) != state:

@@ -1,4 +1,4 @@
-"""What epoll says of a connection, and when; and what a wake-up costs with select and poll."""
+"""What epoll reports of a connection, and when; the cost of a wake-up of select, poll and epoll."""
 
 import contextlib
 import os
@@ -11,14 +11,11 @@ from pathlib import Path
 from clients.system.sockets import reset_on_close
 
 NAMES = ("EPOLLIN", "EPOLLOUT", "EPOLLRDHUP", "EPOLLERR", "EPOLLHUP")
-PATIENCE = 2.0  # seconds that an event may take
+TIMEOUT = 2.0  # seconds that an event may take
 
 
 class Watched:
-    """A connection whose server's end is watched by epoll: client, conn and epoll.
-
-    flags: what to watch for, EPOLLIN and EPOLLRDHUP unless told otherwise.
-    """
+    """A connection with its server's end in the interest list of an epoll: client, conn, epoll."""
 
     def __init__(self, flags=None):
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -29,7 +26,7 @@ class Watched:
         # EPOLLERR and EPOLLHUP are reported in any case (epoll_ctl(2)).
         self.epoll.register(self.conn, flags or select.EPOLLIN | select.EPOLLRDHUP)
 
-    def event(self, wait=PATIENCE):
+    def event(self, wait=TIMEOUT):
         """Return the flags of the next event: "EPOLLIN EPOLLRDHUP"; "nothing" if none comes."""
         events = self.epoll.poll(wait)
         if not events:
@@ -37,8 +34,8 @@ class Watched:
         [(_, mask)] = events  # only one descriptor is watched
         return names(mask)
 
-    def heard(self, size=1024):
-        """Return what recv() gives, or the name of what it raises."""
+    def received(self, size=1024):
+        """Return what recv() returns, or the name of what it raises."""
         try:
             return repr(self.conn.recv(size))
         except OSError as error:
@@ -57,10 +54,10 @@ def names(mask, known=NAMES):
     return " ".join(name for name in known if mask & getattr(select, name))
 
 
-def waits_for(sock):
-    """Return what this process's epoll sets are to tell of a socket: "EPOLLIN", "nothing".
+def interest(sock):
+    """Return the events for which this process's epolls watch a socket: "EPOLLIN", "nothing".
 
-    The kernel lists it, whoever made the set: /proc/self/fdinfo (proc_pid_fdinfo(5), "tfd:").
+    The kernel lists its interest lists in /proc/self/fdinfo (proc_pid_fdinfo(5), "tfd:").
     """
     mask = 0
     for file in Path("/proc/self/fdinfo").iterdir():
@@ -109,19 +106,19 @@ WHAT_HAPPENS = {
 
 
 def table():
-    """Return [(what happens, the flags of the event, what recv() gives), ...], one try each."""
+    """Return [(what happens, the event, what recv() returns), ...], each tried once."""
     rows = []
     for what, happen in WHAT_HAPPENS.items():
         with Watched() as pair:
             happen(pair)
             settle(pair)
-            rows.append((what, pair.event(), pair.heard()))
+            rows.append((what, pair.event(), pair.received()))
     return rows
 
 
 def settle(pair):
-    """Wait until the last packet of what has happened is there."""
-    pair.epoll.poll(PATIENCE)
+    """Wait until the last packet of what has happened has arrived."""
+    pair.epoll.poll(TIMEOUT)
     last = ""
     while (now := pair.event(0.05)) != last:
         last = now
@@ -137,38 +134,38 @@ def fill(pair):
 
 
 def drain(pair, size):
-    """Let the client read so many bytes."""
+    """Let the client read size bytes."""
     while size:
         size -= len(pair.client.recv(min(size, 65536)))
 
 
 def wake_up(kind, count, times=200):
-    """Return the seconds that one wake-up takes: the median of so many calls.
+    """Return the seconds that one wake-up takes, the median of as many calls as times.
 
     kind: "select", "poll" or "epoll"; count: descriptors that are watched, of which one is ready.
     They are eventfds (eventfd(2)): one descriptor each, and nothing to send. Raises ValueError
-    where select cannot hold a descriptor.
+    if a descriptor is too large for select.
     """
     with contextlib.ExitStack() as stack:
         fds = [os.eventfd(0) for _ in range(count)]
         for fd in fds:
             stack.callback(os.close, fd)
         os.eventfd_write(fds[-1], 1)
-        ask = asking(kind, fds, stack)
-        assert ask() == [fds[-1]]
-        spent = []
+        poll = poller(kind, fds, stack)
+        assert poll() == [fds[-1]]
+        seconds = []
         for _ in range(times):
             began = time.perf_counter()
-            ask()
-            spent.append(time.perf_counter() - began)
-    return statistics.median(spent)
+            poll()
+            seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
 
 
-def asking(kind, fds, stack):
-    """Return a function that gives the descriptors that are ready to be read."""
+def poller(kind, fds, stack):
+    """Return a function that returns the readable descriptors."""
     if kind == "select":
         return lambda: select.select(fds, [], [])[0]
-    poller = select.poll() if kind == "poll" else stack.enter_context(select.epoll())
+    polled = select.poll() if kind == "poll" else stack.enter_context(select.epoll())
     for fd in fds:
-        poller.register(fd, select.POLLIN)  # EPOLLIN is the same number
-    return lambda: [fd for fd, _ in poller.poll()]
+        polled.register(fd, select.POLLIN)  # EPOLLIN is the same number
+    return lambda: [fd for fd, _ in polled.poll()]

@@ -1,4 +1,4 @@
-"""The pictures that only the notebooks draw; what the report needs as well stands in charts.py."""
+"""The pictures that only the notebooks draw; those of the report as well are in charts.py."""
 
 import functools
 import statistics
@@ -11,6 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from clients.console.formatting import count as amount
 from clients.console.formatting import milliseconds, number
 from clients.console.palette import MODELS, OTHER_STYLES, styles
 from load_tests.harness import figures, stats
@@ -26,7 +27,7 @@ from load_tests.harness.charts import (
 from load_tests.harness.stats import nearest_rank
 
 from . import gil, load
-from .models import LOOK
+from .models import SAMPLING_INTERVAL
 from .sequence import GREY, write
 
 LOOPS = {"closed loop": OTHER_STYLES[0], "open loop": OTHER_STYLES[5]}  # their colours and markers
@@ -39,39 +40,38 @@ def of_comparison(results, name, height, title):
 
 
 def stall(found, since, until):
-    """Return a Figure of load.stalled(), from since to until in seconds: a bar a request."""
-    began, ended = found["stall"]
+    """Return a Figure of a load.Stall, from since to until in seconds: one bar per request."""
 
     def panel(ax, loop):
         colour, _ = LOOPS[loop]
-        rows, waits = sorted(found[loop]), [1000 * (end - due) for _, due, end in found[loop]]
-        users = rows[-1][0] + 1
-        ax.axvspan(began, ended, color="#F3D9A4", lw=0)
+        rows = sorted(found.requests[loop])
+        latencies = sorted(1000 * (one.answered - one.due) for one in rows)
+        users = rows[-1].user + 1
+        ax.axvspan(found.began, found.ended, color="#F3D9A4", lw=0)
         for user in range(users):
             waiting = []  # the ends of its requests that have no answer yet, by their lanes
-            for _, due, end in (row for row in rows if row[0] == user and row[2] > since):
-                lane = next((n for n, last in enumerate(waiting) if last <= due), len(waiting))
-                waiting[lane : lane + 1] = [end]
-                y = user + lane / 12
-                if end - due > 0.02:
-                    ax.barh(y, end - due, 0.06, due, color=colour, lw=0)
-                else:  # a bar that nobody would see
-                    ax.plot(due, y, "o", color=colour, ms=4)
-        slow = sum(due < ended and end > began for _, due, end in rows)
+            for one in (row for row in rows if row.user == user and row.answered > since):
+                lane = next((n for n, last in enumerate(waiting) if last <= one.due), len(waiting))
+                waiting[lane : lane + 1] = [one.answered]
+                y, seconds = user + lane / 12, one.answered - one.due
+                if seconds > 0.02:
+                    ax.barh(y, seconds, 0.06, one.due, color=colour, lw=0)
+                else:  # a bar would be too short to see
+                    ax.plot(one.due, y, "o", color=colour, ms=4)
+        slow = sum(one.due < found.ended and one.answered > found.began for one in rows)
         words = f"{slow} of {len(rows)} requests meet it"
-        ax.text((began + ended) / 2, -0.4, words, ha="center", va="center", fontsize=12)
-        middle, last = statistics.median(waits), nearest_rank(sorted(waits), 99)
-        said = f"median {milliseconds(middle)}, p99 {milliseconds(last)}"
-        ax.set_title(f"The {loop} reports: {said}", color=colour, fontsize=14)
+        ax.text((found.began + found.ended) / 2, -0.4, words, ha="center", va="center", fontsize=12)
+        p50, p99 = (milliseconds(nearest_rank(latencies, share)) for share in (50, 99))
+        ax.set_title(f"The {loop} reports: p50 {p50}, p99 {p99}", color=colour, fontsize=14)
         labels = {"xlabel": "seconds since the start", "ylabel": "user"}
         ax.set(xlim=(since, until), ylim=(users, -0.8), **labels)
         ax.set_yticks(range(users), range(1, users + 1))
         ax.grid(visible=False)
 
     panels = [functools.partial(panel, loop=loop) for loop in LOOPS]
-    title = "The closed loop stops asking while the server stands still"
+    title = "The closed loop sends hardly any request while the server stalls"
     note = (
-        "Shaded: the server stands still. A bar: one request, from when it should have started "
+        "Shaded: the server stalls. A bar: one request, from when it should have started "
         "to its answer. A dot: one that was answered immediately."
     )
     return sheet(panels, title, note, 1, (10, 7.6))
@@ -88,7 +88,7 @@ def loops(points, most, title):
         ends, meaning = [], ""
         for loop, found in points.items():
             (colour, marker), found = LOOPS[loop], [point for point in found if point[1]]
-            if not found:  # nobody came in so short a test
+            if not found:  # no visitor in a short run
                 continue
             xs, ys = [asked for asked, _ in found], [tail.ms for _, tail in found]
             ax.plot(xs, ys, color=colour, marker=marker, ms=8)
@@ -104,22 +104,22 @@ def loops(points, most, title):
         ax.set_ylim(top=3 * ax.get_ylim()[1])  # room for the arrows
         value_axis(ax, True)
         ax.set(title=title, ylabel=f"ms, p99 of the first greeting{meaning}")
-        ax.set_xlabel("visits a second that would be made if every answer came immediately")
+        ax.set_xlabel("sessions per second, if every answer came immediately")
         label_ends(ax, ends)
 
     return draw(9, 5, panel)
 
 
-def cost(usage, what, title):
-    """Return a panel of a sheet: what the connections cost, a line a model, named by its slope.
+def cost(usage, kind, title):
+    """Return a panel of a sheet: the memory of connections, a line per model, named by its slope.
 
-    usage: {model: what load.costs() gives}; what: of load.MEMORY. Neither axis is logarithmic:
-    what costs the same each time is a straight line.
+    usage: {model: load.costs()}; kind: one of load.MEMORY. Neither axis is logarithmic: a constant
+    cost per connection is a straight line.
     """
 
     def panel(ax):
         for name, (colour, marker) in styles(usage).items():
-            xs, ys = zip(*((row["connections"], row[what]) for row in usage[name]), strict=True)
+            xs, ys = zip(*((one.connections, one.memory[kind]) for one in usage[name]), strict=True)
             label = f"{name}: {number(1024 * ys[-1] / xs[-1])} KiB each"
             ax.plot(xs, ys, color=colour, marker=marker, clip_on=False, label=label)
         ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
@@ -133,19 +133,19 @@ def cost(usage, what, title):
 
 
 def rounds(found, what, title, unit):
-    """Return a panel of a sheet: each round of load.blast() at its number of silent clients.
+    """Return a panel of a sheet: each round of load.bench() at its number of idle connections.
 
-    what: seconds, of a round's numbers; they are drawn in µs. The servers' rounds stand side by
-    side, each in its server's colour; a short line is their median.
+    what: a field of a Round in seconds, drawn in µs. The servers' rounds are side by side, each in
+    its server's colour; a short line is their median.
     """
     names = dict.fromkeys(load.model(one) for one in found)
-    places = sorted({one["idle"] for one in found})
+    places = sorted({one.idle for one in found})
 
     def panel(ax):
         for side, (name, (colour, marker)) in enumerate(styles(names).items()):
             for one in (one for one in found if load.model(one) == name):
-                x = places.index(one["idle"]) + 0.3 * (side - (len(names) - 1) / 2)
-                times = [1e6 * each[what] for each in one["rounds"]]
+                x = places.index(one.idle) + 0.3 * (side - (len(names) - 1) / 2)
+                times = [1e6 * getattr(each, what) for each in one.rounds]
                 ax.plot([x] * len(times), times, marker, color=colour, alpha=0.5, ms=5, mew=0)
                 middle = statistics.median(times)
                 ax.plot([x - 0.12, x + 0.12], [middle] * 2, color=colour, lw=3)
@@ -154,38 +154,38 @@ def rounds(found, what, title, unit):
         ax.grid(visible=False, axis="x")
         if what == "cpu":
             value_axis(ax, False)
-        else:  # some waits are a hundred times the others, and a tenth more is to look like little
+        else:  # some latencies are a hundred times the others, and a tenth more must look small
             ax.set_yscale("log")
             low, high = ax.get_ylim()
             ax.set_ylim(min(low, high / 30), high)
             value_axis(ax, True)
         place = {"loc": "lower right", "bbox_to_anchor": (1, 1)}
         ax.legend(ncols=2, frameon=False, fontsize=10, borderaxespad=0, **place)
-        ax.set(title=title, xlabel="silent clients beside the ten", ylabel=unit)
+        ax.set(title=title, xlabel="idle connections besides the ten busy ones", ylabel=unit)
 
     return panel
 
 
 def busy(found, what, title, unit, factor):
-    """Return a panel of a sheet: each round of load.blast() against the clients that all ask.
+    """Return a panel of a sheet: each round of load.bench() against the number of busy clients.
 
-    found: {clients: load.blast() with so many connections}; what: of a round's numbers, drawn
-    times factor. Both axes are logarithmic.
+    found: {connections: load.bench()}; what: a field of a Round, drawn times factor. Both axes are
+    logarithmic.
     """
     names = dict.fromkeys(load.model(one) for servers in found.values() for one in servers)
     series = {name: (*look, []) for name, look in styles(names).items()}
     for count, servers in found.items():
         for one in servers:
-            values = [factor * each[what] for each in one["rounds"]]
+            values = [factor * getattr(each, what) for each in one.rounds]
             series[load.model(one)][2].append((count, values))
-    labels = "clients that all ask, none of them thinking", unit
+    labels = "busy clients, with zero think time", unit
     return lambda ax: measured(ax, series, title, *labels)
 
 
-def waits(runs, title):
-    """Return a Figure of how long later greetings took: a row for each of {name: a run}.
+def latencies(runs, title):
+    """Return a Figure of the latency of later greetings: a row for each of {name: a Run}.
 
-    The bar begins at the median and ends at p99: one in a hundred waited longer than that.
+    The bar begins at the median and ends at p99: one in a hundred took longer than that.
     """
     style = styles({name.split(",")[0]: None for name in runs})
 
@@ -193,6 +193,8 @@ def waits(runs, title):
         for place, (name, run) in enumerate(reversed(runs.items())):
             found = run.latency["later_greeting"]
             tail = found.p99 or found.max
+            if not tail:  # no greeting in a short run
+                continue
             colour, marker = style[name.split(",")[0]]
             middle, last = found.p50.ms, tail.ms
             ax.plot([middle, last], [place, place], color=colour, alpha=0.35, lw=8)
@@ -200,7 +202,7 @@ def waits(runs, title):
             if not tail.exact:
                 arrow(ax, (last, place), "right", colour)
                 last *= 1.5
-            text = f"  half wait {number(middle)} ms or longer"
+            text = f"  half take {number(middle)} ms or longer"
             ax.text(last, place, text, va="center", fontsize=10)
         ax.set_yticks(range(len(runs)), reversed(runs))
         ax.set_xscale("log")
@@ -208,20 +210,18 @@ def waits(runs, title):
         ax.xaxis.set_major_formatter("{x:,g}")
         ax.set_ylim(-0.6, len(runs) - 0.4)
         ax.grid(visible=False, axis="y")
-        label = (
-            "ms until an answer. The sign: half wait longer. The bar's end: one in 100 does (p99)"
-        )
+        label = "ms until an answer (mark: half take longer, p50; end of the bar: 1 in 100, p99)"
         ax.set(xlabel=label, title=title)
 
     return draw(10, 1.4 + 0.55 * len(runs), panel)
 
 
-def turns(found, title, note):
-    """Return a Figure of threads that compute: {name: lock.turns()}, a panel each, a row a thread.
+def gil_timeline(found, title, note):
+    """Return a Figure of CPU-bound threads, {name: gil.gil_timeline()}: one row per thread.
 
-    Dark: the thread runs. Pale: it waits for the interpreter lock.
+    Dark: the thread runs. Pale: it waits for the GIL.
     """
-    colours = {gil.RUNS: MODELS["02_threaded"][0], gil.WAITS: "#E9C46A", gil.SLEEPS: "white"}
+    colours = {gil.RUNS: MODELS["02_threaded"][0], gil.WAITS: "#E9C46A", gil.BLOCKED: "white"}
 
     def panel(ax, name, threads):
         for row, spans in enumerate(threads.values()):
@@ -271,7 +271,7 @@ def workloads(results, title, note):
         if any(limited[model] for model in fair):
             found = "undecided, generator-limited*"
         elif min(rates.values()) >= 0.9 * max(rates.values()):
-            found = "all at one rate"
+            found = "all have one throughput"
         else:
             found = f"best: {', '.join(ahead) or 'none'}"
         ax.set_title(f"{work}:\n{found}")
@@ -282,22 +282,22 @@ def workloads(results, title, note):
 
 def wake_ups(times):
     """Return a Figure of what one wake-up costs: {call: {descriptors: [µs, ...]}}."""
-    styles = {"select": OTHER_STYLES[0], "poll": OTHER_STYLES[1], "epoll": MODELS["03_epoll"]}
+    look_of = {"select": OTHER_STYLES[0], "poll": OTHER_STYLES[1], "epoll": MODELS["03_epoll"]}
     words = {"select": "select\n(none above 1,023)", "epoll": "epoll: the same\nfor all numbers"}
     words["poll"] = "poll: ten times as\nmany, about ten\ntimes as long"
-    series = {words[kind]: (*look, list(times[kind].items())) for kind, look in styles.items()}
+    series = {words[kind]: (*look, list(times[kind].items())) for kind, look in look_of.items()}
     most = max(times["epoll"])
     slow, fast = (statistics.median(times[kind][most]) for kind in ("poll", "epoll"))
     ratio = number(slow / fast)
-    title = f"Which of {most:,} is ready? poll takes {ratio} times as long as epoll to say"
-    labels = "descriptors watched, one of them ready", "µs for one wake-up (dots; line: median)"
+    title = f"Which of {most:,} is ready? poll takes {ratio} times as long as epoll to return"
+    labels = "descriptors watched, one of them ready", "µs per wake-up (dots; line: median)"
     return draw(10, 4.8, lambda ax: measured(ax, series, title, *labels))
 
 
-def lives(results, title):
-    """Return a Figure of crowds: {model: models.WatchedCrowd}, a row a client.
+def crowds(results, title):
+    """Return a Figure of crowds, {model: WatchedCrowd}: one row per client.
 
-    Below each crowd: the server's threads, and how many are in its queue.
+    Below each crowd: the server's threads, and the length of its accept queue.
     """
     end = max(data.seconds for data in results.values()) * 1.1  # room for "leaves last"
     style = {name: colour for name, (colour, _) in styles(results).items()}
@@ -309,23 +309,23 @@ def lives(results, title):
             crowd_rows(upper, results[name], colour)
             upper.set_title(name, color=colour)
             crowd_counts(lower, results[name], colour)
-        axes[-1].set(xlabel="seconds since the first client came", xlim=(0, end))
+        axes[-1].set(xlabel="seconds since the first client's connect()", xlim=(0, end))
         figure.suptitle(f"{title}\n\n", x=0.01, ha="left", fontsize=13, fontweight="bold")
         below = (0, 1 - 0.2 / figure.get_figheight())  # the empty lines of the title
         look = {"loc": "upper left", "bbox_to_anchor": below, "frameon": False, "fontsize": 10}
         look |= {"handler_map": {tuple: HandlerTuple(ndivide=None)}, "handlelength": 4.5}
-        figure.legend(*crowd_signs(style.values()), ncols=3, **look)
+        figure.legend(*crowd_legend(style.values()), ncols=3, **look)
     return figure
 
 
-def crowd_signs(colours):
-    """Return the legend of lives(): signs, each in all these colours, and their words."""
+def crowd_legend(colours):
+    """Return the handles and labels of the legend of crowds(): each sign in all these colours."""
     signs = {  # a row above a row: it is filled column by column
         "an answer": lambda colour: Line2D([], [], color=colour, marker="o", ls=""),
         "below: the server's threads": lambda colour: Line2D([], [], color=colour, lw=1.8),
         "accepted by the server": lambda colour: Patch(color=colour, alpha=0.35, lw=0),
-        "below: how many wait in its queue": lambda colour: Patch(**dotted(colour)),
-        "waits in the accept queue": lambda colour: Line2D([], [], color=colour, ls=":"),
+        "below: its accept queue": lambda colour: Patch(**dotted(colour)),
+        "in the accept queue": lambda colour: Line2D([], [], color=colour, ls=":"),
     }
     return [tuple(map(sign, colours)) for sign in signs.values()], list(signs)
 
@@ -339,16 +339,16 @@ def crowd_rows(ax, data, colour):
         row, events = client.number, client.events
         began, ended = events[0].at, events[-1].at
         connected = next((at for at, what in events if what == "connected"), ended)
-        if connected - began > 10 * LOOK:
+        if connected - began > 10 * SAMPLING_INTERVAL:
             ax.text(began, row, " not connected", va="center", fontsize=9, color=GREY)
-        queued = [look.at for look in data.looks if row in look.queued]
+        queued = [sample.at for sample in data.samples if row in sample.queued]
         accepted = max([connected, *queued])
         answers = [at for at, what in events if what == "answered"]
-        looks_at = [look.at for look in data.looks]
-        if accepted > looks_at[-1] - 5 * LOOK:  # it was in the queue to the end
+        sampled = [sample.at for sample in data.samples]
+        if accepted > sampled[-1] - 5 * SAMPLING_INTERVAL:  # it was in the queue to the end
             accepted = ended
-        elif queued:  # the next look, or an answer, says that it is not there any more
-            accepted = min(answers + [at for at in looks_at if at > accepted])
+        elif queued:  # the next sample, or an answer, shows that it is not there any more
+            accepted = min(answers + [at for at in sampled if at > accepted])
         ax.plot([connected, accepted], [row, row], color=colour, lw=1.8, ls=":")
         ax.barh(row, ended - accepted, left=accepted, height=0.5, color=colour, alpha=0.35, lw=0)
         [dots] = ax.plot(answers, [row] * len(answers), "o", color=colour, ms=6, clip_on=False)
@@ -364,9 +364,9 @@ def crowd_rows(ax, data, colour):
 
 
 def crowd_counts(ax, data, colour):
-    at = [look.at for look in data.looks]
-    threads = [look.threads for look in data.looks]
-    queued = [len(look.queued) for look in data.looks]
+    at = [sample.at for sample in data.samples]
+    threads = [sample.threads for sample in data.samples]
+    queued = [len(sample.queued) for sample in data.samples]
     ax.step(at, threads, where="post", color=colour, lw=1.8)
     some = list(map(bool, queued))
     ax.fill_between(at, queued, where=some, step="post", **dotted(colour))
@@ -376,8 +376,8 @@ def crowd_counts(ax, data, colour):
     look = {"va": "baseline", "fontsize": 10, "color": colour}
     look["path_effects"] = [withStroke(linewidth=3, foreground="white")]
     last = at[len(threads) - 1 - threads[::-1].index(many)]  # where the queue is empty again
-    write(ax, (last, many), f"{many} thread{'s' * (many > 1)}", (0, 3), ha="right", **look)
-    if sum(some) > 10:  # not only somebody on the way through, on a busy machine
+    write(ax, (last, many), amount(many, "thread"), (0, 3), ha="right", **look)
+    if sum(some) > 10:  # not only a client that passes through it on a busy machine
         first = at[queued.index(waiting)]
         write(ax, (first, waiting), f"{waiting} in the accept queue", (3, 3), ha="left", **look)
 

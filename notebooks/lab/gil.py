@@ -1,9 +1,9 @@
-"""Who has the interpreter lock: what each thread of a server does, looked at from outside.
+"""The GIL over time: what each thread of a server does, sampled from outside.
 
-The kernel tells for each thread of a process whether it runs, or in which system call it sleeps
-(/proc/PID/task/TID/syscall, proc(5)). CPython lets a thread wait for the interpreter lock in futex
+The kernel reports for each thread of a process whether it runs, or in which system call it is
+blocked (/proc/PID/task/TID/syscall, proc(5)). In CPython a thread waits for the GIL in futex
 (Python/ceval_gil.c, take_gil: a condition variable of pthreads). A reader that does nothing else
-looks many thousand times a second, often enough to see turns of 5 ms.
+samples many thousand times per second, often enough to see switch intervals of 5 ms.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from clients.client import Client
@@ -20,16 +21,26 @@ from clients.system import processes, procfs
 from . import load
 
 RECORDED = Path(__file__).with_name("free_threaded.json")
-RUNS, WAITS, SLEEPS = "runs", "waits for the lock", "sleeps"
+RUNS, WAITS, BLOCKED = "runs", "waits for the GIL", "is blocked"
 VERSION = "import platform; print(platform.python_version())"
-FREE = ("python3.14t", "python3.13t")  # the names of Pythons without the lock
+FREE_THREADED = ("python3.14t", "python3.13t")  # names of free-threaded Pythons
 
 
-def look(pid, seconds):
-    """Look for so many seconds; return {thread: [[state, began, ended], ...]}.
+@dataclass
+class FreeThreaded:
+    """What 02_threaded does in a free-threaded Python "with" its GIL and "without"."""
 
-    thread: the kernel's number, as text; state: RUNS (it has a core, or wants one and no lock),
-    WAITS or SLEEPS (in any other call); began, ended: seconds since the first look.
+    python: str  # its version
+    timelines: dict = field(default_factory=dict)  # {"with" or "without": gil_timeline()}
+    throughput: dict = field(default_factory=dict)  # greetings per second: 20 users, 5 ms each
+    when: str = ""
+
+
+def sample(pid, seconds):
+    """Sample the threads of a process; return {thread: [[state, began, ended], ...]}.
+
+    thread: the kernel's number, as text; state: RUNS (it has a core, or needs only a core), WAITS,
+    or BLOCKED (in any other call); began, ended: seconds since the first sample.
     """
     tasks = Path(f"/proc/{pid}/task").iterdir()
     files = {task.name: os.open(task / "syscall", os.O_RDONLY) for task in tasks}
@@ -49,30 +60,30 @@ def look(pid, seconds):
 
 
 def state(line):
-    """Return what a line of /proc/PID/task/TID/syscall says of the thread."""
+    """Return the state of a thread from its line in /proc/PID/task/TID/syscall."""
     call = procfs.parse_syscall(line)
-    return RUNS if call is None else WAITS if call.name == "futex" else SLEEPS
+    return RUNS if call is None else WAITS if call.name == "futex" else BLOCKED
 
 
-def turns(program, seconds=0.06, clients=3):
-    """Let three clients of a server ask for work that computes; return look() at its threads."""
+def gil_timeline(program, seconds=0.06, clients=3):
+    """Let clients ask a server for CPU-bound work; return sample() of the threads that do it."""
     with processes.running_server(program, "--quiet", "--compute", 60) as server:
         with contextlib.ExitStack() as stack:
             for _ in range(clients):
                 client = stack.enter_context(Client(*server.address))
                 client.socket.sendall(b"compute for a minute")
             time.sleep(0.5)  # until all of them do
-            found = look(server.process.pid, seconds)
+            found = sample(server.process.pid, seconds)
         server.process.kill()  # it would finish its minute
-    return {name: spans for name, spans in found.items() if spans[0][0] != SLEEPS}
+    return {name: spans for name, spans in found.items() if spans[0][0] != BLOCKED}
 
 
 @contextlib.contextmanager
-def run_by(python, lock):
-    """Yield a program: 02_threaded run by another Python, with its interpreter lock or without."""
+def run_by(python, gil):
+    """Yield a program: 02_threaded run by another Python, with its GIL (1) or without (0)."""
     with processes.temp_dir() as place:
-        program = Path(place, "with_lock" if lock else "without_lock")
-        setting = f"export PYTHON_GIL={int(lock)}"  # docs.python.org/3/using/cmdline.html
+        program = Path(place, f"gil_{gil}")
+        setting = f"export PYTHON_GIL={gil}"  # docs.python.org/3/using/cmdline.html
         line = f'exec {python} {processes.find_server("02_threaded")} "$@"'
         program.write_text(f"#!/bin/sh\n{setting}\n{line}\n")
         program.chmod(0o755)
@@ -80,25 +91,21 @@ def run_by(python, lock):
 
 
 def measure(python):
-    """Return what a free-threaded Python does with its lock and without, plain data.
-
-    {"python": its version, "turns": {"with": turns(), "without": turns()}, "rates": greetings a
-    second that 02_threaded gives 20 users who do not think, each greeting computing for 5 ms}.
-    """
+    """Return the FreeThreaded of a free-threaded Python."""
     done = subprocess.run([python, "-c", VERSION], capture_output=True, text=True, check=True)
-    found = {"python": done.stdout.strip(), "turns": {}, "rates": {}}
-    work = {"users": 20, "seconds": 4, "load": "no-think-time", "compute": 0.005, "backlog": 64}
-    for word, lock in (("with", True), ("without", False)):
-        with run_by(python, lock) as program:
-            found["turns"][word] = turns(program)
+    found = FreeThreaded(done.stdout.strip())
+    work = {"users": [20], "seconds": 4, "load": "no-think-time", "compute": 0.005, "backlog": 64}
+    for word, gil in (("with", 1), ("without", 0)):
+        with run_by(python, gil) as program:
+            found.timelines[word] = gil_timeline(program)
             [run] = load.compare(str(program), **work).runs
-            found["rates"][word] = run.throughput
+            found.throughput[word] = run.throughput
     return found
 
 
 def free_threaded():
-    """Return measure() of a Python without the lock: live where there is one, else recorded."""
-    if python := next(filter(None, map(shutil.which, FREE)), None):
-        return measure(python) | {"source": "measured now"}
-    data = json.loads(RECORDED.read_text())
-    return data | {"source": f"recorded {data['when']}"}
+    """Return (FreeThreaded, its source): measured now where there is such a Python, or recorded."""
+    if python := next(filter(None, map(shutil.which, FREE_THREADED)), None):
+        return measure(python), "measured now"
+    found = FreeThreaded(**json.loads(RECORDED.read_text()))
+    return found, f"recorded {found.when}"

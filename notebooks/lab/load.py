@@ -1,45 +1,67 @@
-"""What notebooks 4 and 5 measure: load tests as child processes, and what connections cost."""
+"""What notebooks 4 and 5 measure: comparisons, benchmarks, a stall, and what connections cost."""
 
 import contextlib
-import json
+import io
+import signal
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas
+from rich.console import Console
 
 from clients.client import Client
 from clients.system import processes
-from load_tests.harness import results, stats
+from load_tests import compare as comparison
+from load_tests.harness import rounds, stats
 from load_tests.harness.monitor import kernel_memory, reading
+from load_tests.harness.results import Reading
 from load_tests.harness.samples import Sample
 from load_tests.harness.stats import percentile, quartiles
 
 MEMORY = ("resident memory", "virtual memory", "kernel memory")
 
 
-def peer(name):
+def alternative(name):
     """Return the path of one of the alternative implementations."""
     return str(processes.ROOT / "load_tests" / "alternatives" / f"{name}.py")
 
 
-def compare(*servers, **options):
-    """Run load_tests.compare; return its Comparison, see load_tests/harness/results.py.
+def compare(*servers, users=(), arrivals=(), **config):
+    """Return the Comparison that load_tests.compare would report; nothing is drawn or written.
 
-    servers: models or programs, all models if none. options: its options, such as users="10,50".
-    Raises RuntimeError with its last words if it fails.
+    servers: models or programs, all models if none. users, or arrivals per second: lists. config:
+    fields of RunConfig, see load_tests/harness/results.py. Raises RuntimeError if a run fails.
     """
-    return compare_with_samples(*servers, **options)[0]
+    return compare_with_samples(*servers, users=users, arrivals=arrivals, **config)[0]
 
 
-def compare_with_samples(*servers, **options):
+def compare_with_samples(*servers, users=(), arrivals=(), **config):
     """Return the Comparison of compare(), and its samples.csv.gz as a DataFrame."""
+    plan = comparison.options([])  # the defaults
     with processes.temp_dir() as place:
-        run("load_tests.compare", *servers, out=place, **options)
-        frame = pandas.read_csv(Path(place, "samples.csv.gz"), dtype={"session": str})
-        return results.read(Path(place, "results.json")), frame
+        plan = replace(
+            plan,
+            config=replace(plan.config, loop="open" if arrivals else "closed", **config),
+            programs=[processes.find_server(name) for name in servers] or plan.programs,
+            loads=arrivals or users,
+            out=Path(place),
+        )
+        processes.raise_nofile_limit(plan.connections() + comparison.DESCRIPTORS)
+        handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+        found, packed = comparison.compare(plan, Console(file=io.StringIO()))
+    if found.interrupted:  # then signals are ignored
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        raise KeyboardInterrupt
+    errors = [run.error for run in found.failed_runs]
+    errors += [f"{run.model}: {[*run.errors]}" for run in found.runs if run.outcomes.all_failed]
+    if errors:
+        raise RuntimeError("\n".join(errors))
+    samples = pandas.read_csv(io.BytesIO(packed), compression="gzip", dtype={"session": str})
+    return found, samples
 
 
 def samples(*servers, **options):
@@ -63,37 +85,49 @@ def first_tail(samples, since, until):
     return percentile(rows, 99) or percentile(rows, 100)
 
 
-def blast(*servers, connections, **options):
-    """Run load_tests.bench with one number of connections; return each server's numbers, a list.
+def bench(*servers, connections, **options):
+    """Run load_tests.bench with one number of connections; return a Measured for each server.
 
-    A server's numbers: {"server", "idle", "cost_of_idle", "rounds": [{"answered", "seconds",
-    "throughput", "p50", "p99", "max", "cpu", "busy", "generator_busy"}, ...]}; times in seconds.
+    options: its options, such as cold=True for --cold. Raises RuntimeError with the end of its
+    output if it fails.
     """
     with processes.temp_dir() as place:
-        file = Path(place, "blast.json")
-        run("load_tests.bench", *servers, connections=connections, json=file, **options)
-        [block] = json.loads(file.read_text())["blocks"]
-    return block["servers"]
+        file = Path(place, "bench.json")
+        words = ["--connections", connections, "--json", file]
+        for name, value in options.items():
+            words += [f"--{name}"] + ([] if value is True else [value])
+        line = processes.module_command("load_tests.bench", *servers, *words)
+        done = processes.run_captured(line, cwd=processes.ROOT, timeout=900)
+        if done.returncode:
+            raise RuntimeError(f"bench failed: {done.stdout[-500:]} {done.stderr[-500:]}")
+        [block] = rounds.from_json(file.read_text())
+    return block.servers
 
 
-def run(module, *arguments, **options):
-    words = []
-    for name, value in options.items():  # cold=True is --cold
-        words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [value])
-    line = processes.module_command(module, *arguments, *words)
-    done = processes.run_captured(line, cwd=processes.ROOT, timeout=900)
-    if done.returncode:
-        raise RuntimeError(f"{module} failed: {done.stdout[-500:]} {done.stderr[-500:]}")
+@dataclass(order=True)
+class Request:
+    """A connection and one greeting of a user; times are in seconds since the start."""
+
+    user: int
+    due: float  # when it should have started
+    answered: float
+
+
+@dataclass
+class Stall:
+    """What a closed and an open loop measured of a server that stalled."""
+
+    requests: dict[str, list[Request]]  # {"closed loop" or "open loop": ...}
+    began: float  # of the stall, in seconds since the start
+    ended: float
 
 
 def stalled(seconds, begins, lasts, every=0.1, users=5):
-    """Ask 03_epoll in a closed and in an open loop at the same time, and halt it once meanwhile.
+    """Load 03_epoll in a closed and an open loop at once, and stop it meanwhile; return a Stall.
 
     In the closed loop each user asks again `every` seconds after its answer; in the open loop
-    each asks every so many seconds, whatever happens. A request is a connection and a greeting.
-    After `begins` seconds the server's process is stopped (SIGSTOP) for `lasts` seconds.
-    Return {loop: [(user, when it should have started, when it was answered), ...], "stall":
-    (began, ended)}; seconds since the start. Raises OSError if a request fails.
+    each user asks once per `every` seconds. After `begins` seconds the server's process is
+    stopped (SIGSTOP) for `lasts` seconds. Raises OSError if a request fails.
     """
     processes.raise_nofile_limit()
     found, now = {"closed loop": [], "open loop": []}, time.perf_counter
@@ -101,7 +135,7 @@ def stalled(seconds, begins, lasts, every=0.1, users=5):
     def ask(loop, user, due):
         with Client(*server.address, timeout=30) as client:
             client.greet(b"bob")
-            found[loop].append((user, due - start, now() - start))
+            found[loop].append(Request(user, due - start, now() - start))
 
     def closed(user):
         due = start + every * user / users
@@ -128,20 +162,20 @@ def stalled(seconds, begins, lasts, every=0.1, users=5):
         start = now()
         tasks = [pool.submit(loop, user) for loop in (closed, opened) for user in range(users)]
         time.sleep(begins)
-        found["stall"] = halt(server.process, lasts, start)
+        began, ended = sigstop(server.process, lasts)
         for task in tasks:
             task.result()
-    return found
+    return Stall(found, began - start, ended - start)
 
 
-def halt(process, seconds, start):
-    """Stop a process for so long; return when that was, in seconds since start (perf_counter)."""
+def sigstop(process, seconds):
+    """Stop a process for some seconds; return when that began and ended, by perf_counter()."""
     process.suspend()
-    began = time.perf_counter() - start
+    began = time.perf_counter()
     try:
         time.sleep(seconds)
     finally:
-        ended = time.perf_counter() - start
+        ended = time.perf_counter()
         process.resume()
     return began, ended
 
@@ -168,7 +202,7 @@ def cell(run, best):
 
 
 def compute(size):
-    """Count, in Python: work that needs the interpreter all the time."""
+    """Count, in Python: CPU-bound work that needs the GIL all the time."""
     total = 0
     for number in range(size):
         total += number
@@ -176,82 +210,83 @@ def compute(size):
 
 
 def two_pieces(way, size):
-    """Return the seconds that two pieces of work take; way: map, or the map of a pool."""
+    """Return the seconds that two pieces of work take. way: map, or the map of a pool."""
     began = time.perf_counter()
     list(way(compute, [size, size]))
     return time.perf_counter() - began
 
 
-def model(numbers):
-    """Return the name of a server, without what blast() adds to tell it from the others."""
-    return numbers["server"].split()[0]
+def model(one):
+    """Return the name of a Measured server, without what bench() adds to distinguish it."""
+    return one.server.split()[0]
 
 
 def first_and_last(found, name):
-    """Return a server's numbers with the fewest and with the most silent clients."""
-    mine = [one for one in found if model(one) == name]
-    mine.sort(key=lambda one: one["idle"])
+    """Return the Measured of a server with the fewest and with the most idle connections."""
+    mine = sorted((one for one in found if model(one) == name), key=lambda one: one.idle)
     return mine[0], mine[-1]
 
 
 def median(one, what):
-    """Return the median of a server's rounds."""
-    return statistics.median(each[what] for each in one["rounds"])
+    """Return the median of a field of a server's rounds."""
+    return statistics.median(getattr(each, what) for each in one.rounds)
 
 
 def ratios(one, other, what):
-    """Return one server's rounds over the other's, each over the one at its side."""
-    pairs = zip(one["rounds"], other["rounds"], strict=True)
-    return [mine[what] / its[what] for mine, its in pairs]
+    """Return the ratios of a field of two servers, each of two rounds next to each other."""
+    pairs = zip(one.rounds, other.rounds, strict=True)
+    return [getattr(mine, what) / getattr(its, what) for mine, its in pairs]
 
 
 def ratio(one, other, what):
-    """Return the median of one server's rounds over the other's, and the quartiles."""
+    """Return the median and the quartiles of ratios() as text: "1.21 (1.19 to 1.23)"."""
     low, middle, high = quartiles(ratios(one, other, what))
-    return middle, low, high
-
-
-def over(one, other, what):
-    """Return ratio() as text: "1.21 (1.19 to 1.23)"."""
-    middle, low, high = ratio(one, other, what)
     return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def verdict(one, other, what):
-    """Return what ratios() of times allow to say: a median alone would say too much."""
+    """Return what ratios() of times allow to conclude: a median alone is not enough."""
     found = stats.verdict(ratios(one, other, what))
     return {"more": "longer", "less": "shorter"}.get(found, found)
 
 
-def costs(name, counts):
-    """Let ever more clients connect to a server, be greeted once, and stay.
+@dataclass
+class Cost:
+    """What the connections of a server cost."""
 
-    Return what they cost after each of the counts: monitor.Reading of the server, with
-    "connections": how many it serves, and the MEMORY: MiB more than before the first of them,
-    of the server, and of the whole machine's kernel. Both ends of each connection are on this
-    machine.
+    connections: int  # that the server serves
+    reading: Reading
+    memory: dict[str, float]  # {one of MEMORY: MiB more than before the first connection}
+
+
+def costs(name, counts):
+    """Let more and more clients connect to a server, be greeted once, and stay.
+
+    Return the Cost after each of the counts. Both ends of each connection are on this machine, and
+    the kernel memory is that of the whole machine.
     """
     processes.raise_nofile_limit()
-    rows, options = [], ("--quiet", "--backlog", 4096)
+    found, options = [], ("--quiet", "--backlog", 4096)
     with (
         processes.running_server(processes.find_server(name), *options) as server,
         contextlib.ExitStack() as stack,
     ):
-        before, connected = usage(server), 0
+        before, connected = cost(server, 0), 0
         for count in counts:
             for _ in range(connected, count):
                 client = stack.enter_context(Client(*server.address, timeout=30))
                 client.greet(b"bob")
             connected = count
             time.sleep(0.5)  # the kernel frees some of what it took at first
-            row = usage(server)
-            more = {kind: row[kind] - before[kind] for kind in MEMORY}
-            rows.append(row | more | {"connections": count})
-    return rows
+            one = cost(server, count)
+            more = {kind: size - before.memory[kind] for kind, size in one.memory.items()}
+            found.append(replace(one, memory=more))
+    return found
 
 
-def usage(server):
-    """Return the Reading of a server as a dictionary, with the MEMORY in use, in MiB."""
-    row = asdict(reading(server.process, server.address[1]))
-    sizes = row["rss"], row["vms"], kernel_memory()
-    return row | {kind: size / 2**20 for kind, size in zip(MEMORY, sizes, strict=True)}
+def cost(server, connections):
+    """Return the Cost of a server with all its memory, in MiB."""
+    row = reading(server.process, server.address[1])
+    sizes = row.rss, row.vms, kernel_memory()
+    memory = {kind: size / 2**20 for kind, size in zip(MEMORY, sizes, strict=True)}
+    return Cost(connections, row, memory)

@@ -6,17 +6,18 @@ from collections import Counter
 from dataclasses import dataclass
 
 from clients.client import Client
+from clients.console.formatting import count
 from clients.crowd import crowd
 from clients.crowd.simulation import CrowdResult
 from clients.system import processes, procfs
 from clients.system.sampler import sampled_server
 
-LOOK = 0.02  # seconds between two looks at the kernel's table
+SAMPLING_INTERVAL = 0.02  # seconds between two readings of the kernel's list of sockets
 
 
 @dataclass
-class Look:
-    """What the kernel knows of a server at one moment of a crowd."""
+class QueueSample:
+    """A server's threads and accept queue at one moment of a crowd."""
 
     at: float  # seconds since the crowd's start
     threads: int
@@ -28,29 +29,29 @@ class WatchedCrowd(CrowdResult):
     """The result of a crowd, with what the kernel knew of the server meanwhile."""
 
     model: str = ""
-    looks: tuple[Look, ...] = ()
+    samples: tuple[QueueSample, ...] = ()
 
 
 def watched_crowd(name, *settings, **options):
     """Send a crowd (see crowd.crowd) to a server; return a WatchedCrowd.
 
-    settings: options of the server, as "--wait", "0.5".
+    settings: options of the server, such as "--wait", "0.5".
     """
     with processes.running_server(processes.find_server(name), "--quiet", *settings) as server:
-        looks, over, began = [], threading.Event(), time.perf_counter()
+        samples, over, began = [], threading.Event(), time.perf_counter()
         port = server.address[1]
 
-        def look():
-            while not over.wait(LOOK):
+        def sample():
+            while not over.wait(SAMPLING_INTERVAL):
                 lines = [line for line in procfs.tcp_sockets(port) if line.local[1] == port]
                 # A set: the list changes while it is read, and then a line may come twice.
                 queued = {line.remote[1] for line in lines if line.in_accept_queue}
                 threads = server.process.num_threads()
-                # Last, since the list takes a while: who is not in it any more has left it by now.
+                # Last, because the list takes a while: a client that has left it has left by now.
                 at = time.perf_counter() - began
-                looks.append(Look(at, threads, queued))
+                samples.append(QueueSample(at, threads, queued))
 
-        thread = threading.Thread(target=look)
+        thread = threading.Thread(target=sample)
         thread.start()
         try:
             result = crowd(server.address, **options)
@@ -58,9 +59,9 @@ def watched_crowd(name, *settings, **options):
             over.set()
             thread.join()
     numbers = {client.port: client.number for client in result.clients}
-    for one in looks:
+    for one in samples:
         one.queued = sorted(numbers[port] for port in one.queued if port in numbers)
-    return WatchedCrowd(**vars(result), model=name, looks=tuple(looks))
+    return WatchedCrowd(**vars(result), model=name, samples=tuple(samples))
 
 
 def threads_of(name, clients):
@@ -69,20 +70,20 @@ def threads_of(name, clients):
     They are greeted in turn, until one of them gets no answer.
     """
     with sampled_server(processes.find_server(name), "--quiet") as sampler:
-        lines = [Client(*sampler.server.address, timeout=0.3) for _ in range(clients)]
-        for line in lines:
+        connections = [Client(*sampler.server.address, timeout=0.3) for _ in range(clients)]
+        for client in connections:
             try:
-                line.greet(b"bob")
+                client.greet(b"bob")
             except TimeoutError:
-                break  # this one waits, and so would all behind it
+                break  # this client waits, and so would all after it
         time.sleep(0.1)  # until the threads sleep again
         states = sampler.sample()
-        for line in lines:
-            line.close()
+        for client in connections:
+            client.close()
     return states
 
 
-def marked(name, states):
+def annotated_lines(name, states):
     """Return the lines of a server on which threads are, each with its thread and system call."""
     source = processes.find_server(name).read_text().splitlines()
     rows, last = [], None
@@ -90,14 +91,14 @@ def marked(name, states):
         if thread.line != last:
             rows.append(f"{name}/server.py:{thread.line}  {source[thread.line - 1].strip()}")
         descriptor = "" if thread.fd is None else f", descriptor {thread.fd}"
-        name_in_log = thread.name.split(" ")[0]
-        rows.append(f"        <- {name_in_log:10} sleeps in {thread.call}{descriptor}")
+        short_name = thread.name.split(" ")[0]
+        rows.append(f"        <- {short_name:10} blocked in {thread.call}{descriptor}")
         last = thread.line
     return "\n".join(rows)
 
 
 def summary(states):
-    """Return how many threads a server has, and in which system calls they sleep."""
+    """Return how many threads a server has, and in which system calls they are blocked."""
     calls = Counter(thread.call for thread in states)
-    sleeping = ", ".join(f"{number} in {call}" for call, number in calls.items())
-    return f"{len(states)} thread{'s' if len(states) > 1 else ''}: {sleeping}"
+    blocked = ", ".join(f"{number} in {call}" for call, number in calls.items())
+    return f"{count(len(states), 'thread')}: {blocked}"

@@ -4,7 +4,9 @@ All times are in seconds since the experiment began; an end is "client" or "serv
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+
+from clients.system.procfs import TcpSocket
 
 
 @dataclass
@@ -44,18 +46,6 @@ class Call:
     began: float
     ended: float | None = None
     result: str | None = None  # what it returned, or the name of the exception
-
-
-@dataclass
-class SocketEntry:
-    """A TCP socket in the kernel's list."""
-
-    port: int
-    remote_port: int  # 0 for a listening socket
-    state: str
-    send_q: int  # bytes that are not acknowledged
-    recv_q: int  # bytes that are not read; for a listening socket, connections to accept
-    timer: float | None  # seconds until its timer expires, None if none runs
 
 
 @dataclass
@@ -100,13 +90,13 @@ class SecondListener(Observation):
 
 @dataclass(kw_only=True)
 class ForgottenClose(Observation):
-    left: dict[str, list[SocketEntry]]  # of each end, before the server writes again
+    left: dict[str, list[TcpSocket]]  # of each end, before the server writes again
 
 
 @dataclass(kw_only=True)
 class EarlyData(Observation):
-    before: list[SocketEntry]  # the server's, before accept()
-    after: list[SocketEntry]
+    before: list[TcpSocket]  # the server's, before accept()
+    after: list[TcpSocket]
     received: str  # what a non-blocking recv() returned right after it
 
 
@@ -157,15 +147,15 @@ class ModelServer(Vanished):
     second: str | None  # what another client received meanwhile
 
 
-TYPES = {
-    name: kind
-    for name, kind in globals().items()
-    if isinstance(kind, type) and kind.__module__ == __name__
-}
+TYPES = {name: kind for name, kind in globals().items() if hasattr(kind, "__dataclass_fields__")}
 
 
 def to_json(observation):
-    return json.dumps(observation, default=lambda one: {"type": type(one).__name__} | vars(one))
+    def typed(one):
+        named = {each.name: getattr(one, each.name) for each in fields(one)}
+        return {"type": type(one).__name__} | named
+
+    return json.dumps(observation, default=typed)
 
 
 def from_json(text):

@@ -137,7 +137,7 @@ def guarded_server(guard, seconds, deadline=2.0, delay=0.005):
             if failure.errno or guard.endswith("deadline"):  # or else the seconds are over
                 noticed, error = link.now() - began, f"{type(failure).__name__}: {failure}"
         time.sleep(4 * delay)  # a kernel that gives up may still send a reset
-        rows = [row for row in link.server.sockets() if row.remote_port]
+        rows = [row for row in link.server.sockets() if row.remote[1]]
         with client, conn:
             return GuardedServer(
                 noticed=noticed,
@@ -180,7 +180,7 @@ def model_server(model, seconds, delay=0.005):
         gone.add(port)
         reply = ask(link, second, b"ann", seconds)
         time.sleep(max(0, began + seconds - link.now()))
-        row = next(row for row in link.server.sockets() if row.remote_port == port)
+        row = next(row for row in link.server.sockets() if row.remote[1] == port)
         later = [packet for packet in link.packets if packet.sent > began and packet.port == port]
         return ModelServer(
             watched=seconds,

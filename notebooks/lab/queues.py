@@ -77,11 +77,11 @@ def increase(before, after):
 def states_of(link):
     """Return the state of each connection at each end: {end: {the client's port: state}}."""
     client, server = (
-        [row for row in host.sockets() if row.remote_port] for host in link.hosts.values()
+        [row for row in host.sockets() if row.remote[1]] for host in link.hosts.values()
     )
     return {
-        "client": {str(row.port): row.state for row in client},
-        "server": {str(row.remote_port): row.state for row in server},
+        "client": {str(row.local[1]): row.state for row in client},
+        "server": {str(row.remote[1]): row.state for row in server},
     }
 
 

@@ -91,15 +91,15 @@ def recorded(experiment, options):
     return data
 
 
-def rounded(digits):
-    """Return a number with five decimals, as recorded: of a time, 1/100 of a millisecond."""
-    return round(float(digits), 5)
+def shortened(text):
+    """Return the plain data of a JSON text with five decimals: times to 1/100 of a millisecond."""
+    return json.loads(text, parse_float=lambda digits: round(float(digits), 5))
 
 
 def record(experiment, options, data):
     """Add to the recorded data."""
     with _recording:
         known = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
-        known[key(experiment, options)] = json.loads(to_json(data), parse_float=rounded)
+        known[key(experiment, options)] = shortened(to_json(data))
         lines = [f"{json.dumps(name)}: {json.dumps(known[name])}" for name in sorted(known)]
         RECORDED.write_text("{\n" + ",\n".join(lines) + "\n}\n")

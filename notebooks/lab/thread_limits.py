@@ -1,14 +1,15 @@
-"""How many threads a process may have, and which limit says so."""
+"""How many threads a process can have, and which limit it meets."""
 
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from clients.system.processes import spawn
 
-# The child starts threads that only sleep, until it may have no more, and tells what it had then.
-SLEEPERS = """
+# The child starts threads that only sleep, until it meets a limit, and prints what it had then.
+IDLE_THREADS = """
 import json, os, sys, threading
 end, count = threading.Event(), 0
 try:
@@ -25,22 +26,26 @@ os._exit(0)
 """
 
 
-def most_threads(enough):
-    """Start sleeping threads in a process of its own, up to enough; return what stopped it.
+@dataclass
+class Threads:
+    """How many threads a process had when it stopped to start more."""
 
-    {"threads": how many there were, besides the first, "error": Python's words, None if there
-    were enough, "limit": the name and the number of the limit that was met, None if there were
-    enough, "virtual": bytes of addresses that they took}.
-    """
-    line = [sys.executable, "-c", SLEEPERS, str(enough)]
+    count: int  # besides the first
+    error: str | None  # Python's message, None if there were enough
+    limit: str | None  # the name and the number of the limit that was met
+    virtual: int  # bytes of the virtual address space
+
+
+def most_threads(enough):
+    """Start idle threads in a process of its own, up to enough; return the Threads."""
+    line = [sys.executable, "-c", IDLE_THREADS, str(enough)]
     with spawn(line, stdout=subprocess.PIPE, text=True) as process:
         count, error, maps, virtual = json.loads(process.communicate(timeout=300)[0])
-    limit = met(count, maps) if error else None
-    return {"threads": count, "error": error, "limit": limit, "virtual": 1024 * virtual}
+    return Threads(count, error, limit_met(count, maps) if error else None, 1024 * virtual)
 
 
-def met(threads, maps):
-    """Return the limit that a process with so many threads and memory maps has met.
+def limit_met(threads, maps):
+    """Return the limit that a process has met, from the numbers of its threads and memory maps.
 
     Source: pthread_create(3), EAGAIN, and clone(2); each stack is at least two maps, itself and
     its guard page, of which a process may have vm.max_map_count (sysctl/vm.rst).
@@ -59,7 +64,7 @@ def met(threads, maps):
     near = {name: most for name, most in counts.items() if most and 0 < most < 1.1 * threads + 500}
     for name, most in sorted(near.items(), key=lambda pair: pair[1])[:1]:
         return f"{name} = {most:,}"
-    return "memory or addresses (RLIMIT_AS, ulimit -v)"
+    return "memory or virtual address space (RLIMIT_AS, ulimit -v)"
 
 
 def number(path):

@@ -1,9 +1,10 @@
-"""What notebooks 1 and 3 to 5 rest on: their measurements count right, and their claims hold."""
+"""What notebooks 1 and 3 to 5 rest on: their measurements are right, and their statements hold."""
 
 import contextlib
 import json
 import os
 import socket
+from types import SimpleNamespace
 
 import pytest
 from lab import epoll, figures, gil, helpers, load, models, thread_limits
@@ -12,9 +13,10 @@ from clients.crowd.simulation import ClientRecord, Config, Event
 from clients.system import processes, procfs
 from load_tests.harness import charts
 from load_tests.harness.results import Percentile
+from load_tests.harness.rounds import Measured
 from load_tests.harness.samples import Sample
 
-EVENTS = {  # what happens: the event, what recv() gives
+EVENTS = {  # what happens: the event, what recv() returns
     "the client sends bob": ("EPOLLIN", "b'bob'"),
     "the client closes its sending half": ("EPOLLIN EPOLLRDHUP", "b''"),
     "the client closes": ("EPOLLIN EPOLLRDHUP", "b''"),
@@ -24,8 +26,8 @@ EVENTS = {  # what happens: the event, what recv() gives
 }
 
 
-def test_a_client_that_leaves_is_a_readable_end_of_file_and_no_hang_up():
-    assert {what: (event, heard) for what, event, heard in epoll.table()} == EVENTS
+def test_a_close_is_a_readable_end_of_file_and_no_hang_up():
+    assert {what: (event, received) for what, event, received in epoll.table()} == EVENTS
 
 
 def test_a_full_send_buffer_gives_no_event_until_the_client_reads():
@@ -41,20 +43,20 @@ def test_a_full_send_buffer_gives_no_event_until_the_client_reads():
 def test_only_level_triggered_events_are_reported_again(flag, again):
     with epoll.Watched(epoll.select.EPOLLIN | flag) as pair:
         pair.client.send(b"bobann")
-        assert (pair.event(), pair.heard(3), pair.event(0.1)) == ("EPOLLIN", "b'bob'", again)
+        assert (pair.event(), pair.received(3), pair.event(0.1)) == ("EPOLLIN", "b'bob'", again)
 
 
-def test_what_epoll_waits_for_is_read_from_the_kernel():
+def test_the_interest_list_is_read_from_the_kernel():
     with epoll.Watched(epoll.select.EPOLLIN) as pair:
-        assert epoll.waits_for(pair.conn) == "EPOLLIN"
+        assert epoll.interest(pair.conn) == "EPOLLIN"
         pair.epoll.modify(pair.conn, epoll.select.EPOLLIN | epoll.select.EPOLLOUT)
-        assert epoll.waits_for(pair.conn) == "EPOLLIN EPOLLOUT"
+        assert epoll.interest(pair.conn) == "EPOLLIN EPOLLOUT"
         pair.epoll.modify(pair.conn, 0)
-        assert epoll.waits_for(pair.conn) == "nothing"
-        assert epoll.waits_for(pair.client) == "nothing"
+        assert epoll.interest(pair.conn) == "nothing"
+        assert epoll.interest(pair.client) == "nothing"
 
 
-def test_a_few_replies_fill_a_small_connection_and_its_client_can_make_room():
+def test_a_few_replies_fill_small_buffers_and_the_client_can_empty_them():
     here, there = helpers.connection(small=True)
     there.setblocking(False)
     taken = 0
@@ -85,42 +87,48 @@ def test_a_blocking_server_makes_a_staircase_of_a_crowd():
     ]
     lasts = [client.events[-1].at for client in data.clients]
     assert firsts[0] < lasts[0] <= firsts[1] < lasts[1] <= firsts[2]
-    assert {number for look in data.looks for number in look.queued} >= {2, 3}
-    assert {look.threads for look in data.looks} == {1}
+    assert {number for sample in data.samples for number in sample.queued} >= {2, 3}
+    assert {sample.threads for sample in data.samples} == {1}
 
 
 def test_threads_are_as_many_as_the_clients_that_are_served():
     data = models.watched_crowd("02_threaded", clients=3, every=0.1, greetings=2, think=0.8)
-    assert max(look.threads for look in data.looks) == 4
-    # Where the machine is busy a client may be seen on its way through the queue.
-    assert sum(bool(look.queued) for look in data.looks) < len(data.looks) / 2
+    assert max(sample.threads for sample in data.samples) == 4
+    # Where the machine is busy a client can be seen in the queue for a moment.
+    assert sum(bool(sample.queued) for sample in data.samples) < len(data.samples) / 2
 
 
-def test_a_crowd_may_come_to_a_server_with_options():
+def test_a_crowd_can_use_a_server_with_options():
     data = models.watched_crowd("03_epoll", "--wait", "0.3", clients=2, every=0, greetings=1)
     assert data.seconds >= 2 * 0.3
 
 
 def test_each_thread_is_found_on_its_line():
-    marks = models.marked("02_threaded", models.threads_of("02_threaded", clients=2))
-    assert "listener.accept()\n        <- main " in marks
-    assert marks.count("sleeps in recvfrom") == 2
+    lines = models.annotated_lines("02_threaded", models.threads_of("02_threaded", clients=2))
+    assert "listener.accept()\n        <- main " in lines
+    assert lines.count("blocked in recvfrom") == 2
     assert models.summary(models.threads_of("03_epoll", 2)) == "1 thread: 1 in epoll_wait"
 
 
 def test_what_connections_cost_is_counted_for_those_that_were_greeted():
     empty, full = load.costs("02_threaded", [0, 20])
-    assert full["threads"] - empty["threads"] == 20
-    assert full["descriptors"] - empty["descriptors"] == 20
-    assert full["resident memory"] > empty["resident memory"]
-    assert full["virtual memory"] > empty["virtual memory"]
-    assert full["cpu"] > empty["cpu"]
+    assert full.reading.threads - empty.reading.threads == 20
+    assert full.reading.descriptors - empty.reading.descriptors == 20
+    for kind in ("resident memory", "virtual memory"):
+        assert full.memory[kind] > empty.memory[kind]
+    assert full.reading.cpu > empty.reading.cpu
+
+
+def measured(**fields):
+    """Return a Measured server. fields: one with its values in all rounds."""
+    [(what, values)] = fields.items()
+    return Measured("server", 0, rounds=[SimpleNamespace(**{what: value}) for value in values])
 
 
 def test_a_ratio_is_of_rounds_side_by_side():
-    one = {"rounds": [{"cpu": 2}, {"cpu": 6}, {"cpu": 9}]}
-    other = {"rounds": [{"cpu": 1}, {"cpu": 2}, {"cpu": 3}]}
-    assert load.ratio(one, other, "cpu") == (3, 2.5, 3)
+    assert load.ratio(measured(cpu=[2, 6, 9]), measured(cpu=[1, 2, 3]), "cpu") == (
+        "3.00 (2.50 to 3.00)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,13 +146,12 @@ def test_a_ratio_is_of_rounds_side_by_side():
     ],
 )
 def test_a_change_is_what_chance_hardly_makes(times, words):
-    rounds = ([{"p99": time} for time in some] for some in (times, [1] * len(times)))
-    one, other = ({"rounds": some} for some in rounds)
+    one, other = measured(p99=times), measured(p99=[1] * len(times))
     assert load.verdict(one, other, "p99") == words
 
 
-def test_a_tool_that_counts_answers_sees_no_failure_where_visitors_starve():
-    found, frame = load.compare_with_samples("01_blocking", users=8, seconds=1)
+def test_a_tool_that_counts_answers_reports_no_failure_where_visitors_are_unserved():
+    found, frame = load.compare_with_samples("01_blocking", users=[8], seconds=1)
     [run] = found.runs
     assert run.outcomes.unserved >= 4
     assert run.locust_counted["Aggregated"].requests > 0
@@ -152,17 +159,15 @@ def test_a_tool_that_counts_answers_sees_no_failure_where_visitors_starve():
     assert (frame.request == "first_greeting").sum() == run.outcomes.visitors
 
 
-def test_a_closed_loop_asks_nothing_while_the_server_stands_still():
+def test_a_closed_loop_hardly_asks_while_the_server_stalls():
     found = load.stalled(seconds=0.9, begins=0.3, lasts=0.35, users=2)
-    began, ended = found["stall"]
-    asked = {
-        loop: sum(began < due < ended for _, due, _ in found[loop])
-        for loop in ("closed loop", "open loop")
+    during = {
+        loop: [one for one in requests if found.began < one.due < found.ended]
+        for loop, requests in found.requests.items()
     }
-    assert asked["closed loop"] <= 2
-    assert asked["open loop"] >= 6
-    during = [answered for _, due, answered in found["open loop"] if began < due < ended]
-    assert min(during) > ended
+    assert len(during["closed loop"]) <= 2
+    assert len(during["open loop"]) >= 6
+    assert min(one.answered for one in during["open loop"]) > found.ended
 
 
 def test_first_greetings_are_those_that_began_in_a_part_of_the_run():
@@ -201,7 +206,7 @@ def test_a_server_of_a_notebook_ends_with_it():
     assert not server.process.is_running()
 
 
-def test_the_kernel_s_line_of_a_socket_stands_below_the_names_of_its_columns():
+def test_the_kernel_s_line_of_a_socket_is_below_the_names_of_its_columns():
     with socket.create_server(("127.0.0.1", 0)) as listening:
         inode = os.fstat(listening.fileno()).st_ino
         head, line = helpers.raw_lines(inode).splitlines()
@@ -217,37 +222,39 @@ def test_a_hasty_client_is_answered_in_one_of_two_ways():
     assert set(outcomes) <= {"Hello, annbob", "Hello, annHello, bob"}
 
 
-def watched(events, looks, silent=None):
+def watched(events, samples, silent=None):
     """Return the WatchedCrowd of a second. events: a list per client."""
     clients = [
         ClientRecord(number, number == silent, events=[Event(*one) for one in steps])
         for number, steps in enumerate(events, 1)
     ]
-    return models.WatchedCrowd(("127.0.0.1", 1), Config(), 1.0, clients, looks=looks)
+    return models.WatchedCrowd(("127.0.0.1", 1), Config(), 1.0, clients, samples=samples)
 
 
-def test_a_model_of_a_student_s_own_is_drawn_beside_the_others():
+def test_a_model_of_a_student_s_own_is_drawn_next_to_the_others():
     steps = [[0.0, "connects"], [0.0, "connected"], [0.1, "answered"], [1, "left"]]
     away = [[0.0, "connects"], [1.0, "cut off"]]
-    data = watched([steps, away], [models.Look(0.5, threads=3, queued=[])], silent=1)
-    figure = figures.lives({"03_epoll": data, "04_mine": data}, "title")
+    data = watched([steps, away], [models.QueueSample(0.5, threads=3, queued=[])], silent=1)
+    figure = figures.crowds({"03_epoll": data, "04_mine": data}, "title")
     assert "04_mine" in [ax.get_title(loc="left") for ax in figure.axes]
     words = [text.get_text().strip() for ax in figure.axes for text in ax.texts]
     assert sorted(words) == sorted(2 * ["3 threads", "not connected", "cut off", "leaves last"])
-    rows = [{"connections": 0, "memory": 0}, {"connections": 512, "memory": 1}]
+    rows = [load.Cost(count, None, {"memory": mib}) for count, mib in ((0, 0), (512, 1))]
     figure = charts.draw(5, 4, figures.cost({"04_mine": rows}, "memory", "memory"))
     [label] = figure.axes[0].get_legend().get_texts()
     assert label.get_text() == "04_mine: 2 KiB each"
 
 
-def test_a_queue_is_drawn_where_somebody_waits_and_nowhere_else():
+def test_a_queue_is_drawn_where_a_client_waits_and_nowhere_else():
     steps = [[0.0, "connects"], [0.0, "connected"], [0.9, "answered"], [1, "left"]]
-    data = watched([steps], [models.Look(at / 10, 1, [1] * (3 <= at <= 6)) for at in range(10)])
-    figure = figures.lives({"01_blocking": data}, "title")
+    queued = {at: [1] for at in range(3, 7)}
+    samples = [models.QueueSample(at / 10, 1, queued.get(at, [])) for at in range(10)]
+    data = watched([steps], samples)
+    figure = figures.crowds({"01_blocking": data}, "title")
     [area] = figure.axes[1].collections
     assert area.get_datalim(figure.axes[1].transData).get_points().tolist() == [[0.3, 0], [0.6, 1]]
     [legend] = figure.legends
-    assert "below: how many wait in its queue" in [text.get_text() for text in legend.get_texts()]
+    assert "below: its accept queue" in [text.get_text() for text in legend.get_texts()]
 
 
 def test_each_piece_that_arrived_is_drawn():
@@ -261,16 +268,16 @@ def test_each_piece_that_arrived_is_drawn():
 
 def test_as_many_threads_as_asked_for_meet_no_limit():
     found = thread_limits.most_threads(50)
-    assert (found["threads"], found["limit"], found["error"]) == (50, None, None)
-    assert found["virtual"] > 50 * 2**20
+    assert (found.count, found.limit, found.error) == (50, None, None)
+    assert found.virtual > 50 * 2**20
 
 
 def test_the_limit_that_stops_threads_is_named(monkeypatch):
     numbers = {"max_map_count": 65530, "pid_max": 32768, "threads-max": 100_000}
     monkeypatch.setattr(thread_limits, "number", lambda path: numbers.get(path.rpartition("/")[2]))
-    assert thread_limits.met(22_000, 65_529) == "vm.max_map_count = 65,530"
-    assert thread_limits.met(32_000, 60_000) == "kernel.pid_max = 32,768"
-    assert "RLIMIT_AS" in thread_limits.met(16, 100)
+    assert thread_limits.limit_met(22_000, 65_529) == "vm.max_map_count = 65,530"
+    assert thread_limits.limit_met(32_000, 60_000) == "kernel.pid_max = 32,768"
+    assert "RLIMIT_AS" in thread_limits.limit_met(16, 100)
 
 
 @pytest.mark.parametrize(
@@ -279,24 +286,24 @@ def test_the_limit_that_stops_threads_is_named(monkeypatch):
         ("running\n", gil.RUNS),
         ("-1 0x7ffd 0x7f\n", gil.RUNS),
         ("202 0x55 0x89 0x0\n", gil.WAITS),
-        ("230 0x1 0x0 0x7f\n", gil.SLEEPS),
+        ("230 0x1 0x0 0x7f\n", gil.BLOCKED),
     ],
 )
-def test_what_the_kernel_says_of_a_thread(line, state, monkeypatch):
+def test_the_state_of_a_thread_is_read_from_the_kernel(line, state, monkeypatch):
     monkeypatch.setattr(procfs, "_NAMES", {202: "futex", 230: "clock_nanosleep"})
     assert gil.state(line) == state
 
 
-def test_threads_that_compute_run_or_wait_for_the_lock():
-    found = gil.turns(processes.find_server("02_threaded"), seconds=0.1)
-    assert len(found) == 3  # main sleeps in accept()
+def test_cpu_bound_threads_run_or_wait_for_the_gil():
+    found = gil.gil_timeline(processes.find_server("02_threaded"), seconds=0.1)
+    assert len(found) == 3  # main is blocked in accept()
     states = {what for spans in found.values() for what, _, _ in spans}
     assert gil.RUNS in states
     assert states <= {gil.RUNS, gil.WAITS}
 
 
-def test_the_recorded_run_without_the_lock_is_whole():
-    data = json.loads(gil.RECORDED.read_text())
-    assert set(data["turns"]) == set(data["rates"]) == {"with", "without"}
-    for spans in data["turns"]["without"].values():
+def test_the_recorded_free_threaded_run_is_complete():
+    data = gil.FreeThreaded(**json.loads(gil.RECORDED.read_text()))
+    assert set(data.timelines) == set(data.throughput) == {"with", "without"}
+    for spans in data.timelines["without"].values():
         assert [what for what, _, _ in spans] == [gil.RUNS]

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.xdist_group("tcp")  # the experiments below run once fo
 def network():
     try:
         tcp.live("two_listeners", {})
-    except tcp.Forbidden as reason:
+    except tcp.NamespaceDenied as reason:
         pytest.skip(f"no network of its own here: {reason}")
 
 
@@ -296,7 +296,7 @@ def test_a_deferred_accept_stays_in_syn_received_until_the_client_sends():
 
 
 def test_a_forgotten_close_leaves_close_wait_behind(forgotten):
-    assert [row.state for row in forgotten.left["server"] if row.remote_port] == ["CLOSE-WAIT"]
+    assert [row.state for row in forgotten.left["server"] if row.remote[1]] == ["CLOSE-WAIT"]
     assert forgotten.left["client"] == []
     assert forgotten.calls[-1].result == "BrokenPipeError"
 
@@ -378,7 +378,7 @@ def test_where_user_namespaces_are_forbidden_recorded_data_take_over(monkeypatch
 
 def test_where_the_kernel_lacks_a_setting_recorded_data_take_over():
     options = {"backlog": 0, "arrivals": [], "seconds": 0.1}
-    with pytest.raises(tcp.Forbidden, match="this kernel has no /proc/sys/net/ipv4/no_such"):
+    with pytest.raises(tcp.NamespaceDenied, match="this kernel has no /proc/sys/net/ipv4/no_such"):
         tcp.live("accept_queue", options | {"settings": {"net.ipv4.no_such": 1}})
 
 
