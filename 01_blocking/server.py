@@ -5,6 +5,7 @@ Run it: python3 01_blocking/server.py --port 3267
 
 import argparse
 import logging
+import os
 import signal
 import socket
 import sys
@@ -15,6 +16,8 @@ def serve(listener, greet):
     while True:
         try:
             conn, remote = listener.accept()
+        except ConnectionAbortedError:
+            pass  # this client has gone already
         except OSError as error:  # out of descriptors, or another error of accept(2)
             logging.warning("cannot accept: %s; trying again in a second", error)
             time.sleep(1)
@@ -59,16 +62,14 @@ def main():
     if not (args.host and 0 <= args.wait <= 3600 and 0 <= args.compute <= 3600):
         parser.error("--host takes an address, --wait and --compute 0 to 3600 seconds")
     logging.basicConfig(format="%(message)s", level="WARNING" if args.quiet else "INFO")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # kill ends it as Ctrl-C does
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, kill
+        signal.signal(number, lambda *_: os._exit(0))  # at once, even if nobody reads the log
     try:
-        try:
-            listener = socket.create_server((args.host, args.port), backlog=args.backlog)
-            print("listening on %s:%d" % listener.getsockname(), flush=True)
-        except (OSError, OverflowError, TypeError) as error:
-            sys.exit(f"cannot listen on {args.host}:{args.port}: {error}")
-        serve(listener, lambda chunk: greeting(chunk, args.wait, args.compute))
-    except KeyboardInterrupt:
-        logging.info("stopped")
+        listener = socket.create_server((args.host, args.port), backlog=args.backlog)
+        print("listening on %s:%d" % listener.getsockname(), flush=True)
+    except (OSError, OverflowError, TypeError) as error:
+        sys.exit(f"cannot listen on {args.host}:{args.port}: {error}")
+    serve(listener, lambda chunk: greeting(chunk, args.wait, args.compute))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Run it: python3 03_epoll/server.py --port 3267
 
 import argparse
 import logging
+import os
 import select
 import signal
 import socket
@@ -17,16 +18,20 @@ def serve(listener, greet):
     listener.setblocking(False)  # accept() then reports an empty queue, and does not wait
     epoll = select.epoll()
     epoll.register(listener, select.EPOLLIN)
-    listener_fd, clients = listener.fileno(), {}  # {descriptor: Client}
+    listener_fd, clients, paused = listener.fileno(), {}, False  # clients: {descriptor: Client}
     while True:
-        for fd, _ in epoll.poll():  # which event it was, recv() and send() show
+        events = epoll.poll(1 if paused else None)
+        for fd, _ in events:  # recv() and send() show which event it is
             if fd == listener_fd:
-                accept_all(listener, epoll, clients)
+                paused = accept_all(listener, epoll, clients)
             elif not handle(clients[fd], greet, epoll):
                 client = clients.pop(fd)
                 client.conn.close()  # this also removes it from the interest list
                 logging.info("%s:%d left, %d bytes received", *client.remote, client.bytes_received)
                 epoll.modify(listener, select.EPOLLIN)  # a descriptor is free: see accept_all()
+        if not events:  # a second has passed
+            paused = False
+            epoll.modify(listener, select.EPOLLIN)
 
 
 @dataclass(slots=True)
@@ -40,7 +45,7 @@ class Client:
 
 
 def accept_all(listener, epoll, clients):
-    """Accept all connections in the accept queue."""
+    """Accept all connections in the accept queue; return True if it must pause."""
     try:
         while True:
             conn, remote = listener.accept()
@@ -48,14 +53,12 @@ def accept_all(listener, epoll, clients):
             epoll.register(conn, select.EPOLLIN)
             logging.info("%s:%d connected", *remote)
             clients[conn.fileno()] = Client(conn, remote)
-    except BlockingIOError:  # the queue is empty
-        pass
+    except (BlockingIOError, ConnectionAbortedError):  # the queue is empty; a client has gone
+        return False
     except OSError as error:  # out of descriptors, or another error of accept(2)
-        logging.warning("cannot accept: %s; trying again when a client leaves", error)
-        if clients:
-            epoll.modify(listener, 0)  # or epoll reports it again at once, and forever
-        else:
-            time.sleep(1)
+        logging.warning("cannot accept: %s; trying again in a second", error)
+        epoll.modify(listener, 0)  # or epoll reports it again at once, and forever
+        return True
 
 
 def handle(client, greet, epoll):
@@ -106,16 +109,14 @@ def main():
     if not (args.host and 0 <= args.wait <= 3600 and 0 <= args.compute <= 3600):
         parser.error("--host takes an address, --wait and --compute 0 to 3600 seconds")
     logging.basicConfig(format="%(message)s", level="WARNING" if args.quiet else "INFO")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # kill ends it as Ctrl-C does
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, kill
+        signal.signal(number, lambda *_: os._exit(0))  # at once, even if nobody reads the log
     try:
-        try:
-            listener = socket.create_server((args.host, args.port), backlog=args.backlog)
-            print("listening on %s:%d" % listener.getsockname(), flush=True)
-        except (OSError, OverflowError, TypeError) as error:
-            sys.exit(f"cannot listen on {args.host}:{args.port}: {error}")
-        serve(listener, lambda chunk: greeting(chunk, args.wait, args.compute))
-    except KeyboardInterrupt:
-        logging.info("stopped")
+        listener = socket.create_server((args.host, args.port), backlog=args.backlog)
+        print("listening on %s:%d" % listener.getsockname(), flush=True)
+    except (OSError, OverflowError, TypeError) as error:
+        sys.exit(f"cannot listen on {args.host}:{args.port}: {error}")
+    serve(listener, lambda chunk: greeting(chunk, args.wait, args.compute))
 
 
 if __name__ == "__main__":

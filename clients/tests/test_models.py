@@ -1,15 +1,20 @@
 """The three servers differ by their idea and by nothing else."""
 
 import ast
+import contextlib
 import difflib
 import re
 import signal
 import sys
+import time
 
+import psutil
 import pytest
 
+from clients.client import Client
 from clients.contract.server_under_test import ServerUnderTest
 from clients.system import processes
+from conftest import wait_until
 
 LINES = {"01_blocking": 80, "02_threaded": 85, "03_epoll": 125}
 SOURCES = {name: processes.models()[name].read_text() for name in LINES}
@@ -63,7 +68,7 @@ def test_all_log_with_the_same_calls_and_none_skips_one():
         for name, source in SOURCES.items()
     }
     assert shared["01_blocking"] == shared["02_threaded"] == shared["03_epoll"]
-    assert len(shared["01_blocking"]) == 6
+    assert len(shared["01_blocking"]) == 5
     assert not any("logging.root" in source for source in SOURCES.values())
 
 
@@ -98,4 +103,67 @@ def test_the_log_of_a_visit_and_of_the_end(serve, name):
     server.wait_until(lambda: server.log().splitlines() == lines, lines)
     server.process.send_signal(signal.SIGINT)
     server.process.wait(server.timeout)
-    assert server.log().splitlines() == [*lines, "stopped"]
+    assert server.log().splitlines() == lines
+
+
+FAILING_ACCEPT = """
+import errno, os, runpy, select, socket, sys
+number, sys.argv = getattr(errno, sys.argv[1]), sys.argv[2:]
+accept, calls = socket.socket.accept, []
+
+def fail_once(self):
+    ready = select.select([self], [], [], self.gettimeout())[0]
+    if ready:
+        calls.append(self)
+    if len(calls) != 2:
+        return accept(self)
+    if number == errno.ECONNABORTED:
+        accept(self)[0].close()
+    raise OSError(number, os.strerror(number))
+
+socket.socket.accept = fail_once
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    "error", ["ECONNABORTED", "EPROTO", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EPERM"]
+)
+@pytest.mark.parametrize("name", LINES)
+def test_after_an_error_of_accept_new_clients_are_served_while_others_stay(name, error):
+    wrapper = ("-c", FAILING_ACCEPT, error)
+    with processes.running_server(processes.models()[name], wrapper=wrapper) as server:
+        with Client(*server.address) as silent:
+            silent.greet(b"I stay")
+            if name == "01_blocking":  # it serves one client at a time
+                silent.close()
+            if error == "ECONNABORTED":  # this client is aborted
+                Client(*server.address).close()
+            with Client(*server.address, 60) as client:
+                client.greet(b"and I?")
+        assert ("cannot accept" in server.log()) == (error != "ECONNABORTED")
+
+
+@pytest.mark.parametrize("name", ["02_threaded", "03_epoll"])
+def test_when_the_limit_of_descriptors_is_raised_waiting_clients_are_served(serve, name):
+    server = serve(name)
+    before = server.process.rlimit(psutil.RLIMIT_NOFILE)
+    with Client(*server.address) as silent, contextlib.ExitStack() as stack:
+        silent.greet(b"I stay")
+        server.process.rlimit(psutil.RLIMIT_NOFILE, (server.process.num_fds(), before[1]))
+        clients = [stack.enter_context(Client(*server.address, 60)) for _ in range(3)]
+        wait_until(lambda: "cannot accept" in server.log(), "a warning")
+        server.process.rlimit(psutil.RLIMIT_NOFILE, before)
+        for client in clients:
+            client.greet(b"and I?")
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_two_signals_end_it_as_one_does(serve, name):
+    for _ in range(5):
+        server = serve(name)
+        for _ in range(2):
+            server.process.send_signal(signal.SIGINT)
+            time.sleep(0.005)
+        assert server.process.wait(60) == 0
+        assert server.log() == ""

@@ -221,7 +221,6 @@ def test_the_command_prints_what_changes():
     program.send_signal(signal.SIGTERM)
     out, err = program.communicate(timeout=PATIENCE)
     assert (out, program.returncode) == ("", 0)
-    assert "stopped" in err.splitlines()  # the sampler may write a last line after it
     assert "accept4" not in err
 
 

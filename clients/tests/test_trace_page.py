@@ -158,7 +158,7 @@ def test_a_blocked_thread_a_new_thread_and_a_client_are_seen_as_such(browser):
     blocked = browser.look(scenario="two", model="02_threaded", step=7)
     assert blocked["threads"][0] == "mainblocked in accept4(3)"
     assert blocked["executed"] == []
-    assert [18, "main blocked here"] in blocked["marks"]
+    assert [19, "main blocked here"] in blocked["marks"]
     begins = browser.look(scenario="two", model="02_threaded", step=8)
     assert begins["actor"] == "thread of client 1"
     assert begins["executed"] == []
@@ -356,8 +356,8 @@ def test_a_line_that_comes_next_is_seen_or_pointed_to(browser):
         each = f"steps().map((_, index) => {{ go({{ step: index }}); return {POINTED}; }})"
         pointers = browser.value(each)
     assert all(pointed == hidden for pointed, hidden in pointers)
-    called = SHOWN["recordings"]["two"]["03_epoll"][10]  # serve() calls accept_all()
-    assert pointers[10] == [[str(called["next_line"])]] * 2
+    called = SHOWN["recordings"]["two"]["03_epoll"][11]  # serve() calls accept_all()
+    assert pointers[11] == [[str(called["next_line"])]] * 2
 
 
 @in_a_browser

@@ -1,6 +1,7 @@
 """The program itself: its first line, its options, its log, and its end."""
 
 import contextlib
+import os
 import re
 import shlex
 import signal
@@ -263,6 +264,36 @@ def is_closed(address):
     except OSError:
         pass
     return False
+
+
+@check()
+def it_ends_while_its_log_is_not_read(server):
+    line, (read, write) = command(server.program, "--port", 0), os.pipe()
+    with open(read), open(write), spawn(line, stdout=subprocess.PIPE, stderr=write) as process:
+        output = BoundedLog(process.stdout)
+        server.wait_until(lambda: LISTENING.search(output.text()), "its first line")
+        host, port = LISTENING.search(output.text()).groups()
+        with socket.create_connection((host, int(port))) as client:
+            client.settimeout(server.quiet_period)
+            with contextlib.suppress(OSError):  # a full pipe blocks it, and so the client
+                for _ in range(200):
+                    client.sendall(b"x" * 1024)
+                    client.recv(2048)
+            fill(write)
+            process.terminate()
+            try:
+                status = process.wait(server.timeout)
+            except psutil.TimeoutExpired:
+                status = "none, it still runs"
+    assert_equal("the exit status after SIGTERM, with a log that nobody reads", 0, status)
+
+
+def fill(pipe):
+    """Write to a pipe until it has no room for a single byte."""
+    ours = os.open(f"/proc/self/fd/{pipe}", os.O_WRONLY | os.O_NONBLOCK)
+    with open(ours, "wb", buffering=0) as file:
+        while file.write(b"."):  # None: it is full
+            pass
 
 
 @check()
