@@ -46,6 +46,10 @@ def in_namespace(namespace=None):
         os.close(before)
 
 
+class NotSupported(RuntimeError):
+    """This system does not allow the experiment, and why."""
+
+
 class ProcFile:
     """A file of /proc that stays open, and with it the namespace in which it was opened."""
 
@@ -86,8 +90,11 @@ class Host:
 
     def set(self, name, value):
         """Set one of this host's settings: set("net.ipv4.tcp_syncookies", 0)."""
+        path = Path("/proc/sys", name.replace(".", "/"))
         with in_namespace(self.namespace):
-            Path("/proc/sys", name.replace(".", "/")).write_text(str(value))
+            if not path.exists():
+                raise NotSupported(f"this kernel has no {path}")
+            path.write_text(str(value))
 
     def get(self, name):
         """Return one of this host's settings, a number; None if the kernel has no such setting."""
@@ -119,7 +126,10 @@ class EmulatedLink:
     def __init__(self, delay=0.05, loses=None):
         self.delay, self.loses = delay, loses
         self.packets, self.states, self.calls = [], [], []
-        self.hosts = {name: Host(name) for name in ADDRESS}
+        try:
+            self.hosts = {name: Host(name) for name in ADDRESS}
+        except OSError as error:
+            raise NotSupported(f"no network namespace or no /dev/net/tun: {error}") from error
         self.client, self.server = self.hosts.values()
         self._start = time.monotonic()
         self._first_seq = {}  # {(sender, the client's port): the first sequence number}

@@ -18,7 +18,7 @@ import time
 from clients.system import netns
 
 from . import packet_loss, queues
-from .emulated_link import EmulatedLink, concurrently
+from .emulated_link import EmulatedLink, NotSupported, concurrently
 from .observation import (
     BindAttempt,
     EarlyData,
@@ -44,7 +44,6 @@ def conversation(closer="client", pause=0.15, delay=0.05):
         first, second = ("client", client), ("server", conn)
         if closer == "server":
             first, second = second, first
-
         ready = threading.Barrier(2)  # a thread takes milliseconds to start on a slow machine
 
         def lead():
@@ -220,18 +219,10 @@ def answer_queries(server, known, queries):
 def main():
     name, options = sys.argv[1], json.loads(sys.argv[2])
     try:
-        EmulatedLink().__enter__().__exit__()
-    except OSError as error:
-        print(f"no network namespace or no /dev/net/tun: {error}", file=sys.stderr)
+        print(to_json({**vars(queues), **vars(packet_loss), **globals()}[name](**options)))
+    except NotSupported as error:
+        print(error, file=sys.stderr)
         sys.exit(NOT_SUPPORTED)
-    try:
-        found = {**vars(queues), **vars(packet_loss), **globals()}[name](**options)
-    except FileNotFoundError as error:
-        if not str(error.filename).startswith("/proc/sys/"):
-            raise
-        print(f"this kernel has no {error.filename}", file=sys.stderr)
-        sys.exit(NOT_SUPPORTED)
-    print(to_json(found))
 
 
 if __name__ == "__main__":
