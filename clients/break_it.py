@@ -15,7 +15,7 @@ import difflib
 import signal
 import sys
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from rich.console import Console
@@ -78,10 +78,23 @@ class Mutant:
 
 
 def mutants_of(program):
-    """Return {name: Mutant} of a server program; empty without a faults.toml next to it."""
+    """Return {name: Mutant} of a server program; empty without a faults.toml next to it.
+
+    Raises ValueError if an entry is not complete, or names an unknown check.
+    """
     file = program.with_name("faults.toml")
-    entries = tomllib.loads(file.read_text()) if file.exists() else {}
-    return {name: Mutant(program, name, **entry) for name, entry in entries.items()}
+    mutants = {}
+    try:
+        for name, entry in (tomllib.loads(file.read_text()) if file.exists() else {}).items():
+            mutants[name] = Mutant(program, name, **entry)
+            if entry["check"] not in CHECKS:
+                raise ValueError(f"[{name}] names an unknown check, {entry['check']}")
+    except TypeError:
+        keys = [field.name for field in fields(Mutant)[2:]]
+        raise ValueError(f"{file}: [{name}] needs the keys {', '.join(keys)}") from None
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    return mutants
 
 
 def show_list(console, mutants):
@@ -174,7 +187,7 @@ def main():
             return f"{args.server} has no mutant {args.mutant}: take one of {', '.join(mutants)}"
         return int(not practise(console, mutants[args.mutant], args.hide))
     except (LaunchError, ValueError) as error:
-        return str(error)
+        return printable(str(error))
     except KeyboardInterrupt:
         console.print()
         return 0

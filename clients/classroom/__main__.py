@@ -10,7 +10,6 @@ times per second.
 
 import argparse
 import asyncio
-import re
 import sys
 from pathlib import Path
 
@@ -35,8 +34,7 @@ async def take_screenshot(app, file):
                 break
         app.marked_until = 0
         await pilot.pause(5 * INTERVAL)  # until that is drawn
-        picture = app.export_screenshot(title="clients.classroom")
-        file.write_text(re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL))  # remote fonts
+        file.write_text(app.picture())
 
 
 def options():

@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import re
 import signal
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 from rich.text import Text
 from textual.app import App
@@ -83,6 +85,7 @@ class Classroom(App):
         Binding("e,E", "empty", "empty", key_display="e"),
         Binding("z,Z", "zoom", "zoom", key_display="z"),
         Binding("d,D", "toggle_dark", "dark/light", key_display="d"),
+        Binding("v,V", "save", "save picture", key_display="v"),
         Binding("q,Q,ctrl+c", "quit", "quit", key_display="q", priority=True),
     ]
 
@@ -299,9 +302,9 @@ class Classroom(App):
     async def run_action(self, action, *args, **kwargs):
         """Do what a key says; a paused picture goes on, and what changes from here on is marked."""
         name = action if isinstance(action, str) else ""
-        if self.paused and not name.startswith(("pause", "quit")):
+        if self.paused and not name.startswith(("pause", "quit", "save")):
             self.action_pause()
-        still = ("choose", "scroll", "zoom", "toggle_dark")
+        still = ("choose", "scroll", "zoom", "toggle_dark", "save")
         self.before = dict(self.drawn)
         self.marked_until = 0 if name.startswith(still) else time.monotonic() + MARK
         return await super().run_action(action, *args, **kwargs)
@@ -417,6 +420,20 @@ class Classroom(App):
         self.theme = "textual-light" if self.current_theme.dark else "textual-dark"
         if self.monitor:
             self.draw_head_colour()
+
+    def action_save(self):
+        """Save the screen as a picture in the current folder."""
+        file = Path(time.strftime("classroom-%H%M%S.svg"))
+        try:
+            file.write_text(self.picture())
+            self.notice(f"saved: {file}")
+        except OSError as error:
+            self.notice(f"not saved: {error}")
+
+    def picture(self):
+        """Return the screen as SVG; its fonts are those of the reader's machine."""
+        svg = self.export_screenshot(title="clients.classroom")
+        return re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
 
     def end(self):
         """Close all clients and end the server."""

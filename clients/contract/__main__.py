@@ -10,18 +10,20 @@ failed.
 
 import argparse
 import json
+import os
 import signal
 import sys
 import textwrap
 import time
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 
 from rich.console import Console
 
 from clients.console.argtypes import number
 from clients.console.printable import printable, replace_unencodable
 from clients.contract.checks import CHECKS
-from clients.contract.server_under_test import CheckResult, run_check
+from clients.contract.server_under_test import CRASHED, CheckResult, run_check
 from clients.system.processes import (
     LaunchError,
     find_server,
@@ -31,6 +33,7 @@ from clients.system.processes import (
 )
 
 SCHEMA = 2  # of the JSON report
+JOBS = 4
 DEADLINE_FACTOR = 24  # all checks together may take this many times the timeout
 STYLES = {
     "passed": "green",
@@ -54,20 +57,28 @@ class Report:
 def run_checks(program, names, timeout, on_result=lambda result: None):
     """Run the checks against program, call on_result with each CheckResult, return them all.
 
-    After DEADLINE_FACTOR * timeout seconds, the remaining checks are not run.
+    JOBS checks run at a time, each with its own server: most of a check is waiting. After
+    DEADLINE_FACTOR * timeout seconds, the remaining checks are not run.
     """
     raise_nofile_limit()  # the server inherits it: each check runs with the same limit
     with running_server(program, timeout=timeout):  # if it does not start, no check needs to run
         pass
     limit = DEADLINE_FACTOR * timeout
-    results, deadline = [], time.monotonic() + limit
-    for name in names:
+    deadline = time.monotonic() + limit
+
+    def run(name):
         if time.monotonic() < deadline:
-            result = run_check(program, CHECKS[name], timeout=timeout)
-        else:
-            result = CheckResult(name, "not run", f"{limit:g} s, the limit of a run, have passed")
-        results.append(result)
-        on_result(result)
+            return run_check(program, CHECKS[name], timeout=timeout)
+        return CheckResult(name, "not run", f"{limit:g} s, the limit of a run, have passed")
+
+    results, reasons = [], set()
+    with ThreadPoolExecutor(JOBS) as pool:
+        for result in pool.map(run, names):
+            if result.reason.startswith(CRASHED) and result.reason in reasons:
+                result = replace(result, reason="the same crash")
+            reasons.add(result.reason)
+            results.append(result)
+            on_result(result)
     return results
 
 
@@ -123,7 +134,8 @@ def main():
     except LaunchError as error:
         report.error = str(error)
     except KeyboardInterrupt:
-        return 130
+        sys.stdout.flush()
+        os._exit(130)  # at once: threads still wait for servers, which end with this process
     if args.json:
         print(json.dumps(asdict(report), indent=1))
     elif not report.error:

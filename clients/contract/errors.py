@@ -1,4 +1,4 @@
-"""The decorator that marks a function as a check, and the exceptions with which a check ends.
+"""The decorator that marks a function as a check, and how a check fails.
 
 A check takes a running server (server_under_test.ServerUnderTest). It uses its address, process and
 log only, so it fits a program in any language.
@@ -8,6 +8,8 @@ slow, not wrong. Some checks verify that something does not happen during a quie
 machine they can miss a fault, but cannot report one that is not there. A whole check has a
 deadline, too: DEADLINE_FACTOR.
 """
+
+import re
 
 DEADLINE_FACTOR = 5  # a check may take this many times its timeout and quiet period, in seconds
 
@@ -38,3 +40,22 @@ def assert_equal(description, expected, found):
     """Raise ContractViolation unless found equals expected."""
     if found != expected:
         raise ContractViolation(f"{description}: expected {expected!r:.200}, found {found!r:.200}")
+
+
+def difference(expected, received):
+    """Return how two byte strings differ: both, or from the first byte on if they are long."""
+    if max(len(expected), len(received)) <= 100:
+        return f"expected {expected!r}, received {received!r}"
+    same = [*map(int.__eq__, expected, received), False]
+    start = same.index(False)
+    return (
+        f"expected {len(expected)} bytes, received {len(received)}, which differ from byte {start} "
+        f"on: {expected[start : start + 20]!r} and {received[start : start + 20]!r}"
+    )
+
+
+def last_exception(log):
+    """Return the last line of the last Python traceback in a log: "NameError: ..."; "" if none."""
+    traceback = log.rpartition("Traceback (most recent call last):\n")[2]
+    found = re.search(r"^\S.*", traceback, re.MULTILINE)
+    return found[0] if found and len(traceback) < len(log) else ""

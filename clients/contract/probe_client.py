@@ -4,24 +4,21 @@ import contextlib
 import select
 import socket
 import threading
+import time
 
 from clients.client import PREFIX
-from clients.contract.errors import ContractViolation
+from clients.contract.errors import ContractViolation, difference
 from clients.system.sockets import reset_on_close
 
 MEBIBYTE = 2**20
 
 
 class ProbeClient(socket.socket):
-    """A socket connected to the server, with what a check does to it.
+    """A socket that a ServerUnderTest has connected, with what a check does to it."""
 
-    quiet_period: seconds after which a server is taken not to read or reply any more.
-    check_deadline: called in each loop; raises DeadlineExceeded when the check takes too long.
-    """
-
-    def __init__(self, quiet_period, check_deadline):
+    def __init__(self, server):
         super().__init__()
-        self.quiet_period, self.check_deadline = quiet_period, check_deadline
+        self.server = server
 
     def request(self, message):
         """Send message and expect its greeting."""
@@ -34,11 +31,13 @@ class ProbeClient(socket.socket):
     def expect_greeting(self, message):
         """Expect the greeting of a message that has been sent."""
         expected = PREFIX + message
-        received = self.read(len(expected))
+        try:
+            received = self.read(len(expected))
+        except ContractViolation as error:
+            raise ContractViolation(f"sent {message!r:.100}, {error}") from error
         if received != expected:
-            raise ContractViolation(
-                f"sent {message!r:.200}, expected {expected!r:.200}, received {received!r:.200}"
-            )
+            end = " and the end of the stream" if len(received) < len(expected) else ""
+            raise ContractViolation(f"sent {message!r:.100}, {difference(expected, received)}{end}")
 
     def expect_eof(self):
         """Expect that the server closes its side, and sends nothing before."""
@@ -52,9 +51,9 @@ class ProbeClient(socket.socket):
 
     def read(self, size):
         """Return the next size bytes, or fewer if the stream ends before."""
-        received = bytearray()
+        received, began = bytearray(), time.monotonic()
         while len(received) < size:
-            self.check_deadline()
+            self.server.check_deadline()
             try:
                 chunk = self.recv(min(65536, size - len(received)))
             except OSError as error:
@@ -65,6 +64,7 @@ class ProbeClient(socket.socket):
             if not chunk:
                 break
             received += chunk
+        self.server.read_times.append(time.monotonic() - began)
         return bytes(received)
 
     def read_to_eof(self, sent, received=b""):
@@ -77,7 +77,9 @@ class ProbeClient(socket.socket):
 
     def has_reply(self, timeout=None):
         """Return True if there is something to read within timeout seconds (the quiet period)."""
-        return self._is_ready(select.POLLIN, self.quiet_period if timeout is None else timeout)
+        return self._is_ready(
+            select.POLLIN, self.server.quiet_period if timeout is None else timeout
+        )
 
     def _is_ready(self, event, timeout):
         poll = select.poll()  # select() takes no descriptor above 1,023
@@ -87,12 +89,12 @@ class ProbeClient(socket.socket):
     def flood(self, limit):
         """Send up to limit bytes, read nothing, and return what was sent.
 
-        It ends before when nothing could be sent for a quiet period.
+        It ends before when nothing could be sent for half a quiet period.
         """
         numbers = b"".join(b"%07d " % number for number in range(MEBIBYTE // 8))
         sent = 0
-        while sent < limit and self._is_ready(select.POLLOUT, self.quiet_period):
-            self.check_deadline()
+        while sent < limit and self._is_ready(select.POLLOUT, self.server.quiet_period / 2):
+            self.server.check_deadline()
             start = sent % MEBIBYTE
             sent += self.send(numbers[start : start + limit - sent])  # what the send buffer takes
         return (numbers * (1 + sent // MEBIBYTE))[:sent]

@@ -88,7 +88,6 @@ WITHOUT_MUTANT = {
     "Client: remote: tuple[str, int]",
     "Client: bytes_received: int = 0",
     "Client: unsent: bytes = b''",
-    "handle: reply = client.unsent",
     "main: args = parser.parse_args()",
     # Every Linux has epoll.
     "main: if not hasattr(select, 'epoll'):",
@@ -167,6 +166,25 @@ def test_a_mutant_that_passes_its_check_is_no_success(tmp_path):
     done = ask(str(program), "harmless")
     assert done.returncode == 1
     assert "not caught" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("entry", "error"),
+    [
+        ('symptom="", teaches="", check="sigterm_ends_it"', "[mine] needs the keys symptom,"),
+        ('symptom="", teaches="", check="", changes=[], more=1', "[mine] needs the keys symptom,"),
+        ('symptom="", teaches="", check="it_flies", changes=[]', "an unknown check, it_flies"),
+        ('symptom="', "faults.toml: Unterminated string"),
+    ],
+)
+def test_a_wrong_entry_of_the_reader_gets_one_line(tmp_path, entry, error):
+    program = tmp_path / "server.py"
+    program.touch()
+    program.with_name("faults.toml").write_text(f"mine = {{{entry}}}")
+    done = ask(str(program), "mine")
+    assert done.returncode == 1
+    assert error in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

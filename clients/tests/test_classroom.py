@@ -267,10 +267,20 @@ def test_what_a_key_has_changed_is_marked_and_bytes_that_wait_have_a_colour(monk
          *("up", no_longer))  # fmt: skip
 
 
-def test_a_paused_picture_goes_on_with_the_next_key_and_caps_lock_changes_nothing():
+def test_a_paused_picture_goes_on_with_the_next_key_and_caps_lock_changes_nothing(
+    tmp_path, monkeypatch
+):
+    def enter(_app):
+        monkeypatch.chdir(tmp_path)
+        return True
+
+    def saved(_app):
+        [file] = tmp_path.iterdir()
+        return "PAUSED" in file.read_text()
+
     play(
         "03_epoll",
-        *("A", "p", shows("PAUSED"), "S"),
+        *("A", "p", shows("PAUSED"), enter, "V", saved, "S"),
         lambda app: not app.paused and states(app) == ["greeted"],
         shows("127.0.0.1:"),
         *("D", lambda app: app.current_theme.dark, "Z"),

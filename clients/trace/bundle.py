@@ -78,7 +78,7 @@ def play(scenario, program):
     Raises NamespaceDenied if this system does not allow it, RuntimeError if it cannot be recorded.
     """
     if program.suffix != ".py":
-        raise RuntimeError(f"{printable(str(program))} is no Python program (.py)")
+        raise RuntimeError(f"{printable(str(program))} is not a Python program (.py)")
     line = processes.module_command("clients.trace.record", scenario, program)
     done = processes.run_in_netns(line, cwd=processes.ROOT)
     if done.returncode == 0:

@@ -163,6 +163,8 @@ def of_blocking(event, pending):
     if call == "sendto" and row and pending and pending["name"] == "sendall":
         rest = f"{row['in_program']:,} of {int(pending['given']):,} bytes"
         return f"sendall() blocks: there is no room for {rest} until client {row['client']} reads."
+    if call == "sendto" and row:
+        return f"send() blocks: there is no room until client {row['client']} reads."
     if call == "clock_nanosleep":
         given = f"{pending['given']:g}" if pending and pending["name"] == "sleep" else ""
         return f"time.sleep({given}): the thread sleeps."
@@ -366,6 +368,7 @@ def watched(call, event, before):
     if mask & EVENTS["OUT"]:
         wanted.append("room to write")
     how = ", edge-triggered" if mask & EVENTS["ET"] else ""
+    how += ", for one report" if mask & EVENTS["ONESHOT"] else ""
     if not wanted:
         why = " It would report the waiting connections again and again."
         more = why if fd == event["kernel"]["listener"] and before["kernel"]["queue"] else ""

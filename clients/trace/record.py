@@ -120,7 +120,7 @@ class Player:
             self.until_blocked()
             self.let_clients_read()
             if self.server.process.children():
-                raise RuntimeError("it starts other processes: they cannot be recorded")
+                raise RuntimeError("starts other processes, which cannot be recorded")
 
     def play_action(self, action):
         if action.does == "waits":

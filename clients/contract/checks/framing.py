@@ -1,6 +1,8 @@
 """Every byte is greeted, in order, however the stream is cut: there is no framing."""
 
+import contextlib
 import socket
+import time
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -11,11 +13,17 @@ from clients.contract.errors import ContractViolation, check
 from clients.contract.probe_client import MEBIBYTE
 
 
-@check()
+@check("--quiet")
 def each_message_is_greeted(server):
+    every_byte = bytes(range(256)) * 5
     with server.connect() as client:
-        for message in (b"bob", b"x", b"\0", b"Hello, ", "\u4f60\u597d".encode(), b"y" * LONGEST):
+        for message in (b"bob", b"x", b" bob\r\n", b"bob\n", b"Hello, ", "\u4f60\u597d".encode()):
             client.request(message)
+        for value in range(256):
+            client.request(bytes([value]))
+        for size in range(2, LONGEST + 1):  # each value is the first byte, and the last, of some
+            start = (2 * size + size // 256) % 256
+            client.request(every_byte[start : start + size])
 
 
 @check("--quiet")
@@ -55,12 +63,34 @@ def any_byte_stream_is_greeted_in_order(server):
 @check("--quiet")
 def a_slow_reader_gets_every_byte(server):
     with server.connect(receive_buffer=4096) as client:
+        sent = send_until_unread(server, client)
+        client.half_close()  # it arrives while replies are unsent
+        time.sleep(0.05)
+        assert_greeted(sent, client.read_to_eof(sent))
+    with server.connect(receive_buffer=4096) as client:
         sent = client.flood(8 * MEBIBYTE)
         received = read_replies(client, sent)
         server.assert_no_busy_loop("a slow reader has read all its replies, and is idle")
         client.sendall(b"more")
         client.half_close()
         assert_greeted(sent + b"more", client.read_to_eof(sent + b"more", received))
+
+
+def send_until_unread(server, client):
+    """Send until the server has stopped reading, with its receive buffer not full; return that."""
+    sent = b""
+    while len(sent) < 8 * MEBIBYTE:
+        piece = b"".join(
+            b"%07d " % number for number in range(len(sent) // 8, len(sent) // 8 + 4096)
+        )
+        client.sendall(piece)
+        sent += piece
+        deadline = time.monotonic() + server.quiet_period / 4
+        while server.has_unread(client):
+            if time.monotonic() > deadline:
+                return sent
+            time.sleep(0.001)
+    return sent
 
 
 def read_replies(client, sent):
@@ -80,9 +110,10 @@ def assert_greeted(sent, received):
     It is not known where recv() cut the stream, and sent may itself contain "Hello, ": each place
     where the next greeting could begin is tried.
     """
-    todo, seen = [(0, 0)], set()
+    todo, seen, correct = [(0, 0)], set(), (0, 0)
     while todo:
         used, at = todo.pop()
+        correct = max(correct, (used, at))
         if (used, at) == (len(sent), len(received)):
             return
         if (used, at) in seen or not received.startswith(PREFIX, at):
@@ -96,20 +127,32 @@ def assert_greeted(sent, received):
             if size > LONGEST or received[start:end] != sent[used : used + size]:
                 break
             todo.append((used + size, end))
+    used, at = correct
+    found = received[at : at + 20] or "the end of the stream"
     raise ContractViolation(
-        f"sent {len(sent)} bytes ({sent!r:.100}), received {len(received)} ({received!r:.100}), "
-        "which are not the greetings of all its pieces in order"
+        f"sent {len(sent)} bytes, received {len(received)}. The first {used} were greeted; then "
+        f"came {found!r}, and {sent[used : used + 20]!r} was to be greeted"
     )
 
 
-@check()
+@check("--quiet", "--wait", "0.1")
 def data_before_a_half_close_is_answered(server):
-    for _ in range(10):  # in some, the server is faster than the half-close
+    for delay in (0, 0.03):  # before the server has read the data, and while it waits
         with server.connect() as client:
-            client.sendall(b"last words")
-            client.half_close()
+            client.request(b"first words")
+            with contextlib.nullcontext() if delay else server.sigstopped():
+                client.sendall(b"last words")
+                time.sleep(delay)
+                client.half_close()
             client.expect_greeting(b"last words")
             client.expect_eof()
+    with server.sigstopped():
+        client = server.connect()
+        client.sendall(b"first and last words")
+        client.half_close()
+    with client:
+        client.expect_greeting(b"first and last words")
+        client.expect_eof()
 
 
 @check()

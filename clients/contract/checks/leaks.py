@@ -1,6 +1,5 @@
 """No descriptor, thread, memory or CPU time is spent on clients that have left."""
 
-from clients.client import LONGEST
 from clients.contract.errors import ContractViolation, check
 from clients.contract.probe_client import MEBIBYTE, ProbeClient
 
@@ -33,13 +32,31 @@ def no_descriptor_or_thread_leaks(server):
 @check("--quiet")
 def memory_does_not_grow_with_messages(server):
     with server.connect() as client:
-        for number in range(4096):
-            if number == 100:  # it has allocated what it always needs
-                before = server.memory()
-            client.request(b"%04d" % number * (LONGEST // 4))
-        grown = server.memory() - before
+        grown = growth(server, 4096, lambda number: client.request(b"%04d" % number * 256))
+    if grown > MEBIBYTE // 2:
+        raise ContractViolation(f"after 4,096 messages of 1 KiB, memory has grown by {grown} bytes")
+
+
+@check("--quiet")
+def memory_does_not_grow_with_connections(server):
+    def visit(number):
+        client = server.connect()
+        client.request(b"hello, then good-bye")
+        client.close() if number % 2 else client.reset()
+
+    grown = growth(server, 500, visit)
     if grown > 2 * MEBIBYTE:
-        raise ContractViolation(f"4 MiB were sent, greeted and read: memory grew by {grown} bytes")
+        raise ContractViolation(f"after 500 connections, memory has grown by {grown} bytes")
+
+
+def growth(server, count, use):
+    """Return by how many bytes count calls of use(number) make the memory of the server grow."""
+    for number in range(count // 5):  # it allocates what it always needs
+        use(number)
+    before = server.memory()
+    for number in range(count):
+        use(number)
+    return server.memory() - before
 
 
 @check()

@@ -11,10 +11,16 @@ import time
 import psutil
 
 from clients.console.bounded_log import BoundedLog
-from clients.contract.errors import ContractViolation, NotApplicable, assert_equal, check
+from clients.contract.errors import (
+    ContractViolation,
+    NotApplicable,
+    assert_equal,
+    check,
+    last_exception,
+)
 from clients.contract.probe_client import ProbeClient
 from clients.system.processes import LISTENING, command, spawn, tail
-from clients.system.procfs import socket_fds, tcp_sockets
+from clients.system.procfs import accept_queue_limit, socket_fds, tcp_sockets
 
 
 @check()
@@ -24,6 +30,7 @@ def its_first_line_is_the_listening_address(server):
         raise ContractViolation(
             f'the first line on standard output is {line!r:.200}, not "listening on ..."'
         )
+    assert_ready(server)
     port, inodes = server.address[1], set()
     for process in server.processes():
         inodes |= set(socket_fds(process.pid))
@@ -32,6 +39,31 @@ def its_first_line_is_the_listening_address(server):
         raise ContractViolation(
             f"it reports that it listens on port {port}, but another program does"
         )
+
+
+def assert_ready(server):
+    """Expect that it served when it printed its line: a slow first reply counts in three starts."""
+    with contextlib.ExitStack() as stack:
+        for attempt in range(3):
+            if attempt:
+                server = stack.enter_context(server.restart())
+            first, later = slowest_reply(server), slowest_reply(server)
+            if first < max(0.2, 10 * later):
+                return
+    raise ContractViolation(
+        f"after its first line, a client waited {first:.1f} s for a reply, later {later:.3f} s: "
+        "print the line when everything that serves has started"
+    )
+
+
+def slowest_reply(server):
+    """Return the seconds that the slowest of some clients waits for its reply, one by one."""
+    seconds = []
+    for _ in range(8):
+        began = time.perf_counter()
+        server.assert_serves_new_client()
+        seconds.append(time.perf_counter() - began)
+    return max(seconds)
 
 
 @check()
@@ -45,36 +77,56 @@ def its_defaults_are_127_0_0_1_port_3267_backlog_5(server):
         raise NotApplicable(f"port 3267 is in use: {error}") from error
     with server.restart("--host", address[0], port=None) as default:
         assert_equal("the address without --port", address, default.address)
-        with default.sigstopped(), contextlib.ExitStack() as stack:
-            for _ in range(10):
-                sock = stack.enter_context(socket.socket())
-                sock.setblocking(False)
-                sock.connect_ex(address)
-            default.wait_until(lambda: sum(accept_queues(address)) > 5, "6 in the accept queue")
-            queues = accept_queues(address)
+        assert_backlog(default, 5)
+
+
+@check("--host", "localhost", "--backlog", "20")
+def it_obeys_host_and_backlog(server):
+    server.assert_serves_new_client()
+    assert_backlog(server, 20)
+
+
+def assert_backlog(server, backlog):
+    """Expect that its accept queue holds as many connections as listen(2) promises."""
+    with server.sigstopped(), contextlib.ExitStack() as stack:
+        for _ in range(backlog + 5):
+            sock = stack.enter_context(socket.socket())
+            sock.setblocking(False)
+            sock.connect_ex(server.address)
+        limit = accept_queue_limit(backlog)
+        server.wait_until(
+            lambda: sum(server.accept_queues()) >= limit, f"{limit} connections in the accept queue"
+        )
+        queues = server.accept_queues()
     if len(queues) > 1:
         raise NotApplicable("it listens with several sockets, and each has an accept queue")
-    assert_equal("clients in the accept queue without --backlog, when 10 come", 6, queues[0])
-
-
-def accept_queues(address):
-    """Return the length of the accept queue of each listening socket at address."""
-    listeners = [line for line in tcp_sockets(address[1]) if line.state == "LISTEN"]
-    return [line.recv_q for line in listeners if line.local == address]
+    assert_equal(f"connections in the accept queue with a backlog of {backlog}", limit, queues[0])
 
 
 @check()
 def it_logs_connections_messages_and_byte_counts(server):
-    def assert_logged(part):
+    concurrent, others = server.is_concurrent(), set()
+
+    def assert_logged(part, port):
+        """Expect a line with part, and no such line that names another client instead."""
         word = re.compile(rf"(?<![\w-]){part}\b")
         server.wait_until(lambda: word.search(server.log()), f"{part} in the log")
+        for line in filter(word.search, server.log().splitlines()):
+            numbers = set(re.findall(r"\d+", line))
+            if port not in numbers and (wrong := numbers & others):
+                raise ContractViolation(f"client {port} is logged as {wrong.pop()}: {line!r:.200}")
 
-    with server.connect() as client:
-        assert_logged(client.getsockname()[1])  # before its first message
-        for _ in range(3):
-            client.request(b"seventeen letters")
-        assert_logged("seventeen letters")
-    assert_logged(51)
+    for message, size in ((b"seventeen letters", 51), (b"thirteen more", 39)):
+        with server.connect() as client, contextlib.ExitStack() as stack:
+            port = str(client.getsockname()[1])
+            assert_logged(port, port)  # before its first message
+            if concurrent:
+                others.add(str(stack.enter_context(server.connect()).getsockname()[1]))
+            for _ in range(3):
+                client.request(message)
+            assert_logged(message.decode(), port)
+        assert_logged(size, port)
+        others.add(port)
 
 
 @check()
@@ -108,10 +160,17 @@ def it_logs_nothing_with_quiet(server):
 
 @check("--wait", "0.3")
 def the_wait_option_only_sleeps(server):
-    before, began = server.cpu_seconds(), time.perf_counter()
-    server.assert_serves_new_client()
-    if (waited := time.perf_counter() - began) < 0.3:
-        raise ContractViolation(f"--wait 0.3: answered after {waited:.3f} s")
+    concurrent, before = server.is_concurrent(), server.cpu_seconds()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(3 if concurrent else 1)]
+        for words in (b"first of %d", b"second of %d"):
+            began = time.perf_counter()
+            for number, client in enumerate(clients):
+                client.sendall(words % number)
+            for number, client in enumerate(clients):
+                client.expect_greeting(words % number)
+                if (waited := time.perf_counter() - began) < 0.3:
+                    raise ContractViolation(f"--wait 0.3: a reply after {waited:.3f} s")
     if (used := server.cpu_seconds() - before) > 0.2:
         raise ContractViolation(f"--wait 0.3: used {used:.2f} s of CPU time, as if it computed")
 
@@ -143,20 +202,45 @@ def a_signal_ends_it_during_a_request(server):
 
 def assert_ends(server, signal_number):
     """Expect exit status 0 and no traceback on a signal, with clients connected."""
+    with contextlib.ExitStack() as stack:
+        seconds = []
+        while not seconds or (min(seconds) > 1 and len(seconds) < 3):  # a busy machine is slow once
+            if seconds:
+                server = stack.enter_context(server.restart(*server.options))
+            seconds.append(seconds_to_end(server, signal_number))
+    if min(seconds) > 1:
+        raise ContractViolation(f"it took {min(seconds):.1f} s to end after {signal_number.name}")
+
+
+def seconds_to_end(server, signal_number):
+    """Return how long the server takes to end, with clients connected."""
     with server.connect() as active, server.connect():
         active.sendall(b"hello")
         active.has_reply(0.2)
+        began = time.perf_counter()
         status = end_by(server, signal_number)
+        seconds = time.perf_counter() - began
     wrong = [f"exit status {status} instead of 0"] if status else []
-    if "Traceback" in server.log():
-        wrong.append("a traceback in the log")
+    if exception := last_exception(server.log()):
+        wrong.append(f"a traceback in the log: {exception}")
+    elif status:
+        wrong.append(f"the end of its log: {tail(server.log())}")
     if wrong:
-        end = f"The end of its log: {tail(server.log())}"
-        raise ContractViolation(f"after {signal_number.name}: {', '.join(wrong)}. {end}")
+        raise ContractViolation(f"after {signal_number.name}: {', '.join(wrong)}")
     server.wait_until(
-        lambda: is_closed(server.address),
-        f"its port closed: it ended after {signal_number.name}, but a child process still listens",
+        lambda: not survivors(server) and is_closed(server.address),
+        f"the end of all its processes and a closed port: it ended after {signal_number.name}, but "
+        "not what it had started",
     )
+    return seconds
+
+
+def survivors(server):
+    """Return its processes that still run."""
+    try:
+        return server.processes()
+    except psutil.NoSuchProcess:
+        return []
 
 
 def end_by(server, signal_number):
@@ -186,7 +270,7 @@ def it_can_restart_on_the_same_port_at_once(server):
     with server.connect() as client:
         client.request(b"hello")
         end_by(server, signal.SIGTERM)
-        client.expect_eof()  # the server closed first, so TIME_WAIT is on its side
+        client.has_reply()  # the end of the stream: the server closed first, and has the TIME-WAIT
     with server.restart(port=server.address[1]) as restarted:
         restarted.assert_serves_new_client()
 
@@ -196,6 +280,7 @@ def bad_options_get_one_clear_line(server):
     for options in (
         ("--port", server.address[1]),  # in use
         ("--port", 65536),
+        ("--port", -1),
         ("--port", "x"),
         ("--host", "192.0.2.1"),  # RFC 5737: no machine has this address
         ("--host", "no such host"),

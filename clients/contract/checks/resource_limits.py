@@ -60,7 +60,9 @@ def out_of_threads_it_keeps_serving(server):
     idle = server.threads()
     with server.connect() as client:
         client.request(b"how many threads do I cost?")
-        if server.threads() == idle:
+        threads = server.threads()
+        client.request(b"and keep this connection, or the count is wrong")
+        if threads == idle:
             raise NotApplicable("it starts no thread for a client")
     # Each thread reserves virtual address space for its stack (8 MiB, ulimit -s), so a limit on it
     # limits the threads of this process alone, and needs no root.
