@@ -1,11 +1,10 @@
-"""What makes 01 the blocking model: one client at a time, and the others wait in the kernel."""
+"""The blocking model: one client at a time; the others wait in the accept queue."""
 
 import select
 import socket
 
 from clients.client import Client
-
-PATIENCE = 20.0
+from conftest import DEADLINE
 
 
 def test_second_client_connects_at_once_but_waits_for_the_first(serve):
@@ -21,9 +20,9 @@ def test_second_client_connects_at_once_but_waits_for_the_first(serve):
         assert second.socket.recv(1024) == b"Hello, and I?"
 
 
-def test_clients_are_served_in_the_order_in_which_they_came(serve):
+def test_clients_are_served_in_the_order_of_their_connections(serve):
     server = serve("01_blocking")
-    clients = [Client(*server.address, PATIENCE) for _ in range(5)]
+    clients = [Client(*server.address, DEADLINE) for _ in range(5)]
     for number, client in enumerate(clients):
         client.socket.sendall(b"%d" % number)
     for client in clients:
@@ -31,15 +30,15 @@ def test_clients_are_served_in_the_order_in_which_they_came(serve):
     for client in clients:
         assert client.socket.recv(1024)
         client.close()
-    said = [line.split()[-1] for line in server.log().splitlines() if " said " in line]
-    assert said == ["b'0'", "b'1'", "b'2'", "b'3'", "b'4'"]
+    messages = [line.split()[-1] for line in server.log().splitlines() if " said " in line]
+    assert messages == ["b'0'", "b'1'", "b'2'", "b'3'", "b'4'"]
 
 
 def test_one_thread_however_many_clients(serve):
     server = serve("01_blocking")
     with Client(*server.address) as first:
         first.greet(b"hello")
-        crowd = [socket.create_connection(server.address) for _ in range(5)]
+        others = [socket.create_connection(server.address) for _ in range(5)]
         assert server.process.num_threads() == 1
-        for sock in crowd:
+        for sock in others:
             sock.close()

@@ -1,4 +1,4 @@
-"""What makes 03 the event loop: many clients, one thread, and no waiting for one of them."""
+"""The event loop: one thread serves many clients and never waits for a single one."""
 
 import contextlib
 import runpy
@@ -11,14 +11,14 @@ import time
 from clients.client import Client
 from clients.contract.server_under_test import ServerUnderTest
 from clients.system import processes
+from conftest import DEADLINE
 
-PATIENCE = 20.0
 MEBIBYTE = 2**20
 
 
 def test_many_clients_one_thread(serve):
     server = serve("03_epoll", "--backlog", 50)
-    clients = [Client(*server.address, PATIENCE) for _ in range(50)]
+    clients = [Client(*server.address, DEADLINE) for _ in range(50)]
     for number, client in enumerate(clients):
         assert client.greet(b"%d" % number) == b"Hello, %d" % number
     assert server.process.num_threads() == 1
@@ -33,9 +33,9 @@ def test_an_idle_client_blocks_nobody(serve):
         assert idle.greet(b"I woke up") == b"Hello, I woke up"
 
 
-def test_one_slow_greeting_stalls_everybody(serve):
+def test_one_slow_greeting_stalls_all_clients(serve):
     server = serve("03_epoll", "--wait", 0.3)
-    clients = [Client(*server.address, PATIENCE) for _ in range(4)]
+    clients = [Client(*server.address, DEADLINE) for _ in range(4)]
     began = time.perf_counter()
     for client in clients:
         client.socket.sendall(b"hello")
@@ -44,8 +44,8 @@ def test_one_slow_greeting_stalls_everybody(serve):
     assert time.perf_counter() - began >= 4 * 0.3
 
 
-def test_everybody_in_the_queue_is_accepted_before_the_first_is_greeted(serve):
-    # One newcomer a turn would do as well, but for slow greetings: then a turn is long.
+def test_the_whole_accept_queue_is_accepted_before_the_first_greeting(serve):
+    # One connection per loop iteration would be enough, except when greetings are slow.
     server = ServerUnderTest(serve("03_epoll", "--wait", 0.3))
     with contextlib.ExitStack() as stack:
         with server.sigstopped():
@@ -55,7 +55,7 @@ def test_everybody_in_the_queue_is_accepted_before_the_first_is_greeted(serve):
         assert server.log().count("connected") == 5
 
 
-def test_a_reply_that_the_kernel_does_not_take_waits_and_reading_stops(serve):
+def test_while_a_reply_is_unsent_nothing_is_read(serve):
     server = serve("03_epoll", "--quiet")
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -70,16 +70,16 @@ def test_a_reply_that_the_kernel_does_not_take_waits_and_reading_stops(serve):
         assert 0 < sent < 64 * MEBIBYTE
         with Client(*server.address) as other:
             assert other.greet(b"bob") == b"Hello, bob"
-        slow.settimeout(PATIENCE)
+        slow.settimeout(DEADLINE)
         slow.shutdown(socket.SHUT_WR)
         received = b"".join(iter(lambda: slow.recv(MEBIBYTE), b""))
-    # 'x' stands in no greeting, so what is left is the prefixes.
+    # The prefix contains no 'x', so what is left are the prefixes.
     assert received.count(b"x") == sent
     assert received.replace(b"x", b"") == b"Hello, " * received.count(b"Hello, ")
 
 
-def test_a_reply_of_which_the_kernel_takes_nothing_waits_whole():
-    # Between a message and its greeting the buffer is seldom just full; here it is.
+def test_a_reply_for_which_there_is_no_room_is_kept_whole():
+    # Between a message and its greeting the send buffer is rarely just full; here it is.
     module = runpy.run_path(str(processes.find_server("03_epoll")))
 
     def greet(chunk):
@@ -105,7 +105,7 @@ def test_a_reply_of_which_the_kernel_takes_nothing_waits_whole():
         assert epoll.poll(0) == []
 
 
-def test_without_epoll_it_says_what_to_do():
+def test_without_epoll_it_reports_what_to_do():
     program = processes.find_server("03_epoll")
     script = (
         "import runpy, select, sys; del select.epoll; sys.argv = ['server.py'];"

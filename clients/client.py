@@ -1,4 +1,4 @@
-"""The client of all the servers: it says something, and reads the greeting.
+"""The client of all the servers: it sends a message and reads the greeting.
 
 python3 clients/client.py                      a prompt; Ctrl-D or Ctrl-C ends it
 python3 clients/client.py --message bob        one greeting
@@ -6,37 +6,45 @@ printf 'ann\\nbob\\n' | python3 clients/client.py   a greeting for each line
 """
 
 import argparse
+import contextlib
+import errno
 import os
 import socket
 import sys
 
 HOST, PORT = "127.0.0.1", 3267
-LONGEST = 1024  # bytes: what the servers take with one recv()
+LONGEST = 1024  # bytes: the servers read as many with one recv()
 PREFIX = b"Hello, "
+START = "start a server there first, for example: python3 01_blocking/server.py"
+HINTS = {  # for errors of connect() whose own words are not enough
+    errno.ECONNREFUSED: START,
+    errno.EADDRNOTAVAIL: "no local port is free (net.ipv4.ip_local_port_range); close connections",
+    errno.EMFILE: "it may have no more descriptors (ulimit -n); close connections",
+}
 
 
 class Client:
     """One connection to a greeting server.
 
-    The protocol has no framing: a server greets each chunk that one recv(1024) hands it. So
-    a client keeps one message of at most 1,024 bytes in flight, and reads len(message) + 7
-    bytes before it sends the next. That makes one chunk one message.
+    The protocol has no framing: a server greets each chunk that one recv(1024) returns. So
+    a client has at most one message of at most 1,024 bytes in flight, and reads
+    len(message) + 7 bytes before it sends the next. Then each chunk is one message.
 
-    host, port: where the server listens. timeout: the longest wait in seconds for the
-    connection and for each step of a greeting; None waits for ever.
+    host, port: where the server listens. timeout: seconds for the connection and for each
+    step of a greeting; None waits forever.
 
-    The constructor connects, and raises ConnectionError if nobody listens there, TimeoutError
-    if no answer came in time, ValueError if there is no such host or port. A connection that
-    raised an error is closed: the late answer to one question must not pass for the answer
-    to the next.
+    The constructor connects. It raises ConnectionError if no server listens there,
+    TimeoutError if the connection was not made in time, ValueError if there is no such host
+    or port. After an error the connection is closed: a late reply to one message must not be
+    taken for the reply to the next.
     """
 
     def __init__(self, host=HOST, port=PORT, timeout=10.0):
         self.server = f"{host}:{port}"
-        if not 0 < port < 65536:  # the resolver would cut off the higher bits
+        if not 0 < port < 65536:  # the resolver would drop the higher bits
             raise ValueError(f"there is no port {port}: take one from 1 to 65535")
         if ":" in host:
-            raise ValueError(f"{host} is an IPv6 address: take an IPv4 one, as 127.0.0.1")
+            raise ValueError(f"{host} is an IPv6 address: take an IPv4 one, such as 127.0.0.1")
         try:
             self.socket = socket.create_connection((host, port), timeout)
         except TimeoutError as error:
@@ -47,21 +55,31 @@ class Client:
         except socket.gaierror as error:
             raise ValueError(f"there is no host {host}: {error}; check its name") from error
         except OSError as error:
+            hint = f"; {HINTS[error.errno]}" if error.errno in HINTS else ""
+            raise ConnectionError(f"cannot connect to {self.server}: {error}{hint}") from error
+        if self._is_connected_to_itself():
+            self.close()
             raise ConnectionError(
-                f"cannot connect to {self.server}: {error}; start a server there first, "
-                "for example: python3 01_blocking/server.py"
-            ) from error
+                f"cannot connect to {self.server}: no server listens there, and the kernel chose "
+                f"the same port for this client, which connected to itself; {START}"
+            )
+
+    def _is_connected_to_itself(self):
+        """Return True if both ends are this socket (RFC 9293, 3.5: a simultaneous open)."""
+        with contextlib.suppress(OSError):  # the server has reset the connection already
+            return self.socket.getsockname() == self.socket.getpeername()
+        return False
 
     def greet(self, message):
         """Send message (1 to 1,024 bytes) and return the whole greeting, len(message) + 7 bytes.
 
-        Raises ValueError for a message of another length, TimeoutError if the server has not
-        answered in time, ConnectionError if it closed the connection or answered wrongly.
+        Raises ValueError for a message of another length, TimeoutError if the greeting did not
+        come in time, ConnectionError if the server closed the connection or replied wrongly.
         """
         if not 1 <= len(message) <= LONGEST:
             raise ValueError(
                 f"a message has 1 to {LONGEST} bytes and this one {len(message)}: "
-                "say at least one character, cut what is longer into pieces"
+                "send at least one character, and cut a longer message into pieces"
             )
         expected = PREFIX + message
         try:
@@ -71,7 +89,7 @@ class Client:
             self.close()
             raise TimeoutError(
                 f"no greeting from {self.server} within {self.socket.gettimeout()} s: it may be "
-                "serving somebody else; connect again when a client has left"
+                "serving another client; connect again when that has left"
             ) from error
         except OSError as error:
             self.close()
@@ -84,15 +102,15 @@ class Client:
         if greeting != expected:
             self.close()
             raise ConnectionError(
-                f"{self.server} answered {greeting!r} and not {expected!r}: "
-                "it is no greeting server, or it closed the connection; look at its log"
+                f"{self.server} replied {greeting!r} and not {expected!r}: "
+                "it is not a greeting server, or it closed the connection; look at its log"
             )
         return greeting
 
     def _receive(self, size):
-        """Return the next size bytes, fewer if the server ends the connection before."""
+        """Return the next size bytes, or fewer if the server closes the connection before."""
         received = b""
-        while len(received) < size:  # TCP may hand a greeting over in pieces
+        while len(received) < size:  # TCP may deliver a greeting in pieces
             chunk = self.socket.recv(size - len(received))
             if not chunk:
                 break
@@ -110,8 +128,8 @@ class Client:
         self.close()
 
 
-def typed():
-    """Yield what is typed at the prompt, as bytes, until Ctrl-D."""
+def prompted_messages():
+    """Yield each line typed at the prompt, as bytes, until Ctrl-D."""
     while True:
         try:
             yield os.fsencode(input("say something: "))
@@ -120,19 +138,19 @@ def typed():
             return
 
 
-def piped():
-    """Yield each line of standard input, as bytes, without its end."""
+def piped_messages():
+    """Yield each line of standard input, as bytes, without its line end."""
     for line in sys.stdin.buffer:
         yield line.rstrip(b"\r\n")
 
 
-def converse(client, messages):
-    """Greet with each message and print the answers; return 1 if a message was refused."""
+def greet_all(client, messages):
+    """Send each message and print the greeting; return 1 if a message was refused, else 0."""
     status = 0
     for message in messages:
         try:
             print(client.greet(message).decode(errors="backslashreplace"), flush=True)
-        except ValueError as error:  # empty or too long: nothing was sent, so go on
+        except ValueError as error:  # empty or too long: nothing was sent
             print(error, file=sys.stderr)
             status = 1
     return status
@@ -144,26 +162,26 @@ def main():
     )
     parser.add_argument("--host", default=HOST, help="a name or an IPv4 address")
     parser.add_argument("--port", type=int, default=PORT)
-    parser.add_argument("--timeout", type=float, help="seconds; without it, wait for ever")
-    parser.add_argument("--message", type=os.fsencode, help="say this, print the answer, leave")
+    parser.add_argument("--timeout", type=float, help="seconds; without it, wait forever")
+    parser.add_argument("--message", type=os.fsencode, help="send this, print the greeting, end")
     args = parser.parse_args()
     if args.timeout is not None and not 0 < args.timeout < 1e6:
         parser.error("--timeout takes a number of seconds above 0")
     if not 0 < args.port < 65536:
         parser.error("--port takes a number from 1 to 65535")
     if args.message is None and sys.stdin is None:
-        parser.error("standard input is closed: say it with --message")
+        parser.error("standard input is closed: give a --message")
     for stream in (sys.stdout, sys.stderr):
         if stream:  # None: it is closed
-            stream.reconfigure(errors="backslashreplace")  # for a terminal that has ASCII only
+            stream.reconfigure(errors="backslashreplace")  # for a terminal that has only ASCII
     try:
         with Client(args.host, args.port, args.timeout) as client:
             if args.message is not None:
-                return converse(client, [args.message])
+                return greet_all(client, [args.message])
             if not sys.stdin.isatty():
-                return converse(client, piped())
+                return greet_all(client, piped_messages())
             print(f"connected to {client.server}; Ctrl-D ends")
-            return converse(client, typed())
+            return greet_all(client, prompted_messages())
     except KeyboardInterrupt:
         print()
         return 0

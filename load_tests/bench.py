@@ -29,6 +29,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clients.console.argtypes import number, numbers
+from clients.console.formatting import count
 from clients.console.printable import printable
 from clients.system.processes import (
     ROOT,
@@ -43,13 +44,8 @@ from clients.system.processes import (
     spawn,
     sum_over_tree,
 )
-from load_tests.harness.files import (
-    CannotWrite,
-    Screen,
-    ended,
-    lines,
-    make_sure_of_file,
-)
+from clients.system.procfs import usable_cores
+from load_tests.harness.files import CannotWrite, Screen, ensure_file_writable, lines, save_json
 from load_tests.harness.monitor import kernel_memory, loses_child_cpu, pin, tree_cpu_seconds
 from load_tests.harness.rounds import Block, IdleCost, Measured, Round, to_json
 from load_tests.harness.stats import nearest_rank, quartiles
@@ -82,19 +78,14 @@ def options(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    counts, add = numbers(int, 1, 100_000, distinct=False), parser.add_argument
+    counts, idle = (numbers(int, low, 100_000, distinct=False) for low in (1, 0))
+    add, words = parser.add_argument, "more connections, all silent; N,N,... is one for each server"
     add("servers", nargs="+", metavar="SERVER", help='a model, a folder, "PROGRAM OPTIONS"')
     add("--connections", type=counts, default=[10, 100, 1000], metavar="N,N,...")
     add("--rounds", type=number(int, 1, 1000), default=5, help="for each server (default: 5)")
     add("--seconds", type=number(float, 0.05, 60), default=1.0, help="length of a round")
     add("--load", choices=LOADS, default="greet", help="visit: connect, one greeting, leave")
-    add(
-        "--idle",
-        type=numbers(int, 0, 100_000, distinct=False),
-        default=[0],
-        metavar="N",
-        help="more connections, all silent; N,N,... gives one number for each server",
-    )
+    add("--idle", type=idle, default=[0], metavar="N", help=words)
     add("--cold", action="store_true", help="do not warm the servers: see README.md first")
     add("--processes", type=number(int, 1, 16), default=1, help="generators for each server")
     add("--json", type=Path, metavar="FILE", help="write every round there")
@@ -105,23 +96,23 @@ def options(arguments=None):
     if len(idle) != len(args.servers):
         parser.error("--idle takes one number, or one for each server")
     try:
-        args.specs = specs([shlex.split(text) or [""] for text in args.servers], idle)
+        commands = [shlex.split(text) or [""] for text in args.servers]
+        args.specs = specs([(find_server(name), more) for name, *more in commands], idle)
     except (LaunchError, ValueError) as error:
         parser.error(lines(str(error)))
     return args
 
 
 def specs(commands, idle):
-    """Return a Spec for each command (a list of words) and its number of idle connections."""
-    programs = [find_server(name) for name, *_ in commands]
+    """Return a Spec for each command (program, options) and its number of idle connections."""
     suffixes = [
         "".join(f" {printable(word)}" for word in more) + (f" +{count} idle" if count else "")
-        for (_, *more), count in zip(commands, idle, strict=True)
+        for (_, more), count in zip(commands, idle, strict=True)
     ]
-    names = distinct_names(programs, suffixes)
+    names = distinct_names([program for program, _ in commands], suffixes)
     return [
-        Spec(name, program, more, count)
-        for name, program, (_, *more), count in zip(names, programs, commands, idle, strict=True)
+        Spec(name, *command, count)
+        for name, command, count in zip(names, commands, idle, strict=True)
     ]
 
 
@@ -138,16 +129,12 @@ class Target:
         for generator, command in zip(self.generators, commands, strict=True):
             pickle.dump(command, generator.stdin)
             generator.stdin.flush()
-        results, errors = zip(*(reply(generator) for generator in self.generators), strict=True)
-        for error in filter(None, errors):
-            raise BenchError(self.explain(error))
+        results, errors = zip(*map(reply, self.generators), strict=True)
+        for error in filter(None, errors):  # the server's own end explains more
+            end = self.server.describe_exit(0.5)
+            alive = self.server.process.poll() is None
+            raise BenchError(f"{self.name}: {error}" if alive else f"{self.name} {end}")
         return results
-
-    def explain(self, error):
-        """Return what went wrong: the server's own end explains more than a lost connection."""
-        end = self.server.describe_exit(0.5)
-        alive = self.server.process.poll() is None
-        return f"{self.name}: {error}" if alive else f"{self.name} {end}"
 
     def share(self, name, count, *more):
         """Give all generators one command, and each its share of count; return their results."""
@@ -159,7 +146,9 @@ class Target:
         """Open silent connections; return their IdleCost, None for none."""
         before, kernel, began = self.resident(), kernel_memory(), time.perf_counter()
         self.share("connect idle", count)
-        return count and IdleCost(
+        if not count:
+            return None
+        return IdleCost(
             resident=(self.resident() - before) / 1024 / count,
             kernel=(kernel_memory() - kernel) / 1024 / count,
             connect=(time.perf_counter() - began) / count,
@@ -201,15 +190,21 @@ def reply(generator):
 
 
 @contextlib.contextmanager
+def pinned_server(spec, cores, cold=False):
+    """Start a server of a benchmark on these cores, warm it unless it is to be cold; yield it."""
+    options = ("--quiet", "--backlog", BACKLOG, *spec.options)
+    with running_server(spec.program, *options) as server:
+        pin(server.process, cores)
+        if not cold:
+            warm(server.address)
+        yield server
+
+
+@contextlib.contextmanager
 def target(spec, cores, args):
     """Start a server on the first core and its generators on the others; yield a Target."""
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(
-            running_server(spec.program, "--quiet", "--backlog", BACKLOG, *spec.options)
-        )
-        pin(server.process, cores[:1])
-        if not args.cold:
-            warm(server.address)
+        server = stack.enter_context(pinned_server(spec, cores[:1], args.cold))
         others = cores[1:] or cores
         generators = [
             stack.enter_context(generating(others[number % len(others)], server.address, number))
@@ -235,18 +230,19 @@ def measure(args, connections, console):
     with contextlib.ExitStack() as stack:
         targets = [stack.enter_context(target(spec, cores, args)) for spec in args.specs]
         found = [Measured(spec.name, spec.idle) for spec in args.specs]
-        for one, its in zip(targets, found, strict=True):
+        pairs = list(zip(targets, found, strict=True))
+        for one, its in pairs:
             if args.load == "greet":
                 one.share("connect", connections)
-            its.cost_of_idle = one.connect_idle(its.idle) or None
+            its.cost_of_idle = one.connect_idle(its.idle)
             one.round(args.load, connections, min(WARM_UP, args.seconds))
         with console.status("") as status:
             for number in range(args.rounds):
-                for one, its in zip(targets, found, strict=True):
+                for one, its in pairs:
                     text = f"{connections} connections, round {number + 1}: {one.name}"
                     status.update(Text(text))
                     its.rounds.append(one.round(args.load, connections, args.seconds))
-        for one, its in zip(targets, found, strict=True):
+        for one, its in pairs:
             its.cpu_is_lower_bound = loses_child_cpu(one.server.process)
     return Block(connections, found)
 
@@ -300,8 +296,8 @@ def ratios(servers):
 
 
 def mark(measured):
-    """Return the mark of a server whose core was not busy: MARKS says what each means."""
-    if median(measured, "busy") >= SATURATED:
+    """Return the mark of a server that had a core and did not use it up: see MARKS."""
+    if median(measured, "busy") >= SATURATED or usable_cores() < 2:
         return ""
     return "*" if median(measured, "generator_busy") >= SATURATED else "~"
 
@@ -336,33 +332,43 @@ def show(block, args, console):
     console.print()
 
 
-def main():
-    require_linux()
-    args = options()
-    try:
-        # A server needs as many as its generators together, unless it is several processes.
-        idle = max(spec.idle for spec in args.specs)
-        raise_nofile_limit((max(args.connections) + idle) // args.processes + DESCRIPTORS)
-        make_sure_of_file(args.json)
-    except (LaunchError, CannotWrite) as error:
-        sys.exit(lines(str(error)))
+def run(args, step, content):
+    """Call step(connections, console) for each of --connections; write content() as --json says.
+
+    Return what the program exits with. What was measured before an error is written, too.
+    """
+    console, failed = Screen(), None
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too
-    console, blocks, failed = Screen(), [], None
-    if len(os.sched_getaffinity(0)) == 1:
-        console.print("There is one core: throughput and latency are those of both sides together.")
+    if (cores := usable_cores()) < 2:
+        words = "server and generator share it; so do throughput and latency, and there is no mark"
+        console.print(f"This machine gives us {count(cores, 'core')}: {words}.")
     try:
+        ensure_file_writable(args.json)
         for connections in args.connections:
-            blocks.append(measure(args, connections, console))
-            show(blocks[-1], args, console)
+            step(connections, console)
+    except CannotWrite as error:
+        return lines(str(error))
     except KeyboardInterrupt:
         failed = "interrupted"
     except (BenchError, LaunchError) as error:
         failed = str(error)
     except psutil.NoSuchProcess:
         failed = "a server has ended between two rounds"
-    if failed and blocks:
-        console.print("The results above were measured before the run ended.")
-    return ended(failed, args.json, to_json(args.load, blocks))
+    return save_json(failed, args.json, content())
+
+
+def main():
+    require_linux()
+    args, blocks = options(), []
+    # A server needs as many as its generators together, unless it is several processes.
+    most = max(args.connections) + max(spec.idle for spec in args.specs)
+
+    def step(connections, console):
+        raise_nofile_limit(most // args.processes + DESCRIPTORS)
+        blocks.append(measure(args, connections, console))
+        show(blocks[-1], args, console)
+
+    return run(args, step, lambda: to_json(args.load, blocks))
 
 
 if __name__ == "__main__":

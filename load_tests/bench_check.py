@@ -11,56 +11,29 @@ import argparse
 import contextlib
 import json
 import os
-import shlex
-import signal
 import statistics
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from rich.table import Table
 
 from clients.console.argtypes import number, numbers
 from clients.system.processes import (
-    ROOT,
     LaunchError,
-    distinct_names,
-    find_server,
-    module_command,
     require_linux,
     run_captured,
-    running_server,
     spawn,
     sum_over_tree,
     temp_dir,
 )
-from load_tests.bench import median
-from load_tests.harness.files import (
-    CannotWrite,
-    Screen,
-    ended,
-    lines,
-    make_sure_of_file,
-)
-from load_tests.harness.monitor import pin
-from load_tests.harness.rounds import from_json
-from load_tests.harness.warm import warm
+from load_tests import bench
 
 SOURCE = Path(__file__).with_name("harness") / "bench_client.c"
 ALTERNATIVES = ["uvloop_protocol", "asyncio_protocol", "asyncio_streams", "gevent_server"]
 SERVERS = ["03_epoll", *(f"load_tests/alternatives/{name}.py" for name in ALTERNATIVES)]
 
 
-@dataclass(frozen=True)
-class Cost:
-    """CPU seconds of a server per request: the medians of both ways."""
-
-    bench_client: float
-    bench: float
-
-
 def options():
+    """Return the command line's options; specs are bench.py's. Exits if they make no sense."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -71,11 +44,7 @@ def options():
     parser.add_argument("--greetings", type=number(int, 1000, 10**8), default=100_000)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there, too")
     args = parser.parse_args()
-    try:
-        args.programs = [find_server(name) for name in args.servers]
-    except LaunchError as error:
-        parser.error(lines(str(error)))
-    args.names = distinct_names(args.programs)
+    args.specs = bench.options(args.servers).specs
     return args
 
 
@@ -92,13 +61,11 @@ def compile_client(folder):
     return program
 
 
-def cost_in_c(client, name, program, connections, greetings):
+def cost_in_c(client, spec, connections, greetings):
     """Start a server, warm it, let the client greet; return its CPU seconds per greeting."""
     cores = sorted(os.sched_getaffinity(0))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with running_server(program, "--quiet", "--backlog", 4096) as server:
-        pin(server.process, cores[:1])
-        warm(server.address)
+    with bench.pinned_server(spec, cores[:1]) as server:
         line = [str(client), *map(str, server.address), str(connections), str(greetings)]
         with spawn(line, **pipes, text=True, errors="replace") as process:
             process.cpu_affinity(cores[-1:])
@@ -107,10 +74,10 @@ def cost_in_c(client, name, program, connections, greetings):
             with contextlib.suppress(BrokenPipeError):  # no buffer, which would complain later
                 os.write(process.stdin.fileno(), b"\n")
             if not process.stdout.readline():
-                raise LaunchError(f"{name}: {process.stderr.read().strip()}")
+                raise LaunchError(f"{spec.name}: {process.stderr.read().strip()}")
             used = sum_over_tree(server.process, cpu_seconds) - before
     if not used:
-        raise LaunchError(f"{name}: {greetings} greetings are too few to see what they cost")
+        raise LaunchError(f"{spec.name}: {greetings} greetings are too few to see what they cost")
     return used / greetings
 
 
@@ -122,33 +89,19 @@ def cpu_seconds(process):
     return sum(process.cpu_times()[:4])
 
 
-def costs_by_bench(args, connections):
-    """Return [CPU seconds per greeting, the median of bench.py's rounds, for each server]."""
-    with temp_dir() as folder:
-        file = Path(folder, "bench.json")
-        # A round begins with all requests at once; with thousands it must be long to hide that.
-        seconds = max(0.3, connections / 2500)
-        more = ("--connections", connections, "--rounds", 3 * args.rounds, "--seconds", seconds)
-        programs = [shlex.quote(str(program)) for program in args.programs]
-        line = module_command("load_tests.bench", *programs, *more, "--json", file)
-        done = run_captured(line, cwd=ROOT, timeout=900)
-        if done.returncode:
-            raise LaunchError(f"bench failed: {done.stderr.strip()}")
-        [block] = from_json(file.read_text())
-    return [median(one, "cpu") for one in block.servers]
-
-
-def measure(args, client, connections):
-    """Return {server: Cost}."""
-    in_c = {name: [] for name in args.names}
+def measure(args, client, connections, console):
+    """Return {server: [CPU seconds per greeting by the client in C, by bench.py]}, medians."""
+    costs = {spec.name: [] for spec in args.specs}
     for _ in range(args.rounds):
-        for name, program in zip(args.names, args.programs, strict=True):
-            cost = cost_in_c(client, name, program, connections, args.greetings)
-            in_c[name].append(cost)
-    by_bench = costs_by_bench(args, connections)
+        for spec in args.specs:
+            costs[spec.name].append(cost_in_c(client, spec, connections, args.greetings))
+    # A round begins with all requests at once; with thousands it must be long to hide that.
+    seconds = max(0.3, connections / 2500)
+    rounds = f"--rounds={3 * args.rounds}", f"--seconds={seconds}"
+    block = bench.measure(bench.options([*args.servers, *rounds]), connections, console)
     return {
-        name: Cost(statistics.median(costs), cost)
-        for (name, costs), cost in zip(in_c.items(), by_bench, strict=True)
+        one.server: [statistics.median(costs[one.server]), bench.median(one, "cpu")]
+        for one in block.servers
     }
 
 
@@ -156,39 +109,27 @@ def show(found, connections, console):
     first, base = next(iter(found.items()))
     title = f"{connections:,} connections: CPU µs per greeting, and relative to {first} (1.00)"
     console.rule(title, align="left")
-    table = Table(box=None, pad_edge=False)
-    table.add_column("server")
-    for name in ("bench_client.c", "bench.py", "bench_client.c", "bench.py", "differ by"):
-        table.add_column(name, justify="right")
-    for name, cost in found.items():
-        in_c, by_bench = cost.bench_client / base.bench_client, cost.bench / base.bench
-        costs = [f"{1e6 * each:.2f}" for each in (cost.bench_client, cost.bench)]
-        ratios = [f"{each:.2f}" for each in (in_c, by_bench)]
-        table.add_row(name, *costs, *ratios, f"{in_c / by_bench - 1:+.0%}")
+    names = "bench_client.c", "bench.py"
+    table = bench.empty_table("server", *names, *names, "differ by")
+    for name, costs in found.items():
+        in_c, by_bench = (cost / its for cost, its in zip(costs, base, strict=True))
+        texts = [f"{1e6 * cost:.2f}" for cost in costs] + [f"{in_c:.2f}", f"{by_bench:.2f}"]
+        table.add_row(name, *texts, f"{in_c / by_bench - 1:+.0%}")
     console.print(table)
     console.print()
 
 
 def main():
     require_linux()
-    args, console, all_found, failed = options(), Screen(), {}, None
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too
-    try:
-        make_sure_of_file(args.json)
-    except CannotWrite as error:
-        return lines(str(error))
-    try:
-        with temp_dir() as folder:
+    args, all_found = options(), {}
+    with temp_dir() as folder:
+
+        def step(connections, console):
             client = compile_client(folder)
-            for connections in args.connections:
-                found = measure(args, client, connections)
-                all_found[connections] = {name: asdict(cost) for name, cost in found.items()}
-                show(found, connections, console)
-    except LaunchError as error:
-        failed = str(error)
-    except KeyboardInterrupt:
-        failed = "interrupted"
-    return ended(failed, args.json, json.dumps(all_found))
+            all_found[connections] = measure(args, client, connections, console)
+            show(all_found[connections], connections, console)
+
+        return bench.run(args, step, lambda: json.dumps(all_found))
 
 
 if __name__ == "__main__":

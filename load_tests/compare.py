@@ -36,8 +36,8 @@ from load_tests.harness import charts, figures, phrases, report, results, runs, 
 from load_tests.harness.files import (
     CannotWrite,
     Screen,
-    held,
     lines,
+    locked,
     save,
 )
 from load_tests.harness.page import page
@@ -285,7 +285,7 @@ def main():
         raise_nofile_limit(plan.connections() + DESCRIPTORS)
         if plan.web:
             return web(plan, console)
-        with held(plan.out):
+        with locked(plan.out):
             return finish(*compare(plan, console), plan, console)
     except (LaunchError, CannotWrite) as error:
         return lines(str(error))

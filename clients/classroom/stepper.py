@@ -6,12 +6,9 @@ from dataclasses import replace
 
 from clients.system.sampler import thread_states
 
-MOST = 2000  # lines until a call of the kernel at most
+MOST = 2000  # lines until a call that the tracer records, at most
 TIMEOUT = 2.0  # seconds that a line may take; after that its thread counts as running
 REPORT = 0.1  # seconds that the server's Python may take to report its frames: the screen waits
-# The methods of sockets and epoll, and time.sleep(), at which a thread stops for to_call().
-CALLS = {"accept", "recv", "recv_into", "send", "sendall", "close", "setblocking", "sleep"}
-CALLS |= {"poll", "register", "modify", "unregister"}
 BEFORE = "about to run line %d"
 
 
@@ -61,24 +58,25 @@ class Stepper:
         return thread
 
     def to_call(self, client=None):
-        """Let the next thread run until one of CALLS has returned, or blocks."""
+        """Let the next thread run until a call that the tracer records has returned, or blocks."""
         thread = self.next(client)
         for _ in range(MOST):
-            if not thread or not thread.stopped or self.run_line(thread) & CALLS:
+            if not thread or not thread.stopped or self.run_line(thread):
                 break
         return thread
 
     def run_line(self, thread):
-        """Let a thread run to its next line; return the names of the calls that it has made.
+        """Let a thread run to its next line; return the TracedCalls that it has made.
 
         The tracer also stops it where a function is entered or left: nothing is to be seen there.
         """
-        self.current, made = thread.id, set()
+        self.current, made = thread.id, []
+        thread.taken()  # that call had returned before the thread stopped here
         while True:
             self.session.step(thread)
             with contextlib.suppress(TimeoutError):
                 self.session.settle(TIMEOUT)
-            made |= {call.name for call in thread.taken()}
+            made += thread.taken()
             if not thread.stopped or thread.snapshot.event == "line":
                 return made
 

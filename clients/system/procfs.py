@@ -167,6 +167,26 @@ def all_stopped(pid):
     return all(thread_state(task) in ("T", None) for task in Path(f"/proc/{pid}/task").glob("*"))
 
 
+def usable_cores(groups=Path("/proc/self/cgroup"), root=Path("/sys/fs/cgroup")):
+    """Return how many cores this process may use, by its affinity and its CPU quota.
+
+    Source: "cpu.max" in cgroup-v2.rst, "cpu.cfs_quota_us" (-1: none) in sched-bwc.rst.
+    """
+    found = [len(os.sched_getaffinity(0))]
+    for line in groups.read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        own = root / controllers / path[1:]
+        for folder in (own, *own.parents):  # each limits those below it
+            names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
+            with contextlib.suppress(OSError, ValueError):  # there is no quota
+                texts = [(folder / name).read_text() for name in names]
+                quota, period = map(int, " ".join(texts).split())
+                found.append(quota / period if quota > 0 else found[0])
+    return min(found)
+
+
 def accept_queue_limit(backlog):
     """Return how many connections an accept queue holds: min(backlog, somaxconn) + 1.
 

@@ -1,4 +1,4 @@
-"""A browser without a window, for the tests of pages: it is asked and told through two pipes."""
+"""A browser without a window, for the tests of pages: two pipes carry commands and replies."""
 
 import contextlib
 import json
@@ -6,17 +6,17 @@ import os
 import select
 import shutil
 import subprocess
-import time
 
 import pytest
 
 from clients.system.processes import spawn, temp_dir
+from conftest import DEADLINE, wait_until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 in_a_browser = pytest.mark.skipif(
     not CHROMIUM, reason="there is no chromium here (apt-get install chromium)"
 )
-# It is spoken to through descriptors 3 and 4, and looks for no updates on a network.
+# Its commands and replies use descriptors 3 and 4; it looks for no updates on a network.
 LINE = (
     f"exec {CHROMIUM} --headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
     "--disable-background-networking --disable-component-update --disable-sync "
@@ -26,11 +26,11 @@ CODES = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Hom
 
 
 class Browser:
-    """A Chromium that has opened one page; asked: the addresses that it has loaded from."""
+    """A Chromium that has opened one page; requested_urls: what it has loaded."""
 
-    def __init__(self, orders, answers, address):
-        self.orders, self.answers, self.rest = orders, answers, b""
-        self.number, self.session, self.asked = 0, {}, []
+    def __init__(self, commands, replies, address):
+        self.commands, self.replies, self.buffer = commands, replies, b""
+        self.number, self.session, self.requested_urls = 0, {}, []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         found = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self.session = {"sessionId": found["sessionId"]}
@@ -40,35 +40,31 @@ class Browser:
 
     def call(self, method, **params):
         self.number += 1
-        order = {"id": self.number, "method": method, "params": params} | self.session
-        os.write(self.orders, json.dumps(order).encode() + b"\0")
-        while (answer := self.told()).get("id") != self.number:
-            if answer.get("method") == "Network.requestWillBeSent":
-                self.asked.append(answer["params"]["request"]["url"])
-        assert "error" not in answer, answer
-        return answer["result"]
+        command = {"id": self.number, "method": method, "params": params} | self.session
+        os.write(self.commands, json.dumps(command).encode() + b"\0")
+        while (reply := self.next_message()).get("id") != self.number:
+            if reply.get("method") == "Network.requestWillBeSent":
+                self.requested_urls.append(reply["params"]["request"]["url"])
+        assert "error" not in reply, reply
+        return reply["result"]
 
-    def told(self):
-        while b"\0" not in self.rest:
-            assert select.select([self.answers], [], [], 60)[0], "the browser says nothing"
-            self.rest += os.read(self.answers, 1 << 16) or pytest.fail("the browser has ended")
-        text, _, self.rest = self.rest.partition(b"\0")
+    def next_message(self):
+        while b"\0" not in self.buffer:
+            assert select.select([self.replies], [], [], DEADLINE)[0], "the browser is silent"
+            self.buffer += os.read(self.replies, 1 << 16) or pytest.fail("the browser has ended")
+        text, _, self.buffer = self.buffer.partition(b"\0")
         return json.loads(text)
 
-    def until(self, happens):
-        deadline = time.monotonic() + 60
-        while not happens():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+    until = staticmethod(wait_until)
 
     def value(self, expression):
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
+        reply = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in reply, reply
+        return reply["result"].get("value")
 
     @contextlib.contextmanager
     def sized(self, width, height):
-        """Give the window a size for a while, in pixels."""
+        """Give the window this size, in pixels, until the end of the block."""
         more = {"deviceScaleFactor": 1, "mobile": False}
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, **more)
         try:
@@ -86,14 +82,14 @@ class Browser:
 @contextlib.contextmanager
 def opened(address, kind=Browser):
     """Open a page, "file://…" or "http://…", in a browser that ends with this."""
-    (read, orders), (answers, write) = os.pipe(), os.pipe()
+    (read, commands), (replies, write) = os.pipe(), os.pipe()
     with temp_dir() as profile:
         line = ["bash", "-c", LINE.format(read, write), profile]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        # Its socket needs a short path, of 107 bytes at most (unix(7)), and must not stay in /tmp.
+        # Its socket needs a path of at most 107 bytes (unix(7)), and must not stay in /tmp.
         place = {"cwd": profile, "env": os.environ | {"TMPDIR": "."}}
         with spawn(line, pass_fds=(read, write), **quiet, **place):
             os.close(read)
             os.close(write)
-            with open(orders, "wb"), open(answers, "rb"):  # they are closed at the end
-                yield kind(orders, answers, address)
+            with open(commands, "wb"), open(replies, "rb"):  # they are closed at the end
+                yield kind(commands, replies, address)

@@ -1,12 +1,12 @@
-"""The client: what it gives, what it refuses, and what it tells the user."""
+"""The client: its greetings, the messages that it refuses, and the errors that it reports."""
 
+import errno
 import os
 import pty
 import signal
 import socket
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -15,21 +15,22 @@ import pytest
 from clients import client
 from clients.client import Client
 from clients.system.processes import command
+from conftest import cli, wait_until
 
 PROGRAM = Path(client.__file__)
 
 
 @pytest.fixture
-def answering():
-    """Return a starter: answering(b"...") is the address of a server that gives this answer."""
+def replying():
+    """Return a function: replying(b"...") is the address of a server that sends this reply."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def start(answer):
+        def start(reply):
             def serve():
                 conn, _ = listener.accept()
                 with conn:
                     conn.recv(2048)
-                    conn.sendall(answer)
+                    conn.sendall(reply)
 
             threading.Thread(target=serve, daemon=True).start()
             return listener.getsockname()
@@ -37,35 +38,70 @@ def answering():
         yield start
 
 
-def talk(*options, piped=None):
-    """Run the client program; return what subprocess.run returns."""
-    return subprocess.run(
-        command(PROGRAM, *options), input=piped, capture_output=True, text=True, timeout=60
-    )
-
-
 def test_it_greets_and_ends_the_connection(model, serve):
     server = serve(model[0])
-    with Client(*server.address) as guest:
-        assert guest.greet(b"bob") == b"Hello, bob"
-        assert guest.greet(b"y" * 1024) == b"Hello, " + b"y" * 1024
+    with Client(*server.address) as one:
+        assert one.greet(b"bob") == b"Hello, bob"
+        assert one.greet(b"y" * 1024) == b"Hello, " + b"y" * 1024
     with pytest.raises(ConnectionError, match="lost"):
-        guest.greet(b"after the end")
+        one.greet(b"after the end")
 
 
 @pytest.mark.parametrize("message", [b"", b"z" * 1025])
 def test_it_refuses_what_one_recv_does_not_hold(serve, message):
-    with Client(*serve("01_blocking").address) as guest:
+    with Client(*serve("01_blocking").address) as one:
         with pytest.raises(ValueError, match="1 to 1024 bytes"):
-            guest.greet(message)
-        assert guest.greet(b"still usable") == b"Hello, still usable"
+            one.greet(message)
+        assert one.greet(b"still usable") == b"Hello, still usable"
 
 
-def test_nobody_listens():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = listener.getsockname()
+@pytest.fixture
+def refusing():
+    """The address of a port that is taken, and on which no server listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()
+
+
+def test_no_server_listens(refusing):
     with pytest.raises(ConnectionError, match="start a server there first"):
-        Client(*address)
+        Client(*refusing)
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.EADDRNOTAVAIL, "no local port is free"),
+        (errno.EMFILE, "it may have no more descriptors"),
+        (errno.ENETUNREACH, "Network is unreachable$"),
+        (errno.EHOSTUNREACH, "No route to host$"),
+    ],
+)
+def test_another_error_is_not_taken_for_a_missing_server(monkeypatch, number, hint):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(socket, "create_connection", fail)
+    with pytest.raises(ConnectionError, match=hint) as caught:
+        Client()
+    assert "start a server" not in str(caught.value)
+
+
+def test_a_connection_to_itself_is_refused(monkeypatch):
+    """In the range of the clients' ports, a port without a server may become the client's own."""
+    made = []
+
+    def connect_to_itself(*_):
+        sock = socket.socket()
+        sock.bind(("127.0.0.1", 0))
+        sock.connect(sock.getsockname())
+        made.append(sock)
+        return sock
+
+    monkeypatch.setattr(socket, "create_connection", connect_to_itself)
+    with pytest.raises(ConnectionError, match="connected to itself; start a server there first"):
+        Client()
+    assert made[0].fileno() == -1
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536])
@@ -84,24 +120,24 @@ def test_no_such_host():
         Client("no such host")
 
 
-def test_a_wrong_answer_is_an_error(answering):
-    with Client(*answering(b"Good day, bob")) as guest:
-        with pytest.raises(ConnectionError, match="no greeting server"):
-            guest.greet(b"bob")
+def test_a_wrong_reply_is_an_error(replying):
+    with Client(*replying(b"Good day, bob")) as one:
+        with pytest.raises(ConnectionError, match="not a greeting server"):
+            one.greet(b"bob")
 
 
-def test_an_answer_cut_short_is_an_error(answering):
-    with Client(*answering(b"Hello, b")) as guest:
+def test_a_truncated_reply_is_an_error(replying):
+    with Client(*replying(b"Hello, b")) as one:
         with pytest.raises(ConnectionError, match="closed the connection"):
-            guest.greet(b"bob")
+            one.greet(b"bob")
 
 
 def test_after_a_timeout_the_connection_is_closed():
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        with Client(*silent.getsockname(), timeout=0.1) as guest:
+        with Client(*silent.getsockname(), timeout=0.1) as one:
             with pytest.raises(TimeoutError, match=r"within 0\.1 s"):
-                guest.greet(b"anybody there?")
-            assert guest.socket.fileno() == -1
+                one.greet(b"anybody there?")
+            assert one.socket.fileno() == -1
 
 
 def test_a_full_accept_queue_times_out():
@@ -113,23 +149,21 @@ def test_a_full_accept_queue_times_out():
 
 def test_one_message(serve):
     port = serve("01_blocking").address[1]
-    done = talk("--port", port, "--message", "bob")
+    done = cli("clients.client", "--port", port, "--message", "bob")
     assert (done.stdout, done.stderr, done.returncode) == ("Hello, bob\n", "", 0)
 
 
-def test_piped_lines_give_answers_and_nothing_else(serve):
+def test_piped_lines_give_greetings_and_nothing_else(serve):
     port = serve("02_threaded").address[1]
-    done = talk("--port", port, piped="ann\nbob\r\n你好")
+    done = cli("clients.client", "--port", port, input="ann\nbob\r\n你好")
     assert (done.stdout, done.stderr) == ("Hello, ann\nHello, bob\nHello, 你好\n", "")
-    done = talk("--port", port, piped="\nann\n")
+    done = cli("clients.client", "--port", port, input="\nann\n")
     assert (done.stdout, done.returncode) == ("Hello, ann\n", 1)
     assert done.stderr.count("\n") == 1
 
 
-def test_a_clear_line_when_nobody_listens():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    done = talk("--port", port)
+def test_a_clear_line_when_no_server_listens(refusing):
+    done = cli("clients.client", "--port", refusing[1])
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "start a server there first" in done.stderr
@@ -138,7 +172,7 @@ def test_a_clear_line_when_nobody_listens():
 @pytest.mark.parametrize("leave", ["Ctrl-D", "Ctrl-C"])
 def test_the_prompt(serve, leave):
     port = serve("03_epoll").address[1]
-    teacher, terminal = pty.openpty()
+    ours, terminal = pty.openpty()
     program = subprocess.Popen(
         command(PROGRAM, "--port", port),
         stdin=terminal,
@@ -148,25 +182,25 @@ def test_the_prompt(serve, leave):
     )
     os.close(terminal)
     try:
-        assert b"connected to" in read_until(teacher, b"say something: ")
-        os.write(teacher, b"bob\n")
-        assert b"Hello, bob" in read_until(teacher, b"say something: ")
+        assert b"connected to" in read_until(ours, b"say something: ")
+        os.write(ours, b"bob\n")
+        assert b"Hello, bob" in read_until(ours, b"say something: ")
         if leave == "Ctrl-D":
-            os.write(teacher, b"\x04")
+            os.write(ours, b"\x04")
         else:
-            while psutil.Process(program.pid).status() != psutil.STATUS_SLEEPING:
-                time.sleep(0.005)  # a signal between the prompt and read() would wait for a key
+            process = psutil.Process(program.pid)  # before read(), a signal would wait for a key
+            wait_until(lambda: process.status() == psutil.STATUS_SLEEPING, "blocked in read()")
             program.send_signal(signal.SIGINT)
         assert program.wait(20) == 0
-        assert b"Traceback" not in read_until(teacher, None)
+        assert b"Traceback" not in read_until(ours, None)
     finally:
         program.kill()
         program.wait()
-        os.close(teacher)
+        os.close(ours)
 
 
 def read_until(terminal, end):
-    """Return what stands on the terminal up to end; up to the program's end if that is None."""
+    """Return the terminal's text up to end; up to the program's end if that is None."""
     text = b""
     while end is None or not text.endswith(end):
         try:

@@ -1,9 +1,8 @@
-"""The launcher: it finds every model, and leaves nothing behind whatever happens."""
+"""Processes: every model is found, and nothing that was started outlives its program."""
 
 import os
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from clients.client import Client
 from clients.system import processes
 from clients.system.processes import LaunchError, find_server, running_server
+from conftest import DEADLINE, wait_until
 
 
 def write(path, text):
@@ -73,7 +73,7 @@ def test_it_is_gone_when_the_body_raises(model):
     assert server.process.poll() is not None
 
 
-def test_it_may_have_ended_by_itself(model):
+def test_it_may_have_been_killed(model):
     with running_server(model[1]) as server:
         server.process.kill()
         server.process.wait()
@@ -84,8 +84,13 @@ def test_a_program_that_is_slow_to_stop_goes_with_its_children(stubborn):
         children = server.process.children()
         assert children
     assert not psutil.pid_exists(server.process.pid)
-    _, alive = psutil.wait_procs(children, timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=DEADLINE)
     assert not alive
+
+
+def names(process):
+    """Return the names of the programs of a process tree."""
+    return [one.name() for one in processes.process_tree(process)]
 
 
 @pytest.mark.parametrize(
@@ -108,12 +113,9 @@ print("listening on 127.0.0.1:9", flush=True)
 time.sleep(600)
 """
     with running_server(write(tmp_path / "daemon.py", text)) as server:
-        deadline = time.monotonic() + 20
-        while "sleep" not in [one.name() for one in processes.process_tree(server.process)]:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        everybody = processes.process_tree(server.process)
-    _, alive = psutil.wait_procs(everybody, timeout=20)  # it is no parent of theirs: it only kills
+        wait_until(lambda: "sleep" in names(server.process), "the daemon")
+        tree = processes.process_tree(server.process)
+    _, alive = psutil.wait_procs(tree, timeout=DEADLINE)  # they are not our children
     assert not [one for one in alive if one.status() != "zombie"]
 
 
@@ -131,10 +133,7 @@ with processes.temp_dir() as place, processes.running_server(program) as server:
         place, pid = process.stdout.readline().split()
         assert os.path.isdir(place)
         process.kill()
-    deadline = time.monotonic() + 20
-    while psutil.pid_exists(int(pid)) or os.path.isdir(place):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: not psutil.pid_exists(int(pid)) and not os.path.isdir(place), "cleanup")
 
 
 @pytest.mark.parametrize(
@@ -170,7 +169,7 @@ def test_a_program_in_any_language(tmp_path):
         assert server.address == ("127.0.0.1", 9)
 
 
-def test_a_talkative_server_never_blocks(tmp_path):
+def test_a_server_with_much_output_never_blocks(tmp_path):
     text = """
 import sys
 print("listening on 127.0.0.1:9")
@@ -178,11 +177,9 @@ for stream in sys.stdout, sys.stderr:
     print("x" * 1_000_000, file=stream, flush=True)
 raise SystemExit(3)
 """
-    with running_server(write(tmp_path / "talkative.py", text)) as server:
-        assert server.process.wait(20) == 3
-        deadline = time.monotonic() + 20
-        while len(server.log()) < 1_000_000 and time.monotonic() < deadline:
-            time.sleep(0.01)
+    with running_server(write(tmp_path / "verbose.py", text)) as server:
+        assert server.process.wait(DEADLINE) == 3
+        wait_until(lambda: len(server.log()) >= 1_000_000, "the whole log")
         assert len(server.log()) == 1_000_001
 
 
@@ -198,10 +195,8 @@ while True:
 """
     us, before = psutil.Process(), psutil.Process().memory_info().rss
     with running_server(write(tmp_path / "endless.py", text)) as server:
-        deadline = time.monotonic() + 20
-        while server.process.io_counters().write_chars < 64 * 2**20:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        counters = server.process.io_counters
+        wait_until(lambda: counters().write_chars >= 64 * 2**20, "64 MiB of output")
         assert us.memory_info().rss - before < 32 * 2**20
         assert len(server.log()) < 16 * 2**20
         assert server.log().startswith("first")

@@ -3,6 +3,8 @@
 import os
 import socket
 
+import pytest
+
 from clients.system import procfs
 
 
@@ -38,3 +40,27 @@ def test_the_limit_of_the_queue_is_the_number_that_fits():
         assert states.count("SYN-SENT") == 2
         for client in clients:
             client.close()
+
+
+QUOTAS = {  # {a file below the root: its text}, and how many cores that gives of two
+    "version 2": ({"a/b/cpu.max": "max 100000", "a/cpu.max": "50000 100000"}, "0::/a/b", 0.5),
+    "version 2, none": ({"a/cpu.max": "max 100000"}, "0::/a", 2),
+    "a container's root": ({"cpu.max": "150000 100000"}, "0::/", 1.5),
+    "version 1": (
+        {"cpu,cpuacct/a/cpu.cfs_quota_us": "25000", "cpu,cpuacct/a/cpu.cfs_period_us": "100000"},
+        "5:cpuset:/\n4:cpu,cpuacct:/a\n0::/",
+        0.25,
+    ),
+    "version 1, none": ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "9"}, "1:cpu:/", 2),
+}
+
+
+@pytest.mark.parametrize("kind", QUOTAS)
+def test_a_cpu_quota_is_seen(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5})
+    files, groups, cores = QUOTAS[kind]
+    for name, text in files.items():
+        (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / name).write_text(text + "\n")
+    (tmp_path / "groups").write_text(groups + "\n")
+    assert procfs.usable_cores(tmp_path / "groups", tmp_path / "root") == cores

@@ -32,7 +32,7 @@ def test_a_new_connection_is_accepted_only_when_the_server_is_let_go_on():
         lambda app: app.monitor.queue == 1,
         *("space", "space", before("accept_all"), lambda app: app.monitor.queue == 1),
         *("c", lambda app: app.monitor.queue == 0, shows("conn = client 1")),
-        *("w", sleeps("serve")),
+        *("w", sleeps("serve"), "w", "s", before("serve", 23), "c", shows("chunk = b'hi 1'")),
     )
 
 

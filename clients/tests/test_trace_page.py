@@ -399,4 +399,4 @@ def test_words_are_explained_by_keyboard(browser):
 
 @in_a_browser
 def test_it_needs_no_other_file(browser):
-    assert set(browser.asked) == {STEPS.as_uri()}
+    assert set(browser.requested_urls) == {STEPS.as_uri()}

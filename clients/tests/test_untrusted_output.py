@@ -1,22 +1,21 @@
-"""What strangers write reaches our screen as text: no escape, no turned direction, no markup.
+"""Untrusted output reaches the terminal as text: no escapes, no bidirectional marks, no markup.
 
-And what a terminal lacks, its input or all but ASCII, ends no program with a traceback.
+A terminal without input, or with only ASCII, ends no program with a traceback.
 """
 
-import asyncio
 import functools
 import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
-from clients.classroom.app import Classroom
 from clients.client import Client
 from clients.console.printable import printable
-from clients.system.processes import ROOT, models, module_command, running_server, spawn
+from clients.system.processes import models, running_server, spawn
+from clients.tests.in_the_classroom import play, screen, shows
+from conftest import cli
 
 TURNED = "\N{RIGHT-TO-LEFT OVERRIDE}"
 HOSTILE = f'''"""A [red]hostile[/red] server{TURNED}, with an escape: \x1b[2J."""
@@ -43,14 +42,11 @@ def hostile(tmp_path):
     return program
 
 
-def ask(*words, **more):
-    """Run a program of ours, in a terminal so wide that no long path is broken unless env says."""
-    more = {"env": os.environ | {"COLUMNS": "400"}} | more
-    return subprocess.run(module_command(*words), cwd=ROOT, capture_output=True, timeout=60, **more)
+WIDE = os.environ | {"COLUMNS": "400"}  # no long path is broken
 
 
 def is_clean(text):
-    """Say whether text has nothing in it but what can be printed, and line ends."""
+    """Return True if text contains printable characters and line ends only."""
     return all(char.isprintable() or char == "\n" for char in text)
 
 
@@ -63,9 +59,9 @@ def test_what_cannot_be_printed_is_a_dot(mark):
 
 
 def test_the_contract_prints_it_as_it_is(hostile):
-    done = ask("clients.contract", hostile, "each_message_is_greeted", "ctrl_c_ends_it")
+    done = cli("clients.contract", hostile, "each_message_is_greeted", "ctrl_c_ends_it", env=WIDE)
     assert done.returncode == 1
-    out = done.stdout.decode()
+    out = done.stdout
     assert is_clean(out)
     assert "x[red]y/server.py" in out
     assert ": 0 passed, 2 failed" in out
@@ -78,8 +74,8 @@ def test_learning_by_breaking_prints_it_as_it_is(hostile):
         'check="each_message_is_greeted"\nchanges=[["1024", "1023"]]\n'
     )
     for words in ([], ["[red]name"]):
-        done = ask("clients.break_it", hostile, *words, stdin=subprocess.DEVNULL)
-        out = done.stdout.decode()
+        done = cli("clients.break_it", hostile, *words, env=WIDE)
+        out = done.stdout
         assert done.returncode == 0, done.stderr
         assert is_clean(out)
         assert "[/red] ·[2J" in out
@@ -88,45 +84,24 @@ def test_learning_by_breaking_prints_it_as_it_is(hostile):
 def test_a_crowd_prints_an_answer_as_it_is(hostile):
     with running_server(hostile) as server:
         port = server.address[1]
-        done = ask("clients.crowd", "--port", port, "--clients", 1, "--greetings", 1)
-    out = done.stdout.decode()
-    assert (done.returncode, done.stderr) == (1, b"")
+        done = cli("clients.crowd", "--port", port, "--clients", 1, "--greetings", 1, env=WIDE)
+    out = done.stdout
+    assert (done.returncode, done.stderr) == (1, "")
     assert is_clean(out)
-    assert r"answered b'[/red]\x1b[2J" in out
-
-
-def in_the_classroom(program, *acts):
-    """Show a program in the classroom; return what is on the screen when each act holds.
-
-    An act: text that has to be on the screen, and what is then sent to the server, or None.
-    """
-
-    def rows(app):
-        lines = [strip.text for strip in app.screen._compositor.render_strips()]
-        return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")  # ours
-
-    async def play():
-        app, seen = Classroom([program], {"host": "127.0.0.1", "port": 0, "backlog": 5}), []
-        try:
-            async with app.run_test(size=(140, 60)) as pilot:
-                for text, message in acts:
-                    deadline = time.monotonic() + 20
-                    while text not in rows(app):
-                        assert time.monotonic() < deadline, rows(app)
-                        await pilot.pause(0.05)
-                    seen.append(rows(app))
-                    if message:
-                        with Client(*app.monitor.server.address) as client:
-                            client.socket.sendall(message)
-        finally:
-            app.end()
-        return "\n".join(seen)
-
-    return asyncio.run(play())
+    assert r"replied b'[/red]\x1b[2J" in out
 
 
 def test_the_classroom_shows_it_as_it_is(hostile):
-    shown = in_the_classroom(hostile, ("[31m", b"die"), ("has ended", None))
+    first = []
+
+    def send_die(app):
+        first.extend(screen(app))
+        with Client(*app.monitor.server.address) as client:
+            client.socket.sendall(b"die")
+        return True
+
+    last = play(hostile, shows("[31m"), send_die, shows("has ended"), size=(140, 60))
+    shown = "\n".join([*first, *last])
     assert is_clean(shown)
     for text in ("x[red]y/server.py", "A [red]hostile[/red] server·", "·[31m", "[/red] ·[2J"):
         assert text in shown
@@ -138,7 +113,7 @@ def test_the_classroom_says_when_a_log_without_end_is_cut(tmp_path):
         "import sys\nprint('listening on 127.0.0.1:9', flush=True)\n"
         "while True:\n    print('x' * 9999, file=sys.stderr)\n"
     )
-    in_the_classroom(program, ("bytes of its log not kept", None))
+    play(program, shows("bytes of its log not kept"), size=(140, 60))
 
 
 @pytest.mark.parametrize(
@@ -152,22 +127,22 @@ def test_the_classroom_says_when_a_log_without_end_is_cut(tmp_path):
 )
 def test_a_terminal_that_has_ascii_only(words):
     env = os.environ | {"PYTHONIOENCODING": "ascii"}
-    done = ask(*words, env=env, stdin=subprocess.DEVNULL)
-    assert (done.returncode, done.stderr) == (0, b"")
-    done.stdout.decode("ascii")
+    done = cli(*words, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.isascii()
 
 
 def test_a_script_that_ignores_ctrl_c():
     ignore = functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
-    done = ask("clients.contract", "01_blocking", "ctrl_c_ends_it", preexec_fn=ignore)
-    assert (done.returncode, done.stderr) == (0, b""), done.stdout
+    done = cli("clients.contract", "01_blocking", "ctrl_c_ends_it", preexec_fn=ignore)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
 def test_a_terminal_of_ten_columns_and_of_less(hostile):
     for columns in ("10", "9", "1"):
         env = os.environ | {"COLUMNS": columns, "LINES": "3"}
-        done = ask("clients.contract", hostile, "each_message_is_greeted", env=env)
-        assert (done.returncode, done.stderr) == (1, b"")
+        done = cli("clients.contract", hostile, "each_message_is_greeted", env=env)
+        assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_a_server_that_closes_its_own_output_is_one_like_any_other(tmp_path):
@@ -176,27 +151,27 @@ def test_a_server_that_closes_its_own_output_is_one_like_any_other(tmp_path):
     text = models()["01_blocking"].read_text()
     assert text.count(closes) == 1
     program.write_text(text.replace(closes, f"    import os; os.close(1)\n    {closes}"))
-    done = ask("clients.contract", program, "each_message_is_greeted", "sigterm_ends_it")
-    assert (done.returncode, done.stderr) == (0, b"")
-    in_the_classroom(program, ("main: ", None))
+    done = cli("clients.contract", program, "each_message_is_greeted", "sigterm_ends_it", env=WIDE)
+    assert (done.returncode, done.stderr) == (0, "")
+    play(program, shows("main: "), size=(140, 60))
 
 
 @pytest.mark.parametrize(
     ("words", "status", "answer"),
     [
-        (["clients.contract", "01_blocking", "each_message_is_greeted"], 0, b""),
-        (["clients.break_it", "01_blocking", "truncated-reply"], 0, b""),
-        (["clients.classroom"], 2, b"needs a terminal"),
-        (["clients.client"], 2, b"standard input is closed"),
-        (["clients.crowd", "--port", "9", "--clients", "1"], 1, b""),
+        (["clients.contract", "01_blocking", "each_message_is_greeted"], 0, ""),
+        (["clients.break_it", "01_blocking", "truncated-reply"], 0, ""),
+        (["clients.classroom"], 2, "needs a terminal"),
+        (["clients.client"], 2, "standard input is closed"),
+        (["clients.crowd", "--port", "9", "--clients", "1"], 1, ""),
     ],
     ids=lambda words: words[0] if isinstance(words, list) else "",
 )
 def test_a_closed_standard_input(words, status, answer):
-    done = ask(*words, preexec_fn=lambda: os.close(0))
+    done = cli(*words, env=WIDE, preexec_fn=lambda: os.close(0))
     assert done.returncode == status
     assert answer in done.stderr
-    assert b"Traceback" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")

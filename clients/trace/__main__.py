@@ -12,6 +12,7 @@ it in a browser, no network is needed.
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -52,17 +53,26 @@ def parse_options():
 
 
 def write(file, text):
-    """Write a text in UTF-8; the file is replaced when all of it is on the disk."""
+    """Write a text in UTF-8; the file is replaced when all of it is written."""
     part = file.with_name(f".{file.name}.part")
     try:
         part.write_text(text, encoding="utf-8")
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
+        part.replace(file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise OSError(f"cannot write {file}: {error.strerror}") from error
 
 
 def report(text):
     print(f"python -m clients.trace: {' '.join(text.split())}", file=sys.stderr)
+
+
+def summarise(text):
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        sys.stdout = None  # or Python would flush it once more
 
 
 def main():
@@ -71,6 +81,8 @@ def main():
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end what was started, too
     file = args.out or (Path("steps.html") if args.server else STEPS)
     try:
+        if not os.access(file.parent, os.W_OK):  # known before a minute of recording
+            raise OSError(f"cannot write {file}")
         paths = [find_server(one) for one in args.server or MODELS]
         programs = dict(zip(distinct_names(paths), paths, strict=True))
         scenarios = {name: SCENARIOS[name] for name in args.scenario or SCENARIOS}
@@ -78,20 +90,18 @@ def main():
         bundle, failed = record(programs, scenarios)
         for text in dict.fromkeys(f"{program}: {why}" for (_, program), why in failed.items()):
             report(text)
-        if not bundle["recordings"]:
-            return 2
-        page = build(bundle)
-        write(file, page)
-        if file == STEPS:
-            for picture, is_dark in FRONT.items():
+        if bundle["recordings"]:
+            page = build(bundle)
+            write(file, page)
+            for picture, is_dark in (FRONT if file == STEPS else {}).items():
                 write(picture, draw(bundle, is_dark))
-    except (RuntimeError, OSError) as error:  # NamespaceDenied and LaunchError are RuntimeErrors
+            summarise(f"{file}: {len(page.encode()) / 1000:.0f} KB. Open it in a browser.")
+        return 2 if failed else 0
+    except (RuntimeError, OSError) as error:  # NamespaceDenied, LaunchError are RuntimeErrors
         report(str(error))
         return 2
     except KeyboardInterrupt:
         return 130
-    print(f"{file}: {len(page.encode()) / 1000:.0f} KB. Open it in a browser.")
-    return 2 if failed else 0
 
 
 if __name__ == "__main__":

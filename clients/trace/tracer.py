@@ -26,6 +26,7 @@ from clients.trace import calls
 from clients.trace.values import describe, remote_of, variables_of
 
 FIRST_TRACER_FD = frames.FIRST_OWN_FD
+GENERATOR = 0x20 | 0x80 | 0x200  # inspect.CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
 SPARE_CHANNELS = 12  # open from the beginning: later there may be no descriptor left
 
 
@@ -121,7 +122,7 @@ class Tracer:
     def report(self):
         innermost, found = sys._current_frames(), Report()
         for thread in threading.enumerate():
-            if thread.ident in innermost and thread not in (threading.current_thread(),):
+            if thread.ident in innermost and thread is not threading.current_thread():
                 stack = self.stack(innermost[thread.ident])
                 function = self.in_c.get(thread.ident)
                 waits_in = getattr(function, "__qualname__", None)
@@ -204,9 +205,10 @@ def how_of(frame, event):
     code, at = frame.f_code.co_code, frame.f_lasti
     operation = dis.opname[code[at]] if at >= 0 else ""
     if event == "call":
-        return "resumed" if operation == "RESUME" and code[at + 1] & 3 else ""
+        begins = operation == "RESUME" and not code[at + 1] & 3
+        return "resumed" if frame.f_code.co_flags & GENERATOR and not begins else ""
     if event == "return" and not operation.startswith("RETURN"):
-        return "suspended" if operation == "YIELD_VALUE" else "raised"
+        return "suspended" if operation in ("YIELD_VALUE", "RESUME") else "raised"
     return ""
 
 

@@ -310,7 +310,7 @@ def sheet(panels, title, note, columns=3, size=(19.2, 9)):
         for ax, panel in itertools.zip_longest(axes.flat, panels):
             panel(ax) if panel else ax.set_visible(False)
         figure.suptitle(title, x=0.01, ha="left", fontsize=17, fontweight="bold")
-        note = textwrap.fill(note, int(11.5 * size[0]))  # so many letters fit in an inch
+        note = textwrap.fill(note, int(11.5 * size[0]))  # letters in an inch
         figure.supxlabel(note, x=0.01, ha="left", fontsize=11, color="#555555")
     return figure
 

@@ -118,7 +118,7 @@ def bar(summary, name):
     sentence, axis = BARS[name]
     values = dict.fromkeys(models_of(summary)) | summary.value(name)
     texts = {
-        model: (value, phrases.shown(name, value) if value else "too few to tell")
+        model: (value, phrases.shown(name, value) if value else "too few for a number")
         for model, value in values.items()
     }
     title = phrases.finding(sentence, name, values, NARROW)

@@ -1,7 +1,7 @@
-"""What the programs of this folder print and write: one place for each.
+"""The terminal and the files that the commands of this folder write.
 
-with held(folder):                      # nobody else writes into it meanwhile
-    Screen().print(text_of_a_stranger)
+with locked(folder):                    # no other comparison writes into it meanwhile
+    Screen().print(untrusted_text)
     save(folder / "results.json", text)
 """
 
@@ -20,19 +20,19 @@ ROOM = 16 * 2**20  # bytes: more than one comparison writes
 
 
 class CannotWrite(RuntimeError):
-    """Results have no place: what is wrong with the one that was named."""
+    """The place for results that was named cannot be written."""
 
 
 def lines(text):
-    """Return the text of a stranger with nothing that a terminal obeys but the end of a line."""
+    """Return an untrusted text with no control characters but the ends of its lines."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 class Screen(Console):
-    """The terminal. A text is shown as it is, whoever wrote it: nothing in it is a command.
+    """The terminal. Untrusted text is shown as it is: nothing in it is a command.
 
-    A letter that the terminal does not have is shown as "?". If who reads (| head, | tee) is gone
-    nobody is told any more, and the program goes on: what it measures is written.
+    A letter that the terminal does not have is shown as "?". After a broken pipe (| head) nothing
+    more is printed, and the program goes on: it still writes what it measures.
     """
 
     def __init__(self):
@@ -53,14 +53,14 @@ class Screen(Console):
 
 
 @contextlib.contextmanager
-def held(folder):
-    """Make a folder for results, and keep it for this process alone. Raises CannotWrite."""
+def locked(folder):
+    """Make a folder for results, and lock it for this process. Raises CannotWrite."""
     import fcntl  # not at the top: Windows does not have it
 
-    make_sure(folder)
+    ensure_writable(folder)
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # it ends with us, however we end
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the lock ends with this process
         yield
     except BlockingIOError as error:
         text = f"another comparison is writing to {folder}: name another folder with --out"
@@ -69,11 +69,8 @@ def held(folder):
         os.close(handle)
 
 
-def make_sure(folder):
-    """Make a folder (None: no folder), and be sure that it has room, and the temporary one.
-
-    Raises CannotWrite.
-    """
+def ensure_writable(folder):
+    """Make a folder (None: no folder); raise CannotWrite if it or the temporary one has no room."""
     for place in (folder, None):
         try:
             if place:
@@ -87,12 +84,12 @@ def make_sure(folder):
             raise CannotWrite(f"cannot write to {where}: {error.strerror}") from error
 
 
-def make_sure_of_file(path):
-    """Be sure that a file can be written, or path is None. Raises CannotWrite."""
+def ensure_file_writable(path):
+    """Raise CannotWrite if path is not None and no file can be written there."""
     if path and path.is_dir():
         raise CannotWrite(f"cannot write to {path}: it is a folder")
     if path and (path.is_file() or not path.exists()):  # and not /dev/stdout
-        make_sure(path.resolve().parent)
+        ensure_writable(path.resolve().parent)
 
 
 def save(path, content):
@@ -110,10 +107,10 @@ def save(path, content):
         beside.unlink(missing_ok=True)
 
 
-def ended(failed, path, text):
-    """Save a text where --json says (None: nowhere); return the words with which to exit, or None.
+def save_json(failed, path, text):
+    """Save a text at the path of --json (None: nowhere); return the words to exit with, or None.
 
-    failed: what else has gone wrong, None if nothing. What was measured is kept all the same.
+    failed: what else has gone wrong, None if nothing.
     """
     try:
         if path:

@@ -91,10 +91,10 @@ def cpu_seconds(process):
 
 
 def zombie_cpu_seconds(tree):
-    """Return the CPU time of the children that have ended and for which nobody has waited yet."""
+    """Return the CPU time of ended children that no process has waited for."""
     total = 0.0
     for pid in procfs.zombies({one.pid for one in tree}):
-        with contextlib.suppress(OSError):  # somebody has
+        with contextlib.suppress(OSError):  # now their parent has
             total += time.clock_gettime(~pid << 3 | 2)
     return total
 

@@ -27,6 +27,16 @@ def shown(name, value):
     return f"{'≥ ' if value.bound else ''}{text(name, value.amount)}{'*' if value.limited else ''}"
 
 
+def quartiles(name, value):
+    """Return the quartiles of a Value as text, without a unit if it is the median's as well."""
+    low, middle, high = (
+        text(name, one).rpartition(" ") for one in (value.low, value.amount, value.high)
+    )
+    if low[0] and low[2] == middle[2] == high[2]:
+        return f"{low[0]}-{high[0]}"
+    return f"{text(name, value.low)}-{text(name, value.high)}"
+
+
 def bounded(percentile):
     """Return a Percentile as text, "≥" before it if it is a lower bound."""
     if not percentile:

@@ -47,8 +47,8 @@ def cells(row, columns):
         text, latency = phrases.shown(name, value), row.runs[0].latency["first_greeting"]
         if name == "tail" and latency.p99 is None and value:
             text += f"\nmax of {latency.asked}"
-        if value and len(row.runs) > 1 and name != "visitors":
-            text += f"\n{phrases.text(name, value.low)}-{phrases.text(name, value.high)}"
+        if value and value.low < value.high:
+            text += f"\n{phrases.quartiles(name, value)}"
         alarming = name == "unserved" and value.amount
         texts.append(Text(text, style="bold red" if alarming else ""))
     return texts

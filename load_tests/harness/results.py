@@ -58,7 +58,7 @@ class Machine:
     """What a reader needs to know of the machine."""
 
     cpu: str
-    cores: int
+    cores: float  # usable ones: fewer under a CPU quota
     memory_gib: float
     kernel: str
     python: str

@@ -37,9 +37,7 @@ class IdleCost:
 
     resident: float  # KiB in the server's processes
     kernel: float  # KiB in the kernel of this machine, for both ends of the connection
-    connect: (
-        float  # seconds until it has been greeted once, each generator connecting one at a time
-    )
+    connect: float  # seconds until it has been greeted once
 
 
 @dataclass(slots=True)
@@ -49,7 +47,7 @@ class Measured:
     server: str  # its name in the tables
     idle: int  # connections that were open besides, and silent
     cost_of_idle: IdleCost | None = None
-    cpu_is_lower_bound: bool = False  # children may have ended whose CPU time is lost
+    cpu_is_lower_bound: bool = False  # CPU time of its child processes is lost when they end
     rounds: list[Round] = field(default_factory=list)
 
 
@@ -65,19 +63,3 @@ def to_json(load, blocks):
     """Return the text of the JSON file. load: what each request was, "greet" or "visit"."""
     content = {"schema": SCHEMA, "load": load, "blocks": [asdict(block) for block in blocks]}
     return json.dumps(content, indent=1)
-
-
-def from_json(text):
-    """Return the Blocks of a JSON file. Raises ValueError if its schema is another one."""
-    content = json.loads(text)
-    if content.get("schema") != SCHEMA:
-        raise ValueError(f"schema {content.get('schema')} is not {SCHEMA}")
-    return [
-        Block(block["connections"], [_measured(**one) for one in block["servers"]])
-        for block in content["blocks"]
-    ]
-
-
-def _measured(cost_of_idle, rounds, **more):
-    cost = cost_of_idle and IdleCost(**cost_of_idle)
-    return Measured(**more, cost_of_idle=cost, rounds=[Round(**one) for one in rounds])

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import platform
 import shutil
 import socket
@@ -13,8 +12,9 @@ from pathlib import Path
 
 import psutil
 
+from clients.console.formatting import count
 from clients.system.processes import ROOT, module_command, running_server, spawn, tail, temp_dir
-from clients.system.procfs import accept_queue_limit
+from clients.system.procfs import accept_queue_limit, usable_cores
 from load_tests.harness import stats
 from load_tests.harness.monitor import loses_child_cpu, watching
 from load_tests.harness.results import GeneratorHealth, LocustRow, Machine, Run, ServerUsage
@@ -49,14 +49,17 @@ def run(config, out, *, model, program, load, repeat):
     samples = [Sample(*one) for one in log["samples"]]
     numbers = stats.summary(samples)
     readings = [replace(one, at=one.at - log["started"]) for one in readings]
+    used = usage(readings, numbers["greetings"], config.backlog, incomplete)
     return Run(
         **numbers,
         model=model,
         program=program,
         load=load,
         repeat=repeat,
-        usage=usage(readings, numbers["greetings"], config.backlog, incomplete),
-        generator=health(log["generators"].values(), numbers["outcomes"].not_started),
+        usage=used,
+        generator=health(
+            log["generators"].values(), numbers["outcomes"].not_started, used.cpu_share
+        ),
         errors=log["errors"],
         locust_report=report,
         locust_counted={name: LocustRow(*row) for name, row in log["locust"].items()},
@@ -171,12 +174,18 @@ def per(amount, count):
     return amount / count if count else None
 
 
-def health(processes, not_started):
-    """Return the GeneratorHealth of a run; not_started: visitors for whom it had no place."""
+def health(processes, not_started, server_share):
+    """Return the GeneratorHealth of a run.
+
+    not_started: visitors for whom it had no place; server_share: the server's CPU, of one core.
+    """
+    cores = usable_cores()
     lags = sorted(lag for seen in processes for lag in seen["lag"]) or [0.0]
     cpu = max((seen["cpu"] for seen in processes), default=0.0)
     late = stats.nearest_rank(lags, 99) * 1000
     reasons = [f"used {cpu:.0%} of a core"] if cpu > 0.9 else []
+    if cores < 2 and cpu + server_share > cores / 2:
+        reasons.append(f"shared {count(cores, 'core')} with the server")
     reasons += [f"was {late:.0f} ms late"] if late > 50 else []
     reasons += [f"could not start {not_started:,} visitors"] if not_started else []
     return GeneratorHealth(cpu, late, " and ".join(reasons))
@@ -187,7 +196,7 @@ def machine():
     cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
     return Machine(
         cpu=cpu[0].split(": ")[1] if cpu else platform.machine(),
-        cores=len(os.sched_getaffinity(0)),
+        cores=usable_cores(),
         memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
         kernel=platform.release(),
         python=platform.python_version(),

@@ -37,7 +37,7 @@ def quartiles(values):
 def percentile(samples, share):
     """Return a Percentile (share: 0 to 100) of the latencies of samples, None if there are few.
 
-    A censored request took longer than its sample says, nobody knows how much longer. So the
+    A censored request took longer than its sample says, and by how much is unknown. So the
     percentile is at least the one with all censored requests answered at that moment, and at most
     the one with all of them answered last. It is exact if these two are the same; otherwise the
     first, which is certain, is returned as a lower bound.
@@ -298,7 +298,7 @@ def ratio(name, runs, old):
 
 
 def sign_test(ratios):
-    """Return the probability that chance alone puts so many ratios on one side of 1 (two-sided)."""
+    """Return the probability that chance alone puts this many ratios on one side of 1."""
     above, below = sum(one > 1 for one in ratios), sum(one < 1 for one in ratios)
     tosses, most = above + below, max(above, below)
     ways = sum(math.comb(tosses, heads) for heads in range(most, tosses + 1))

@@ -1,6 +1,6 @@
-"""Bring a server into the state in which it will be all its life, before it is measured.
+"""Warm a server before it is measured.
 
-A program that has served nobody yet is not what its users meet. The worst case here is asyncio:
+A program that has not served a client yet is not what its users meet. The worst case is asyncio:
 until the first client has left, each of its reads maps and unmaps memory (README.md, "A number that
 was true and meant nothing").
 """
@@ -10,19 +10,19 @@ import socket
 import time
 
 VISITORS = 20
-ENOUGH = 1.0  # seconds of warming: a server that works long for a greeting has few visitors
-PATIENCE = 10.0  # seconds to wait for one answer
+LIMIT = 1.0  # seconds of warming: a server with slow greetings gets fewer visitors
+TIMEOUT = 10.0  # seconds to wait for one answer
 
 
 def warm(address):
-    """Let visitors come to a server one after the other: connect, be greeted, say no more, leave.
+    """Send visitors to a server one after the other; each connects, is greeted, and leaves.
 
-    A server that does not serve them is not judged here: what is measured next will tell.
+    A server that does not serve them raises no error here: the measurement will show it.
     """
-    until = time.monotonic() + ENOUGH
+    until = time.monotonic() + LIMIT
     with contextlib.suppress(OSError):
         for _ in range(VISITORS):
-            with socket.create_connection(address, PATIENCE) as sock:
+            with socket.create_connection(address, TIMEOUT) as sock:
                 sock.sendall(b"warm")
                 sock.recv(1024)
                 sock.shutdown(socket.SHUT_WR)

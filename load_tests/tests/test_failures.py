@@ -1,4 +1,4 @@
-"""Nothing lost, nobody let in: namesakes, full disks, hostile texts, two comparisons at once."""
+"""Failures: equal names, full disks, untrusted text, two comparisons at once, Ctrl-C."""
 
 import contextlib
 import fcntl
@@ -20,7 +20,6 @@ from clients.system.processes import ROOT, models, module_command, running_serve
 from conftest import cli
 from load_tests.compare import options
 from load_tests.harness.results import SCHEMA, dumps, read
-from load_tests.harness.rounds import from_json
 from load_tests.tests.compiler import case
 from load_tests.tests.made import comparison, run, sessions
 
@@ -145,7 +144,7 @@ def test_a_place_where_nothing_can_be_written_is_found_out_before_measuring(modu
 
 
 def full_disk(tmp_path, script):
-    """Run a script where $1 is a disk of 24 MiB, which nobody else sees, and it is the last."""
+    """Run a script where $1 is a disk of 24 MiB that no other process sees."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = 'mount -t tmpfs -o size=24m none "$1" && cd "$2" && '
@@ -183,32 +182,32 @@ def test_what_was_measured_is_shown_on_a_disk_that_fills_up(tmp_path):
 
 
 def interrupted(tmp_path, pipe, when, times):
-    """Interrupt a comparison as a terminal does: all of the pipeline, so many times."""
+    """Interrupt a comparison as a terminal does: all of the pipeline, this many times."""
     line = f"{COMMAND} --out {tmp_path}/out 2>&1 {pipe}".replace("03_epoll", "03_epoll 02_threaded")
     until = time.monotonic() + 200
     with open(tmp_path / "said", "w+") as said:
         process = psutil.Popen(["bash", "-c", line], cwd=ROOT, stdout=said, start_new_session=True)
-        everybody = [process]
+        processes = [process]
         try:
-            while not when(everybody, tmp_path):
+            while not when(processes, tmp_path):
                 assert time.monotonic() < until
-                everybody = [process, *process.children(recursive=True)]
+                processes = [process, *process.children(recursive=True)]
                 time.sleep(0.02)
             for _ in range(times):
                 os.killpg(process.pid, signal.SIGINT)
                 time.sleep(0.3)
-            _, alive = psutil.wait_procs(everybody, 200)
+            _, alive = psutil.wait_procs(processes, 200)
             assert not alive
         finally:
-            for one in everybody:
+            for one in processes:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     one.kill()
     return (tmp_path / "said").read_text()
 
 
-def second_run(everybody, _):
+def second_run(processes, _):
     with contextlib.suppress(psutil.NoSuchProcess):
-        return any("02_threaded/server.py" in " ".join(one.cmdline()[:2]) for one in everybody)
+        return any("02_threaded/server.py" in " ".join(one.cmdline()[:2]) for one in processes)
 
 
 def drawing(_, tmp_path):
@@ -269,9 +268,10 @@ def test_the_cpu_time_of_child_processes_is_counted_or_marked(tmp_path, children
     for load in ("greet", "visit"):
         done = start("bench", forks, *options, "--load", load)
         assert done.returncode == 0, done.stderr
-        [block] = from_json(file.read_text())
-        assert block.servers[0].cpu_is_lower_bound == lost
-        assert block.servers[0].rounds[0].cpu >= 0.002 or (load == "visit" and lost)
+        [block] = json.loads(file.read_text())["blocks"]
+        [measured] = block["servers"]
+        assert measured["cpu_is_lower_bound"] == lost
+        assert measured["rounds"][0]["cpu"] >= 0.002 or (load == "visit" and lost)
         assert bool(re.search(r"^forks .*≥", done.stdout, re.MULTILINE)) == lost
     wide = {"env": os.environ | {"COLUMNS": "150"}}
     done = compare(tmp_path / "out", forks, "--users", 4, "--seconds", 1, **wide)
@@ -287,7 +287,7 @@ def test_nothing_that_a_server_says_reaches_the_terminal_as_a_command(module, tm
     odd = server(tmp_path / r"odd$\frac{1$.py", f"({BAD!r} * 20).encode()")
     for program in (bad, odd):
         out = ["--out", tmp_path / "out"] if module == "compare" else []
-        program = shlex.quote(str(program)) if module == "bench" else program
+        program = program if module == "compare" else shlex.quote(str(program))
         done = start(module, program, *(QUICK if out else ["--connections", 2]), *out)
         said = done.stdout + done.stderr
         assert done.returncode == 1

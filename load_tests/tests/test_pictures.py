@@ -101,7 +101,7 @@ def test_a_mark_is_hollow_where_a_run_is_generator_limited_and_the_picture_says_
 def test_the_spread_of_repeats_is_drawn_and_in_the_table():
     runs = [run("03_epoll", sessions(seconds), repeat=n) for n, seconds in enumerate((1, 2, 4))]
     found = comparison(*runs, repeats=3)
-    assert "1.5 s-3 s" in " ".join(table_of(found).split())
+    assert "1.5-3" in " ".join(table_of(found).split())
     lines = drawings(*runs)["tail"].lines
     assert any([round(y) for y in line.get_ydata()] == [1500, 3000] for line in lines)
 

@@ -2,7 +2,6 @@
 
 import itertools
 
-from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
@@ -194,7 +193,8 @@ def syn_timeline(results, title):
         rows = []
         for name, data in results.items():
             for rank, client in enumerate(data.clients, 1):
-                syns = [p.sent for p in data.packets if is_syn(p, client)]
+                mine = [p for p in data.packets if p.port == client.port]
+                syns = [p.sent for p in mine if p.flags == "SYN"]
                 if len(syns) > 1:
                     syn_row(ax, len(rows), syns, client, data.watched)
                     rows.append(f"{name}, client {rank}")
@@ -210,24 +210,13 @@ def syn_timeline(results, title):
         ax.set_xlabel("seconds since the first client's connect()")
         ax.set_title(title, pad=22)
         look = {"frameon": False, "ncols": 3, "loc": "upper left", "bbox_to_anchor": (-0.25, -0.13)}
-        ax.legend(handles=syn_legend(), **look)
+        ax.plot([], [], "x", color="black", ms=9, mew=2, label="a SYN that is dropped")
+        ax.plot([], [], "o", color=ANSWERED, ms=9, label="a SYN that is answered")
+        ax.plot([], [], color=OPENING, lw=6, label="the client waits in SYN-SENT")
+        ax.legend(**look)
         sources(ax, results.values(), below=76)
 
     return draw(10, 5.3, panel)
-
-
-def syn_legend():
-    """Return the handles of the legend of syn_timeline()."""
-    look = {"ls": "", "ms": 9}
-    return [
-        Line2D([], [], marker="x", color="black", mew=2, label="a SYN that is dropped", **look),
-        Line2D([], [], marker="o", color=ANSWERED, label="a SYN that is answered", **look),
-        Line2D([], [], color=OPENING, lw=6, label="the client waits in SYN-SENT"),
-    ]
-
-
-def is_syn(packet, client):
-    return packet.port == client.port and packet.flags == "SYN"
 
 
 def syn_row(ax, place, syns, client, watched):
@@ -280,15 +269,9 @@ def time_wait_timer(data, title):
         ax.set_yticks([*range(0, 61, 20), *rows.values()], [0, 20, 40, 60, *names])
         ax.set(ylim=(-27, 66), title=title, xlabel="seconds since TIME-WAIT began")
         ax.set_ylabel("seconds left on the timer", y=0.66)
-        marks = ((fails, "Address already in use"), (works, "works"))
-        below = {"frameon": False, "ncols": 2, "loc": "upper left", "bbox_to_anchor": (-0.1, -0.13)}
-        ax.legend(
-            handles=[
-                Line2D([], [], ls="", marker=marker, color=colour, label=name)
-                for (colour, marker), name in marks
-            ],
-            **below,
-        )
+        for (colour, marker), name in ((fails, "Address already in use"), (works, "works")):
+            ax.plot([], [], marker, color=colour, label=name)
+        ax.legend(frameon=False, ncols=2, loc="upper left", bbox_to_anchor=(-0.1, -0.13))
         caption(ax, data.source, below=76)
 
     return draw(10, 5.3, panel)

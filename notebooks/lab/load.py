@@ -64,24 +64,21 @@ def compare_with_samples(*servers, users=(), arrivals=(), **config):
     return found, samples
 
 
-def samples(*servers, **options):
-    """Return a list of the Samples of each run of compare(), in the order of its runs."""
-    found, frame = compare_with_samples(*servers, **options)
-    runs = dict(iter(frame.groupby(["model", "load", "repeat"])))
-    return [
-        [Sample(*row) for row in runs[run.model, run.load, run.repeat][[*Sample._fields]].values]
-        for run in found.runs
-    ]
+def samples(server, **options):
+    """Return the samples of compare() with one server: a DataFrame for each load."""
+    _, frame = compare_with_samples(server, **options)
+    return [its for _, its in frame.groupby("load", sort=False)]
 
 
-def first_tail(samples, since, until):
+def first_tail(frame, since, until):
     """Return the p99 of the first greetings that began in this part of a run, in seconds.
 
     Below 100 of them it is the longest one, and None if there are none.
     """
-    rows = [
-        one for one in samples if one.request == "first_greeting" and since <= one.began < until
+    first = frame[
+        (frame.request == "first_greeting") & (since <= frame.began) & (frame.began < until)
     ]
+    rows = [Sample(*row) for row in first[[*Sample._fields]].values]
     return percentile(rows, 99) or percentile(rows, 100)
 
 
@@ -180,25 +177,10 @@ def sigstop(process, seconds):
     return began, ended
 
 
-def table(works):
-    """Return a Markdown table of workloads: {work: a Comparison}, a column per server."""
-    names = [run.model for run in next(iter(works.values())).runs]
-    rows = [["", *names], ["---"] + ["---:"] * len(names)]
-    for work, data in works.items():
-        fair = [run for run in data.runs if not run.outcomes.unserved]
-        best = max((run.throughput for run in fair), default=None)
-        if any(run.generator.limited for run in fair):
-            best = None  # a generator-limited rate is a lower bound
-        rows.append([f"**{work}**", *(cell(run, best) for run in data.runs)])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def cell(run, best):
-    rate, unserved = run.throughput, run.outcomes.unserved
-    text = f"{rate:,.0f}" + ("*" if run.generator.limited else "")
-    return text + (
-        f", {unserved} unserved" if unserved else f" ({rate / best:.2f})" if best else ""
-    )
+def throughputs(works):
+    """Return a DataFrame of greetings per second: a row per work of {work: a Comparison}."""
+    rows = {work: {run.model: run.throughput for run in data.runs} for work, data in works.items()}
+    return pandas.DataFrame(rows).T.round().astype(int)
 
 
 def compute(size):
