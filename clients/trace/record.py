@@ -23,7 +23,7 @@ from clients.system.sockets import reset_on_close
 from clients.trace import values
 from clients.trace.interpret import ClientState, TraceEvent, interpret, resume_point
 from clients.trace.kernel import FIRST_PORT, HOST, KernelView
-from clients.trace.scenarios import SCENARIOS
+from clients.trace.scenarios import SCENARIOS, parse
 from clients.trace.session import traced
 
 CLIENT = re.compile(rf"{HOST}:{FIRST_PORT // 1000}0(\d\d)")  # its address
@@ -123,13 +123,13 @@ class Player:
                 raise RuntimeError("starts other processes, which cannot be recorded")
 
     def play_action(self, action):
-        if action.does == "waits":
+        if action == "time passes":
             self.wait()
             return
-        for number in action.clients:
-            if number not in self.clients:
-                self.clients[number] = ScenarioClient(number)
-        while self.act(action.clients, action.does, action.words) and action.does == "floods":
+        numbers, does, words = parse(action)
+        new = [number for number in numbers if number not in self.clients]
+        self.clients |= {number: ScenarioClient(number) for number in new}
+        while self.act(numbers, does, words) and does == "floods":
             self.until_blocked()
 
     def let_clients_read(self):
@@ -187,7 +187,7 @@ class Player:
                     time.sleep(APART)
             self.wait_until_quiescent()
             seen = self.kernel.state(self.report)
-        event = TraceEvent("client", actors=list(numbers), does=does, words=values.describe(words))
+        event = TraceEvent("client", actors=numbers, does=does, words=values.describe(words))
         event.sent = sum(len(one.sent) for one in clients) - sent
         event.received = sum(len(one.received) for one in clients) - received
         self.record_wakeups(event, seen, was)
