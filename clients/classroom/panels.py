@@ -71,14 +71,20 @@ def source(monitor, names, height):
         words = "it is no Python program:", "its lines cannot be shown,", "only the kernel's side"
         return [line(text, "dim") for text in words][:height]
     lines = monitor.lines
+    places = {}
+    for thread in monitor.threads:
+        if thread.line:
+            places.setdefault(thread.line, {}).setdefault(thread.call, []).append(thread)
     marks = {
-        number: [label(call, these, names) for call, these in calls.items()]
-        for number, calls in by_line(monitor.threads).items()
+        number: [label(call, threads, names) for call, threads in calls.items()]
+        for number, calls in places.items()
     }
     number, values = monitor.stepper.variables(lines)
     if number in marks:
-        first = marks.pop(number) + [f"   {with_labels(value, names)}" for value in values]
-        marks = {number: first} | marks
+        text = "\n".join([*marks.pop(number), *(f"   {value}" for value in values)])
+        for address, name in names.items():
+            text = text.replace(f"connection with {address} ", f"{name} ")
+        marks = {number: text.split("\n")} | marks
     return excerpt(lines, marks, monitor.anchors, height)
 
 
@@ -101,22 +107,6 @@ def excerpt(lines, marks, anchors, height):
                 rows.append([Cell("   ▶ ", "mark", ("mark", number, text)), Cell(text, "mark")])
         before = number
     return rows
-
-
-def with_labels(text, names):
-    """Return a text in which connections are named by their clients."""
-    for address, name in names.items():
-        text = text.replace(f"connection with {address} ", f"{name} ")
-    return text
-
-
-def by_line(threads):
-    """Return {line: {system call: [thread, ...]}} for the threads that are in the program."""
-    places = {}
-    for thread in threads:
-        if thread.line:
-            places.setdefault(thread.line, {}).setdefault(thread.call, []).append(thread)
-    return places
 
 
 def around(wanted, marks, last, height):

@@ -100,7 +100,11 @@ class ServerMonitor:
             self.connections = []
             return
         if self.is_python:
-            self._refresh_threads()
+            with contextlib.suppress(OSError):  # Python is too busy to report, or has just ended
+                self.threads = self.stepper.sample()
+            self.anchors |= {one.line for one in self.threads if one.line and one.fd is not None}
+            self.descriptors -= self.stepper.session.tracer_descriptors()
+            self.thread_count = len(self.threads)
         self.dropped = self.server.dropped()
         self.said |= dict(SAID.findall(self.server.log(LATEST)))
         sockets = [one for one in sockets if self.owns(one.local) or self.owns(one.remote)]
@@ -118,14 +122,6 @@ class ServerMonitor:
         if self.host == "0.0.0.0":
             return port == self.port and (host in self.hosts or host.startswith("127."))
         return end == (self.host, self.port)
-
-    def _refresh_threads(self):
-        """Read where the threads are, without the tracer's; as before if Python is too busy."""
-        with contextlib.suppress(OSError):  # TimeoutError; or the server has just ended
-            self.threads = self.stepper.sample()
-        self.anchors |= {one.line for one in self.threads if one.line and one.fd is not None}
-        self.descriptors -= self.stepper.session.tracer_descriptors()
-        self.thread_count = len(self.threads)
 
     def _connections(self, sockets, held):
         """Return a Connection per client; held: {inode: the server's descriptor}."""
