@@ -26,10 +26,10 @@ print("listening on %s:%d" % server.getsockname(), flush=True)
 print("[/red] \\x1b]0;title\\x07 \\N{{RIGHT-TO-LEFT OVERRIDE}}", file=sys.stderr, flush=True)
 while True:
     client, _ = server.accept()
-    heard = client.recv(1024)
-    if heard == b"die":
+    received = client.recv(1024)
+    if received == b"die":
         raise SystemExit("[/red] \\x1b[2J")
-    client.sendall(b"[/red]\\x1b[2J" + heard)  # \x1b[31m
+    client.sendall(b"[/red]\\x1b[2J" + received)  # \x1b[31m
     client.close()
 '''
 
