@@ -165,7 +165,7 @@ class Session:
         """Connect and get the first greeting; try again after a timeout, --retries times."""
         for left in reversed(range(self.user.options.retries + 1)):
             try:
-                with self.patience():
+                with self.time_limit():
                     self.connect()
                     self.exchange("first_greeting", greeting + b" " + self.tag)
                     return
@@ -177,7 +177,7 @@ class Session:
                 now = time.monotonic()
                 self.open = {"connect": now, "first_greeting": now, "session": began}
 
-    def patience(self):
+    def time_limit(self):
         """Return a context manager that raises GaveUp after --timeout."""
         seconds = self.user.options.timeout
         return gevent.Timeout(seconds, GaveUp) if seconds else contextlib.nullcontext()
@@ -190,7 +190,7 @@ class Session:
 
     def greet(self, request, message):
         """Exchange one greeting, within --timeout."""
-        with self.patience():
+        with self.time_limit():
             self.exchange(request, message)
 
     def exchange(self, request, message):

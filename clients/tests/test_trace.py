@@ -18,10 +18,11 @@ from clients.client import Client
 from clients.console import palette
 from clients.system import processes
 from clients.tests.narration_checks import false_sentences
+from clients.tests.steps_page import bundle_of, outdated
 from clients.trace import animated_svg, bundle
 from clients.trace.__main__ import write
 from clients.trace.interpret import interpret
-from clients.trace.page import STEPS, bundle_of, outdated
+from clients.trace.page import STEPS
 from clients.trace.scenarios import SCENARIOS
 from clients.trace.session import traced
 from clients.trace.tracer import FIRST_TRACER_FD, Snapshot

@@ -8,7 +8,8 @@ import pytest
 from clients.console.palette import MODELS
 from clients.system.processes import models
 from clients.tests.browser import Browser, in_a_browser, opened
-from clients.trace.page import DATA, STEPS, build, bundle_of, outdated
+from clients.tests.steps_page import DATA, bundle_of, outdated
+from clients.trace.page import STEPS, build
 
 PROGRAMS = {name: models()[name] for name in MODELS}
 PAGE = STEPS.read_text()

@@ -7,21 +7,15 @@ motion, it is still: the moment that shows which clients are served. web/front.s
 from itertools import groupby
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader
-
 from clients.console.palette import styles
+from clients.trace.page import TEMPLATES
 
 WEB = Path(__file__).with_name("web")
 FRONT = {WEB / "front.svg": False, WEB / "front-dark.svg": True}  # for a light page, a dark one
 SCENARIO, STILL = "two", 3  # which is shown, and the action after which the picture is still
 LEAD, ACTION, HOLD = 1.0, 3.6, 2.4  # seconds before the first action, for each, and after the last
 BUSY = 0.75  # the share of an action in which something moves
-CALLS = {
-    "accept4": "accept()",
-    "recvfrom": "recv()",
-    "sendto": "send()",
-    "epoll_wait": "epoll.poll()",
-}
+CALLS = {"accept4": "accept", "recvfrom": "recv", "sendto": "send", "epoll_wait": "epoll.poll"}
 
 
 def draw(bundle, is_dark=False):
@@ -44,10 +38,7 @@ def draw(bundle, is_dark=False):
         )
     begins = [0.0] + [LEAD + ACTION * number for number in range(len(actions))]
     timeline = list(zip(begins, [*begins[1:], total], strict=True))
-    environment = Environment(
-        loader=FileSystemLoader(WEB), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("front.svg.j2").render(
+    return TEMPLATES.get_template("front.svg.j2").render(
         columns=columns,
         actions=actions,
         timeline=timeline,
@@ -73,7 +64,7 @@ def frame(event, lines):
     threads = []
     for thread in event["threads"]:
         code = lines[thread["line"] - 1].split("  #")[0].strip()
-        call = thread["call"] and CALLS.get(thread["call"], thread["call"])
+        call = thread["call"] and f"{CALLS.get(thread['call'], thread['call'])}()"
         name = thread["name"] if thread["name"] == "main" else f"thread of {thread['name']}"
         threads.append(
             {

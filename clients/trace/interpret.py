@@ -62,9 +62,9 @@ class TraceEvent:
 
     # Snapshot's events; "sleep"; "end" of a thread; "client": a client acts; "time": time passes
     kind: str
-    action: int = 0  # the number of the scenario's action, from 1; 0 before the first
     thread: int | None = None  # its ThreadState.id
     name: str | None = None  # the thread's name after this step
+    action: int = 0  # the number of the scenario's action, from 1; 0 before the first
     function: str | None = None
     line: int | None = None  # the line that was executed, or in which the thread sleeps
     next_line: int | None = None

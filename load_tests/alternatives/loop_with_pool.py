@@ -1,4 +1,4 @@
-"""Event loop that hands work that waits or computes to a pool of threads, or of processes.
+"""Event loop that hands I/O-bound and CPU-bound work to a thread pool or a process pool.
 
 Run it: python3 load_tests/alternatives/loop_with_pool.py --pool processes --workers 2 --port 3267
 

@@ -105,8 +105,7 @@ def test_an_alternative_keeps_the_contract_but_for_the_listed_differences(case):
     if "working" in options:
         options.remove("working")
         options += WORK
-    program = FOLDER / f"{name}.py"
-    listed = DIFFERENCES.get(case) or DIFFERENCES.get(name, {})
+    program, listed = FOLDER / f"{name}.py", DIFFERENCES.get(case, DIFFERENCES.get(name, {}))
     shared = collections.defaultdict(list)  # {options: checks}
     for check in CASES[case] & SHARED - set(listed):
         shared[CHECKS[check].options].append(check)

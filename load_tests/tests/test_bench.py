@@ -247,7 +247,7 @@ def test_ctrl_c_leaves_no_process(number):
         (["03_epoll", "--rounds", "0"], "--rounds"),
         (["03_epoll", "--seconds", "nan"], "--seconds"),
         (["03_epoll", "--idle", "1,2"], "--idle"),
-        (["03_epoll", "--load", "idlers"], "--load"),
+        (["03_epoll", "--load", "crowd"], "--load"),
     ],
 )
 def test_bad_options_get_a_clear_line(arguments, words, capsys):

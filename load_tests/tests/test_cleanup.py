@@ -58,7 +58,7 @@ def test_what_it_has_started_ends_with_it(tmp_path, name, number):
         process = subprocess.Popen(
             module_command(module, *words, *out),
             cwd=ROOT,
-            env=os.environ | {"TMPDIR": str(place)},  # by it we know whom it has started
+            env=os.environ | {"TMPDIR": str(place)},  # what it has started has this, too
             stdin=terminal,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -39,8 +39,9 @@ while True:
 """
 
 
-def start(*options, out):
-    return cli("load_tests.compare", "--out", out, *options)
+def start(*options, out, pictures=False):
+    more = [] if pictures else ["--no-pictures"]
+    return cli("load_tests.compare", "--out", out, *options, *more)
 
 
 def runs_of(out):
@@ -60,7 +61,7 @@ one_comparison = pytest.mark.xdist_group("one_comparison")  # serves all tests t
 def compared(tmp_path_factory):
     """One quick comparison of all models; most tests look at what it made."""
     out = tmp_path_factory.mktemp("compared")
-    done = start("--users", "2,12", "--seconds", 2, out=out)
+    done = start("--users", "2,12", "--seconds", 2, out=out, pictures=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return out, done.stdout
 
@@ -273,7 +274,8 @@ def test_a_full_generator_says_so_and_leaves_no_visitor_out(tmp_path):
     code = f"import pathlib, runpy, sys; from load_tests.harness import runs; del sys.argv[0];\
              runs.LOCUSTFILE = pathlib.Path({str(locustfile)!r});\
              runpy.run_module('load_tests.compare', run_name='__main__')"
-    line = [sys.executable, "-c", code, "x", "03_epoll", *map(str, options), "--out", tmp_path]
+    line = [sys.executable, "-c", code, "x", "03_epoll", "--no-pictures", *map(str, options)]
+    line += ["--out", tmp_path]
     done = subprocess.run(line, capture_output=True, text=True, cwd=compare.HERE.parent)
     assert done.returncode == 0, done.stderr
     run = runs_of(tmp_path)["03_epoll", 2000]
