@@ -17,6 +17,8 @@ from clients.system import processes
 from clients.system.procfs import thread_state
 from conftest import cli
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
 def test_check(model, check):
