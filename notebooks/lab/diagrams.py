@@ -3,7 +3,6 @@
 import itertools
 
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
-from matplotlib.ticker import MaxNLocator
 
 from clients.console.formatting import number
 from clients.console.palette import OTHER_STYLES
@@ -13,7 +12,6 @@ from .sequence import (
     COLOUR,
     END_COLOUR,
     GREY,
-    OPEN,
     OPENING,
     caption,
     legend,
@@ -70,10 +68,7 @@ def state_durations(data, end, port=None):
 
 
 def longest_durations(experiments):
-    """Return {state: seconds}, the longest duration of each state at any end of any connection.
-
-    Only durations that were observed to their end count; 0 if there is none. CLOSED is left out.
-    """
+    """Return {state: the longest observed duration at any end, 0 if none ended}, without CLOSED."""
     most = {}
     for data in experiments:
         ports = {change.client_port for change in data.states if change.end == "client"}
@@ -83,15 +78,6 @@ def longest_durations(experiments):
     return {state: most[state] for state in PLACES if state in most and state != "CLOSED"}
 
 
-def path_of(durations):
-    """Return the places of the diagram on a path, in order: {place: seconds, None: unknown}.
-
-    durations: what state_durations() returns.
-    """
-    before = dict.fromkeys(BEFORE.get(next(iter(durations)), []))
-    return before | {END if state == "CLOSED" else state: durations[state] for state in durations}
-
-
 def state_diagram(durations, title, note, names=None):
     """Draw TCP's states and mark those that were observed.
 
@@ -99,7 +85,9 @@ def state_diagram(durations, title, note, names=None):
     longest duration counts. names: {name: colour}, written next to the diagram.
     """
     seen, taken = {place: {} for place in PLACES}, {}
-    for colour, path in [(colour, path_of(one)) for colour, one in durations]:
+    for colour, one in durations:
+        path = dict.fromkeys(BEFORE.get(next(iter(one)), []))
+        path |= {END if state == "CLOSED" else state: one[state] for state in one}
         taken |= dict.fromkeys(itertools.pairwise(path), colour)
         for place, seconds in path.items():
             seen[place][colour] = max(seconds or 0, seen[place].get(colour, 0))
@@ -154,28 +142,6 @@ def transition(ax, boxes, step, text, colour):
     box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     look = {"color": "black" if colour else UNSEEN, "fontsize": 8.5, "bbox": box}
     write(ax, ((x + u) / 2, (y + v) / 2), text, zorder=2.5, **look)
-
-
-def queue_bars(results, title):
-    """Draw how many clients of each server were connected: {name: AcceptQueue}."""
-
-    def panel(ax):
-        for place, data in enumerate(results.values()):
-            connected = sum(client.connected is not None for client in data.clients)
-            waiting = len(data.clients) - connected
-            ax.barh(place, connected, color=OPEN, edgecolor="black")
-            ax.barh(place, waiting, left=connected, color=OPENING, edgecolor="black", hatch="//")
-            said = f"  {connected} connected, {waiting} in SYN-SENT"
-            ax.text(connected + waiting, place, said, va="center")
-        ax.set_yticks(range(len(results)), results)
-        longest = max(len(data.clients) for data in results.values())
-        ax.set(xlim=(0, 1.5 * longest), xlabel="clients", title=title)  # room for the words
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.invert_yaxis()
-        ax.grid(visible=False)
-        sources(ax, results.values())
-
-    return draw(10, 1.8 + 0.5 * len(results), panel)
 
 
 def sources(ax, experiments, below=48):

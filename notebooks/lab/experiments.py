@@ -25,7 +25,6 @@ from .observation import (
     ForgottenClose,
     Lookup,
     Observation,
-    SecondListener,
     TimeWait,
     to_json,
 )
@@ -112,7 +111,7 @@ def try_to_listen(link, reuse):
 def two_listeners():
     """A second program listens on a port in use, with SO_REUSEADDR, and fails."""
     with EmulatedLink() as link, link.listener():
-        return SecondListener(error=try_to_listen(link, reuse=True).error)
+        return Observation(error=try_to_listen(link, reuse=True).error)
 
 
 def forgotten_close(seconds=4.0, fin_timeout=2, delay=0.05):

@@ -28,10 +28,9 @@ def choose(quick, default, full):
 
 
 def show(figure):
-    """Return a figure as a picture for a notebook: sharp on a projector, and a small file.
+    """Return a figure as a small PNG of twice the pixels of the page, sharp on a projector.
 
-    It has two pixels for each pixel of the page, and a byte for each of its own. (As SVG it would
-    be smaller still, but GitHub leaves out parts of an SVG in a notebook.)
+    As SVG it would be smaller still, but GitHub leaves out parts of an SVG in a notebook.
     """
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=choose(DPI / 2, 2 * DPI, 2 * DPI))

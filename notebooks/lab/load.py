@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import signal
 import statistics
 import time
@@ -15,7 +16,7 @@ from rich.console import Console
 from clients.client import Client
 from clients.system import processes
 from load_tests import compare as comparison
-from load_tests.harness import rounds, stats
+from load_tests.harness import results, rounds, stats
 from load_tests.harness.monitor import kernel_memory, reading
 from load_tests.harness.results import Reading
 from load_tests.harness.samples import Sample
@@ -97,8 +98,8 @@ def bench(*servers, connections, **options):
         done = processes.run_captured(line, cwd=processes.ROOT, timeout=900)
         if done.returncode:
             raise RuntimeError(f"bench failed: {done.stdout[-500:]} {done.stderr[-500:]}")
-        [block] = rounds.from_json(file.read_text())
-    return block.servers
+        [block] = json.loads(file.read_text())["blocks"]
+    return results.build(rounds.Block, block).servers
 
 
 @dataclass(order=True)

@@ -148,7 +148,7 @@ def ask(link, client, name, timeout):
 
 def model_server(model, seconds, delay=0.005):
     """A model's server greets a client, which vanishes; another client connects after it."""
-    gone = set()  # the ports of clients whose packets the link loses
+    gone = set()  # the link loses the packets of clients with these ports
     with (
         EmulatedLink(delay, lambda packet: packet.port in gone) as link,
         contextlib.ExitStack() as stack,
