@@ -33,13 +33,7 @@ from clients.system.processes import (
     running_server,
 )
 from load_tests.harness import phrases, report, results, runs, samples, stats
-from load_tests.harness.files import (
-    CannotWrite,
-    Screen,
-    lines,
-    locked,
-    save,
-)
+from load_tests.harness.files import CannotWrite, Screen, lines, locked, save
 from load_tests.harness.page import page
 from load_tests.harness.results import Comparison, FailedRun, RunConfig
 

@@ -79,7 +79,7 @@ class GreetingUser(User):
         url = urlsplit(self.host if "//" in self.host else f"tcp://{self.host}")
         self.address = url.hostname, url.port or 3267
         self.options, self.number = environment.parsed_options, next(user_numbers)
-        self.visits = itertools.count()
+        self.sessions = itertools.count()
 
     def draw(self, *what):
         """Return a random generator that gives the same numbers in each run with this --seed."""
@@ -91,7 +91,7 @@ class GreetingUser(User):
         seconds = self.options.seconds or 5
         gevent.sleep(self.draw("start").uniform(0, min(1.3, seconds / 4)))
 
-    def visit(self, draw, began=None):
+    def run_session(self, draw, began=None):
         """Connect, greet five times with think times between, and leave; see session()."""
         with self.session(began) as session:
             session.enter(b"visitor")
@@ -241,8 +241,8 @@ class ClosedLoopUser(GreetingUser):
     @tag("think-time")
     @task
     def one_session(self):
-        self.current = self.draw("session", next(self.visits))
-        self.visit(self.current)
+        self.current = self.draw("session", next(self.sessions))
+        self.run_session(self.current)
 
 
 class OpenLoopUser(GreetingUser):
@@ -271,7 +271,7 @@ class OpenLoopUser(GreetingUser):
             self.enter_not_started(schedule)
 
     def begin(self, number):
-        self.visit(self.draw("session", number), self.waiting.pop(number))
+        self.run_session(self.draw("session", number), self.waiting.pop(number))
 
     def schedule(self):
         """Yield the number of each visitor and when it is due."""

@@ -94,8 +94,9 @@ class Classroom(App):
         self.colours = styles([server_name(program) for program in programs])
         self.monitor, self.monitors, self.paused, self.last_notice = None, set(), False, ""
         self.roster, self.rows, self.zoomed = Roster(), {}, None  # {label: Connection}; of VIEWS
-        # {Cell.key: text} as last drawn, and as it was before the last key; until when it counts
-        self.drawn, self.before, self.marked_until = {}, {}, 0.0
+        # {Cell.key: text} as last drawn, and as it was before the last key, when there were these
+        # clients; until when it counts
+        self.drawn, self.before, self.labels, self.marked_until = {}, {}, set(), 0.0
         self.written = {}  # {id of a panel: what it shows}
 
     def compose(self):
@@ -223,8 +224,9 @@ class Classroom(App):
     def draw_head(self):
         """Write which model it is, where it listens, and what it costs."""
         monitor, stepper, colour = self.monitor, self.monitor.stepper, self.model_colour()
-        head = self.query_one("#head").styles
-        head.background, head.color = colour, text_on(colour)
+        for part in ("head", "title", "where"):
+            look = self.query_one(f"#{part}").styles
+            look.background, look.color = colour, text_on(colour)
         if self.paused or monitor.ended or (stepper and stepper.on):
             where = "PAUSED" if self.paused else "ENDED" if monitor.ended else "LINE BY LINE"
         else:
@@ -270,7 +272,8 @@ class Classroom(App):
         text, marked = Text(), time.monotonic() < self.marked_until
         for row in rows:
             for cell in row:
-                changed = marked and cell.key and self.before.get(cell.key) != cell.text
+                seen = cell.key in self.before or cell.key[:1] not in self.labels  # or scrolled in
+                changed = marked and cell.key and seen and self.before.get(cell.key) != cell.text
                 style = "changed" if changed and cell.text.strip() else cell.style
                 text.append(printable(cell.text), self.style(style))
                 if cell.key:
@@ -299,7 +302,7 @@ class Classroom(App):
         if self.paused and not name.startswith(("pause", "quit")):
             self.action_pause()
         still = ("choose", "scroll", "zoom", "toggle_dark")
-        self.before = dict(self.drawn)
+        self.before, self.labels = self.drawn, {(label,) for label in self.rows}
         self.marked_until = 0 if name.startswith(still) else time.monotonic() + MARK
         return await super().run_action(action, *args, **kwargs)
 

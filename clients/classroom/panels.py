@@ -239,7 +239,7 @@ def client(one, chosen):
     sign, style = ("▸", "chosen") if one.label == chosen else (" ", "")
     return [
         Cell(f"{sign}{short(one.label):>3} ", style),
-        Cell(one.state, style, (one.label, "state")),
+        Cell(one.state, style, (one.label, "does")),
         Cell(f" {one.seconds:.0f} s ".ljust(17 - len(one.state)), style),
         Cell(one.talk, style, (one.label, "talk")),
     ]

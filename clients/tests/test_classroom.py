@@ -176,10 +176,15 @@ def test_the_next_model_and_the_same_one_again_get_the_same_clients(tmp_path):
         program.write_text(text.replace('"""Threaded server', '"""Edited server'))
         return True
 
+    def has_its_colour(app):
+        parts = [app.query_one(f"#{part}").styles for part in ("head", "title", "where")]
+        return len({(str(one.background), str(one.color)) for one in parts}) == 1
+
     play(
         "01_blocking",
         *"aasn",
         served,
+        has_its_colour,
         *(edit, "b", lambda app: app.monitor and "Edited" in app.monitor.sentence, served),
         lambda app: len(app.monitors) == 1,
         programs=[processes.find_server("01_blocking"), program],

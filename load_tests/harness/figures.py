@@ -127,7 +127,7 @@ def bar(summary, name):
 
 def shares(summary, short=False):
     """Return the Figure of the outcomes; short: the two kinds of unserved visitors are one."""
-    kinds = {name: (OUTCOMES[name][0], [name]) for name in HATCHES}
+    kinds = {name: (OUTCOMES[name]["label"], [name]) for name in HATCHES}
     if short:
         kinds["unserved_established"] = "unserved", UNSERVED
         del kinds["unserved_syn_sent"]

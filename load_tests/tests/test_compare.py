@@ -1,5 +1,6 @@
 """The comparison, end to end: what it measures, and what it does when things go wrong."""
 
+import ast
 import re
 import signal
 import subprocess
@@ -236,6 +237,30 @@ def test_each_server_gets_the_same_arrivals_and_each_repeat_its_own(impatient):
     assert sum(at < 2 for at in due["03_epoll", 0]) == pytest.approx(80, abs=40)
 
 
+DRAW = """
+from types import SimpleNamespace as Any
+from load_tests.locustfile import GreetingUser
+
+def think_times(seed, worker, user, session):
+    runner = Any(worker_index=worker)
+    user = Any(options=Any(seed=seed), environment=Any(runner=runner), number=user)
+    draw = GreetingUser.draw(user, "session", session)
+    return tuple(draw.uniform(0.1, 0.3) for _ in range(4))
+
+keys = (1, 0, 0, 0), (2, 0, 0, 0), (1, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, 1)
+print([think_times(*key) for key in keys])
+"""
+
+
+def test_think_times_depend_on_seed_worker_user_and_session_alone():
+    line = [sys.executable, "-c", DRAW]
+    runs = [subprocess.run(line, capture_output=True, text=True, cwd=compare.HERE.parent)
+            for _ in range(2)]  # fmt: skip
+    first, second = (run.stdout.splitlines()[-1] for run in runs)
+    assert first == second
+    assert len(set(ast.literal_eval(first))) == 5
+
+
 @one_comparison
 def test_visitors_that_give_up_cost_a_server_work(impatient):
     out, text = impatient
@@ -377,7 +402,7 @@ def test_ctrl_c_reports_what_was_measured_and_leaves_no_process_behind(tmp_path,
             if "3 users" in line:  # the second run has begun
                 break
         time.sleep(0.5)
-        family = psutil.Process(process.pid).children(recursive=True)
+        children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(number)
         text, _ = process.communicate(timeout=60)
         assert process.returncode == 0
@@ -387,6 +412,6 @@ def test_ctrl_c_reports_what_was_measured_and_leaves_no_process_behind(tmp_path,
     assert "Interrupted" in text
     assert len(runs_of(tmp_path)) == 1
     assert (tmp_path / "report.html").is_file()
-    _, alive = psutil.wait_procs(family, timeout=20)
-    assert family
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert children
     assert not alive
