@@ -19,13 +19,7 @@ from clients.contract.errors import (
     last_exception,
 )
 from clients.contract.probe_client import ProbeClient
-from clients.system.processes import (
-    LaunchError,
-    Server,
-    process_tree,
-    running_server,
-    sum_over_tree,
-)
+from clients.system import processes
 from clients.system.procfs import all_stopped, tcp_sockets
 
 TIMEOUT = 20.0
@@ -52,7 +46,9 @@ def run_check(program, check, *options, timeout=TIMEOUT, quiet_period=QUIET_PERI
     limit = DEADLINE_FACTOR * (timeout + quiet_period)
     outcome, reason = "passed", ""
     try:
-        with running_server(program, *options, timeout=timeout, grace=timeout / 4) as running:
+        with processes.running_server(
+            program, *options, timeout=timeout, grace=timeout / 4
+        ) as running:
             deadline = time.monotonic() + limit
             server = ServerUnderTest(running, timeout, quiet_period, deadline, options)
             try:
@@ -65,7 +61,7 @@ def run_check(program, check, *options, timeout=TIMEOUT, quiet_period=QUIET_PERI
                 outcome, reason = "failed", server.explain(f"the server has ended: {error}")
             except (ContractViolation, OSError) as error:
                 outcome, reason = "failed", server.explain(str(error))
-    except LaunchError as error:
+    except processes.LaunchError as error:
         outcome, reason = "failed", str(error)
     return CheckResult(check.__name__, outcome, reason)
 
@@ -74,7 +70,7 @@ def run_check(program, check, *options, timeout=TIMEOUT, quiet_period=QUIET_PERI
 class ServerUnderTest:
     """A running server, with the tools of the checks; it has the attributes of Server, too."""
 
-    server: Server
+    server: processes.Server
     timeout: float = TIMEOUT  # seconds within which an expected event has to happen
     quiet_period: float = QUIET_PERIOD  # seconds in which something must not happen
     deadline: float = float("inf")  # of the check (time.monotonic)
@@ -97,12 +93,10 @@ class ServerUnderTest:
 
     def slowness(self):
         """Return what has been slow."""
-        latency = mean(self.read_times or [0])
-        delayed_ack = "; 40 ms is a delayed ACK: is one reply sent with two send() calls (Nagle)?"
-        return (
-            f"{len(self.read_times)} replies took {latency * 1000:.0f} ms on average"
-            f"{delayed_ack if 0.035 < latency < 0.06 else ''}"
-        )
+        ms = 1000 * mean(self.read_times or [0])
+        nagle = "; 40 ms is a delayed ACK: is one reply sent with two send() calls (Nagle)?"
+        slow = f"{len(self.read_times)} replies took {ms:.0f} ms on average"
+        return slow + nagle * (35 < ms < 60)
 
     def check_deadline(self):
         """Raise DeadlineExceeded if the check has reached its deadline; called in every loop."""
@@ -112,7 +106,9 @@ class ServerUnderTest:
     @contextlib.contextmanager
     def restart(self, *options, port=0):
         """Run the program again, and yield a ServerUnderTest. port: see running_server."""
-        with running_server(self.program, *options, port=port, timeout=self.timeout) as server:
+        with processes.running_server(
+            self.program, *options, port=port, timeout=self.timeout
+        ) as server:
             yield replace(self, server=server, options=options)
 
     def connect(self, receive_buffer=None):
@@ -213,7 +209,7 @@ class ServerUnderTest:
     def processes(self):
         """Return the server's process and all that it has started; none if all have ended."""
         try:
-            return process_tree(self.process)
+            return processes.process_tree(self.process)
         except psutil.NoSuchProcess:
             return []
 
@@ -240,7 +236,7 @@ class ServerUnderTest:
         return self._sum(lambda process: process.memory_full_info().uss)
 
     def _sum(self, measure):
-        return sum_over_tree(self.process, measure)
+        return processes.sum_over_tree(self.process, measure)
 
 
 def switches(tid):

@@ -20,6 +20,8 @@ from clients.contract.checks import CHECKS
 from clients.contract.server_under_test import run_check
 from clients.system import processes
 
+pytestmark = pytest.mark.slow
+
 MUTANTS = [
     mutant
     for program in processes.models().values()

@@ -24,6 +24,8 @@ from clients.system import processes, procfs
 from clients.tests.in_the_classroom import play, screen, shows, styles
 from conftest import DEADLINE, cli
 
+pytestmark = pytest.mark.slow
+
 
 def threads(app):
     """Return (function, system call) of each thread."""

@@ -17,6 +17,8 @@ from clients.system import processes
 from clients.system.procfs import thread_state
 from conftest import cli
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
 def test_check(model, check):
@@ -84,7 +86,7 @@ FAILURES = {  # name: (model, text in its server, what replaces it, check, reaso
         "conn.sendall(greet(chunk))",
         'conn.sendall(b"Hello, ")\n                conn.sendall(chunk)',
         "memory_does_not_grow_with_messages",
-        r"not done within \d+ s: \d+ replies took 4\d ms on average; 40 ms is a delayed ACK",
+        r"not done within \d+ s: \d+ replies took [45]\d ms on average; 40 ms is a delayed ACK",
     ),
     "a connection that is closed after a reply": (
         "02_threaded",

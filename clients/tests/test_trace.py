@@ -29,7 +29,8 @@ from clients.trace.tracer import FIRST_TRACER_FD, Snapshot
 
 MODELS = {name: processes.models()[name] for name in palette.MODELS}  # a 04 of yours is none
 SHOWN = bundle_of(STEPS.read_text())
-pytestmark = pytest.mark.xdist_group("recordings")  # each is made once, and read by many tests
+# Each recording is made once, and read by many tests.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("recordings")]
 
 
 def record(scenario, program):

@@ -14,7 +14,7 @@ from clients.trace.page import STEPS, build
 PROGRAMS = {name: models()[name] for name in MODELS}
 PAGE = STEPS.read_text()
 SHOWN = bundle_of(PAGE)
-pytestmark = pytest.mark.xdist_group("the page of the steps")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("the page of the steps")]
 # What a reader sees, as plain data
 LOOK = """(() => {
   const texts = (query, root = document) =>

@@ -17,6 +17,8 @@ from clients.system.processes import models, running_server, spawn
 from clients.tests.in_the_classroom import play, screen, shows
 from conftest import cli
 
+pytestmark = pytest.mark.slow
+
 TURNED = "\N{RIGHT-TO-LEFT OVERRIDE}"
 HOSTILE = f'''"""A [red]hostile[/red] server{TURNED}, with an escape: \x1b[2J."""
 import socket

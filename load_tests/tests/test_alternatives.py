@@ -22,6 +22,8 @@ from clients.contract.errors import ContractViolation, NotApplicable
 from clients.contract.server_under_test import ServerUnderTest, run_check
 from clients.system.processes import process_tree, running_server
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parent.parent / "alternatives"
 FLOOD = "a_flooding_client_does_not_starve_others"
 THOUSAND = "a_thousand_idle_connections_stay_open"

@@ -18,6 +18,8 @@ from load_tests import bench
 from load_tests.harness import generator
 from load_tests.harness.rounds import Measured, Round
 
+pytestmark = pytest.mark.slow
+
 # A server that answers the chunk of number count by the code {answer}.
 SERVER = """
 import argparse, os, socket, sys, threading

@@ -13,6 +13,8 @@ from clients.system.processes import ROOT, module_command
 from conftest import wait_until
 from load_tests.tests.compiler import case
 
+pytestmark = pytest.mark.slow
+
 LONG = 30.0
 PROGRAMS = {  # name: (module, words, a word on the command line of what it starts)
     "contract": ("clients.contract", ["03_epoll", "an_idle_server_uses_no_cpu"], "server.py"),

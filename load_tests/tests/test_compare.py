@@ -20,6 +20,8 @@ from load_tests import compare
 from load_tests.harness import results, samples
 from load_tests.harness.results import OUTCOMES
 
+pytestmark = pytest.mark.slow
+
 LISTEN = """
 import argparse, os, socket, sys, threading
 parser = argparse.ArgumentParser()

@@ -23,6 +23,8 @@ from load_tests.harness.results import SCHEMA, dumps, read
 from load_tests.tests.compiler import case
 from load_tests.tests.made import comparison, run, sessions
 
+pytestmark = pytest.mark.slow
+
 READMES = [ROOT / "README.md", ROOT / "load_tests" / "README.md"]
 QUICK = ["--users", 2, "--seconds", 0.5]
 TABLE = [*QUICK, "--no-pictures"]

@@ -9,6 +9,8 @@ from load_tests.harness.monitor import tree_cpu_seconds
 from load_tests.harness.runs import SLOW_REQUESTS
 from load_tests.harness.warm import VISITORS, warm
 
+pytestmark = pytest.mark.slow
+
 ALTERNATIVES = processes.ROOT / "load_tests" / "alternatives"
 PROGRAMS = [
     *processes.models().values(),

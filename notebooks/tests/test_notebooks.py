@@ -12,6 +12,8 @@ from jupyter_client.manager import start_new_kernel
 from conftest import wait_until
 from notebooks import execute
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOKS = sorted(execute.HERE.glob("*.ipynb"))
 LARGEST = 800_000  # bytes, pictures included: what a slow line loads in some seconds
 

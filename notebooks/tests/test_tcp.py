@@ -18,7 +18,8 @@ from matplotlib.text import Text
 
 from clients.system.processes import run_in_netns
 
-pytestmark = pytest.mark.xdist_group("tcp")  # the experiments below run once for all tests
+# The experiments below run once for all tests.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("tcp")]
 
 
 @pytest.fixture(scope="module", autouse=True)

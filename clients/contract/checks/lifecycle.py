@@ -231,30 +231,23 @@ def it_can_restart_on_the_same_port_at_once(server):
 
 @check()
 def bad_options_get_one_clear_line(server):
-    for options in (
-        ("--port", server.address[1]),  # in use
-        ("--port", 65536),
-        ("--port", -1),
-        ("--port", "x"),
-        ("--host", "192.0.2.1"),  # RFC 5737: no machine has this address
-        ("--host", "no such host"),
-        ("--host", ""),  # 0.0.0.0: every interface
-        ("--backlog", "many"),
-        ("--wait", -0.1),
-        ("--wait", 3600.5),
-        ("--wait", "nan"),
-        ("--compute", -0.1),
-        ("--compute", 3600.5),
-        ("--compute", "long"),
-        ("--nonsense",),
-    ):
-        assert_rejects(server, "--port", 0, *options)
+    bad = {
+        "--port": (server.address[1], 65536, -1, "x"),  # the first one is in use
+        "--host": ("192.0.2.1", "no such host", ""),  # RFC 5737: no machine has this address
+        "--backlog": ("many",),
+        "--wait": (-0.1, 3600.5, "nan"),
+        "--compute": (-0.1, 3600.5, "long"),
+        "--nonsense": ("x",),
+    }
+    for option, values in bad.items():
+        for value in values:
+            assert_rejects(server, option, value)
 
 
 def assert_rejects(server, *options):
     """Expect that the program ends with one line on standard error and an exit status not 0."""
     server.check_deadline()
-    line = command(server.program, *options)
+    line = command(server.program, "--port", 0, *options)
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with spawn(line, **pipes) as process:
         outputs = BoundedLog(process.stdout), BoundedLog(process.stderr)
