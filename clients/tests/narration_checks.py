@@ -203,7 +203,7 @@ def _(m, e, b, lines):
 
 @true_if(r"accept\(\) takes client (\d+) from the accept queue: descriptor (\d+)\.")
 def _(m, e, b, lines):
-    if "Meanwhile" in b["sentence"]:  # its thread was woken while another one was stepped
+    if "Meanwhile" in b["sentence"] + e["sentence"]:  # it came while another thread was stepped
         return row(e, m[1])["fd"] == int(m[2])
     fresh = int(m[2]) not in b["kernel"]["descriptors"]
     return row(b, m[1])["queued"] and row(e, m[1])["fd"] == int(m[2]) and fresh

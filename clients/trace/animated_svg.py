@@ -1,7 +1,7 @@
 """The moving picture of the front page: one scenario at all servers side by side, as an SVG.
 
-It moves by CSS alone, so that it plays where no script may run. Printed, or for readers who want no
-motion, it is still: the moment that shows which clients are served. web/front.svg.j2 draws it.
+It moves by CSS alone, so that it plays where no script may run. Printed, or for readers that want
+no motion, it is still: the moment that shows which clients are served. web/front.svg.j2 draws it.
 """
 
 from itertools import groupby

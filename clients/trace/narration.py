@@ -279,14 +279,14 @@ def of_kernel_call(call, event, before):
     name, fd, error = call["name"], call["fd"], call["error"]
     if error:
         return of_error(call, before)
-    whose = call["remote"] or f"descriptor {fd}"
+    remote = call["remote"] or f"descriptor {fd}"
     match name:
         case "accept":
             row = next((row for row in rows_of(event) if row["fd"] == call["target"]), None)
             taken = f"client {row['client']}" if row else "a connection"
             return f"accept() takes {taken} from the accept queue: descriptor {call['target']}."
         case "recv" | "recv_into" if not call["count"]:
-            return f"{name}() returns b'': {whose} sends no more (end of file)."
+            return f"{name}() returns b'': {remote} sends no more (end of file)."
         case "recv" | "recv_into":
             size = f"{call['count']:,} byte{' moves' if call['count'] == 1 else 's move'}"
             return (
@@ -296,7 +296,7 @@ def of_kernel_call(call, event, before):
             part, rest = f"{call['count']:,} of {call['given']:,}", call["given"] - call["count"]
             return f"{name}() hands {part} bytes to the kernel: no room for the other {rest:,}."
         case "send" | "sendall":
-            return f"{name}() hands all {call['given']:,} bytes to the kernel, for {whose}."
+            return f"{name}() hands all {call['given']:,} bytes to the kernel, for {remote}."
         case "poll":
             name = "epoll.poll" if call["owner"] == "epoll" else "poll"
             names = [reported(*one, event, before) for one in call["events"]]

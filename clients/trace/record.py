@@ -153,7 +153,7 @@ class Player:
             deadline = time.monotonic() + RETRANSMITTED
             while self.has_syn_sent() and time.monotonic() < deadline:
                 time.sleep(0.01)
-        seen = self.kernel.state(self.report)
+            seen = self.kernel.state(self.report)
         while self.has_sleeping_thread():
             self.session.receive(0.01)
             self.session.look()
@@ -284,8 +284,9 @@ class Player:
             if event is None:
                 return
         else:
-            line, call = self.place(thread)[1], thread.call
-            event = TraceEvent("sleep", line=line, calls=calls, call=call, fd=thread.fd)
+            function, line, frame = self.place(thread)
+            event = TraceEvent("sleep", function=function, line=line, calls=calls)
+            event.variables, event.call, event.fd = self.frames.get(frame), thread.call, thread.fd
             event.waits_in = self.report.threads[thread.id].waits_in
         event.thread, event.name = self.ids[thread.id], self.name(thread)
         self.record(event)
