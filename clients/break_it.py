@@ -26,14 +26,7 @@ from rich.text import Text
 from clients.console.printable import printable, replace_unencodable
 from clients.contract.checks import CHECKS
 from clients.contract.server_under_test import run_check
-from clients.system.processes import (
-    LaunchError,
-    find_server,
-    require_linux,
-    running_server,
-    tail,
-    temp_dir,
-)
+from clients.system import processes
 
 TIMEOUT = 3.0  # seconds to wait for what the mutant will not do
 
@@ -61,16 +54,13 @@ class Mutant:
     def diff(self):
         """Return the change as a unified diff, one string."""
         name = f"{self.program.parent.name}/{self.program.name}"
-        before, after = self.program.read_text(), self.source()
-        lines = difflib.unified_diff(
-            before.splitlines(), after.splitlines(), name, f"{name} (mutant)", n=3, lineterm=""
-        )
-        return "\n".join(lines)
+        sources = (text.splitlines() for text in (self.program.read_text(), self.source()))
+        return "\n".join(difflib.unified_diff(*sources, name, f"{name} (mutant)", lineterm=""))
 
     @contextlib.contextmanager
     def written(self):
         """Yield the path of the mutant's file, which is deleted afterwards."""
-        with temp_dir("mutant-") as place:
+        with processes.temp_dir("mutant-") as place:
             copy = Path(place, self.program.parent.name, self.program.name)
             copy.parent.mkdir()
             copy.write_text(self.source())
@@ -111,6 +101,11 @@ def plain(text):
     return printable(" ".join(text.split()))
 
 
+def plain_lines(text):
+    """Return lines of text, printable."""
+    return "\n".join(map(printable, text.splitlines()))
+
+
 def show(console, mutant, copy, hide):
     """Print the fault; with hide, only its symptom and the path of the copy."""
     console.print(f"What a user sees: {plain(mutant.symptom)}\n", markup=False)
@@ -118,7 +113,7 @@ def show(console, mutant, copy, hide):
         where = f"This copy has one fault. Find it:\n  {printable(str(copy))}\n"
         console.print(where, markup=False, soft_wrap=True)
     else:
-        diff = "\n".join(map(printable, mutant.diff().expandtabs().split("\n")))
+        diff = plain_lines(mutant.diff().expandtabs())
         console.print(Syntax(diff, "diff", background_color="default", word_wrap=True))
         console.print(f"\nWhat it teaches: {plain(mutant.teaches)}\n", markup=False)
 
@@ -129,8 +124,7 @@ def caught(console, mutant, copy):
     result = run_check(copy, CHECKS[mutant.check], timeout=TIMEOUT)
     if result.outcome == "failed":
         console.print("failed, as it should:", style="bold green")
-        lines = "\n".join(map(printable, result.reason.splitlines()))
-        console.print(f"  {lines}\n", markup=False, soft_wrap=True)
+        console.print(f"  {plain_lines(result.reason)}\n", markup=False, soft_wrap=True)
     elif result.outcome == "passed":
         console.print("passed: the fault was not caught", style="bold red")
     else:
@@ -141,7 +135,7 @@ def caught(console, mutant, copy):
 def keep_running(console, mutant, copy):
     """Run the mutant until Ctrl-C, or until it ends by itself."""
     options = [option for option in CHECKS[mutant.check].options if option != "--quiet"]
-    with running_server(copy, *options) as server:
+    with processes.running_server(copy, *options) as server:
         with_options = f" with {' '.join(options)}" if options else ""
         client = f"python3 clients/client.py --port {server.address[1]}"
         try:  # Ctrl-C may arrive as soon as its line is printed
@@ -150,7 +144,7 @@ def keep_running(console, mutant, copy):
             server.process.wait()
             console.print("The mutant has ended by itself.")
         finally:
-            log = tail(server.log(), 8)
+            log = processes.tail(server.log(), 8)
             console.print(f"\nThe end of its log:\n  {log}", markup=False, soft_wrap=True)
 
 
@@ -165,7 +159,7 @@ def practise(console, mutant, hide):
 
 
 def main():
-    require_linux()
+    processes.require_linux()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -177,7 +171,7 @@ def main():
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # delete the copy then, too
     console = Console(highlight=False)
     try:
-        mutants = mutants_of(find_server(args.server))
+        mutants = mutants_of(processes.find_server(args.server))
         if not mutants:
             return f"there is no faults.toml next to {args.server}"
         if args.mutant is None:
@@ -186,8 +180,8 @@ def main():
         if args.mutant not in mutants:
             return f"{args.server} has no mutant {args.mutant}: take one of {', '.join(mutants)}"
         return int(not practise(console, mutants[args.mutant], args.hide))
-    except (LaunchError, ValueError) as error:
-        return printable(str(error))
+    except (processes.LaunchError, ValueError) as error:
+        return plain_lines(str(error))
     except KeyboardInterrupt:
         console.print()
         return 0

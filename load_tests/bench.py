@@ -296,7 +296,7 @@ def ratios(servers):
 
 
 def mark(measured):
-    """Return the mark of a server whose core was not busy: MARKS says what each means."""
+    """Return the mark of a server that had a core and did not use it up: see MARKS."""
     if median(measured, "busy") >= SATURATED or usable_cores() < 2:
         return ""
     return "*" if median(measured, "generator_busy") >= SATURATED else "~"

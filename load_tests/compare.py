@@ -32,14 +32,8 @@ from clients.system.processes import (
     require_linux,
     running_server,
 )
-from load_tests.harness import charts, figures, phrases, report, results, runs, samples, stats
-from load_tests.harness.files import (
-    CannotWrite,
-    Screen,
-    lines,
-    locked,
-    save,
-)
+from load_tests.harness import phrases, report, results, runs, samples, stats
+from load_tests.harness.files import CannotWrite, Screen, lines, locked, save
 from load_tests.harness.page import page
 from load_tests.harness.results import Comparison, FailedRun, RunConfig
 
@@ -58,6 +52,7 @@ class Plan:
     loads: list[float]  # users, or arrivals per second
     out: Path
     old: Comparison | None  # of --against
+    pictures: bool  # draw them, and write the page
     web: bool  # open Locust's page on the first program instead
 
     def connections(self):
@@ -100,6 +95,8 @@ def options(arguments=None):
     add("--processes", type=number(int, 1, 64), default=1, help="Locust processes")
     add("--out", type=Path, default=HERE / "results", metavar="DIR")
     add("--against", type=Path, metavar="RESULTS.JSON", help="print the ratios; needs --repeat")
+    words = "write the table, results.json and samples.csv.gz alone"
+    add("--no-pictures", dest="pictures", action="store_false", help=words)
     add("--web", metavar="MODEL|PATH", help="open Locust's page on one server")
     args = parser.parse_args(arguments)
     if args.arrivals and args.load != "think-time":
@@ -129,7 +126,7 @@ def options(arguments=None):
         loop="open" if args.arrivals else "closed",
     )
     loads = args.arrivals or args.users
-    return Plan(config, programs, loads, args.out.resolve(), old, bool(args.web))
+    return Plan(config, programs, loads, args.out.resolve(), old, args.pictures, bool(args.web))
 
 
 def compare(plan, console):
@@ -227,10 +224,10 @@ def finish(found, packed, plan, console):
     if not found.runs:
         return "nothing could be measured"
     if plan.old:
-        console.print(report.ratios(changes, found, plan.old))
+        console.print(report.ratio_table(changes, found, plan.old))
         console.print(phrases.differences(found, plan.old), end="")
     interruptible(True)
-    drawn = draw(summary)
+    drawn = draw(summary) if plan.pictures else {}
     written += write(drawn, plan.out, console)
     for name in written:
         console.print(os.path.relpath(plan.out / name), soft_wrap=True)
@@ -240,17 +237,19 @@ def finish(found, packed, plan, console):
 
 def draw(summary):
     """Return {file: function()} of the pictures and the page; a function returns the content."""
+    from load_tests.harness import charts, figures  # not at the top: matplotlib takes half a second
+
+    main, others = figures.of_picture(summary), figures.of_report(summary).values()
     config, rows = summary.results.config, summary.heaviest
     title = f"The same load for each server: {phrases.load_text(config, rows[0].load)}"
     note = f"{phrases.asked(summary.results)} {phrases.limits(config, rows)}"
 
     @functools.cache
     def light():
-        return charts.picture([one.draw for one in figures.of_picture(summary)], title, note)
+        return charts.picture([one.draw for one in main], title, note)
 
     def html():
-        found = figures.of_report(summary).values()
-        return page(summary, [(one.explanation, charts.png(one.draw)) for one in found])
+        return page(summary, [(one.explanation, charts.png(one.draw)) for one in others])
 
     dark = {"comparison-dark.png": lambda: charts.darken(light())}
     return {"comparison.png": light, **dark, "report.html": html}

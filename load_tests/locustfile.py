@@ -79,7 +79,7 @@ class GreetingUser(User):
         url = urlsplit(self.host if "//" in self.host else f"tcp://{self.host}")
         self.address = url.hostname, url.port or 3267
         self.options, self.number = environment.parsed_options, next(user_numbers)
-        self.visits = itertools.count()
+        self.sessions = itertools.count()
 
     def draw(self, *what):
         """Return a random generator that gives the same numbers in each run with this --seed."""
@@ -91,7 +91,7 @@ class GreetingUser(User):
         seconds = self.options.seconds or 5
         gevent.sleep(self.draw("start").uniform(0, min(1.3, seconds / 4)))
 
-    def visit(self, draw, began=None):
+    def run_session(self, draw, began=None):
         """Connect, greet five times with think times between, and leave; see session()."""
         with self.session(began) as session:
             session.enter(b"visitor")
@@ -165,7 +165,7 @@ class Session:
         """Connect and get the first greeting; try again after a timeout, --retries times."""
         for left in reversed(range(self.user.options.retries + 1)):
             try:
-                with self.patience():
+                with self.time_limit():
                     self.connect()
                     self.exchange("first_greeting", greeting + b" " + self.tag)
                     return
@@ -177,7 +177,7 @@ class Session:
                 now = time.monotonic()
                 self.open = {"connect": now, "first_greeting": now, "session": began}
 
-    def patience(self):
+    def time_limit(self):
         """Return a context manager that raises GaveUp after --timeout."""
         seconds = self.user.options.timeout
         return gevent.Timeout(seconds, GaveUp) if seconds else contextlib.nullcontext()
@@ -190,7 +190,7 @@ class Session:
 
     def greet(self, request, message):
         """Exchange one greeting, within --timeout."""
-        with self.patience():
+        with self.time_limit():
             self.exchange(request, message)
 
     def exchange(self, request, message):
@@ -241,8 +241,8 @@ class ClosedLoopUser(GreetingUser):
     @tag("think-time")
     @task
     def one_session(self):
-        self.current = self.draw("session", next(self.visits))
-        self.visit(self.current)
+        self.current = self.draw("session", next(self.sessions))
+        self.run_session(self.current)
 
 
 class OpenLoopUser(GreetingUser):
@@ -271,7 +271,7 @@ class OpenLoopUser(GreetingUser):
             self.enter_not_started(schedule)
 
     def begin(self, number):
-        self.visit(self.draw("session", number), self.waiting.pop(number))
+        self.run_session(self.draw("session", number), self.waiting.pop(number))
 
     def schedule(self):
         """Yield the number of each visitor and when it is due."""

@@ -10,6 +10,7 @@ times per second.
 
 import argparse
 import asyncio
+import re
 import sys
 from pathlib import Path
 
@@ -25,7 +26,7 @@ async def take_screenshot(app, file):
         while not (app.monitor and app.monitor.is_visible()):
             await pilot.pause(INTERVAL)
         if app.monitor.ended:
-            raise LaunchError(app.monitor.ended.text)
+            raise LaunchError("\n".join(app.monitor.ended))
         for key in "aasas":
             await pilot.press(key)
         for _ in range(50):  # until all threads sleep, but not forever
@@ -34,7 +35,8 @@ async def take_screenshot(app, file):
                 break
         app.marked_until = 0
         await pilot.pause(5 * INTERVAL)  # until that is drawn
-        file.write_text(app.picture())
+        svg = app.export_screenshot(title="clients.classroom")
+        file.write_text(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL))  # remote fonts
 
 
 def options():
@@ -43,15 +45,10 @@ def options():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("server", nargs="?", default="01_blocking", metavar="MODEL|PATH")
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="IPv4; 0.0.0.0 lets the network connect"
-    )
-    parser.add_argument(
-        "--port", type=number(int, 0, 65_535), default=0, help="default: a free one"
-    )
-    parser.add_argument(
-        "--backlog", type=number(int, 0, 65_535), default=5, help="what listen() is given"
-    )
+    port = number(int, 0, 65_535)
+    parser.add_argument("--host", default="127.0.0.1", help="IPv4; 0.0.0.0: all can connect")
+    parser.add_argument("--port", type=port, default=0, help="default: a free one")
+    parser.add_argument("--backlog", type=port, default=5, help="for listen(); default: 5")
     seconds = number(float, 0, 3600)
     parser.add_argument("--wait", type=seconds, default=0, help="seconds that a greeting sleeps")
     parser.add_argument("--compute", type=seconds, default=0, help="seconds that it computes")
@@ -72,11 +69,9 @@ def main():
     require_linux()
     replace_unencodable()
     args = options()
-    programs = list(models().values())
-    place = programs.index(args.server) if args.server in programs else 0
+    programs = list(dict.fromkeys([*models().values(), args.server]))
+    place = programs.index(args.server)
     programs = programs[place:] + programs[:place]
-    if args.server not in programs:
-        programs.insert(0, args.server)
     given = ("host", "port", "backlog", "wait", "compute")
     app = Classroom(programs, {name: getattr(args, name) for name in given})
     try:

@@ -2,13 +2,12 @@
 
 import asyncio
 import os
-import re
 import signal
 import textwrap
 import threading
 import time
-from pathlib import Path
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual.app import App
 from textual.binding import Binding
@@ -20,6 +19,7 @@ from clients.classroom import panels
 from clients.classroom.roster import Roster
 from clients.classroom.scripted_clients import MOST
 from clients.classroom.server_monitor import ServerMonitor, own_addresses
+from clients.classroom.stepper import Stepper
 from clients.console.palette import luminance, styles, text_on
 from clients.console.printable import printable
 from clients.system.processes import server_name
@@ -74,18 +74,17 @@ class Classroom(App):
         Binding("pagedown", "scroll(1)", "scroll", key_display="PgUp PgDn"),
         Binding("s,S", "send", "send", key_display="s"),
         Binding("r,R", "toggle_reading", "stop/start reading", key_display="r"),
-        Binding("l,L", "leave", "leave", key_display="l"),
-        Binding("x,X", "reset", "reset", key_display="x"),
+        Binding("l,L", "leave(False)", "leave", key_display="l"),
+        Binding("x,X", "leave(True)", "reset", key_display="x"),
         Binding("w,W", "step", "line by line/run", key_display="w"),
         Binding("space", "to_line", "a line"),
         Binding("c,C", "to_call", "to a call", key_display="c"),
         Binding("p,P", "pause", "pause", key_display="p"),
-        Binding("n,N", "next_model", "next model", key_display="n"),
-        Binding("b,B", "restart", "begin again", key_display="b"),
+        Binding("n,N", "start(1)", "next model", key_display="n"),
+        Binding("b,B", "start(0)", "begin again", key_display="b"),
         Binding("e,E", "empty", "empty", key_display="e"),
         Binding("z,Z", "zoom", "zoom", key_display="z"),
         Binding("d,D", "toggle_dark", "dark/light", key_display="d"),
-        Binding("v,V", "save", "save picture", key_display="v"),
         Binding("q,Q,ctrl+c", "quit", "quit", key_display="q", priority=True),
     ]
 
@@ -94,9 +93,10 @@ class Classroom(App):
         self.programs, self.options = programs, options
         self.colours = styles([server_name(program) for program in programs])
         self.monitor, self.monitors, self.paused, self.last_notice = None, set(), False, ""
-        self.roster, self.zoomed = Roster(), None  # one of VIEWS
-        # {Cell.key: text} as last drawn, and as it was before the last key; until when it counts
-        self.drawn, self.before, self.marked_until = {}, {}, 0.0
+        self.roster, self.rows, self.zoomed = Roster(), {}, None  # {label: Connection}; of VIEWS
+        # {Cell.key: text} as last drawn, and as it was before the last key, when there were these
+        # clients; until when it counts
+        self.drawn, self.before, self.labels, self.marked_until = {}, {}, set(), 0.0
         self.written = {}  # {id of a panel: what it shows}
 
     def compose(self):
@@ -116,9 +116,9 @@ class Classroom(App):
     def on_mount(self):
         self.theme = "textual-light"  # for the projector, and for a model whose colour is black
         for number in (signal.SIGHUP, signal.SIGTERM):  # a closed terminal; kill
-            signal.signal(number, self.leave)  # asyncio's handlers wait where its loop waits
+            signal.signal(number, self.end_soon)  # asyncio's handlers wait where its loop waits
 
-    def leave(self, *_):
+    def end_soon(self, *_):
         """End after a signal, also if a terminal that takes no more output blocks the drawing.
 
         Then this process just stops, and the reaper ends the servers.
@@ -152,7 +152,6 @@ class Classroom(App):
         self.monitors.add(monitor)
         await asyncio.to_thread(monitor.open)
         self.monitor = monitor
-        self.draw_head_colour()
         if not monitor.ended:
             host, port = monitor.server.address
             self.roster.reconnect(("127.0.0.1" if monitor.host == "0.0.0.0" else host, port))
@@ -177,12 +176,13 @@ class Classroom(App):
         """Move the clients, read how the server is, and draw."""
         if not self.query("#keys"):  # the screen is being taken down
             return
-        self.roster.move()
+        for client in list(self.roster.scripted.values()):
+            client.move()
         if self.paused:
             return
         if self.monitor and not self.monitor.ended:
             self.monitor.refresh()
-            self.roster.meet(self.monitor.connections)
+            self.rows = self.roster.meet(self.monitor.connections)
             stepper = self.monitor.stepper
             if self.last_notice == ALL_SLEEP and stepper and stepper.any_stopped():
                 self.clear_notifications()  # it is no longer true
@@ -194,7 +194,7 @@ class Classroom(App):
     def draw(self):
         """Write all panels."""
         self.write("keys", Content(legend(self.BINDINGS, self.size.width)))
-        monitor, roster, names = self.monitor, self.roster, self.roster.names
+        monitor, roster = self.monitor, self.roster
         if not monitor:
             self.write("title", Content("the server starts …"))
             self.write("where", Content(""))
@@ -203,21 +203,18 @@ class Classroom(App):
         self.draw_head()
         width, height = self.room("source")
         if monitor.ended:
-            rows = panels.failure(monitor.ended, monitor.lines, width, height)
+            rows = panels.failure(*monitor.ended, monitor.program, monitor.lines, width, height)
             self.fill("source", "the server has ended", rows)
         else:
             title = f"{monitor.program.parent.name}/{monitor.program.name}"
-            self.fill("source", title, panels.source(monitor, names, height))
+            self.fill("source", title, panels.source(monitor, roster.names, height))
         width, height = self.room("kernel")
-        queue = panels.queue(monitor, names, width)
-        room = height - len(queue)
-        people = roster.people(monitor)
+        queue = panels.queue(monitor, self.rows, width)
+        room, people = height - len(queue), roster.people(self.rows, monitor.said)
         order = roster.order(people, min(room - 2, self.room("clients")[1]))
-        rows = panels.in_order(monitor.connections, names, order, people)
-        hidden = len(monitor.connections) - len(rows)
-        table = panels.connections(
-            rows, names, roster.chosen, width, room, monitor.time_wait, hidden
-        )
+        rows = {label: self.rows[label] for label in order if label in self.rows}
+        left_out = len(self.rows) - len(rows)
+        table = panels.connections(rows, left_out, roster.chosen, width, room, monitor.time_wait)
         self.fill("kernel", "the kernel's side", [] if monitor.ended else queue + table)
         states, shown = [one.state for one in people.values()], [people[one] for one in order]
         rows = panels.clients(shown, states, roster.chosen, *self.room("clients"))
@@ -226,14 +223,18 @@ class Classroom(App):
 
     def draw_head(self):
         """Write which model it is, where it listens, and what it costs."""
-        monitor, stepper = self.monitor, self.monitor.stepper
+        monitor, stepper, colour = self.monitor, self.monitor.stepper, self.model_colour()
+        for part in ("head", "title", "where"):
+            look = self.query_one(f"#{part}").styles
+            look.background, look.color = colour, text_on(colour)
         if self.paused or monitor.ended or (stepper and stepper.on):
             where = "PAUSED" if self.paused else "ENDED" if monitor.ended else "LINE BY LINE"
         else:
             where = "%s:%d" % monitor.server.address
         self.write("where", Content(where))
-        room = self.size.width - len(where) - 4
-        title = panels.heading(monitor.name, monitor.sentence, room)
+        title, width = f"{monitor.name}: {monitor.sentence}", self.size.width - len(where) - 4
+        if cell_len(title) > width:
+            title = f"{monitor.name}: {monitor.sentence.partition(':')[0]}"
         self.write("title", Content(printable(title)))
         tracer = " with the tracer" if monitor.is_python else ""
         log = f"; {monitor.dropped:,} bytes of its log not kept" if monitor.dropped else ""
@@ -245,11 +246,6 @@ class Classroom(App):
             panels.Cell(f", resident {monitor.resident / 2**20:.1f} MiB{tracer}{log}"),
         ]
         self.write("cost", self.text([] if monitor.ended else [row]))
-
-    def draw_head_colour(self):
-        head = self.query_one("#head")
-        colour = self.model_colour()
-        head.styles.background, head.styles.color = colour, text_on(colour)
 
     def model_colour(self):
         """Return the colour of the model; black would not be seen on a dark screen."""
@@ -276,7 +272,8 @@ class Classroom(App):
         text, marked = Text(), time.monotonic() < self.marked_until
         for row in rows:
             for cell in row:
-                changed = marked and cell.key and self.before.get(cell.key) != cell.text
+                seen = cell.key in self.before or cell.key[:1] not in self.labels  # or scrolled in
+                changed = marked and cell.key and seen and self.before.get(cell.key) != cell.text
                 style = "changed" if changed and cell.text.strip() else cell.style
                 text.append(printable(cell.text), self.style(style))
                 if cell.key:
@@ -302,10 +299,10 @@ class Classroom(App):
     async def run_action(self, action, *args, **kwargs):
         """Do what a key says; a paused picture goes on, and what changes from here on is marked."""
         name = action if isinstance(action, str) else ""
-        if self.paused and not name.startswith(("pause", "quit", "save")):
+        if self.paused and not name.startswith(("pause", "quit")):
             self.action_pause()
-        still = ("choose", "scroll", "zoom", "toggle_dark", "save")
-        self.before = dict(self.drawn)
+        still = ("choose", "scroll", "zoom", "toggle_dark")
+        self.before, self.labels = self.drawn, {(label,) for label in self.rows}
         self.marked_until = 0 if name.startswith(still) else time.monotonic() + MARK
         return await super().run_action(action, *args, **kwargs)
 
@@ -330,8 +327,7 @@ class Classroom(App):
         self.roster.add(count)
 
     def action_choose(self, step):
-        if self.monitor:
-            self.roster.choose_next(step, self.roster.people(self.monitor))
+        self.roster.choose_next(step)
 
     def action_choose_number(self, number):
         if number in self.roster.scripted:
@@ -350,20 +346,11 @@ class Classroom(App):
         if client := self.chosen():
             client.toggle_reading()
 
-    def action_leave(self):
-        if client := self.remove_client():
-            client.leave()
-
-    def action_reset(self):
-        if client := self.remove_client():
-            client.reset()
-
-    def remove_client(self):
-        """Return the chosen client, which is no longer one of ours; its neighbour is chosen."""
+    def action_leave(self, reset):
         if client := self.chosen():
             self.action_choose(-1 if client.number == max(self.roster.scripted) else 1)
             del self.roster.scripted[client.number]
-        return client
+            client.leave(reset)
 
     def action_empty(self):
         self.roster.empty()
@@ -375,38 +362,28 @@ class Classroom(App):
             self.monitor.stepper.toggle()
 
     def action_to_line(self):
-        if stepper := self.stepper():
-            self.went(stepper.to_line(self.roster.chosen_name()))
+        self.let_run(Stepper.to_line)
 
     def action_to_call(self):
-        if stepper := self.stepper():
-            self.went(stepper.to_call(self.roster.chosen_name()))
+        self.let_run(Stepper.to_call)
 
-    def stepper(self):
-        """Return the stepper, if the server goes line by line; None, and a notice, if not."""
+    def let_run(self, how):
+        """Let the thread of the chosen client run, or else another one that is stopped."""
         monitor = self.monitor
-        if monitor and not monitor.ended and monitor.stepper and monitor.stepper.on:
-            return monitor.stepper
-        self.notice("w first: then the server goes line by line")
-        return None
-
-    def went(self, thread):
-        if not thread:
+        if not monitor or monitor.ended or not monitor.stepper or not monitor.stepper.on:
+            self.notice("w first: then the server goes line by line")
+        elif not how(monitor.stepper, self.roster.chosen_name()):
             self.notice(ALL_SLEEP)
 
     def action_pause(self):
         self.paused = not self.paused
         self.draw()
 
-    def action_next_model(self):
+    def action_start(self, step):
+        """Start the model that is step places further on; the same clients connect to it."""
         if self.monitor:
-            place = self.programs.index(self.monitor.program) + 1
+            place = self.programs.index(self.monitor.program) + step
             self.start(self.programs[place % len(self.programs)])
-
-    def action_restart(self):
-        """Start the same model again, its file read again; the same clients connect."""
-        if self.monitor:
-            self.start(self.monitor.program)
 
     def action_zoom(self):
         """Show one panel on the whole screen, then the next one, then all again."""
@@ -418,22 +395,6 @@ class Classroom(App):
 
     def action_toggle_dark(self):
         self.theme = "textual-light" if self.current_theme.dark else "textual-dark"
-        if self.monitor:
-            self.draw_head_colour()
-
-    def action_save(self):
-        """Save the screen as a picture in the current folder."""
-        file = Path(time.strftime("classroom-%H%M%S.svg"))
-        try:
-            file.write_text(self.picture())
-            self.notice(f"saved: {file}")
-        except OSError as error:
-            self.notice(f"not saved: {error}")
-
-    def picture(self):
-        """Return the screen as SVG; its fonts are those of the reader's machine."""
-        svg = self.export_screenshot(title="clients.classroom")
-        return re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
 
     def end(self):
         """Close all clients and end the server."""

@@ -7,6 +7,7 @@ sign says so ("⋮", "and 38 more").
 
 import itertools
 import math
+import re
 from collections import Counter
 from typing import NamedTuple
 
@@ -34,35 +35,31 @@ def line(text, style="", key=()):
     return [Cell(text, style, key)]
 
 
+def failure(log, status, program, lines, width, height):
+    """Return the rows of a server that has ended: its last line, where it failed, its log."""
+    reason = (log.strip() or status).splitlines()[-1]
+    rows = [line(reason, "bad")]
+    if failed := re.findall(rf'File "{re.escape(str(program))}", line (\d+)', log):
+        rows += excerpt(lines, {int(failed[-1]): [reason]}, set(), max(4, height // 2))
+    return rows + last_lines(f"{log}\n{status}", width, height - len(rows))
+
+
 def last_lines(text, width, height):
-    """Return the last lines of a server's output, as many as fit, in the style of an error."""
-    lines = [
-        part.plain.rstrip()
-        for one in text.splitlines()
-        for part in Content(printable(one)).wrap(width)  # columns: a Chinese character takes two
-    ]
+    """Return the last lines of a text, wrapped, in the style of an error."""
+    lines = [part for one in text.strip().splitlines() for part in wrapped(one, width)]
     cut = len(lines) - height
     shown = [f"⋮ {cut + 1} lines", *lines[cut + 1 :]] if cut > 0 else lines
     return [line(one, "bad") for one in shown]
 
 
-def failure(ended, lines, width, height):
-    """Return the reason of a Failure, the line of the program where it failed, and its log."""
-    rows = last_lines(ended.reason, width, 2)
-    if ended.line:
-        rows += excerpt(lines, {ended.line: [ended.reason]}, set(), max(4, height // 2))
-    return rows + last_lines(ended.text, width, height - len(rows))
+def wrapped(text, width):
+    """Return a text as lines of at most width columns; a Chinese character takes two."""
+    return [part.plain.rstrip() for part in Content(printable(text)).wrap(width)]
 
 
 def size(count):
     """Return a number of bytes in a few characters."""
     return str(count) if count < 10_000 else f"{count / 1024:,.0f}K"
-
-
-def heading(name, sentence, width):
-    """Return the name and sentence of a model, or only the name and the sentence's first clause."""
-    text = f"{name}: {sentence}"
-    return text if cell_len(text) <= width else f"{name}: {sentence.partition(':')[0]}"
 
 
 def source(monitor, names, height):
@@ -74,14 +71,20 @@ def source(monitor, names, height):
         words = "it is no Python program:", "its lines cannot be shown,", "only the kernel's side"
         return [line(text, "dim") for text in words][:height]
     lines = monitor.lines
+    places = {}
+    for thread in monitor.threads:
+        if thread.line:
+            places.setdefault(thread.line, {}).setdefault(thread.call, []).append(thread)
     marks = {
-        number: [label(call, these, names) for call, these in calls.items()]
-        for number, calls in by_line(monitor.threads).items()
+        number: [label(call, threads, names) for call, threads in calls.items()]
+        for number, calls in places.items()
     }
     number, values = monitor.stepper.variables(lines)
     if number in marks:
-        first = marks.pop(number) + [f"   {with_labels(value, names)}" for value in values]
-        marks = {number: first} | marks
+        text = "\n".join([*marks.pop(number), *(f"   {value}" for value in values)])
+        for address, name in names.items():
+            text = text.replace(f"connection with {address} ", f"{name} ")
+        marks = {number: text.split("\n")} | marks
     return excerpt(lines, marks, monitor.anchors, height)
 
 
@@ -104,22 +107,6 @@ def excerpt(lines, marks, anchors, height):
                 rows.append([Cell("   ▶ ", "mark", ("mark", number, text)), Cell(text, "mark")])
         before = number
     return rows
-
-
-def with_labels(text, names):
-    """Return a text in which connections are named by their clients."""
-    for address, name in names.items():
-        text = text.replace(f"connection with {address} ", f"{name} ")
-    return text
-
-
-def by_line(threads):
-    """Return {line: {system call: [thread, ...]}} for the threads that are in the program."""
-    places = {}
-    for thread in threads:
-        if thread.line:
-            places.setdefault(thread.line, {}).setdefault(thread.call, []).append(thread)
-    return places
 
 
 def around(wanted, marks, last, height):
@@ -153,28 +140,26 @@ def label(call, threads, names):
     return text + (f" {arrow} {names.get(thread.remote, thread.remote)}" if thread.remote else "")
 
 
-def queue(monitor, names, width):
-    """Return the rows about the accept queue: a bar, the clients in it and those outside of it."""
-    rows = monitor.connections
+def queue(monitor, rows, width):
+    """Return the rows about the accept queue: a bar, the clients in it and those outside of it.
+
+    rows: {label: Connection}.
+    """
     cells = min(monitor.limit, max(4, width - 26))
     bar = "█" * math.ceil(cells * monitor.queue / monitor.limit)
     count = f"{monitor.queue} of {monitor.limit}"
     found = [[Cell(f"accept queue {bar:·<{cells}} ", "bold"), Cell(count, "bold", ("queue",))]]
-    for title, style, always, inside in (
-        ("  in it: ", "waiting", True, [row for row in rows if row.queued]),
-        ("SYN-SENT: ", "bad", True, [row for row in rows if row.client_state == "SYN-SENT"]),
-        ("ACK dropped, still SYN-RECEIVED: ", "bad", False, with_states(rows, HALF_OPEN)),
-        ("the server has no socket for: ", "bad", False, with_states(rows, LOST)),
+    for title, style, always, condition in (
+        ("  in it: ", "waiting", True, lambda row: row.queued),
+        ("SYN-SENT: ", "bad", True, lambda row: row.client_state == "SYN-SENT"),
+        ("ACK dropped, still SYN-RECEIVED: ", "bad", False, lambda row: row.states == HALF_OPEN),
+        ("the server has no socket for: ", "bad", False, lambda row: row.states == LOST),
     ):
-        text = some([short(names.get(row.client, row.client)) for row in inside], width, title)
-        if inside or always:
-            shown = Cell(text, style if inside else "dim", (title,))
-            found.append([Cell(title, shown.style), shown])
+        labels = [short(label) for label, row in rows.items() if condition(row)]
+        if labels or always:
+            style = style if labels else "dim"
+            found.append([Cell(title, style), Cell(some(labels, width, title), style, (title,))])
     return found
-
-
-def with_states(rows, states):
-    return [row for row in rows if row.states == states]
 
 
 def some(names, width, title=""):
@@ -192,51 +177,38 @@ def short(name):
     return name.removeprefix("client ")
 
 
-def in_order(rows, names, order, people):
-    """Return the connections in the order of labels, then those of clients that have left."""
-    place = {label: at for at, label in enumerate(order)}
-    labels = {row.client: names.get(row.client, row.client) for row in rows}
-    left_out = people.keys() - place.keys()
-    shown = [row for row in rows if labels[row.client] not in left_out]
-    return sorted(shown, key=lambda row: place.get(labels[row.client], len(place)))
+def connections(rows, left_out, chosen, width, height, time_wait):
+    """Return a table with a title; its last row counts connections that are not shown.
 
-
-def connections(rows, names, chosen, width, height, time_wait=0, hidden=0):
-    """Return a table of connections with its title; the last row counts those left out.
-
-    hidden: connections that are left out already.
+    rows: {label: Connection}. left_out: how many are not among them.
     """
     ends = f"{'client end':<13}{'server end':<14}" if width >= WIDE else f"{'state':<13}"
     title = line(f"{'':<5}{ends}{'at':<6}{'Recv-Q':>7}{'Send-Q':>7}", "dim")
-    table = [connection(row, names.get(row.client, row.client), chosen, width) for row in rows]
+    table = [connection(row, label, chosen, width) for label, row in rows.items()]
     if time_wait:
-        text = f"TIME-WAIT: {time_wait} (closed; the kernel keeps the address)"
-        table.append(line(text, "dim"))
-    height -= 1
-    if hidden or len(table) > height:
-        left_out = len(table[height - 1 :]) + hidden
-        table[height - 1 :] = [line(f"… and {left_out} more (PgUp PgDn)", "dim")]
+        table.append(line(f"TIME-WAIT: {time_wait} (closed; the kernel keeps the address)", "dim"))
+    if left_out or len(table) >= height:
+        left_out += len(table[height - 2 :])
+        table[height - 2 :] = [line(f"… and {left_out} more (PgUp PgDn)", "dim")]
     return [title, *table]
 
 
-def connection(row, name, chosen, width):
+def connection(row, label, chosen, width):
     """Return the row of one connection."""
-    place = "queue" if row.queued else "-" if row.fd is None else f"fd {row.fd}"
-    columns = {"at": (f"{place:<6}", "")}
-    if width < WIDE:
-        state = row.server_state or row.client_state
-        columns = {"state": (f"{state:<13}", "bad" if state == "SYN-SENT" else "")} | columns
-    else:
-        client, server = row.client_state or "-", row.server_state or "-"
-        style = "bad" if client == "SYN-SENT" else ""
-        columns = {"client": (f"{client:<13}", style), "server": (f"{server:<14}", "")} | columns
-    for column, count in (("Recv-Q", row.recv_q), ("Send-Q", row.send_q)):
-        columns[column] = (f"{size(count):>7}", "waiting" if count else "dim")
-    sign, style = ("▸", "bold") if name == chosen else (" ", "")
-    return [
-        Cell(f"{sign}{short(name):<4}", style),
-        *(Cell(text, style, (name, key)) for key, (text, style) in columns.items()),
+    client, server = row.client_state or "-", row.server_state or "-"
+    style = "bad" if client == "SYN-SENT" else ""
+    cells = [
+        Cell(f"{client:<13}", style, (label, "client")),
+        Cell(f"{server:<14}", "", (label, "server")),
     ]
+    if width < WIDE:
+        cells = [Cell(f"{row.server_state or client:<13}", style, (label, "state"))]
+    place = "queue" if row.queued else "-" if row.fd is None else f"fd {row.fd}"
+    cells.append(Cell(f"{place:<6}", "", (label, "at")))
+    for column, count in (("Recv-Q", row.recv_q), ("Send-Q", row.send_q)):
+        cells.append(Cell(f"{size(count):>7}", "waiting" if count else "dim", (label, column)))
+    sign, style = ("▸", "bold") if label == chosen else (" ", "")
+    return [Cell(f"{sign}{short(label):<4}", style), *cells]
 
 
 class Person(NamedTuple):
@@ -246,28 +218,6 @@ class Person(NamedTuple):
     state: str
     seconds: float  # in that state
     talk: str  # what it sent and received
-
-
-def scripted(client, lost):
-    """Return the Person of a ScriptedClient. lost: the server has no socket for it."""
-    talk = ""
-    if client.state == "disconnected":
-        talk = client.error
-    elif not client.reading:
-        talk = f"{size(client.flooded)} bytes sent"
-    elif client.sent:
-        received = repr(client.received)[2:-1] if client.received else "(none yet)"
-        talk = f"{repr(client.sent)[2:-1]} → {received}"
-    return Person(
-        client.label, "no server socket" if lost else client.state, client.seconds(), talk
-    )
-
-
-def external(row, label, said, seconds):
-    """Return the Person of an external client. said: from the server's log."""
-    state = "queued" if row.queued else "closed" if row.fd is None else "connected"
-    talk = f"said {printable(said)}" if said else "has said nothing"
-    return Person(label, state, seconds, f"{row.client} {talk}")
 
 
 def clients(people, states, chosen, width, height):
@@ -280,8 +230,8 @@ def clients(people, states, chosen, width, height):
     if len(states) > min(height, len(people)) and height >= 4:
         counts = ", ".join(f"{count} {state}" for state, count in Counter(states).items())
         return [line(f"{len(states)} in all: {counts}", "bold"), *rows[: height - 1]]
-    wrapped = [part for row in rows for part in wrap(row, width)]
-    return (wrapped if len(wrapped) <= height else rows)[:height]
+    in_full = [part for row in rows for part in wrap(row, width)]
+    return (in_full if len(in_full) <= height else rows)[:height]
 
 
 def client(one, chosen):
@@ -289,7 +239,7 @@ def client(one, chosen):
     sign, style = ("▸", "chosen") if one.label == chosen else (" ", "")
     return [
         Cell(f"{sign}{short(one.label):>3} ", style),
-        Cell(one.state, style, (one.label, "state")),
+        Cell(one.state, style, (one.label, "does")),
         Cell(f" {one.seconds:.0f} s ".ljust(17 - len(one.state)), style),
         Cell(one.talk, style, (one.label, "talk")),
     ]
@@ -299,7 +249,6 @@ def wrap(row, width):
     """Return a row in as many rows as it needs, the following ones indented."""
     *first, last = row
     indent = sum(cell_len(cell.text) for cell in first)
-    parts = Content(printable(last.text)).wrap(max(10, width - indent)) if last.text else []
-    texts = [part.plain.rstrip() for part in parts] or [""]
-    more = [[Cell(" " * indent, last.style), last._replace(text=text)] for text in texts[1:]]
-    return [[*first, last._replace(text=texts[0])], *more]
+    text, *more = wrapped(last.text, max(10, width - indent)) or [""]
+    rest = [[Cell(" " * indent, last.style), last._replace(text=one)] for one in more]
+    return [[*first, last._replace(text=text)], *rest]

@@ -2,7 +2,7 @@
 
 import time
 
-from clients.classroom import panels
+from clients.classroom.panels import HALF_OPEN, LOST, Person
 from clients.classroom.scripted_clients import MOST, ScriptedClient
 
 
@@ -42,10 +42,6 @@ class Roster:
         self.names[client.name] = client.label
         return client
 
-    def move(self):
-        for client in list(self.scripted.values()):
-            client.move()
-
     def empty(self):
         """Let all scripted clients leave; the next one is client 1 again."""
         for client in self.scripted.values():
@@ -53,21 +49,14 @@ class Roster:
         self.scripted, self.came = {}, 0
         self.choose(None)
 
-    def meet(self, connections):
-        """Give each client that connected from elsewhere a label; sort the connections."""
-        for row in connections:
-            if row.server_state and row.client not in self.names:
-                self.external[row.client] = time.monotonic()
-                self.names[row.client] = f"g{len(self.external)}"
-        place = {name: at for at, name in enumerate(self.names)}
-        connections.sort(key=lambda row: place.get(row.client, len(place)))
-
     def choose(self, label):
         self.chosen, self.offset = label, 0
 
-    def choose_next(self, step, people):
+    def choose_next(self, step):
         """Choose the client that is step places below the chosen one, or the first one."""
-        if labels := list(people):
+        labels = [one.label for one in self.scripted.values()]
+        labels += [self.names[name] for name in self.external]
+        if labels:
             place = labels.index(self.chosen) + step if self.chosen in labels else 0
             self.choose(labels[max(0, min(place, len(labels) - 1))])
 
@@ -79,18 +68,30 @@ class Roster:
         """Return the "host:port" of the chosen client, or None."""
         return next((name for name, label in self.names.items() if label == self.chosen), None)
 
-    def people(self, monitor):
-        """Return {label: Person} of all clients that are there, in order of arrival."""
-        rows = {row.client: row for row in monitor.connections}
-        lost = {name for name, row in rows.items() if row.states in (panels.LOST, panels.HALF_OPEN)}
-        people = {
-            one.label: panels.scripted(one, one.name in lost) for one in self.scripted.values()
-        }
+    def meet(self, connections):
+        """Return {label: Connection} in order of arrival; external clients get their labels."""
+        rows = {row.client: row for row in connections}
+        for name, row in rows.items():
+            if row.server_state and name not in self.names:
+                self.external[name] = time.monotonic()
+                self.names[name] = f"g{len(self.external)}"
+        self.external = {name: at for name, at in self.external.items() if name in rows}
+        return {label: rows[name] for name, label in self.names.items() if name in rows}
+
+    def people(self, rows, said):
+        """Return {label: Person} of all clients. rows: from meet(). said: from the server's log."""
+        people = {}
+        for one in self.scripted.values():
+            states = rows[one.label].states if one.label in rows else None
+            state = "no server socket" if states in (LOST, HALF_OPEN) else one.state
+            people[one.label] = Person(one.label, state, one.seconds(), one.talk())
         for name, since in self.external.items():
-            if name in rows:
-                label, seconds = self.names[name], time.monotonic() - since
-                people[label] = panels.external(rows[name], label, monitor.said.get(name), seconds)
-        return people
+            label, row = self.names[name], rows[self.names[name]]
+            state = "queued" if row.queued else "closed" if row.fd is None else "connected"
+            talk = f"{name} said {said[name]}" if name in said else f"{name} has said nothing"
+            people[label] = Person(label, state, time.monotonic() - since, talk)
+        left = rows.keys() - people.keys()
+        return people | {label: Person(label, "left", 0.0, "") for label in left}
 
     def order(self, people, room):
         """Return the labels in the order in which both panels show them, from the offset on.

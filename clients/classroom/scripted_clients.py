@@ -47,6 +47,13 @@ class ScriptedClient:
         """Return for how many seconds it has been in its state."""
         return time.monotonic() - self.since
 
+    def talk(self):
+        """Return what it sent and received last, or why it is disconnected."""
+        if self.error or not self.reading:
+            return self.error or f"{self.flooded // 1024:,}K sent"
+        received = repr(self.received)[2:-1] if self.received else "(none yet)"
+        return f"{repr(self.sent)[2:-1]} → {received}" if self.sent else ""
+
     def send(self):
         """Send the next message; return False if one is already in flight."""
         if self.state not in ("connecting", "silent", "greeted") or self.pending:
@@ -64,13 +71,10 @@ class ScriptedClient:
         if self.state not in ("connecting", "disconnected"):
             self.begin("greeted" if self.reading else "not reading")
 
-    def leave(self):
-        """Close the connection in the ordinary way."""
-        self.sock.close()
-
-    def reset(self):
-        """Reset the connection (RST): bytes in flight are lost."""
-        reset_on_close(self.sock)
+    def leave(self, reset=False):
+        """Close the connection; with a reset (RST) bytes in flight are lost."""
+        if reset:
+            reset_on_close(self.sock)
         self.sock.close()
 
     def move(self):

@@ -11,36 +11,11 @@ import psutil
 from clients.classroom.stepper import Stepper
 from clients.console.printable import docstring_summary
 from clients.system import procfs
-from clients.system.processes import ROOT, LaunchError, running_server, server_name
+from clients.system.processes import LaunchError, running_server, server_name
 from clients.trace.session import traced
 
 SAID = re.compile(r"^(\S+:\d+) said (.{0,200})", re.MULTILINE)
 LATEST = 1 << 16  # bytes of the log that are searched for SAID
-FRAME = re.compile(r'\s*File "(.*)", line (\d+)')  # of a traceback
-OURS = (str(ROOT / "clients"), "<frozen ")  # where the frames of the tracer are
-
-
-@dataclass(frozen=True)
-class Failure:
-    """How a server has ended."""
-
-    reason: str  # the last line that it wrote, such as "ValueError: 1"
-    line: int | None  # of the program, where it failed
-    text: str  # the end of its log, without the frames of the tracer, and its exit status
-
-
-def failure(status, log, program):
-    """Return the Failure of a program. log: the end of what it wrote to standard error."""
-    rows, line, hidden = [], None, None
-    for row in log.strip().splitlines():
-        indent, frame = len(row) - len(row.lstrip()), FRAME.match(row)
-        if frame and frame[1] == str(program):
-            line = int(frame[2])
-        if hidden is None or indent <= hidden:
-            hidden = indent if frame and frame[1].startswith(OURS) else None
-            rows += [row] if hidden is None else []
-    text = "\n".join(rows).replace(str(program), f"{program.parent.name}/{program.name}")
-    return Failure(rows[-1].strip() if rows else status, line, f"{text}\n{status}")
 
 
 @dataclass
@@ -63,7 +38,7 @@ class Connection:
 class ServerMonitor:
     """One running server program, and what the last refresh() found.
 
-    options: {"backlog": 5, ...}, of its command line. ended: a Failure, if it has ended.
+    options: {"backlog": 5, ...}, of its command line. ended: its log and how it has ended, or None.
     threads: a ThreadState for each. queue: the length of the accept queue, at most limit.
     time_wait: the number of connections in TIME-WAIT. resident: bytes of memory. dropped: bytes of
     its log that were not kept. is_python: its name ends in .py; otherwise only the kernel is seen,
@@ -98,9 +73,7 @@ class ServerMonitor:
                 else:
                     self.server = self._stack.enter_context(running_server(self.program, *words))
             except LaunchError as error:
-                first = str(error).partition("\n")[0]  # the log follows, as far as there is one
-                status = first.rpartition(". ")[0] if error.log else first
-                self.ended = failure(status, error.log, self.program)
+                self.ended = error.log, str(error).partition("\n")[0]
                 return
             host, self.port = self.server.address
             self.host = socket.gethostbyname(host)
@@ -123,16 +96,19 @@ class ServerMonitor:
             self.thread_count = process.num_threads()
             self.resident = process.memory_info().rss
         except (psutil.Error, OSError):
-            log = self.server.log(LATEST)
-            self.ended = failure(f"exit status {process.poll()}", log, self.program)
+            self.ended = self.server.log(LATEST), f"exit status {process.poll()}"
             self.connections = []
             return
-        if self.is_python:
-            self._refresh_threads()
         self.dropped = self.server.dropped()
         self.said |= dict(SAID.findall(self.server.log(LATEST)))
         sockets = [one for one in sockets if self.owns(one.local) or self.owns(one.remote)]
         self.connections = self._connections(sockets, held)
+        if self.is_python:
+            with contextlib.suppress(OSError):  # Python is too busy to report, or has just ended
+                self.threads = self.stepper.sample({row.fd: row.client for row in self.connections})
+            self.anchors |= {one.line for one in self.threads if one.line and one.fd is not None}
+            self.descriptors -= self.stepper.session.tracer_descriptors()
+            self.thread_count = len(self.threads)
         self.queue = sum(one.recv_q for one in sockets if one.state == "LISTEN")
         self.time_wait = sum(one.state == "TIME-WAIT" for one in sockets)
 
@@ -146,14 +122,6 @@ class ServerMonitor:
         if self.host == "0.0.0.0":
             return port == self.port and (host in self.hosts or host.startswith("127."))
         return end == (self.host, self.port)
-
-    def _refresh_threads(self):
-        """Read where the threads are, without the tracer's; as before if Python is too busy."""
-        with contextlib.suppress(OSError):  # TimeoutError; or the server has just ended
-            self.threads = self.stepper.sample()
-        self.anchors |= {one.line for one in self.threads if one.line and one.fd is not None}
-        self.descriptors -= self.stepper.session.tracer_descriptors()
-        self.thread_count = len(self.threads)
 
     def _connections(self, sockets, held):
         """Return a Connection per client; held: {inode: the server's descriptor}."""

@@ -26,16 +26,21 @@ class Stepper:
     def any_stopped(self):
         return bool(self.session.stopped())
 
-    def sample(self):
+    def sample(self, remotes):
         """Return a ThreadState for each thread, with the call BEFORE if it is stopped.
 
-        Raises TimeoutError if the server's Python does not report its frames.
+        remotes: {descriptor: "host:port"}. Raises TimeoutError if Python reports no frames.
         """
         self.session.receive()
         pid = self.session.server.process.pid
-        rows = thread_states(pid, lambda: self.session.frames(REPORT))
+        rows = thread_states(pid, lambda: self.session.frames(REPORT), lambda _: remotes)
         stopped = {one.id: one.snapshot for one in self.session.stopped()} if self.on else {}
-        return [before_line(row, stopped[row.id]) if row.id in stopped else row for row in rows]
+        for at, row in enumerate(rows):
+            if row.id in stopped:
+                function, line, _ = stopped[row.id].stack[0]
+                place = {"function": function, "line": line, "call": BEFORE % line}
+                rows[at] = replace(row, **place, fd=None, remote=None)
+        return rows
 
     def next(self, client=None):
         """Return the thread that runs next, or None if none is stopped.
@@ -44,8 +49,9 @@ class Stepper:
         """
         self.session.receive()
         stopped = self.session.stopped()
+        named = f"connection with {client} "
         serving = [
-            one for one in stopped if f"connection with {client} " in variables(one.snapshot)
+            one for one in stopped if named in " ".join(one.snapshot.variables.values()) + " "
         ]
         last = [one for one in stopped if one.id == self.current]
         return (serving + last + stopped + [None])[0]
@@ -93,12 +99,3 @@ class Stepper:
         named = words | {word.rpartition(".")[0] for word in words}
         found = thread.snapshot.variables
         return number, [f"{name} = {found[name]}" for name in found if name in named]
-
-
-def before_line(row, snapshot):
-    function, line, _ = snapshot.stack[0]
-    return replace(row, function=function, line=line, call=BEFORE % line, fd=None, remote=None)
-
-
-def variables(snapshot):
-    return " ".join(snapshot.variables.values()) + " "

@@ -14,9 +14,8 @@ import os
 import signal
 import sys
 import textwrap
-import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from rich.console import Console
 
@@ -24,23 +23,10 @@ from clients.console.argtypes import number
 from clients.console.printable import printable, replace_unencodable
 from clients.contract.checks import CHECKS
 from clients.contract.server_under_test import CRASHED, CheckResult, run_check
-from clients.system.processes import (
-    LaunchError,
-    find_server,
-    raise_nofile_limit,
-    require_linux,
-    running_server,
-)
+from clients.system import processes
 
-SCHEMA = 2  # of the JSON report
-JOBS = 4
-DEADLINE_FACTOR = 24  # all checks together may take this many times the timeout
-STYLES = {
-    "passed": "green",
-    "failed": "bold red",
-    "not applicable": "yellow",
-    "not run": "bold red",
-}
+JOBS = 4  # checks that run at a time: most of a check is waiting
+STYLES = {"passed": "green", "failed": "bold red", "not applicable": "yellow"}
 
 
 @dataclass
@@ -48,38 +34,32 @@ class Report:
     """What --json prints."""
 
     server: str  # as named on the command line
-    passed: bool
-    checks: list[CheckResult]
+    passed: bool = False
+    checks: list[CheckResult] = field(default_factory=list)
     error: str = ""  # why no check could run
-    schema: int = SCHEMA
+    schema: int = 2
+
+    def summary(self):
+        """Return one line: how many checks have which outcome."""
+        outcomes = [result.outcome for result in self.checks]
+        counts = (f"{outcomes.count(outcome)} {outcome}" for outcome in STYLES)
+        return f"{printable(self.server)}: {', '.join(counts)}"
 
 
-def run_checks(program, names, timeout, on_result=lambda result: None):
-    """Run the checks against program, call on_result with each CheckResult, return them all.
-
-    JOBS checks run at a time, each with its own server: most of a check is waiting. After
-    DEADLINE_FACTOR * timeout seconds, the remaining checks are not run.
-    """
-    raise_nofile_limit()  # the server inherits it: each check runs with the same limit
-    with running_server(program, timeout=timeout):  # if it does not start, no check needs to run
-        pass
-    limit = DEADLINE_FACTOR * timeout
-    deadline = time.monotonic() + limit
-
-    def run(name):
-        if time.monotonic() < deadline:
-            return run_check(program, CHECKS[name], timeout=timeout)
-        return CheckResult(name, "not run", f"{limit:g} s, the limit of a run, have passed")
-
-    results, reasons = [], set()
+def run_checks(program, names, timeout):
+    """Run the checks against program, each with a server of its own; yield each CheckResult."""
+    processes.raise_nofile_limit()  # the server inherits it: each check runs with the same limit
+    with processes.running_server(program, timeout=timeout):  # or no check needs to run
+        crashes = set()
     with ThreadPoolExecutor(JOBS) as pool:
-        for result in pool.map(run, names):
-            if result.reason.startswith(CRASHED) and result.reason in reasons:
+        for result in pool.map(
+            lambda name: run_check(program, CHECKS[name], timeout=timeout), names
+        ):
+            if result.reason in crashes:
                 result = replace(result, reason="the same crash")
-            reasons.add(result.reason)
-            results.append(result)
-            on_result(result)
-    return results
+            elif result.reason.startswith(CRASHED):
+                crashes.add(result.reason)
+            yield result
 
 
 def show(console, result):
@@ -91,16 +71,8 @@ def show(console, result):
             console.print(f"{'':16}{part}", markup=False)
 
 
-def summary(report):
-    """Return one line: how many checks of a Report have which outcome."""
-    outcomes = [result.outcome for result in report.checks]
-    shown = [outcome for outcome in STYLES if outcome != "not run" or outcome in outcomes]
-    counts = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in shown)
-    return f"{printable(report.server)}: {counts}"
-
-
 def main():
-    require_linux()
+    processes.require_linux()
     parser = argparse.ArgumentParser(
         prog="python -m clients.contract",
         description=__doc__,
@@ -109,12 +81,9 @@ def main():
     parser.add_argument("server", help="a program's path, or a model's name")
     parser.add_argument("check", nargs="*", default=[], help="only these; without any, all")
     parser.add_argument("--json", action="store_true", help="print all results as one JSON object")
-    parser.add_argument(
-        "--timeout",
-        type=number(float, 0.1, 3600),
-        default=5.0,
-        help="seconds to wait for each expected event (5)",
-    )
+    seconds = number(float, 0.1, 3600)
+    text = "seconds to wait for each expected event (5)"
+    parser.add_argument("--timeout", type=seconds, default=5.0, help=text)
     replace_unencodable()
     args = parser.parse_intermixed_args()  # checks may follow options
     if unknown := set(args.check) - set(CHECKS):
@@ -122,16 +91,15 @@ def main():
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the server then, too
     # A shell starts a background job with SIGINT ignored, and the server would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    console = Console(highlight=False)
-    on_result = (lambda result: None) if args.json else (lambda result: show(console, result))
-    report = Report(args.server, False, [])
+    console, report = Console(highlight=False), Report(args.server)
     try:
-        report.checks = run_checks(
-            find_server(args.server), args.check or CHECKS, args.timeout, on_result
-        )
-        outcomes = {result.outcome for result in report.checks}
-        report.passed = outcomes <= {"passed", "not applicable"}
-    except LaunchError as error:
+        program = processes.find_server(args.server)
+        for result in run_checks(program, args.check or CHECKS, args.timeout):
+            report.checks.append(result)
+            if not args.json:
+                show(console, result)
+        report.passed = all(result.outcome != "failed" for result in report.checks)
+    except processes.LaunchError as error:
         report.error = str(error)
     except KeyboardInterrupt:
         sys.stdout.flush()
@@ -139,7 +107,7 @@ def main():
     if args.json:
         print(json.dumps(asdict(report), indent=1))
     elif not report.error:
-        console.print(f"\n{summary(report)}", markup=False)
+        console.print(f"\n{report.summary()}", markup=False)
     return report.error or int(not report.passed)
 
 

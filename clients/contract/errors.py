@@ -1,14 +1,12 @@
 """The decorator that marks a function as a check, and how a check fails.
 
 A check takes a running server (server_under_test.ServerUnderTest). It uses its address, process and
-log only, so it fits a program in any language.
-
-A check waits for an event at most for a timeout, never for a fixed time: a busy machine makes it
-slow, not wrong. Some checks verify that something does not happen during a quiet period: on a busy
-machine they can miss a fault, but cannot report one that is not there. A whole check has a
-deadline, too: DEADLINE_FACTOR.
+log only, so it fits a program in any language. It waits for an event at most for a timeout, never
+for a fixed time: a busy machine makes it slow, not wrong. Some checks verify that something does
+not happen during a quiet period: on a busy machine they can miss a fault, but not invent one.
 """
 
+import contextlib
 import re
 
 DEADLINE_FACTOR = 5  # a check may take this many times its timeout and quiet period, in seconds
@@ -36,18 +34,31 @@ def check(*options):
     return mark
 
 
-def assert_equal(description, expected, found):
+def expect(condition, message):
+    """Raise ContractViolation unless condition is true."""
+    if not condition:
+        raise ContractViolation(message)
+
+
+@contextlib.contextmanager
+def explaining(beginning):
+    """Put the beginning of a sentence before the message of an error in the block."""
+    try:
+        yield
+    except (OSError, ContractViolation) as error:
+        raise ContractViolation(f"{beginning}{error}") from error
+
+
+def expect_equal(description, expected, found):
     """Raise ContractViolation unless found equals expected."""
-    if found != expected:
-        raise ContractViolation(f"{description}: expected {expected!r:.200}, found {found!r:.200}")
+    expect(found == expected, f"{description}: expected {expected!r:.200}, found {found!r:.200}")
 
 
 def difference(expected, received):
     """Return how two byte strings differ: both, or from the first byte on if they are long."""
     if max(len(expected), len(received)) <= 100:
         return f"expected {expected!r}, received {received!r}"
-    same = [*map(int.__eq__, expected, received), False]
-    start = same.index(False)
+    start = [*map(int.__eq__, expected, received), False].index(False)
     return (
         f"expected {len(expected)} bytes, received {len(received)}, which differ from byte {start} "
         f"on: {expected[start : start + 20]!r} and {received[start : start + 20]!r}"
@@ -56,6 +67,5 @@ def difference(expected, received):
 
 def last_exception(log):
     """Return the last line of the last Python traceback in a log: "NameError: ..."; "" if none."""
-    traceback = log.rpartition("Traceback (most recent call last):\n")[2]
-    found = re.search(r"^\S.*", traceback, re.MULTILINE)
-    return found[0] if found and len(traceback) < len(log) else ""
+    found = re.findall(r"^Traceback .*\n(?:[ \t].*\n)*(\S.*)", log, re.MULTILINE)
+    return found[-1] if found else ""

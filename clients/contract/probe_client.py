@@ -7,7 +7,7 @@ import threading
 import time
 
 from clients.client import PREFIX
-from clients.contract.errors import ContractViolation, difference
+from clients.contract.errors import difference, expect, explaining
 from clients.system.sockets import reset_on_close
 
 MEBIBYTE = 2**20
@@ -22,45 +22,33 @@ class ProbeClient(socket.socket):
 
     def request(self, message):
         """Send message and expect its greeting."""
-        try:
+        with explaining(f"sending {message!r:.100}: "):
             self.sendall(message)
-        except OSError as error:
-            raise ContractViolation(f"sending {message!r:.200}: {error}") from error
         self.expect_greeting(message)
 
     def expect_greeting(self, message):
         """Expect the greeting of a message that has been sent."""
         expected = PREFIX + message
-        try:
+        with explaining(f"sent {message!r:.100}, "):
             received = self.read(len(expected))
-        except ContractViolation as error:
-            raise ContractViolation(f"sent {message!r:.100}, {error}") from error
-        if received != expected:
             end = " and the end of the stream" if len(received) < len(expected) else ""
-            raise ContractViolation(f"sent {message!r:.100}, {difference(expected, received)}{end}")
+            expect(received == expected, difference(expected, received) + end)
 
     def expect_eof(self):
         """Expect that the server closes its side, and sends nothing before."""
-        expected = "expected the server to close the connection"
-        try:
+        with explaining("expected the server to close the connection, "):
             received = self.recv(1)
-        except OSError as error:
-            raise ContractViolation(f"{expected}: {error}") from error
-        if received:
-            raise ContractViolation(f"{expected}, received {received!r}")
+            expect(not received, f"received {received!r}")
 
     def read(self, size):
         """Return the next size bytes, or fewer if the stream ends before."""
         received, began = bytearray(), time.monotonic()
         while len(received) < size:
             self.server.check_deadline()
-            try:
+            with explaining(
+                f"expected {size} bytes, received {len(received)} ({bytes(received[:50])!r}): "
+            ):
                 chunk = self.recv(min(65536, size - len(received)))
-            except OSError as error:
-                got = f"{len(received)} ({bytes(received)!r:.100})"
-                raise ContractViolation(
-                    f"expected {size} bytes or the end, received {got}: {error}"
-                ) from error
             if not chunk:
                 break
             received += chunk
@@ -70,16 +58,14 @@ class ProbeClient(socket.socket):
     def read_to_eof(self, sent, received=b""):
         """Return received and all that follows until the stream ends, in reply to sent.
 
-        A reply is at most eight times as long as sent, with each byte greeted alone. At most one
-        byte beyond that is read from a server that does not end the stream.
+        Of an endless stream, one byte more than the longest reply: with each byte greeted alone.
         """
         return received + self.read(len(sent) * (len(PREFIX) + 1) + 1 - len(received))
 
     def has_reply(self, timeout=None):
         """Return True if there is something to read within timeout seconds (the quiet period)."""
-        return self._is_ready(
-            select.POLLIN, self.server.quiet_period if timeout is None else timeout
-        )
+        timeout = self.server.quiet_period if timeout is None else timeout
+        return self._is_ready(select.POLLIN, timeout)
 
     def _is_ready(self, event, timeout):
         poll = select.poll()  # select() takes no descriptor above 1,023
@@ -87,10 +73,7 @@ class ProbeClient(socket.socket):
         return bool(poll.poll(timeout * 1000))
 
     def flood(self, limit):
-        """Send up to limit bytes, read nothing, and return what was sent.
-
-        It ends before when nothing could be sent for half a quiet period.
-        """
+        """Send limit bytes, or until none is taken for half a quiet period; return them."""
         numbers = b"".join(b"%07d " % number for number in range(MEBIBYTE // 8))
         sent = 0
         while sent < limit and self._is_ready(select.POLLOUT, self.server.quiet_period / 2):

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from clients.client import Client
 
 MOST = 1000  # clients: each has a thread here, and a descriptor
-SCHEMA = 2  # of CrowdResult, as JSON
 ENDS = ("left", "cut off", "failed")
 
 
@@ -53,7 +52,7 @@ class CrowdResult:
     seconds: float  # from the start to the end, or to now
     clients: list[ClientRecord]
     interrupted: bool = False  # by Ctrl-C
-    schema: int = SCHEMA
+    schema: int = 2  # of the JSON
 
 
 def crowd(address, clients=Config.clients, progress=lambda result: None, **config):
@@ -62,12 +61,12 @@ def crowd(address, clients=Config.clients, progress=lambda result: None, **confi
     config: the other fields of Config. progress: called with the result so far about ten times
     per second. Ctrl-C cuts all clients off.
     """
-    run, interrupted = _Run(address, Config(clients, **config)), False
+    run = _Run(address, Config(clients, **config))
     try:
         run.follow(progress)
     except KeyboardInterrupt:
-        interrupted = True
-    return run.end(interrupted)
+        return run.end(interrupted=True)
+    return run.end()
 
 
 class _Run:
@@ -145,12 +144,11 @@ class _Run:
             self.others_gone.wait()
 
     def so_far(self):
-        """Return a CrowdResult of this moment."""
         clients = [replace(client, events=[*client.events]) for client in self.clients]
         return CrowdResult(self.address, self.config, self.now(), clients)
 
-    def end(self, interrupted):
-        """End all clients that are still there; return the CrowdResult, each with an end."""
+    def end(self, interrupted=False):
+        """Cut off all clients that are still there; return the CrowdResult, each with an end."""
         result = self.so_far()  # before the first is cut off: a server then turns to the next one
         result.interrupted = interrupted
         self.over.set()

@@ -14,10 +14,7 @@ AFTER = {  # an event: the state that it begins
 
 @dataclass(frozen=True)
 class Summary:
-    """The counts of a crowd.
-
-    came = left + cut_off + failed; asked = answered + still_waiting + lost.
-    """
+    """came = left + cut_off + failed; asked = answered + still_waiting + lost."""
 
     came: int
     left: int
@@ -32,10 +29,9 @@ class Summary:
 
 
 def intervals(client, until):
-    """Return [(state, began, ended), ...] of a ClientRecord, without gaps.
+    """Return [(state, began, ended), ...] of a ClientRecord, without gaps; the last ends at until.
 
-    state: "connecting", "waiting", "thinking", "silent" or "gone". The last one ends at until, in
-    seconds.
+    state: a value of AFTER, "silent" or "gone".
     """
     after = AFTER | {"answered": "silent"} if client.silent else AFTER
     ends = [*(event.at for event in client.events[1:]), until]

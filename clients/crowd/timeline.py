@@ -33,9 +33,19 @@ def timeline(result, width, height):
     rest = result.clients[len(shown) :]
     for client in shown:
         number = Text(str(client.number), justify="right")
-        table.add_row(number, past(client, until, cell), present(client, until))
-    table.add_row("", axis(columns, cell), "")
-    return Group(table, *([others(rest, until)] if rest else []), legend())
+        name, seconds = state(client, until)
+        status = name if name in (*ENDS, "to come") else f"{name} {seconds:.1f} s"
+        status = Text(f"{status:<{STATUS}}", LOOKS.get(name, ("", ""))[1], no_wrap=True)
+        table.add_row(number, past(client, until, cell), status)
+    marks = [f"{place * cell:g} s" for place in range(0, columns - 9, 10)]
+    table.add_row("", Text("".join(f"{mark:<10}" for mark in marks), style="dim"), "")
+    signs = Text(no_wrap=True)
+    for name, (sign, style) in LOOKS.items():
+        signs.append(f"{sign} ", style).append(f"{name}  ")
+    counts = Counter(state(client, until)[0] for client in rest)
+    others = ", ".join(f"{count} {name}" for name, count in counts.items())
+    more = [Text(f"and {len(rest)} more: {others}", style="bold")] if rest else []
+    return Group(table, *more, signs)
 
 
 def final_timeline(result, console):
@@ -56,34 +66,6 @@ def past(client, until, cell):
     return Text("", no_wrap=True).join(Text(*LOOKS.get(name, (" ", ""))) for name in line)
 
 
-def present(client, until):
-    """Return the state of one client now, and for how long it has been in it."""
-    name, seconds = state(client, until)
-    text = name if name in (*ENDS, "to come") else f"{name} {seconds:.1f} s"
-    return Text(f"{text:<{STATUS}}", style=LOOKS.get(name, ("", ""))[1], no_wrap=True)
-
-
-def axis(columns, cell):
-    """Return the seconds under the timeline, every ten characters."""
-    marks = [f"{place * cell:g} s" for place in range(0, columns - 9, 10)]
-    return Text("".join(f"{mark:<10}" for mark in marks), style="dim")
-
-
-def others(clients, until):
-    """Return one line about the clients that have no row."""
-    states = [state(client, until)[0] for client in clients]
-    counts = ", ".join(f"{states.count(name)} {name}" for name in dict.fromkeys(states))
-    return Text(f"and {len(clients)} more: {counts}", style="bold")
-
-
-def legend():
-    """Return the meanings of the signs."""
-    text = Text(no_wrap=True)
-    for name, (sign, style) in LOOKS.items():
-        text.append(f"{sign} ", style).append(f"{name}  ")
-    return text
-
-
 def summary_table(result):
     """Return the summary as text: the clients in a sentence, the questions in a table."""
     counts, table = summary(result), Table.grid(padding=(0, 1))
@@ -91,14 +73,9 @@ def summary_table(result):
         table.add_row(Text(str(getattr(counts, name)), justify="right"), name.replace("_", " "))
     ends = f"{counts.left} left, {counts.cut_off} cut off, {counts.failed} failed"
     came = f"{counts.came} of {len(result.clients)} clients came: {ends}; {result.seconds:.1f} s"
-    failed = [one.error for one in result.clients if state(one, result.seconds)[0] == "failed"]
-    return Group(came, table, *reasons(failed))
-
-
-def reasons(errors):
-    """Yield the most frequent KINDS of errors with their counts; all could scroll too far."""
-    kinds = Counter(errors).most_common(KINDS)
-    for error, count in kinds:
-        yield Text(printable(f"{count} failed: {error}"))
+    errors = [one.error for one in result.clients if state(one, result.seconds)[0] == "failed"]
+    kinds = Counter(errors).most_common(KINDS)  # all of them could scroll the timeline away
+    failed = [Text(printable(f"{count} failed: {error}")) for error, count in kinds]
     if rest := len(errors) - sum(count for _, count in kinds):
-        yield Text(f"and {rest} more failed")
+        failed.append(Text(f"and {rest} more failed"))
+    return Group(came, table, *failed)

@@ -62,11 +62,18 @@ def answer(channel, program):
 
 def run_program(program, options):
     """Run a file as `python program options` does: as __main__, its folder first in sys.path."""
+
+    def print_exception(kind, error, traceback):
+        while traceback and traceback.tb_frame.f_code.co_filename != program:
+            traceback = traceback.tb_next
+        sys.__excepthook__(kind, error.with_traceback(traceback), traceback)
+
     main = types.ModuleType("__main__")
     main.__file__ = program
     sys.modules["__main__"] = main
     sys.argv = [program, *options]
     sys.path[0] = str(Path(program).resolve().parent)
+    sys.excepthook = print_exception  # without the frames of this file
     exec(compile(Path(program).read_bytes(), program, "exec"), main.__dict__)
 
 

@@ -23,7 +23,6 @@ from clients.system.processes import Server, running_server
 from clients.system.sockets import unix_listener
 
 INTERVAL = 0.1  # seconds between two samples of the command
-SHARE = 0.05  # of a core, at most: a sample that costs more is followed by a longer pause
 TIMEOUT = 10.0  # seconds that a server's Python may take to report its frames
 
 
@@ -40,7 +39,7 @@ class ThreadState:
     remote: str | None = None  # "host:port" of the other end of that descriptor's connection
 
 
-def thread_states(pid, report):
+def thread_states(pid, report, remote_addresses=procfs.remote_addresses):
     """Return a ThreadState for each thread of a process. report: returns its frames.frames().
 
     A thread sleeps if its system call, arguments and stack are the same before and after the
@@ -48,17 +47,17 @@ def thread_states(pid, report):
     """
     before = procfs.syscalls(pid)
     rows = report()
-    after, remotes = procfs.syscalls(pid), procfs.remote_addresses(pid)
-    return [_state(row, before.get(row["id"]), after.get(row["id"]), remotes) for row in rows]
-
-
-def _state(row, before, after, remotes):
-    if before is None and after is None:  # no /proc on this system
-        return ThreadState(**row)
-    call = procfs.parse_syscall(before) if before == after else None
-    if call is None:
-        return ThreadState(**row, call="running")
-    return ThreadState(**row, call=call.name, fd=call.fd, remote=remotes.get(call.fd))
+    after, remotes = procfs.syscalls(pid), remote_addresses(pid)
+    states = []
+    for row in rows:
+        text, same = before.get(row["id"]), before.get(row["id"]) == after.get(row["id"])
+        call = procfs.parse_syscall(text) if text and same else None
+        if call:
+            found = {"call": call.name, "fd": call.fd, "remote": remotes.get(call.fd)}
+        else:
+            found = {"call": "running" if text or not same else None}  # None: no /proc here
+        states.append(ThreadState(**row, **found))
+    return states
 
 
 @dataclass
@@ -93,13 +92,12 @@ def print_changes(program):
     """Print the threads of this process, a line of JSON on standard error, when one has moved."""
     last = None
     while True:
-        began = time.thread_time()
         states = thread_states(os.getpid(), lambda: frames.frames(program))
         if states != last:
             line = json.dumps({"at": time.time(), "threads": [asdict(one) for one in states]})
             sys.stderr.write(line + "\n")  # at once: the server's log is there, too
             last = states
-        time.sleep(max(INTERVAL, (time.thread_time() - began) / SHARE))
+        time.sleep(INTERVAL)
 
 
 def main():

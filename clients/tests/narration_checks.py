@@ -203,7 +203,7 @@ def _(m, e, b, lines):
 
 @true_if(r"accept\(\) takes client (\d+) from the accept queue: descriptor (\d+)\.")
 def _(m, e, b, lines):
-    if "Meanwhile" in b["sentence"]:  # its thread was woken while another one was stepped
+    if "Meanwhile" in b["sentence"] + e["sentence"]:  # it came while another thread was stepped
         return row(e, m[1])["fd"] == int(m[2])
     fresh = int(m[2]) not in b["kernel"]["descriptors"]
     return row(b, m[1])["queued"] and row(e, m[1])["fd"] == int(m[2]) and fresh
@@ -323,11 +323,6 @@ def _(m, e, b, lines):
     return events_of(e, m[1]) == [] and owner(e, m[1]) == m[2]
 
 
-@true_if(r"It would report the waiting connections again and again\.")
-def _(m, e, b, lines):
-    return e["kernel"]["queue"] > 0
-
-
 @true_if(r"close\(\): descriptor (\d+) is free(?:, and (.*?))?\.")
 def _(m, e, b, lines):
     what = re.fullmatch(r"the kernel sends FIN to client (\d+)|the connection with client (\d+) is "
@@ -370,7 +365,7 @@ def has_arguments(text, event):
     return not text.strip(", ")
 
 
-@true_if(r"(\w+)\(\) is called(?: with (.*))?\.")
+@true_if(r"(\w+)\(\) is called(?: with (.*?))?\.(?=$| Meanwhile)")
 def _(m, e, b, lines):
     name = f"def {m[1]}("
     return (
@@ -378,7 +373,7 @@ def _(m, e, b, lines):
     )
 
 
-@true_if(r"The thread of client (\d+) begins: it calls (\w+)\(\) with (.*)\.")
+@true_if(r"The thread of client (\d+) begins: it calls (\w+)\(\) with (.*?)\.(?=$| Meanwhile)")
 def _(m, e, b, lines):
     seen = thread(e)["name"] == f"client {m[1]}" and f"def {m[2]}(" in lines[e["next_line"] - 1]
     return seen and e["kind"] == "call" and has_arguments(m[3], e)
@@ -419,7 +414,7 @@ def _(m, e, b, lines):
     return is_loop and int(m[1]) == e["next_line"] and not goes_in(e, lines)
 
 
-@true_if(r"The loop takes the next one: (.*)\.")
+@true_if(r"The loop takes the next one: (.*?)\.(?=$| Meanwhile)")
 def _(m, e, b, lines):
     return code(e, lines).startswith("for ") and goes_in(e, lines)
 

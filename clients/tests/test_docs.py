@@ -10,7 +10,8 @@ import pytest
 
 from clients.contract.checks import CHECKS
 from clients.system import processes
-from clients.trace.page import STEPS, bundle_of
+from clients.tests.steps_page import bundle_of
+from clients.trace.page import STEPS
 from conftest import cli
 
 ROOT = processes.ROOT

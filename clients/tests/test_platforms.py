@@ -103,7 +103,7 @@ ON_LOCUST = {  # gevent imports what only the real system has
     "load_tests.step_load",
     "load_tests.harness.locust_tab",
 }
-pytestmark = pytest.mark.xdist_group("platforms")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("platforms")]
 
 
 def wrapper(system, ready="socket"):

@@ -19,8 +19,7 @@ from clients.system import processes, procfs
 from clients.system.frames import FIRST_OWN_FD, frames
 from clients.system.sampler import sampled_server, thread_states
 from clients.system.sockets import unix_listener
-
-PATIENCE = 20.0  # seconds within which what must be seen has to be seen
+from conftest import DEADLINE
 
 
 @contextlib.contextmanager
@@ -33,13 +32,13 @@ def sampled(name, *options):
         address = sampler.server.address
         yield (
             sampler,
-            lambda count=1: [stack.enter_context(Client(*address, PATIENCE)) for _ in range(count)],
+            lambda count=1: [stack.enter_context(Client(*address, DEADLINE)) for _ in range(count)],
         )
 
 
 def until(sampler, condition):
     """Return the first sample that fulfils the condition."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + DEADLINE
     while not condition(sample := sampler.sample()):
         assert sampler.server.process.poll() is None, sampler.server.log()
         assert time.monotonic() < deadline, sample
@@ -149,7 +148,7 @@ def test_a_thread_that_moves_during_a_sample_is_running():
     thread = threading.Thread(target=receive_twice, daemon=True)
     thread.start()
     with ours, theirs:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + DEADLINE
         while (before := state()).call != "recvfrom":
             assert time.monotonic() < deadline, before
 
@@ -194,17 +193,17 @@ def test_a_server_ends_when_the_program_that_watches_it_is_killed():
         "    print(watched.server.process.pid, flush=True)\n"
         "    time.sleep(60)\n"
     )
-    watcher = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    server = psutil.Process(int(watcher.stdout.readline()))
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    server = psutil.Process(int(parent.stdout.readline()))
     try:
-        watcher.kill()
-        watcher.wait()
-        gone, _ = psutil.wait_procs([server], PATIENCE)
+        parent.kill()
+        parent.wait()
+        gone, _ = psutil.wait_procs([server], DEADLINE)
         assert gone
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
             server.kill()
-        watcher.stdout.close()
+        parent.stdout.close()
 
 
 def test_the_command_prints_what_changes():
@@ -219,7 +218,7 @@ def test_the_command_prints_what_changes():
         assert printed
     time.sleep(0.3)  # for three more samples, which bring nothing new
     program.send_signal(signal.SIGTERM)
-    out, err = program.communicate(timeout=PATIENCE)
+    out, err = program.communicate(timeout=DEADLINE)
     assert (out, program.returncode) == ("", 0)
     assert "accept4" not in err
 
@@ -238,14 +237,14 @@ def test_without_proc_there_are_still_the_lines():
         here.set()
         done.wait()
 
-    thread = threading.Thread(target=wait_for_the_end, name="sleeper")
+    thread = threading.Thread(target=wait_for_the_end, name="waiting")
     thread.start()
     here.wait()
     no_such_process = 0
     sample = thread_states(no_such_process, lambda: frames(__file__))
     done.set()
     thread.join()
-    [row] = [row for row in sample if row.name == "sleeper"]
+    [row] = [row for row in sample if row.name == "waiting"]
     assert (row.function, row.call) == ("wait_for_the_end", None)
 
 

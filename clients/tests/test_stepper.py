@@ -1,8 +1,12 @@
 """The server goes line by line, as the teacher lets it."""
 
+import pytest
+
 from clients.classroom import stepper
 from clients.classroom.app import ALL_SLEEP
 from clients.tests.in_the_classroom import play, shows
+
+pytestmark = pytest.mark.slow
 
 
 def before(function, line=None):

@@ -8,12 +8,13 @@ import pytest
 from clients.console.palette import MODELS
 from clients.system.processes import models
 from clients.tests.browser import Browser, in_a_browser, opened
-from clients.trace.page import DATA, STEPS, build, bundle_of, outdated
+from clients.tests.steps_page import DATA, bundle_of, outdated
+from clients.trace.page import STEPS, build
 
 PROGRAMS = {name: models()[name] for name in MODELS}
 PAGE = STEPS.read_text()
 SHOWN = bundle_of(PAGE)
-pytestmark = pytest.mark.xdist_group("the page of the steps")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("the page of the steps")]
 # What a reader sees, as plain data
 LOOK = """(() => {
   const texts = (query, root = document) =>

@@ -17,6 +17,8 @@ from clients.system.processes import models, running_server, spawn
 from clients.tests.in_the_classroom import play, screen, shows
 from conftest import cli
 
+pytestmark = pytest.mark.slow
+
 TURNED = "\N{RIGHT-TO-LEFT OVERRIDE}"
 HOSTILE = f'''"""A [red]hostile[/red] server{TURNED}, with an escape: \x1b[2J."""
 import socket
@@ -26,10 +28,10 @@ print("listening on %s:%d" % server.getsockname(), flush=True)
 print("[/red] \\x1b]0;title\\x07 \\N{{RIGHT-TO-LEFT OVERRIDE}}", file=sys.stderr, flush=True)
 while True:
     client, _ = server.accept()
-    heard = client.recv(1024)
-    if heard == b"die":
+    received = client.recv(1024)
+    if received == b"die":
         raise SystemExit("[/red] \\x1b[2J")
-    client.sendall(b"[/red]\\x1b[2J" + heard)  # \x1b[31m
+    client.sendall(b"[/red]\\x1b[2J" + received)  # \x1b[31m
     client.close()
 '''
 
@@ -179,7 +181,7 @@ def test_a_server_whose_standard_output_takes_nothing(model):
     line, pipe = [sys.executable, str(model[1]), "--port", "0"], subprocess.PIPE
     with open("/dev/full", "w") as full, spawn(line, stdout=full, stderr=pipe) as one:
         said = one.communicate(timeout=60)[1]
-    # Newer Pythons (3.13 has it) try to flush it once more, and tell in two lines that they cannot.
+    # Newer Pythons (3.13 has it) flush it once more, and report in two lines that they cannot.
     assert (one.returncode, said.count(b"\n")) in {(1, 1), (120, 3)}
     assert said.startswith(b"cannot listen on 127.0.0.1:0: ")
     assert b"Traceback" not in said

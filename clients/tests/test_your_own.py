@@ -12,6 +12,8 @@ from clients import break_it
 from clients.contract.checks import CHECKS
 from clients.system import processes
 
+pytestmark = pytest.mark.slow
+
 PERL = """#!/usr/bin/env perl
 use IO::Socket::INET;
 my $socket = IO::Socket::INET->new(LocalAddr => "127.0.0.1", Listen => 5) or die;

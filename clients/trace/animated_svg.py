@@ -1,71 +1,48 @@
 """The moving picture of the front page: one scenario at all servers side by side, as an SVG.
 
-It moves by CSS alone, so that it plays where no script may run. Printed, or for readers who want no
-motion, it is still: the moment that shows which clients are served. web/front.svg.j2 draws it.
+It moves by CSS alone, so that it plays where no script may run. Printed, or for readers that want
+no motion, it is still: the moment that shows which clients are served. web/front.svg.j2 draws it.
 """
 
 from itertools import groupby
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader
-
 from clients.console.palette import styles
+from clients.trace.page import TEMPLATES
 
 WEB = Path(__file__).with_name("web")
 FRONT = {WEB / "front.svg": False, WEB / "front-dark.svg": True}  # for a light page, a dark one
 SCENARIO, STILL = "two", 3  # which is shown, and the action after which the picture is still
 LEAD, ACTION, HOLD = 1.0, 3.6, 2.4  # seconds before the first action, for each, and after the last
 BUSY = 0.75  # the share of an action in which something moves
-IDEAS = {
-    "01_blocking": "one client at a time",
-    "02_threaded": "a thread for each client",
-    "03_epoll": "one thread, an event loop",
-}
-CALLS = {
-    "accept4": "accept()",
-    "recvfrom": "recv()",
-    "sendto": "send()",
-    "epoll_wait": "epoll.poll()",
-}
-LIGHT = {"ground": "#ffffff", "box": "#f4f5f7", "line": "#c8ccd2", "ink": "#1c1e21"}
-LIGHT |= {"dim": "#5f6670", "wait": "#b00020", "good": "#1a7f37", "black": "#000000"}
-DARK = {"ground": "#0d1117", "box": "#161b22", "line": "#3d444d", "ink": "#e6edf3"}
-DARK |= {"dim": "#9198a1", "wait": "#ff7b72", "good": "#3fb950", "black": "#ffffff"}
+CALLS = {"accept4": "accept", "recvfrom": "recv", "sendto": "send", "epoll_wait": "epoll.poll"}
 
 
 def draw(bundle, is_dark=False):
     """Return the picture of the scenario in a Bundle, the text of an SVG."""
     actions = bundle["scenarios"][SCENARIO]["actions"]
-    colours = DARK if is_dark else LIGHT
     total = LEAD + ACTION * len(actions) + HOLD
     columns = []
     for name, (colour, _) in styles(bundle["programs"]).items():
         events = bundle["recordings"][SCENARIO][name]
         lines = bundle["programs"][name]["lines"]
         frames = [(at, frame(event, lines)) for at, event in timed(events, len(actions))]
+        parts = [
+            scene
+            for part in frames[0][1]
+            for scene in scenes([(at, {part: one[part]}) for at, one in frames], total)
+        ]
+        column = {"name": name, "scenes": parts, "verdict": verdict(events, actions)}
         columns.append(
-            {
-                "name": name,
-                "colour": colours["black"] if colour == "#000000" else colour,
-                "idea": IDEAS.get(name, ""),
-                "scenes": [
-                    scene
-                    for part in ("first", "others", "queue", "client 1", "client 2")
-                    for scene in scenes([(at, {part: one[part]}) for at, one in frames], total)
-                ],
-                "verdict": verdict(events, actions),
-            }
+            column | {"colour": "#FFFFFF" if colour == "#000000" and is_dark else colour}
         )
     begins = [0.0] + [LEAD + ACTION * number for number in range(len(actions))]
     timeline = list(zip(begins, [*begins[1:], total], strict=True))
-    environment = Environment(
-        loader=FileSystemLoader(WEB), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("front.svg.j2").render(
+    return TEMPLATES.get_template("front.svg.j2").render(
         columns=columns,
         actions=actions,
         timeline=timeline,
-        colours=colours,
+        is_dark=is_dark,
         total=total,
         still=LEAD + ACTION * STILL - 0.1,
     )
@@ -87,7 +64,7 @@ def frame(event, lines):
     threads = []
     for thread in event["threads"]:
         code = lines[thread["line"] - 1].split("  #")[0].strip()
-        call = thread["call"] and CALLS.get(thread["call"], thread["call"])
+        call = thread["call"] and f"{CALLS.get(thread['call'], thread['call'])}()"
         name = thread["name"] if thread["name"] == "main" else f"thread of {thread['name']}"
         threads.append(
             {

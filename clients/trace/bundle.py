@@ -3,6 +3,7 @@
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import TypedDict
 
 from clients.console.printable import docstring_summary, printable
@@ -16,12 +17,6 @@ SHOWN = 2  # iterations of a loop that are shown if more do the same: the first 
 LONGEST = 40  # steps of an iteration, at most
 
 
-class ScenarioText(TypedDict):
-    title: str
-    question: str
-    actions: list[str]
-
-
 class Program(TypedDict):
     sentence: str  # of its docstring
     lines: list[str]
@@ -29,47 +24,45 @@ class Program(TypedDict):
 
 class Bundle(TypedDict):
     schema: int
-    scenarios: dict[str, ScenarioText]
+    scenarios: dict[str, dict]  # Scenarios as data
     programs: dict[str, Program]
     recordings: dict[str, dict[str, list[dict]]]  # {scenario: {program: TraceEvents as data}}
 
 
 def record(programs, scenarios=SCENARIOS):
-    """Play scenarios to servers and return a Bundle, and {(scenario, program): what failed}.
+    """Play scenarios to servers; return a Bundle, and {(scenario, program): why it failed}.
 
     programs: {name: path of the program}. A scenario that cannot be recorded with each server is
     left out. Raises NamespaceDenied if this system does not allow recordings.
     """
-    wanted = [(scenario, name) for scenario in scenarios for name in programs]
     with ThreadPoolExecutor(os.cpu_count()) as workers:
-        played = workers.map(lambda pair: attempt(pair[0], programs[pair[1]]), wanted)
+        played = {
+            (scenario, name): workers.submit(play, scenario, program)
+            for scenario in scenarios
+            for name, program in programs.items()
+        }
         try:
-            played = dict(zip(wanted, played, strict=True))
+            errors = {pair: future.exception() for pair, future in played.items()}
         except BaseException:  # Ctrl-C, too: what has not begun need not
             workers.shutdown(cancel_futures=True)
             raise
-    failed = {pair: found for pair, found in played.items() if isinstance(found, str)}
-    recordings = {}
-    for scenario in scenarios.keys() - {scenario for scenario, _ in failed}:
-        recordings[scenario] = {
-            name: folded(narrated(played[scenario, name], programs[name])) for name in programs
-        }
-    bundle = Bundle(
+    failed = {pair: str(error) for pair, error in errors.items() if error}
+    for error in filter(None, errors.values()):
+        if not isinstance(error, RuntimeError) or isinstance(error, processes.NamespaceDenied):
+            raise error
+    complete = [one for one in scenarios if one not in {scenario for scenario, _ in failed}]
+    return Bundle(
         schema=SCHEMA,
-        scenarios={key: about(scenarios[key]) for key in scenarios if key in recordings},
+        scenarios={scenario: asdict(scenarios[scenario]) for scenario in complete},
         programs={name: described(path) for name, path in programs.items()},
-        recordings={key: recordings[key] for key in scenarios if key in recordings},
-    )
-    return bundle, failed
-
-
-def attempt(scenario, program):
-    try:
-        return play(scenario, program)
-    except RuntimeError as error:
-        if isinstance(error, processes.NamespaceDenied):
-            raise
-        return str(error)
+        recordings={
+            scenario: {
+                name: folded(narrated(played[scenario, name].result(), program))
+                for name, program in programs.items()
+            }
+            for scenario in complete
+        },
+    ), failed
 
 
 def play(scenario, program):
@@ -92,20 +85,6 @@ def narrated(events, program):
     lines = program.read_text(encoding="utf-8").splitlines()
     pairs = zip([None, *events], events, strict=False)
     return [event | {"sentence": sentence(event, before, lines)} for before, event in pairs]
-
-
-def about(scenario):
-    actions = [action_text(action) for action in scenario.actions]
-    return ScenarioText(title=scenario.title, question=scenario.question, actions=actions)
-
-
-def action_text(action):
-    """Return an action as a mark of the time line: "2 sends bob"."""
-    if not action.clients:
-        return "time passes"
-    if len(action.clients) > 1:
-        return f"{action.clients[0]} to {action.clients[-1]} {action.does.removesuffix('s')}"
-    return f"{action.clients[0]} {action.does} {action.words.decode()}".strip()
 
 
 def described(path):

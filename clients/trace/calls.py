@@ -26,7 +26,7 @@ EVENTS = {"IN": 1, "OUT": 4, "ERR": 8, "HUP": 0x10, "RDHUP": 0x2000}
 EVENTS |= {"ONESHOT": 1 << 30, "ET": 1 << 31}
 USUAL = 7  # the event mask if register() is not given one
 ONCE = EVENTS["ONESHOT"] | EVENTS["ET"]  # an event of these is reported by one poll() only
-METHODS = ["_accept", "recv", "recv_into", "send", "sendall", "shutdown", "setblocking", "close"]
+METHODS = ["_accept", "recv", "recv_into", "send", "sendall", "setblocking", "close"]
 transports = weakref.WeakKeyDictionary()  # {asyncio's transport: its socket}
 interest_lists = weakref.WeakSet()  # every Epoll of the program
 unrecorded = set()  # the identifiers of threads that are about the tracer's business
@@ -38,7 +38,7 @@ class TracedCall:
     """One call; the fields that its kind does not have are None."""
 
     name: str  # "accept", "recv", "poll", "register", ...
-    owner: str  # "socket", "epoll", "poll", "select" or "time"
+    owner: str  # "socket", "epoll", "poll" or "time"
     fd: int | None = None  # the socket's or the interest list's
     remote: str | None = None  # "host:port" of the socket's other end
     given: float | str | None = None  # bytes to send, event mask, seconds, True or False
@@ -83,11 +83,11 @@ def _socket_method(name):
         caller = sys._getframe(1).f_locals.get("self")
         if hasattr(caller, "get_write_buffer_size"):
             transports[caller] = sock
-        given = None
+        first, given = next(iter((*args, *options.values())), None), None
         if name.startswith("send"):
-            given = memoryview(args[0]).nbytes
-        elif name in ("setblocking", "shutdown"):
-            given = str(args[0])
+            given = memoryview(first).nbytes
+        elif name == "setblocking":
+            given = str(first)
         with recorded(name.lstrip("_"), "socket", fd, remote=remote_of(sock), given=given) as call:
             result = real(sock, *args, **options)
             match name:
@@ -98,7 +98,7 @@ def _socket_method(name):
                 case "sendall":
                     call.count = given
                 case "recv" | "recv_into":
-                    got = result if name == "recv" else bytes(memoryview(args[0])[:result])
+                    got = result if name == "recv" else bytes(memoryview(first)[:result])
                     call.count, call.text = len(got), describe(got)
         return result
 
@@ -106,7 +106,44 @@ def _socket_method(name):
     return method
 
 
-class Epoll:
+class Poll:
+    """A poll object of the program, or its epoll object."""
+
+    owner = "poll"
+
+    def __init__(self, real):
+        self._real = real
+
+    def __getattr__(self, name):
+        return getattr(self._real, name)
+
+    def _fd(self):
+        return None
+
+    def register(self, fd, eventmask=USUAL):
+        self._change("register", fd, eventmask)
+
+    def modify(self, fd, eventmask):
+        self._change("modify", fd, eventmask)
+
+    def unregister(self, fd):
+        self._change("unregister", fd)
+
+    def _change(self, name, fd, *mask):
+        number = fd if isinstance(fd, int) else fd.fileno()
+        given = mask[0] if mask else None
+        with recorded(name, self.owner, self._fd(), target=number, given=given):
+            getattr(self._real, name)(fd, *mask)
+        return number
+
+    def poll(self, timeout=None, *maxevents):
+        with recorded("poll", self.owner, self._fd(), given=timeout) as call:
+            found = self._real.poll(timeout, *maxevents)
+            call.events = [list(pair) for pair in found]
+        return found
+
+
+class Epoll(Poll):
     """An epoll object of the program, and a second one with the same interest list.
 
     The kernel does not show its ready list. The second object reports it without taking an event
@@ -114,19 +151,15 @@ class Epoll:
     reported them too.
     """
 
-    def __init__(self, *args, **options):
-        import fcntl  # not at the top: Windows does not have it
+    owner = "epoll"
 
-        self._epoll, self._twin, self._once = _epoll(*args, **options), None, {}
-        with contextlib.suppress(OSError):  # no descriptor is left, or none above
-            low = _epoll()
-            above = fcntl.fcntl(low.fileno(), fcntl.F_DUPFD_CLOEXEC, FIRST_OWN_FD)
-            self._twin = _epoll.fromfd(above)
-            low.close()
+    def __init__(self, *args, **options):
+        super().__init__(_epoll(*args, **options))
+        self._twin, self._once = twin(), {}
         interest_lists.add(self)
 
-    def __getattr__(self, name):
-        return getattr(self._epoll, name)
+    def _fd(self):
+        return self._real.fileno()
 
     def __enter__(self):
         return self
@@ -137,23 +170,11 @@ class Epoll:
     def close(self):
         if self._twin:
             self._twin.close()
-        with recorded("close", "epoll", self._epoll.fileno()):
-            self._epoll.close()
-
-    def register(self, fd, eventmask=USUAL):
-        self._change("register", fd, eventmask)
-
-    def modify(self, fd, eventmask):
-        self._change("modify", fd, eventmask)
-
-    def unregister(self, fd):
-        self._change("unregister", fd)
+        with recorded("close", "epoll", self._fd()):
+            self._real.close()
 
     def _change(self, name, fd, *mask):
-        number = fd if isinstance(fd, int) else fd.fileno()
-        own = self._epoll.fileno()
-        with recorded(name, "epoll", own, target=number, given=mask[0] if mask else None):
-            getattr(self._epoll, name)(fd, *mask)
+        number = super()._change(name, fd, *mask)
         self._once.pop(number, None)
         if self._twin:
             with contextlib.suppress(OSError):
@@ -161,50 +182,27 @@ class Epoll:
         if mask and mask[0] & ONCE:
             self._once[number] = False
 
-    def poll(self, timeout=None, maxevents=-1):
-        with recorded("poll", "epoll", self._epoll.fileno(), given=timeout) as call:
-            found = self._epoll.poll(timeout, maxevents)
-            call.events = [list(pair) for pair in found]
+    def poll(self, *args, **options):
+        found = super().poll(*args, **options)
         self.ready()
-        for fd, _ in found:
-            if fd in self._once:
-                self._once[fd] = False
+        self._once |= {fd: False for fd, _ in found if fd in self._once}
         return found
 
     def ready(self):
         """Return the descriptors in the ready list."""
-        if not self._twin or self._twin.closed or self._epoll.closed:
+        if not self._twin or self._twin.closed or self._real.closed:
             return []
         now = [fd for fd, _ in self._twin.poll(0)]
         self._once |= {fd: True for fd in now if fd in self._once}
         return sorted({*now, *(fd for fd, waits in self._once.items() if waits)})
 
 
-class Poll:
-    """A poll object of the program."""
+def twin():
+    """Return an epoll object out of the way of the server's descriptors; None if none is left."""
+    import fcntl  # not at the top: Windows does not have it
 
-    def __init__(self):
-        self._poll = _poll()
-
-    def register(self, fd, eventmask=USUAL):
-        self._change("register", fd, eventmask)
-
-    def modify(self, fd, eventmask):
-        self._change("modify", fd, eventmask)
-
-    def unregister(self, fd):
-        self._change("unregister", fd)
-
-    def _change(self, name, fd, *mask):
-        number = fd if isinstance(fd, int) else fd.fileno()
-        with recorded(name, "poll", target=number, given=mask[0] if mask else None):
-            getattr(self._poll, name)(fd, *mask)
-
-    def poll(self, *timeout):
-        with recorded("poll", "poll", given=timeout[0] if timeout else None) as call:
-            found = self._poll.poll(*timeout)
-            call.events = [list(pair) for pair in found]
-        return found
+    with contextlib.suppress(OSError), contextlib.closing(_epoll()) as low:
+        return _epoll.fromfd(fcntl.fcntl(low.fileno(), fcntl.F_DUPFD_CLOEXEC, FIRST_OWN_FD))
 
 
 def _sleep(seconds):
@@ -212,26 +210,12 @@ def _sleep(seconds):
         _real_sleep(seconds)
 
 
-def _select(*lists_and_timeout):
-    with recorded("select", "select") as call:
-        found = _real_select(*lists_and_timeout)
-        pairs = [(found[0], select.POLLIN), (found[1], select.POLLOUT)]
-        call.events = [
-            [one if isinstance(one, int) else one.fileno(), mask]
-            for many, mask in pairs
-            for one in many
-        ]
-    return found
-
-
 def install():
     """Record all calls from now on."""
-    global _epoll, _poll, _real_sleep, _real_select
-    _epoll, _poll = select.epoll, select.poll
-    _real_sleep, _real_select = time.sleep, select.select
+    global _epoll, _real_sleep
+    _epoll, _real_sleep, real_poll = select.epoll, time.sleep, select.poll
     for name in METHODS:
         setattr(socket.socket, name, _socket_method(name))
-    select.epoll, select.poll, select.select, time.sleep = Epoll, Poll, _select, _sleep
+    select.epoll, select.poll, time.sleep = Epoll, lambda: Poll(real_poll()), _sleep
     selectors.EpollSelector._selector_cls = Epoll
-    selectors.PollSelector._selector_cls = Poll
-    selectors.SelectSelector._select = staticmethod(_select)
+    selectors.PollSelector._selector_cls = select.poll

@@ -62,9 +62,9 @@ class TraceEvent:
 
     # Snapshot's events; "sleep"; "end" of a thread; "client": a client acts; "time": time passes
     kind: str
-    action: int = 0  # the number of the scenario's action, from 1; 0 before the first
     thread: int | None = None  # its ThreadState.id
     name: str | None = None  # the thread's name after this step
+    action: int = 0  # the number of the scenario's action, from 1; 0 before the first
     function: str | None = None
     line: int | None = None  # the line that was executed, or in which the thread sleeps
     next_line: int | None = None
@@ -109,7 +109,7 @@ def interpret(before, after, known, calls, lines):
         known = known | {
             name: text
             for name, text in before.variables.items()
-            if same(before.variables, after.variables, name.partition(".")[0])
+            if before.variables.get(root := name.partition(".")[0]) == after.variables.get(root)
         }
     changed = [name for name, text in after.variables.items() if known.get(name) != text]
     event = TraceEvent(
@@ -124,10 +124,6 @@ def interpret(before, after, known, calls, lines):
         calls=calls,
     )
     return event if is_worth_seeing(event, before, lines) else None
-
-
-def same(one, other, name):
-    return name in one and one[name] == other.get(name)
 
 
 def is_worth_seeing(event, before, lines):

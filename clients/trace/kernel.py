@@ -31,11 +31,8 @@ class KernelView:
         return procfs.tcp_sockets(self.server.address[1], self.server.process.pid)
 
     def states(self):
-        """Return what changes while the kernel does something; its timers always do."""
+        """Return of each socket what changes while the kernel does something; timers always do."""
         return [(line.local, line.remote, line.state, line.send_q) for line in self.lines()]
-
-    def is_under_way(self, states):
-        return any(unsent or state in UNDER_WAY for *_, state, unsent in states)
 
     def descriptors(self):
         """Return the server's own descriptors, without the tracer's."""
@@ -46,7 +43,7 @@ class KernelView:
         """Count the bytes of calls of send(): what the kernel does not take the program holds."""
         for call in calls:
             if call.name in ("send", "sendall") and call.remote:
-                client = number_of(call.remote)
+                client = int(call.remote.rpartition(":")[2]) - FIRST_PORT
                 self.sending.pop(client, None)
                 if not call.done:
                     self.sending[client] = int(call.given)
@@ -56,8 +53,8 @@ class KernelView:
                 taken = call.count if call.error is None else 0 if would_block else call.given
                 self.rest[client] = int(call.given) - taken
 
-    def state(self, report, ready=None):
-        """Return the KernelState. ready: the ready list, if report is not of this very moment."""
+    def state(self, report):
+        """Return the KernelState; of what only the server knows, what is in a tracer.Report."""
         lines, held = self.lines(), procfs.socket_fds(self.server.process.pid)
         listeners = [line for line in lines if line.state == "LISTEN"]
         return KernelState(
@@ -69,7 +66,7 @@ class KernelView:
                 for client in self.clients.values()
             ],
             descriptors=self.descriptors(),
-            epoll=self.interest_list(report.ready if ready is None else ready),
+            epoll=self.interest_list(report.ready),
         )
 
     def connection(self, client, lines, held, buffered):
@@ -101,7 +98,8 @@ class KernelView:
     def interest_list(self, ready):
         """Return what the server's epoll object watches (proc(5), fdinfo), and what is ready."""
         folder = Path(f"/proc/{self.server.process.pid}")
-        objects = [fd for fd in self.descriptors() if EPOLL in link(folder / "fd" / str(fd))]
+        links = {fd: (folder / "fd" / str(fd)).readlink().name for fd in self.descriptors()}
+        objects = [fd for fd, link in links.items() if EPOLL in link]
         if not objects:
             return None
         text = (folder / "fdinfo" / str(objects[0])).read_text()
@@ -110,15 +108,3 @@ class KernelView:
             events = " ".join(name for name, bit in EVENTS.items() if int(mask, 16) & bit & WANTED)
             found.append(Interest(int(fd), events, int(fd) in ready.get(objects[0], ())))
         return sorted(found, key=lambda one: one.fd)
-
-
-def link(path):
-    try:
-        return os.readlink(path)
-    except OSError:  # closed meanwhile
-        return ""
-
-
-def number_of(remote):
-    """Return the number of the client whose address is "host:port"."""
-    return int(remote.rpartition(":")[2]) - FIRST_PORT

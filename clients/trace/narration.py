@@ -13,13 +13,8 @@ import re
 from clients.trace.calls import EVENTS
 
 LONGEST = 80  # characters of a line of the log
-BLOCKED = {
-    "epoll_wait": "epoll.poll() blocks: its ready list is empty.",
-    "poll": "poll() blocks: no descriptor that it watches is ready.",
-    "select": "select() blocks: none of its descriptors is ready.",
-}
-BLOCKED |= {"epoll_pwait": BLOCKED["epoll_wait"], "ppoll": BLOCKED["poll"]}
-BLOCKED |= {"pselect6": BLOCKED["select"]}
+CALLS = {"accept", "recv", "recv_into", "send", "sendall", "poll", "register", "modify"}
+CALLS |= {"unregister", "close", "sleep", "setblocking"}
 
 
 def sentence(event, before, lines):
@@ -47,17 +42,17 @@ def of_clients(event, before):
     """Return what a client, or several, did, and where the bytes are now."""
     [number, *others], does = event["actors"], event["does"]
     name, row, was = f"Client {number}", connection(number, event), connection(number, before)
-    if does == "connects":
-        return of_connections(event)
-    if others:
-        return f"Clients {number} to {others[-1]}: {does.removesuffix('s')}."
+    state = was and was["client_state"]
     match does:
+        case "connects":
+            return of_connections(event)
+        case _ if others:
+            return f"Clients {number} to {others[-1]}: {does}."
         case "sends" | "floods" if not event["sent"]:
-            why = "no buffer has room for more bytes"
-            if row["client_state"] == "SYN-SENT":
-                why = "its connection is still in SYN-SENT"
-            elif row["client_state"] != "ESTABLISHED":
-                why = "the server has closed the connection"
+            why = "the server has closed the connection"
+            if state in ("ESTABLISHED", "SYN-SENT"):
+                full = "no buffer has room for more bytes"
+                why = full if state == "ESTABLISHED" else "its connection is still in SYN-SENT"
             return f"{name} sends nothing: {why}."
         case "sends":
             return f"{name} sends {event['words']}: {where(row)}"
@@ -69,11 +64,11 @@ def of_clients(event, before):
             return f"{name} reads {count:,} bytes from its receive buffer{more}."
         case "stops reading":
             return f"{name} stops reading: what arrives stays in its receive buffer."
+        case "leaves" if state not in ("ESTABLISHED", "CLOSE-WAIT"):
+            return f"{name} leaves: it has no connection."
+        case "leaves" if was["buffers"][3]:
+            return f"{name} closes with unread bytes, so its kernel sends a reset (RST)."
         case "leaves":
-            if was is None or was["client_state"] not in ("ESTABLISHED", "CLOSE-WAIT"):
-                return f"{name} leaves: it has no connection any more."
-            if was["buffers"][3]:
-                return f"{name} closes with unread bytes, so its kernel sends a reset (RST)."
             return f"{name} closes its connection: its kernel sends FIN, after all its bytes."
     return f"{name} resets its connection: its kernel sends RST, and bytes in flight are lost."
 
@@ -81,32 +76,25 @@ def of_clients(event, before):
 def of_connections(event):
     rows = [connection(number, event) for number in event["actors"]]
     queued = [row for row in rows if row["queued"]]
-    dropped = [str(row["client"]) for row in rows if row["client_state"] == "SYN-SENT"]
-    if len(rows) == 1 and queued:
-        return (
-            f"Client {rows[0]['client']} connects: the kernels complete the handshake, and the "
-            "connection is in the accept queue. The program does not know of it yet."
-        )
     text = f"{len(rows)} clients connect: {len(queued)} connections are in the accept queue."
     if len(rows) == 1:
-        text = f"Client {rows[0]['client']} connects."
-    if not dropped:
-        return text
-    return f"{text} It is full: the SYN of {', '.join(dropped)} is dropped, the state SYN-SENT."
+        text = f"Client {rows[0]['client']} connects" + (
+            ": the kernels complete the handshake, and the connection is in the accept queue. The "
+            "program does not know of it yet." if queued else "."
+        )  # fmt: skip
+    dropped = ", ".join(str(row["client"]) for row in rows if row["client_state"] == "SYN-SENT")
+    full = f" It is full: the SYN of {dropped} is dropped, the state SYN-SENT." if dropped else ""
+    return text + full
 
 
 def of_time(event, before):
     """Return what a pause has brought: SYNs that were retransmitted, sleeps that are over."""
-    then = {row["client"]: row["client_state"] for row in before["kernel"]["connections"]}
-    rows = event["kernel"]["connections"]
-    asked = [row for row in rows if then.get(row["client"]) == "SYN-SENT"]
-    outside = [str(row["client"]) for row in asked if row["client_state"] == "SYN-SENT"]
-    inside = [str(row["client"]) for row in asked if row["client_state"] == "ESTABLISHED"]
+    outside, inside = syn_sent(event, before, "SYN-SENT"), syn_sent(event, before, "ESTABLISHED")
     parts = []
     if inside:
-        parts.append(f"the retransmitted SYN of {', '.join(inside)} finds room in the accept queue")
+        parts.append(f"the retransmitted SYN of {inside} finds room in the accept queue")
     if outside:
-        parts.append(f"{', '.join(outside)} stays in SYN-SENT")
+        parts.append(f"{outside} stays in SYN-SENT")
     if any(thread["call"] == "clock_nanosleep" for thread in before["threads"]):
         parts.append("a thread has slept long enough")
     return f"Time passes: {'; '.join(parts)}." if parts else "Time passes."
@@ -114,22 +102,22 @@ def of_time(event, before):
 
 def of_retransmissions(event, before):
     """Return which clients have come in meanwhile, because their SYN was retransmitted."""
-    then = {row["client"]: row["client_state"] for row in rows_of(before)}
-    come = [
-        str(row["client"])
-        for row in rows_of(event)
-        if then.get(row["client"]) == "SYN-SENT" and row["client_state"] == "ESTABLISHED"
-    ]
-    if not come:
-        return ""
-    return f" Meanwhile the SYN of {', '.join(come)} was retransmitted, and found room."
+    come = syn_sent(event, before, "ESTABLISHED")
+    return f" Meanwhile the SYN of {come} was retransmitted, and found room." if come else ""
+
+
+def syn_sent(event, before, state):
+    """Return the clients, "7, 8", that were in SYN-SENT and are in a state now."""
+    then = {row["client"] for row in rows_of(before) if row["client_state"] == "SYN-SENT"}
+    rows = [row for row in rows_of(event) if row["client_state"] == state]
+    return ", ".join(str(row["client"]) for row in rows if row["client"] in then)
 
 
 def where(row):
     """Return where the bytes are that a client has sent and the program has not read."""
     unsent, unread = row["buffers"][:2]
     of = f"descriptor {row['fd']}" if row["fd"] else "a connection that is not accepted yet"
-    text = f"{bytes_(unread)} in the receive buffer of {of}"
+    text = f"{unread:,} byte{' is' if unread == 1 else 's are'} in the receive buffer of {of}"
     return f"{text}, {unsent:,} in the client's send buffer." if unsent else f"{text}."
 
 
@@ -156,25 +144,28 @@ def of_sleep(event, before):
 def of_blocking(event, pending):
     call = event["call"]
     row = next((one for one in rows_of(event) if one["fd"] == event["fd"]), None)
-    if call in ("accept", "accept4") and not event["kernel"]["queue"]:
-        return "accept() blocks: the accept queue is empty."
-    if call == "recvfrom" and row and not row["buffers"][1]:
-        return f"recv() blocks: client {row['client']} has sent nothing more."
-    if call == "sendto" and row and pending and pending["name"] == "sendall":
-        rest = f"{row['in_program']:,} of {int(pending['given']):,} bytes"
-        return f"sendall() blocks: there is no room for {rest} until client {row['client']} reads."
-    if call == "sendto" and row:
-        return f"send() blocks: there is no room until client {row['client']} reads."
-    if call == "clock_nanosleep":
-        given = f"{pending['given']:g}" if pending and pending["name"] == "sleep" else ""
-        return f"time.sleep({given}): the thread sleeps."
-    if call == "futex":
-        name = event["waits_in"] or ""
-        if name.endswith("Queue.get"):
-            return f"{name}() blocks: the queue is empty."
-        inside = f" in {name}()" if name else ""
-        return f"The thread is blocked{inside} until another thread wakes it."
-    return BLOCKED.get(call, f"The thread is blocked in the system call {call}.")
+    name = pending and pending["name"]
+    match call:
+        case "accept" | "accept4" if not event["kernel"]["queue"]:
+            return "accept() blocks: the accept queue is empty."
+        case "recvfrom" if row and not row["buffers"][1]:
+            return f"recv() blocks: client {row['client']} has sent nothing more."
+        case "sendto" if row and name in ("send", "sendall"):
+            rest = f" for {row['in_program']:,} of {pending['given']:,} bytes"
+            rest = rest if name == "sendall" else ""
+            return f"{name}() blocks: there is no room{rest} until client {row['client']} reads."
+        case "epoll_wait" | "epoll_pwait":
+            return "epoll.poll() blocks: its ready list is empty."
+        case "poll" | "ppoll" if name == "poll":
+            return "poll() blocks: no descriptor that it watches is ready."
+        case "clock_nanosleep" if name == "sleep":
+            return f"time.sleep({pending['given']:g}): the thread sleeps."
+        case "futex" if (event["waits_in"] or "").endswith("Queue.get"):
+            return f"{event['waits_in']}() blocks: the queue is empty."
+        case "futex":
+            inside = f" in {event['waits_in']}()" if event["waits_in"] else ""
+            return f"The thread is blocked{inside} until another thread wakes it."
+    return f"The thread is blocked in the system call {call}."
 
 
 def of_call(event):
@@ -284,67 +275,63 @@ def of_calls(event, before):
 
 
 def of_kernel_call(call, event, before):
-    """Return what a call to the kernel has brought; "" if its name is not known here."""
-    name, error = call["name"], call["error"]
-    if error and error.startswith("BlockingIOError"):
-        return WOULD_BLOCK.get(name, f"{name}() raises BlockingIOError.")
-    maker = CALLS.get(name)
-    if error and name != "accept":
-        whose = f": {call['remote']} has reset the connection" if is_reset(call) else reason(call)
-        return f"{name}() raises {error.partition(':')[0]}{whose}."
-    return maker(call, event, before) if maker else ""
+    """Return what a call to the kernel has brought; "" if that is not known."""
+    name, fd, error = call["name"], call["fd"], call["error"]
+    if error:
+        return of_error(call, before)
+    remote = call["remote"] or f"descriptor {fd}"
+    match name:
+        case "accept":
+            row = next((row for row in rows_of(event) if row["fd"] == call["target"]), None)
+            taken = f"client {row['client']}" if row else "a connection"
+            return f"accept() takes {taken} from the accept queue: descriptor {call['target']}."
+        case "recv" | "recv_into" if not call["count"]:
+            return f"{name}() returns b'': {remote} sends no more (end of file)."
+        case "recv" | "recv_into":
+            size = f"{call['count']:,} byte{' moves' if call['count'] == 1 else 's move'}"
+            return (
+                f"{name}() returns {call['text']}: {size} from the receive buffer to the program."
+            )
+        case "send" | "sendall" if call["count"] < call["given"]:
+            part, rest = f"{call['count']:,} of {call['given']:,}", call["given"] - call["count"]
+            return f"{name}() hands {part} bytes to the kernel: no room for the other {rest:,}."
+        case "send" | "sendall":
+            return f"{name}() hands all {call['given']:,} bytes to the kernel, for {remote}."
+        case "poll":
+            name = "epoll.poll" if call["owner"] == "epoll" else "poll"
+            names = [reported(*one, event, before) for one in call["events"]]
+            return f"{name}() reports {', '.join(names) or 'nothing: no descriptor is ready'}."
+        case "register" | "modify" | "unregister":
+            return of_interest(call, event, before)
+        case "close":
+            return of_close(fd, event, before)
+        case "sleep":
+            return f"time.sleep({call['given']:g}) is over."
+        case "setblocking" if call["given"] == "False":
+            return f"From now on no call on descriptor {fd} blocks: BlockingIOError is raised."
+        case "setblocking":
+            return f"Calls on descriptor {fd} block from now on."
+    return ""
 
 
-WOULD_BLOCK = {
-    "accept": "accept() finds the accept queue empty, and raises BlockingIOError.",
-    "recv": "recv() finds nothing to read, and raises BlockingIOError.",
-    "recv_into": "recv_into() finds nothing to read, and raises BlockingIOError.",
-    "send": "send() finds no room in the send buffer, and raises BlockingIOError.",
-}
-
-
-def is_reset(call):
-    return call["error"].startswith("ConnectionResetError") and call["name"] != "accept"
-
-
-def accepted(call, event, before):
-    if call["error"]:
-        text = ""
+def of_error(call, before):
+    """Return which exception a call has raised, and why."""
+    name, (kind, _, reason) = call["name"], call["error"].partition(": ")
+    reason = re.sub(r"^\[Errno \d+\] ", "", reason)
+    if kind == "BlockingIOError":
+        found = {"accept": "the accept queue empty", "recv": "nothing to read"}
+        found |= {"recv_into": "nothing to read", "send": "no room in the send buffer"}
+        return f"{name}() finds {found.get(name, 'that it would block')}, and raises {kind}."
+    if name == "accept":
+        more = ""
         if "[Errno 24]" in call["error"]:
-            text = " A new connection needs a descriptor, and none is left: it stays in the queue."
+            more = " A new connection needs a descriptor, and none is left: it stays in the queue."
             if not before["kernel"]["queue"]:  # seen with strace: EMFILE, and the queue is empty
-                text = " It takes a descriptor before it looks at the queue, which is empty."
-        return f"accept() fails{reason(call)}.{text}"
-    client = next((row for row in rows_of(event) if row["fd"] == call["target"]), None)
-    whose = f"client {client['client']}" if client else "a connection"
-    return f"accept() takes {whose} from the accept queue: descriptor {call['target']}."
-
-
-def received(call, event, before):
-    if not call["count"]:
-        return f"{call['name']}() returns b'': {whose(call)} sends no more (end of file)."
-    size = bytes_(call["count"]).replace(" is", " moves").replace(" are", " move")
-    return (
-        f"{call['name']}() returns {call['text']}: {size} from the receive buffer to the program."
-    )
-
-
-def sent(call, event, before):
-    given, count = int(call["given"]), call["count"]
-    if count < given:
-        return (
-            f"{call['name']}() hands {count:,} of {given:,} bytes to the kernel: no room for the "
-            f"other {given - count:,}."
-        )
-    return f"{call['name']}() hands all {given:,} bytes to the kernel, for {whose(call)}."
-
-
-def polled(call, event, before):
-    name = "epoll.poll" if call["owner"] == "epoll" else call["name"]
-    names = [reported(fd, mask, event, before) for fd, mask in call["events"]]
-    if not names:
-        return f"{name}() returns: no descriptor is ready."
-    return f"{name}() reports {', '.join(names)}."
+                more = " It takes a descriptor before it looks at the queue, which is empty."
+        return f"accept() fails: {reason}.{more}"
+    if kind == "ConnectionResetError" and call["remote"]:
+        reason = f"{call['remote']} has reset the connection"
+    return f"{name}() raises {kind}{': ' if reason else ''}{reason}."
 
 
 def reported(fd, mask, event, before):
@@ -354,85 +341,43 @@ def reported(fd, mask, event, before):
     return text if events == ["IN"] else f"{text}: {' '.join(events)}"
 
 
-def watched(call, event, before):
+def of_interest(call, event, before):
     """Return what an interest list now watches."""
-    fd = call["target"]
+    fd, mask = call["target"], call["given"]
     name = "epoll" if call["owner"] == "epoll" else "poll()"
-    of = named_descriptor(fd, event, before)
+    of, listener = named_descriptor(fd, event, before), event["kernel"]["listener"]
     if call["name"] == "unregister":
         return f"{name} no longer watches {of}."
-    mask, wanted = int(call["given"]), []
-    if mask & EVENTS["IN"]:
-        listens = fd == event["kernel"]["listener"]
-        wanted.append("new connections" if listens else "bytes to read")
-    if mask & EVENTS["OUT"]:
-        wanted.append("room to write")
+    wanted = ["new connections" if fd == listener else "bytes to read"] * bool(mask & EVENTS["IN"])
+    wanted += ["room to write"] * bool(mask & EVENTS["OUT"])
+    if not wanted:
+        return f"{name} reports no event of {of} for now."
     how = ", edge-triggered" if mask & EVENTS["ET"] else ""
     how += ", for one report" if mask & EVENTS["ONESHOT"] else ""
-    if not wanted:
-        why = " It would report the waiting connections again and again."
-        more = why if fd == event["kernel"]["listener"] and before["kernel"]["queue"] else ""
-        return f"{name} reports no event of {of} for now.{more}"
-    then = next((one for one in (kernel(before)["epoll"] or ()) if one["fd"] == fd), None)
-    now = next((one for one in (kernel(event)["epoll"] or ()) if one["fd"] == fd), None)
-    same = call["name"] == "modify" and then and now and then["events"] == now["events"]
-    return f"{name} {'still ' if same else ''}watches {of} for {' and '.join(wanted)}{how}."
+    then, now = (
+        [one["events"] for one in state["kernel"]["epoll"] or () if one["fd"] == fd]
+        for state in (before, event)
+    )
+    still = "still " if call["name"] == "modify" and then and then == now else ""
+    return f"{name} {still}watches {of} for {' and '.join(wanted)}{how}."
 
 
-def closed(call, event, before):
-    fd = call["fd"]
+def of_close(fd, event, before):
     if fd in event["kernel"]["descriptors"]:
         return ""  # another object still uses it
     then = next((row for row in rows_of(before) if row["fd"] == fd), None)
     if then is None:
         return f"close(): descriptor {fd} is free."
-    client, state = f"client {then['client']}", then["client_state"]
+    client = f"client {then['client']}"
+    what = f"the connection with {client} is closed at both ends"
     if then["buffers"][1]:
         what = f"unread bytes are dropped, and the kernel sends {client} a reset"
-    elif state in ("ESTABLISHED", "CLOSE-WAIT"):
+    elif then["client_state"] in ("ESTABLISHED", "CLOSE-WAIT"):
         what = f"the kernel sends FIN to {client}"
-    else:
-        what = f"the connection with {client} is closed at both ends"
     return f"close(): descriptor {fd} is free, and {what}."
 
 
-def shut(call, event, before):
-    return f"shutdown(): the kernel sends FIN to {whose(call)}." if call["given"] != "0" else ""
-
-
-def slept(call, event, before):
-    return f"time.sleep({call['given']:g}) is over."
-
-
-def unblocked(call, event, before):
-    if call["given"] != "False":
-        return f"Calls on descriptor {call['fd']} block from now on."
-    return f"From now on no call on descriptor {call['fd']} blocks: BlockingIOError is raised."
-
-
-CALLS = {
-    "accept": accepted,
-    "recv": received,
-    "recv_into": received,
-    "send": sent,
-    "sendall": sent,
-    "poll": polled,
-    "select": polled,
-    "register": watched,
-    "modify": watched,
-    "unregister": watched,
-    "close": closed,
-    "shutdown": shut,
-    "sleep": slept,
-    "setblocking": unblocked,
-}
-
-
 # Looking things up in the recording
-
-
-def kernel(event):
-    return event["kernel"] if event else None
 
 
 def rows_of(event):
@@ -443,35 +388,15 @@ def connection(number, event):
     return next((row for row in rows_of(event) if row["client"] == number), None)
 
 
-def owner(fd, *events):
-    """Return whose a descriptor is: "client 2", "the listening socket", or what else it is."""
+def named_descriptor(fd, *events):
+    """Return "descriptor 5 (client 2)", "descriptor 3 (the listening socket)", "descriptor 9"."""
     for event in filter(None, events):
         for row in rows_of(event):
             if row["fd"] == fd:
-                return f"client {row['client']}"
+                return f"descriptor {fd} (client {row['client']})"
         if fd == event["kernel"]["listener"]:
-            return "the listening socket"
+            return f"descriptor {fd} (the listening socket)"
     for event in filter(None, events):  # after a reset only the program still knows it
         if named := re.search(rf"(client \d+) \(descriptor {fd}\)", str(event["variables"])):
-            return named[1]
-    return ""
-
-
-def named_descriptor(fd, *events):
-    """Return "descriptor 5 (client 2)"."""
-    whose = owner(fd, *events)
-    return f"descriptor {fd} ({whose})" if whose else f"descriptor {fd}"
-
-
-def whose(call):
-    return call["remote"] or f"descriptor {call['fd']}"
-
-
-def bytes_(count):
-    return f"{count:,} byte{' is' if count == 1 else 's are'}"
-
-
-def reason(call):
-    """Return what an exception says, without its number: ": Too many open files"."""
-    text = re.sub(r"^\w+: ?(\[Errno \d+\] )?", "", call["error"])
-    return f": {text}" if text else ""
+            return f"descriptor {fd} ({named[1]})"
+    return f"descriptor {fd}"

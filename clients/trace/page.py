@@ -3,7 +3,6 @@
 import base64
 import gzip
 import json
-import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
@@ -11,26 +10,23 @@ from jinja2 import Environment, FileSystemLoader
 from clients.console.palette import styles
 
 STEPS = Path(__file__).with_name("steps.html")  # of the three models, committed
-PARTS = Path(__file__).with_name("web")
-DATA = re.compile(r'<script type="text/plain" id="data">(.*?)</script>')
+TEMPLATES = Environment(
+    loader=FileSystemLoader(STEPS.with_name("web")),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 ON_DARK = {"#000000": "#FFFFFF"}  # what cannot be seen on a dark page
 
 
 def build(bundle):
     """Return the page, a text, that shows a Bundle."""
-    environment = Environment(
-        loader=FileSystemLoader(PARTS), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
     marks = [
         [{"paper": paper, "ink": ink(paper)} for paper in (colour, ON_DARK.get(colour, colour))]
         for colour, _ in styles(bundle["programs"]).values()
     ]
     data = base64.b64encode(gzip.compress(json.dumps(bundle).encode(), mtime=0)).decode()
-    parts = {
-        name: (PARTS / name).read_text(encoding="utf-8")
-        for name in ("page.css", "navigation.js", "view.js")
-    }
-    return environment.get_template("page.html.j2").render(data=data, marks=marks, parts=parts)
+    return TEMPLATES.get_template("page.html.j2").render(data=data, marks=marks)
 
 
 def ink(paper):
@@ -46,21 +42,3 @@ def ink(paper):
         weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True)
     )
     return "#000000" if luminance > 0.179 else "#FFFFFF"
-
-
-def bundle_of(page):
-    """Return the Bundle that a page shows."""
-    return json.loads(gzip.decompress(base64.b64decode(DATA.search(page)[1])))
-
-
-def outdated(page, programs):
-    """Return the names of the programs whose text is not the one that the page shows.
-
-    programs: {name: path}.
-    """
-    shown = bundle_of(page)["programs"]
-    return [
-        name
-        for name, path in programs.items()
-        if shown.get(name, {}).get("lines") != path.read_text(encoding="utf-8").splitlines()
-    ]

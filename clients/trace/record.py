@@ -22,8 +22,8 @@ from clients.system.sampler import ThreadState
 from clients.system.sockets import reset_on_close
 from clients.trace import values
 from clients.trace.interpret import ClientState, TraceEvent, interpret, resume_point
-from clients.trace.kernel import FIRST_PORT, HOST, KernelView
-from clients.trace.scenarios import SCENARIOS
+from clients.trace.kernel import FIRST_PORT, HOST, UNDER_WAY, KernelView
+from clients.trace.scenarios import SCENARIOS, parse
 from clients.trace.session import traced
 
 CLIENT = re.compile(rf"{HOST}:{FIRST_PORT // 1000}0(\d\d)")  # its address
@@ -77,6 +77,10 @@ class ScenarioClient:
                 case _:
                     raise ValueError(f"no client {does}")
 
+    def state(self):
+        sent, received = values.describe(self.sent), values.describe(self.received)
+        return ClientState(self.number, sent, received, self.left)
+
     def buffers(self):
         """Return how many bytes are in its send buffer and in its receive buffer."""
         if self.left:
@@ -123,13 +127,13 @@ class Player:
                 raise RuntimeError("starts other processes, which cannot be recorded")
 
     def play_action(self, action):
-        if action.does == "waits":
+        if action == "time passes":
             self.wait()
             return
-        for number in action.clients:
-            if number not in self.clients:
-                self.clients[number] = ScenarioClient(number)
-        while self.act(action.clients, action.does, action.words) and action.does == "floods":
+        numbers, does, words = parse(action)
+        new = [number for number in numbers if number not in self.clients]
+        self.clients |= {number: ScenarioClient(number) for number in new}
+        while self.act(numbers, does, words) and does == "floods":
             self.until_blocked()
 
     def let_clients_read(self):
@@ -149,7 +153,7 @@ class Player:
             deadline = time.monotonic() + RETRANSMITTED
             while self.has_syn_sent() and time.monotonic() < deadline:
                 time.sleep(0.01)
-        seen = self.kernel.state(self.report)
+            seen = self.kernel.state(self.report)
         while self.has_sleeping_thread():
             self.session.receive(0.01)
             self.session.look()
@@ -177,9 +181,7 @@ class Player:
         """Let clients act while the server is paused, and record what that wakes."""
         clients = [self.clients[number] for number in numbers]
         was = self.states()
-        sent, received = (
-            sum(len(getattr(one, what)) for one in clients) for what in ("sent", "received")
-        )
+        sent, received = sum(len(one.sent) for one in clients), len(clients[0].received)
         with self.paused():
             for client in clients:
                 client.act(does, words, self.server.address)
@@ -187,9 +189,9 @@ class Player:
                     time.sleep(APART)
             self.wait_until_quiescent()
             seen = self.kernel.state(self.report)
-        event = TraceEvent("client", actors=list(numbers), does=does, words=values.describe(words))
+        event = TraceEvent("client", actors=numbers, does=does, words=values.describe(words))
         event.sent = sum(len(one.sent) for one in clients) - sent
-        event.received = sum(len(one.received) for one in clients) - received
+        event.received = len(clients[0].received) - received
         self.record_wakeups(event, seen, was)
         return event.sent
 
@@ -215,7 +217,8 @@ class Player:
         while (now := self.kernel.states()) != self.quiescent:
             if now != same:
                 same, since = now, time.monotonic()
-            if not self.kernel.is_under_way(now) or time.monotonic() - since > DELAYED:
+            under_way = any(unsent or state in UNDER_WAY for *_, state, unsent in now)
+            if not under_way or time.monotonic() - since > DELAYED:
                 self.quiescent = now
             time.sleep(0.001)
 
@@ -263,8 +266,8 @@ class Player:
     def note(self, thread):
         """Record what a thread has done since it was recorded last."""
         if thread.id not in self.session.threads:  # it has ended
-            ended = TraceEvent("end", thread=self.ids[thread.id], name=self.names[thread.id])
-            return self.record(ended)
+            self.record(TraceEvent("end", self.ids[thread.id], self.names[thread.id]))
+            return
         self.ids.setdefault(thread.id, len(self.ids))
         if self.kernel.states() != self.quiescent:
             self.wait_until_quiescent()
@@ -279,16 +282,14 @@ class Player:
             event = interpret(before, thread.snapshot, known, calls, self.lines)
             self.frames[frame] = thread.snapshot.variables
             if event is None:
-                return None
+                return
         else:
-            seen = self.report.threads.get(thread.id)
-            line = (
-                seen.stack if seen and seen.stack else [resume_point(before or thread.snapshot)]
-            )[0][1]
-            event = TraceEvent("sleep", line=line, calls=calls, call=thread.call, fd=thread.fd)
-            event.waits_in = seen and seen.waits_in
+            function, line, frame = self.place(thread)
+            event = TraceEvent("sleep", function=function, line=line, calls=calls)
+            event.variables, event.call, event.fd = self.frames.get(frame), thread.call, thread.fd
+            event.waits_in = self.report.threads[thread.id].waits_in
         event.thread, event.name = self.ids[thread.id], self.name(thread)
-        return self.record(event)
+        self.record(event)
 
     def record(self, event, kernel=None, threads=None):
         """Record an event, and the state after it."""
@@ -296,12 +297,7 @@ class Player:
         event.action, event.log = self.action, log[self.logged :]
         event.threads = threads or self.states()
         event.kernel = kernel or self.kernel.state(self.report)
-        event.clients = [
-            ClientState(
-                one.number, values.describe(one.sent), values.describe(one.received), one.left
-            )
-            for one in self.clients.values()
-        ]
+        event.clients = [one.state() for one in self.clients.values()]
         self.events.append(event)
         self.logged = len(log)
 
@@ -309,19 +305,17 @@ class Player:
         """Return where each thread of the program is."""
         found = []
         for thread in self.ordered(self.session.threads.values()):
-            stack = thread.snapshot.stack
-            if not thread.stopped:
-                seen = self.report.threads.get(thread.id)
-                stack = seen.stack if seen and seen.stack else [resume_point(thread.snapshot)]
             number = self.ids.setdefault(thread.id, len(self.ids))
-            found.append(
-                ThreadState(
-                    number, self.name(thread), *stack[0][:2],
-                    None if thread.stopped else thread.call,
-                    None if thread.stopped else thread.fd,
-                )
-            )  # fmt: skip
+            where = self.place(thread)[:2]
+            found.append(ThreadState(number, self.name(thread), *where, thread.call, thread.fd))
         return found
+
+    def place(self, thread):
+        """Return the [function, line, frame] in which a thread is."""
+        seen = self.report.threads.get(thread.id)
+        if thread.stopped:
+            return thread.snapshot.stack[0]
+        return seen.stack[0] if seen and seen.stack else resume_point(thread.snapshot)
 
 
 def named(events):
@@ -339,9 +333,8 @@ def record(scenario, program):
         for name in ("tcp_wmem", "tcp_rmem"):
             Path("/proc/sys/net/ipv4", name).write_text(BUFFERS)
     except OSError as error:
-        raise NamespaceDenied(
-            f"a network namespace is needed that can be configured: {error}"
-        ) from error
+        text = f"a network namespace is needed that can be configured: {error}"
+        raise NamespaceDenied(text) from error
     with traced(program, "--backlog", BACKLOG, pause=True, port=3267) as session:
         player = Player(session, scenario)
         try:

@@ -1,19 +1,9 @@
 """The scenarios that are played to each server: what each client does, in which order."""
 
+import re
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Action:
-    """One action of the named clients, one after the other while the server is paused."""
-
-    clients: tuple[int, ...]
-    # "connects", "sends", "floods" (sends until the buffers take nothing more), "stops reading",
-    # "reads", "leaves", "resets". Of no client, "waits": until a sleep in the server is over and
-    # each dropped SYN has been retransmitted. A client that does not stop reading reads as soon as
-    # the server is at rest.
-    does: str
-    words: bytes = b""  # what is sent
+ACTION = re.compile(r"(\d+)(?: to (\d+))? (stops reading|\w+) ?(\w*)")
 
 
 @dataclass(frozen=True)
@@ -22,88 +12,55 @@ class Scenario:
 
     title: str
     question: str
-    actions: tuple[Action, ...]
+    # Of a client: connects, sends WORD, floods (sends until the buffers take nothing more), stops
+    # reading, reads (or else as soon as the server is at rest), leaves, resets. "time passes" until
+    # a sleep in the server is over and each dropped SYN has been retransmitted.
+    actions: tuple[str, ...]
     room: int | None = None  # how many clients the limit of descriptors allows
 
 
-def one(client, does, words=b""):
-    return Action((client,), does, words)
+def parse(action):
+    """Return (numbers of the clients, what they do, what they send) of an action."""
+    first, last, does, words = ACTION.fullmatch(action).groups()
+    clients = range(int(first), int(last or first) + 1)
+    return list(clients), does if len(clients) == 1 else f"{does}s", words.encode()
+
+
+def scenario(title, question, actions, room=None):
+    return Scenario(title, question, tuple(actions.split(", ")), room)
 
 
 SCENARIOS = {
-    "two": Scenario(
+    "two": scenario(
         "Two clients",
         "The first is silent. Is the second one served?",
-        (
-            one(1, "connects"),
-            one(2, "connects"),
-            one(2, "sends", b"bob"),
-            one(1, "leaves"),
-            one(2, "leaves"),
-        ),
+        "1 connects, 2 connects, 2 sends bob, 1 leaves, 2 leaves",
     ),
-    "silent": Scenario(
+    "silent": scenario(
         "One falls silent",
         "One has sent its name and stays connected. What does it cost the others?",
-        (
-            one(1, "connects"),
-            one(1, "sends", b"ann"),
-            one(2, "connects"),
-            one(2, "sends", b"bob"),
-            one(2, "leaves"),
-            one(3, "connects"),
-            one(3, "sends", b"cy"),
-        ),
+        "1 connects, 1 sends ann, 2 connects, 2 sends bob, 2 leaves, 3 connects, 3 sends cy",
     ),
-    "full": Scenario(
+    "full": scenario(
         "One never reads",
         "It sends and sends, and reads no answer. Where are the bytes?",
-        (
-            one(1, "connects"),
-            one(1, "stops reading"),
-            one(1, "floods"),
-            one(2, "connects"),
-            one(2, "sends", b"bob"),
-            one(1, "reads"),
-            one(1, "leaves"),
-            one(2, "leaves"),
-        ),
+        "1 connects, 1 stops reading, 1 floods, 2 connects, 2 sends bob, 1 reads, 1 leaves, "
+        "2 leaves",
     ),
-    "reset": Scenario(
+    "reset": scenario(
         "A reset in the middle",
         "One client resets its connection. Which line of the server notices?",
-        (
-            one(1, "connects"),
-            one(2, "connects"),
-            one(1, "sends", b"ann"),
-            one(1, "resets"),
-            one(2, "sends", b"bob"),
-            one(2, "leaves"),
-        ),
+        "1 connects, 2 connects, 1 sends ann, 1 resets, 2 sends bob, 2 leaves",
     ),
-    "nine": Scenario(
+    "nine": scenario(
         "Nine connect at a backlog of 5",
         "All connect at the same moment. Which are in the accept queue, which still in SYN-SENT?",
-        (
-            Action(tuple(range(1, 10)), "connects"),
-            Action((), "waits"),
-            one(1, "sends", b"ann"),
-            one(1, "leaves"),
-            Action((), "waits"),
-        ),
+        "1 to 9 connect, time passes, 1 sends ann, 1 leaves, time passes",
     ),
-    "descriptors": Scenario(
+    "descriptors": scenario(
         "Out of descriptors",
         "There are descriptors for two clients, and three connect. What happens to the third?",
-        (
-            one(1, "connects"),
-            one(2, "connects"),
-            one(3, "connects"),
-            one(2, "sends", b"bob"),
-            one(1, "leaves"),
-            Action((), "waits"),
-            one(3, "sends", b"cy"),
-        ),
+        "1 connects, 2 connects, 3 connects, 2 sends bob, 1 leaves, time passes, 3 sends cy",
         room=2,
     ),
 }

@@ -41,7 +41,8 @@ class TracedThread:
 
     def add(self, calls):
         """Keep calls; one that had not returned before is among them again."""
-        self.calls = [call for call in self.calls if call.done] + calls
+        self.calls = [call for call in self.calls if call.done]
+        self.calls += [TracedCall(**row) for row in calls]
 
     def taken(self):
         """Return the calls since the last time."""
@@ -57,7 +58,7 @@ def traced(program, *options, pause=False, **more):
     """
     with contextlib.ExitStack() as stack:
         listener, path = stack.enter_context(unix_listener())
-        wrapper = ("-m", tracer.__name__, "--to", path, *(["--pause"] if pause else []))
+        wrapper = ("-m", tracer.__name__, path, "pause" if pause else "run")
         session = Session(listener, pause)
         stack.callback(session.close)
         with processes.running_server(program, *options, wrapper=wrapper, **more) as server:
@@ -107,30 +108,26 @@ class Session:
 
     def step(self, thread):
         """Let a stopped thread execute one line."""
-        thread.stopped, thread.call = False, None
+        thread.stopped = False
         with contextlib.suppress(OSError):  # the server has ended meanwhile
             thread.channel.sendall(b"step\n")
 
     def frames(self, seconds):
-        """Return what frames.frames() does in the server; raise TimeoutError if that takes longer.
-
-        There is at most one request under way; a late answer is passed over.
-        """
+        """Return what frames.frames() does in the server; raise TimeoutError after a while."""
         return self._ask("frames", seconds)
 
     def report(self, seconds=TIMEOUT):
-        """Return a tracer.Report, and keep the calls of the threads; see frames()."""
-        found = tracer.Report(**self._ask("report", seconds))
-        found.ready = {int(fd): ready for fd, ready in found.ready.items()}
-        found.threads = {
-            int(number): tracer.ThreadReport(**row) for number, row in found.threads.items()
-        }
-        for number, thread in self.threads.items():
-            if number in found.threads and not thread.stopped:
-                thread.add([TracedCall(**row) for row in found.threads[number].calls])
-        return found
+        """Return a tracer.Report, and keep the calls of the threads."""
+        threads, ready, buffered = self._ask("report", seconds).values()
+        threads = {int(number): tracer.ThreadReport(**row) for number, row in threads.items()}
+        for number in threads.keys() & self.threads.keys():
+            if not self.threads[number].stopped:
+                self.threads[number].add(threads[number].calls)
+        ready = {int(fd): ready for fd, ready in ready.items()}
+        return tracer.Report(threads, ready, buffered)
 
     def _ask(self, request, seconds):
+        """Return an answer; at most one request of a kind is under way, a late answer is lost."""
         self.receive()
         if request not in self._unanswered:
             self._unanswered.add(request)
@@ -185,20 +182,17 @@ class Session:
         match message:
             case {"orders": number}:
                 self._orders, self._tracer = channel, number
-            case {"frames": answer}:
-                self._answers["frames"] = answer
-                self._unanswered.discard("frames")
-            case {"report": answer}:
-                self._answers["report"] = answer
-                self._unanswered.discard("report")
+            case {"request": request, "answer": answer}:
+                self._answers[request] = answer
+                self._unanswered.discard(request)
             case _:
                 self._stop(channel, tracer.Snapshot(**message))
 
     def _stop(self, channel, snapshot):
         thread = self.threads.setdefault(snapshot.thread, TracedThread(snapshot.thread, snapshot))
-        thread.snapshot, thread.stopped, thread.call = snapshot, True, None
-        thread.channel = channel
-        thread.add([TracedCall(**row) for row in snapshot.calls])
+        thread.snapshot, thread.stopped, thread.channel = snapshot, True, channel
+        thread.call = thread.fd = None
+        thread.add(snapshot.calls)
         if not self.paused:  # it stopped before the order to run was obeyed
             self.step(thread)
 
@@ -225,9 +219,6 @@ class Session:
         alive = {int(path.name) for path in tasks.iterdir()} if tasks.is_dir() else set()
         for number in set(self.threads) - alive:
             del self.threads[number]
-        return self._sleeping(tasks, alive)
-
-    def _sleeping(self, tasks, alive):
         found = {}
         for number in alive:
             try:

@@ -1,18 +1,17 @@
 """The tracer: run a server program, unchanged, and stop it before each of its lines.
 
-    python -m clients.trace.tracer --to SOCKET 01_blocking/server.py --port 3267
+    python -m clients.trace.tracer SOCKET pause 01_blocking/server.py --port 3267
 
 Each thread of the server has a channel, a connection to SOCKET (a Unix socket's path). Before a
 line of the program's file is executed, when a function of it is entered or left, and when a line
 has raised an exception, the thread sends a Snapshot, a line of JSON, and waits: "step" lets it
 execute one line. Another connection carries orders for all: "pause" makes the threads stop, "run"
-lets them run (as they do at first), "frames" is answered by {"frames": [...]} (see frames.py),
-"report" by {"report": Report}, and its end ends the server.
+lets them run (as they do at first), "frames" is answered by what frames.py returns, "report" by a
+Report, and its end ends the server.
 
 All that is imported here is in the server's process too: the standard library and no more.
 """
 
-import argparse
 import dis
 import json
 import os
@@ -66,14 +65,13 @@ class Report:
 
 
 class Announced:
-    """Standard output that calls a function when the server has written that it listens."""
+    """Standard output that makes a tracer stop threads when the server says that it listens."""
 
-    def __init__(self, output, then):
-        self._output, self._then = output, then
+    def __init__(self, output, tracer):
+        self._output, self._tracer = output, tracer
 
     def write(self, text):
-        if text.startswith("listening on "):
-            self._then()
+        self._tracer.stepping |= text.startswith("listening on ")
         return self._output.write(text)
 
     def __getattr__(self, name):
@@ -91,9 +89,6 @@ class Tracer:
         self.in_c = {}  # {thread's identifier: the function in C that it has called last}
         self.lock = threading.Lock()
 
-    def pause(self):
-        self.stepping = True
-
     def channel(self):
         """Return a new channel, out of the way of the server's descriptors."""
         calls.unrecorded.add(threading.get_ident())
@@ -104,19 +99,15 @@ class Tracer:
 
     def obey(self, orders):
         """Follow the orders that come; when no more can come, end the server."""
-        me = threading.get_native_id()
-        orders.sendall(to_line({"orders": me}))
+        orders.sendall(to_line({"orders": threading.get_native_id()}))
+        answers = {"frames": lambda: frames.frames(self.program), "report": self.report}
         with orders.makefile() as lines:
-            for line in lines:
-                match line.strip():
-                    case "frames":
-                        orders.sendall(to_line({"frames": frames.frames(self.program)}))
-                    case "report":
-                        orders.sendall(to_line({"report": asdict(self.report())}))
-                    case "pause":
-                        self.stepping = True
-                    case "run":
-                        self.stepping = False
+            for request in map(str.strip, lines):
+                if request in answers:
+                    answer = {"request": request, "answer": answers[request]()}
+                    orders.sendall(to_line(answer))
+                else:
+                    self.stepping = request == "pause"
         os.kill(os.getpid(), signal.SIGKILL)
 
     def report(self):
@@ -124,8 +115,7 @@ class Tracer:
         for thread in threading.enumerate():
             if thread.ident in innermost and thread is not threading.current_thread():
                 stack = self.stack(innermost[thread.ident])
-                function = self.in_c.get(thread.ident)
-                waits_in = getattr(function, "__qualname__", None)
+                waits_in = getattr(self.in_c.get(thread.ident), "__qualname__", None)
                 made = calls.take(thread.ident) if stack else []
                 found.threads[thread.native_id] = ThreadReport(stack, waits_in, made)
         for epoll in list(calls.interest_lists):
@@ -134,15 +124,12 @@ class Tracer:
         for transport, sock in list(calls.transports.items()):
             if sock.fileno() >= 0 and remote_of(sock):
                 found.buffered[remote_of(sock)] = buffered_by(transport)
-        return found
+        return asdict(found)
 
     # What Python calls before each call, line, return and exception (sys.settrace)
 
     def enter(self, frame, event, value):
-        """Decide about a function that is called: only those of the program are stopped in."""
-        if not self.is_shown(frame.f_code):
-            return None
-        return self.at(frame, event, value)
+        return self.at(frame, event, value) if self.is_shown(frame.f_code) else None
 
     def is_shown(self, code):
         """Return True for a function of the program, but not for a lambda or a comprehension."""
@@ -223,25 +210,18 @@ def to_line(value):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--to", required=True, metavar="SOCKET", help="where to send what it sees")
-    parser.add_argument("--pause", action="store_true", help="from the moment when it listens")
-    parser.add_argument("program", help="the server's file")
-    parser.add_argument("options", nargs=argparse.REMAINDER, help="the server's own")
-    args = parser.parse_args()
+    _, path, order, program, *options = sys.argv
     calls.install()
-    tracer = Tracer(args.program, args.to)
+    tracer = Tracer(program, path)
     orders = tracer.channel()
     threading.Thread(target=tracer.obey, args=(orders,), name="tracer", daemon=True).start()
-    if args.pause:
-        sys.stdout = Announced(sys.stdout, tracer.pause)
+    if order == "pause":
+        sys.stdout = Announced(sys.stdout, tracer)
     threading.settrace(tracer.enter)
     threading.setprofile(tracer.note)
     sys.settrace(tracer.enter)
     sys.setprofile(tracer.note)
-    frames.run_program(args.program, args.options)
+    frames.run_program(program, options)
 
 
 if __name__ == "__main__":

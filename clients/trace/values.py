@@ -12,8 +12,6 @@ import weakref
 LONGEST = 32  # characters of a text, or bytes
 MOST = 20  # members of a list or a dictionary
 DEEPEST = 3  # lists in lists
-PLAIN = (bool, int, float, type(None))
-BYTES = (bytes, bytearray, memoryview)
 _remotes = weakref.WeakKeyDictionary()  # {socket: "host:port"}: after a reset the kernel forgets it
 
 
@@ -34,14 +32,9 @@ def variables_of(frame):
     """
     found = {}
     for name, value in frame.f_locals.items():
-        text = describe(value)
-        if text is not None:
-            found[name] = text
-        for field, inner in fields_of(value).items():
-            text = describe(inner)
-            if text is not None:
-                found[f"{name}.{field}"] = text
-    return found
+        found[name] = describe(value)
+        found |= {f"{name}.{field}": describe(inner) for field, inner in fields_of(value).items()}
+    return {name: text for name, text in found.items() if text is not None}
 
 
 def fields_of(value):
@@ -50,8 +43,8 @@ def fields_of(value):
     if kind.__module__ != "__main__":
         return {}
     slots = [name for one in kind.__mro__ for name in getattr(one, "__slots__", ())]
-    named = {name: getattr(value, name) for name in slots if hasattr(value, name)}
-    return named | getattr(value, "__dict__", {})
+    found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+    return found | getattr(value, "__dict__", {})
 
 
 def describe(value, depth=0):
@@ -108,11 +101,10 @@ def describe_members(values, depth):
     def member(value):
         return describe(value, depth) or f"<{type(value).__name__}>"
 
-    shown = list(values)[:MOST]
-    if isinstance(values, dict):
-        parts = [f"{member(key)}: {member(values[key])}" for key in shown]
+    if isinstance(values, dict):  # copied at once: another thread may change it
+        parts = [f"{member(key)}: {member(one)}" for key, one in list(values.items())[:MOST]]
     else:
-        parts = list(map(member, shown))
+        parts = list(map(member, list(values)[:MOST]))
     if len(values) > MOST:
         parts.append(f"… ({len(values):,} in all)")
     ends = {dict: "{}", set: "{}", frozenset: "{}", tuple: "()"}.get(type(values), "[]")

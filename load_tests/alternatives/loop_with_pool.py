@@ -1,4 +1,4 @@
-"""Event loop that hands work that waits or computes to a pool of threads, or of processes.
+"""Event loop that hands I/O-bound and CPU-bound work to a thread pool or a process pool.
 
 Run it: python3 load_tests/alternatives/loop_with_pool.py --pool processes --workers 2 --port 3267
 
@@ -47,9 +47,13 @@ def in_worker(parent, listener):
 
 def end_if_a_worker_has(*_):
     """End the server: its pool is broken, and a new worker would copy the clients' sockets."""
-    if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):  # and not only stopped
-        print("a worker has ended, and so does the server", file=sys.stderr, flush=True)
-        os._exit(1)
+    try:
+        if not os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return  # one is stopped, or goes on
+    except ChildProcessError:  # the pool has noticed first, and has ended the others
+        pass
+    print("a worker has ended, and so does the server", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def serve(listener, options):

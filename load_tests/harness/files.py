@@ -99,12 +99,12 @@ def save(path, content):
     if path.exists() and not path.is_file():  # /dev/stdout
         path.write_bytes(data)
         return
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_bytes(data)
-        beside.replace(path)
+        temporary.write_bytes(data)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def save_json(failed, path, text):

@@ -91,7 +91,8 @@ class Generator:
                 else:
                     in_flight -= 1
             until = go_on(events, latencies, until)
-        return round_of(latencies, now() - began, time.process_time_ns() - cpu)
+        elapsed, used = now() - began, time.process_time_ns() - cpu
+        return GeneratorRound(latencies, elapsed / 1e9, used / 1e9)
 
     def visit(self, count, seconds):
         """Let count visitors at a time connect, be greeted once, half-close, and read the end."""
@@ -121,7 +122,8 @@ class Generator:
                 else:
                     in_flight -= 1
             until = go_on(events, latencies, until)
-        return round_of(latencies, now() - began, time.process_time_ns() - cpu)
+        elapsed, used = now() - began, time.process_time_ns() - cpu
+        return GeneratorRound(latencies, elapsed / 1e9, used / 1e9)
 
     def enter(self, epoll, table):
         """Start a visit: it waits for its greeting, and then for the server's close."""
@@ -163,13 +165,8 @@ def go_on(events, latencies, until):
     return until if len(latencies) < MOST else 0
 
 
-def round_of(latencies, elapsed, cpu):
-    """Return the GeneratorRound; all times are in ns."""
-    return GeneratorRound(latencies, elapsed / 1e9, cpu / 1e9)
-
-
-def obey(generator, command):
-    """Do what a command says, and return its result."""
+def do(generator, command):
+    """Do what a command says; return its result."""
     match command:
         case "connect", count:
             return generator.hold(generator.busy, count)
@@ -179,8 +176,6 @@ def obey(generator, command):
             return generator.greet(seconds)
         case "visit", count, seconds:
             return generator.visit(count, seconds)
-        case _:
-            raise ValueError(f"no such command: {command}")
 
 
 def main():
@@ -191,7 +186,7 @@ def main():
         while True:
             command = pickle.load(sys.stdin.buffer)
             try:
-                reply = obey(generator, command), None
+                reply = do(generator, command), None
             except (OSError, WrongAnswer) as error:
                 reply = None, str(error)
             pickle.dump(reply, sys.stdout.buffer, pickle.HIGHEST_PROTOCOL)

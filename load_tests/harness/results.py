@@ -3,30 +3,13 @@
 import json
 import types
 import typing
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 
 SCHEMA = 2  # the number of this form of results.json; other numbers are refused
 USER_CLASSES = {
     "think-time": "ClosedLoopUser",
     "no-think-time": "NoThinkTimeUser",
     "idle": "IdleUser",
-}
-OUTCOMES = {  # field of Outcomes: (its label, what it means)
-    "finished": ("finished", "every greeting was answered, and the visitor left"),
-    "in_session": ("in session", "greeted at least once when the run ended"),
-    "idle": ("idle", "connected, and asked for nothing"),
-    "too_late": ("too late", "came less than 0.5 s before the end, and was not greeted yet"),
-    "unserved_established": (
-        "unserved (ESTABLISHED)",
-        "connected, and never greeted: in the accept queue, or half-open",
-    ),
-    "unserved_syn_sent": (
-        "unserved (SYN-SENT)",
-        "connect() had no answer: the accept queue was full",
-    ),
-    "gave_up": ("gave up", "waited for --timeout, also after --retries, and left"),
-    "not_started": ("not started", "due in the open loop, but the load generator was full"),
-    "failed": ("failed", "got an error or a wrong answer"),
 }
 
 
@@ -88,19 +71,27 @@ class LatencySummary:
     max: Percentile | None
 
 
+def outcome(label, meaning):
+    return field(default=0, metadata={"label": label, "meaning": meaning})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcomes:
-    """How many visitors had which outcome; OUTCOMES has the meanings."""
+    """How many visitors had which outcome."""
 
-    finished: int = 0
-    in_session: int = 0
-    idle: int = 0
-    too_late: int = 0
-    unserved_established: int = 0
-    unserved_syn_sent: int = 0
-    gave_up: int = 0
-    not_started: int = 0
-    failed: int = 0
+    finished: int = outcome("finished", "every greeting was answered, and the visitor left")
+    in_session: int = outcome("in session", "greeted at least once when the run ended")
+    idle: int = outcome("idle", "connected, and asked for nothing")
+    too_late: int = outcome("too late", "came less than 0.5 s before the end, not greeted yet")
+    unserved_established: int = outcome(
+        "unserved (ESTABLISHED)", "connected, never greeted: in the accept queue, or half-open"
+    )
+    unserved_syn_sent: int = outcome(
+        "unserved (SYN-SENT)", "connect() had no answer: the accept queue was full"
+    )
+    gave_up: int = outcome("gave up", "left after --timeout, and after its --retries")
+    not_started: int = outcome("not started", "due, but the load generator had no place for it")
+    failed: int = outcome("failed", "got an error or a wrong answer")
 
     @property
     def visitors(self):
@@ -114,6 +105,9 @@ class Outcomes:
     def all_failed(self):
         """True if visitors failed, and no visitor was served."""
         return self.failed > 0 and not self.finished + self.in_session + self.idle
+
+
+OUTCOMES = {one.name: one.metadata for one in fields(Outcomes)}  # label and meaning
 
 
 @dataclass(frozen=True)
@@ -261,7 +255,7 @@ def build(kind, data):
     """Return plain JSON data as an instance of kind, a type of this module."""
     inner = typing.get_args(kind)
     if is_dataclass(kind):
-        if data.keys() != {field.name for field in fields(kind)}:
+        if data.keys() != {one.name for one in fields(kind)}:
             raise ValueError(f"{kind.__name__} has other fields")
         hints = typing.get_type_hints(kind)
         return kind(**{name: build(hints[name], value) for name, value in data.items()})

@@ -1,10 +1,10 @@
-"""Run a server so that only some clients are slow: those whose message begins with "slow".
+"""Run a server so that only requests that begin with "slow" are slow.
 
 slow_requests.py INTERVAL SERVER.py OPTIONS: the server's --wait and --compute then apply to such
-messages alone. INTERVAL: the switch interval in seconds, after which a thread that computes must
-release the GIL if another one waits for it (sys.setswitchinterval; Python's own is 0.005).
-Its file is unchanged; what is replaced, as it starts, is its function greeting(chunk, ...), which
-the three models and their peers have.
+requests alone. INTERVAL: the switch interval in seconds, after which a thread that computes must
+release the GIL if another one waits for it (sys.setswitchinterval; by default 0.005).
+The server's file is unchanged. At its start its function greeting(chunk, ...) is replaced, which
+the three models and the alternatives have.
 """
 
 import functools
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def only_slow(greeting):
-    """Return a greeting() for which what makes it slow holds only where a message asks for it."""
+    """Return a greeting() that passes on --wait and --compute only for slow requests."""
 
     @functools.wraps(greeting)
     def greet(chunk, *slow):
@@ -28,17 +28,17 @@ def main():
     program = Path(sys.argv[2]).resolve()
     sys.argv = sys.argv[2:]
     sys.path[0] = str(program.parent)
-    if (program.parent / "common.py").is_file():  # a peer: its greeting() stands there
+    if (program.parent / "common.py").is_file():  # an alternative: its greeting() is in there
         import common
 
         common.greeting = only_slow(common.greeting)
         runpy.run_path(str(program), run_name="__main__")
         return
-    server = runpy.run_path(str(program))  # not as __main__: it defines its functions, no more
+    server = runpy.run_path(str(program))  # not as __main__: this only defines its functions
     if "greeting" not in server or "main" not in server:
         sys.exit(f"{program} has no greeting(chunk, ...) and main(): --slow-requests needs both")
-    inside = server["main"].__globals__
-    inside["greeting"] = only_slow(inside["greeting"])
+    names = server["main"].__globals__
+    names["greeting"] = only_slow(names["greeting"])
     server["main"]()
 
 

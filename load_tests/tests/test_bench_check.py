@@ -9,7 +9,7 @@ from clients.system.processes import ROOT, module_command, running_server
 from load_tests import bench_check
 from load_tests.tests.compiler import with_a_compiler
 
-pytestmark = with_a_compiler
+pytestmark = [pytest.mark.slow, with_a_compiler]
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,15 @@ import os
 import pty
 import signal
 import subprocess
-import time
 
 import psutil
 import pytest
 
 from clients.system.processes import ROOT, module_command
+from conftest import wait_until
 from load_tests.tests.compiler import case
+
+pytestmark = pytest.mark.slow
 
 LONG = 30.0
 PROGRAMS = {  # name: (module, words, a word on the command line of what it starts)
@@ -26,7 +28,7 @@ PROGRAMS = {  # name: (module, words, a word on the command line of what it star
 }
 
 
-def family(place):
+def processes_of(place):
     """Return the processes, as {pid: command line}, that have place for temporary folders."""
     found = {}
     for process in psutil.process_iter():
@@ -34,13 +36,6 @@ def family(place):
             if process.environ().get("TMPDIR") == str(place) and process.status() != "zombie":
                 found[process.pid] = " ".join(process.cmdline())
     return found
-
-
-def eventually(condition, what):
-    deadline = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(
@@ -58,23 +53,23 @@ def test_what_it_has_started_ends_with_it(tmp_path, name, number):
         process = subprocess.Popen(
             module_command(module, *words, *out),
             cwd=ROOT,
-            env=os.environ | {"TMPDIR": str(place)},  # by it we know whom it has started
+            env=os.environ | {"TMPDIR": str(place)},  # what it has started has this, too
             stdin=terminal,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
         try:
-            eventually(
-                lambda: any(started in line for line in family(place).values()),
-                lambda: family(place),
+            wait_until(
+                lambda: any(started in line for line in processes_of(place).values()),
+                lambda: processes_of(place),
             )
             process.send_signal(number)
             process.wait(LONG)
-            eventually(lambda: not family(place), lambda: family(place))
-            eventually(lambda: not list(place.iterdir()), lambda: list(place.iterdir()))
+            wait_until(lambda: not processes_of(place), lambda: processes_of(place))
+            wait_until(lambda: not list(place.iterdir()), lambda: list(place.iterdir()))
         finally:
-            for pid in {process.pid, *family(place)}:
+            for pid in {process.pid, *processes_of(place)}:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             process.wait()

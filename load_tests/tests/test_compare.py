@@ -1,5 +1,6 @@
 """The comparison, end to end: what it measures, and what it does when things go wrong."""
 
+import ast
 import re
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from conftest import cli
 from load_tests import compare
 from load_tests.harness import results, samples
 from load_tests.harness.results import OUTCOMES
+
+pytestmark = pytest.mark.slow
 
 LISTEN = """
 import argparse, os, socket, sys, threading
@@ -39,8 +42,9 @@ while True:
 """
 
 
-def start(*options, out):
-    return cli("load_tests.compare", "--out", out, *options)
+def start(*options, out, pictures=False):
+    more = [] if pictures else ["--no-pictures"]
+    return cli("load_tests.compare", "--out", out, *options, *more)
 
 
 def runs_of(out):
@@ -60,7 +64,7 @@ one_comparison = pytest.mark.xdist_group("one_comparison")  # serves all tests t
 def compared(tmp_path_factory):
     """One quick comparison of all models; most tests look at what it made."""
     out = tmp_path_factory.mktemp("compared")
-    done = start("--users", "2,12", "--seconds", 2, out=out)
+    done = start("--users", "2,12", "--seconds", 2, out=out, pictures=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return out, done.stdout
 
@@ -235,6 +239,30 @@ def test_each_server_gets_the_same_arrivals_and_each_repeat_its_own(impatient):
     assert sum(at < 2 for at in due["03_epoll", 0]) == pytest.approx(80, abs=40)
 
 
+DRAW = """
+from types import SimpleNamespace as Any
+from load_tests.locustfile import GreetingUser
+
+def think_times(seed, worker, user, session):
+    runner = Any(worker_index=worker)
+    user = Any(options=Any(seed=seed), environment=Any(runner=runner), number=user)
+    draw = GreetingUser.draw(user, "session", session)
+    return tuple(draw.uniform(0.1, 0.3) for _ in range(4))
+
+keys = (1, 0, 0, 0), (2, 0, 0, 0), (1, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, 1)
+print([think_times(*key) for key in keys])
+"""
+
+
+def test_think_times_depend_on_seed_worker_user_and_session_alone():
+    line = [sys.executable, "-c", DRAW]
+    runs = [subprocess.run(line, capture_output=True, text=True, cwd=compare.HERE.parent)
+            for _ in range(2)]  # fmt: skip
+    first, second = (run.stdout.splitlines()[-1] for run in runs)
+    assert first == second
+    assert len(set(ast.literal_eval(first))) == 5
+
+
 @one_comparison
 def test_visitors_that_give_up_cost_a_server_work(impatient):
     out, text = impatient
@@ -273,7 +301,8 @@ def test_a_full_generator_says_so_and_leaves_no_visitor_out(tmp_path):
     code = f"import pathlib, runpy, sys; from load_tests.harness import runs; del sys.argv[0];\
              runs.LOCUSTFILE = pathlib.Path({str(locustfile)!r});\
              runpy.run_module('load_tests.compare', run_name='__main__')"
-    line = [sys.executable, "-c", code, "x", "03_epoll", *map(str, options), "--out", tmp_path]
+    line = [sys.executable, "-c", code, "x", "03_epoll", "--no-pictures", *map(str, options)]
+    line += ["--out", tmp_path]
     done = subprocess.run(line, capture_output=True, text=True, cwd=compare.HERE.parent)
     assert done.returncode == 0, done.stderr
     run = runs_of(tmp_path)["03_epoll", 2000]
@@ -375,7 +404,7 @@ def test_ctrl_c_reports_what_was_measured_and_leaves_no_process_behind(tmp_path,
             if "3 users" in line:  # the second run has begun
                 break
         time.sleep(0.5)
-        family = psutil.Process(process.pid).children(recursive=True)
+        children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(number)
         text, _ = process.communicate(timeout=60)
         assert process.returncode == 0
@@ -385,6 +414,6 @@ def test_ctrl_c_reports_what_was_measured_and_leaves_no_process_behind(tmp_path,
     assert "Interrupted" in text
     assert len(runs_of(tmp_path)) == 1
     assert (tmp_path / "report.html").is_file()
-    _, alive = psutil.wait_procs(family, timeout=20)
-    assert family
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert children
     assert not alive

@@ -16,6 +16,8 @@ from clients.system import processes
 from load_tests.harness import stats
 from load_tests.harness.samples import Sample
 
+pytestmark = pytest.mark.slow
+
 LOCUSTFILE = processes.ROOT / "load_tests" / "locustfile.py"
 SERVER, MASTER = "10.77.1.1", "10.77.1.2"
 SETUP = """

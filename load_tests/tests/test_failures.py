@@ -23,8 +23,11 @@ from load_tests.harness.results import SCHEMA, dumps, read
 from load_tests.tests.compiler import case
 from load_tests.tests.made import comparison, run, sessions
 
+pytestmark = pytest.mark.slow
+
 READMES = [ROOT / "README.md", ROOT / "load_tests" / "README.md"]
 QUICK = ["--users", 2, "--seconds", 0.5]
+TABLE = [*QUICK, "--no-pictures"]
 BAD = "\x1b[31m\u202e[/red]:boom:"  # a terminal's command, a letter that turns the line, markup
 SERVER = """
 import os, signal, socket, sys, threading
@@ -73,7 +76,7 @@ def namesakes(tmp_path_factory):
     friend = folder / "friend" / "03_epoll" / "server.py"
     friend.parent.mkdir(parents=True)
     friend.write_text(models()["03_epoll"].read_text())
-    done = compare(folder / "out", "03_epoll", friend.parent, *QUICK)
+    done = compare(folder / "out", "03_epoll", friend.parent, *TABLE)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done.stdout
 
@@ -95,7 +98,7 @@ def test_the_second_comparison_into_a_folder_is_turned_away(tmp_path):
     folder = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
     try:
-        done = compare(tmp_path, "03_epoll", *QUICK)
+        done = compare(tmp_path, "03_epoll", *TABLE)
     finally:
         os.close(folder)
     assert done.returncode == 1
@@ -229,7 +232,7 @@ def test_ctrl_c_loses_nothing(tmp_path, pipe, when, times):
 
 def test_a_run_in_which_all_visitors_failed_is_a_failure(tmp_path):
     wrong = server(tmp_path / "wrong.py", 'b"Hallo, " + chunk')
-    done = compare(tmp_path / "out", wrong, *QUICK)
+    done = compare(tmp_path / "out", wrong, *TABLE)
     assert done.returncode == 1
     assert re.search(
         r"visitors failed, and no visitor was served: .*Hallo", " ".join(done.stdout.split())
@@ -239,7 +242,7 @@ def test_a_run_in_which_all_visitors_failed_is_a_failure(tmp_path):
 def test_why_there_was_no_visitor(tmp_path):
     six = tmp_path / "six.py"
     six.write_text('print("listening on ::1:3267", flush=True)\nimport time\ntime.sleep(60)')
-    for more in QUICK, ["--web", six]:
+    for more in TABLE, ["--web", six]:
         done = compare(tmp_path / "out", six, *more)
         assert done.returncode == 1
         assert "IPv6" in done.stdout + done.stderr
@@ -274,7 +277,7 @@ def test_the_cpu_time_of_child_processes_is_counted_or_marked(tmp_path, children
         assert measured["rounds"][0]["cpu"] >= 0.002 or (load == "visit" and lost)
         assert bool(re.search(r"^forks .*≥", done.stdout, re.MULTILINE)) == lost
     wide = {"env": os.environ | {"COLUMNS": "150"}}
-    done = compare(tmp_path / "out", forks, "--users", 4, "--seconds", 1, **wide)
+    done = compare(tmp_path / "out", forks, "--users", 4, "--seconds", 1, "--no-pictures", **wide)
     [found] = read(tmp_path / "out" / "results.json").runs
     assert found.usage.cpu_us_per_greeting >= 2000 or lost
     assert bool(re.search(r"^ *forks .*≥ \d+ µs", done.stdout, re.MULTILINE)) == lost
@@ -288,7 +291,7 @@ def test_nothing_that_a_server_says_reaches_the_terminal_as_a_command(module, tm
     for program in (bad, odd):
         out = ["--out", tmp_path / "out"] if module == "compare" else []
         program = program if module == "compare" else shlex.quote(str(program))
-        done = start(module, program, *(QUICK if out else ["--connections", 2]), *out)
+        done = start(module, program, *(TABLE if out else ["--connections", 2]), *out)
         said = done.stdout + done.stderr
         assert done.returncode == 1
         assert "Traceback" not in said
@@ -401,14 +404,14 @@ def test_names_that_locust_would_interpret(tmp_path):
         shutil.copytree(
             ROOT / name, clone / name, ignore=shutil.ignore_patterns("*.html", "results")
         )
-    done = compare(clone / "out {u}", "03_epoll", *QUICK, cwd=clone)
+    done = compare(clone / "out {u}", "03_epoll", *TABLE, cwd=clone)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (clone / "out {u}" / "locust-03_epoll-2.html").is_file()
 
 
 def test_closed_streams(tmp_path):
     done = subprocess.run(
-        ["bash", "-c", f"{COMMAND} --out {tmp_path} <&- >&-"],
+        ["bash", "-c", f"{COMMAND} --no-pictures --out {tmp_path} <&- >&-"],
         cwd=ROOT, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0
@@ -418,7 +421,7 @@ def test_closed_streams(tmp_path):
 
 @pytest.mark.parametrize("module", ["compare", "bench"])
 def test_a_terminal_without_letters_and_without_room(module, tmp_path):
-    options = QUICK if module == "compare" else ["--connections", 2, "--seconds", 0.1]
+    options = TABLE if module == "compare" else ["--connections", 2, "--seconds", 0.1]
     options = [*options, *(["--out", tmp_path] if module == "compare" else [])]
     done = start(module, "01_blocking" if module == "compare" else "03_epoll", *options,
                  env={**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "10"})  # fmt: skip

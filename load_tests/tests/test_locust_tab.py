@@ -13,6 +13,8 @@ from clients.system.procfs import accept_queue_limit
 from clients.tests.browser import in_a_browser, opened
 from conftest import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def page():

@@ -1,22 +1,26 @@
 """Slow requests: only messages that begin with "slow" are slow; and servers are warmed."""
 
-import time
-
 import pytest
 
 from clients.client import Client
 from clients.system import processes
+from conftest import wait_until
 from load_tests.harness.monitor import tree_cpu_seconds
 from load_tests.harness.runs import SLOW_REQUESTS
 from load_tests.harness.warm import VISITORS, warm
 
-PEERS = processes.ROOT / "load_tests" / "alternatives"
-PROGRAMS = [*processes.models().values(), PEERS / "asyncio_streams.py", PEERS / "loop_with_pool.py"]
+pytestmark = pytest.mark.slow
+
+ALTERNATIVES = processes.ROOT / "load_tests" / "alternatives"
+PROGRAMS = [
+    *processes.models().values(),
+    *(ALTERNATIVES / name for name in ("asyncio_streams.py", "loop_with_pool.py")),
+]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=processes.server_name)
-def test_only_who_asks_for_it_is_slow(program):
-    options, wrapper = ("--quiet", "--compute", 0.4), (SLOW_REQUESTS, 0.005)
+def test_only_slow_requests_are_slow(program):
+    options, wrapper = ("--quiet", "--compute", 0.2), (SLOW_REQUESTS, 0.005)
     with processes.running_server(program, *options, wrapper=wrapper) as server:
         with Client(*server.address) as client:
             before = tree_cpu_seconds(server.process)
@@ -24,8 +28,8 @@ def test_only_who_asks_for_it_is_slow(program):
             between = tree_cpu_seconds(server.process)
             assert client.greet(b"slow bob") == b"Hello, slow bob"
             after = tree_cpu_seconds(server.process)
-    assert between - before < 0.2
-    assert after - between > 0.35
+    assert between - before < 0.1
+    assert after - between > 0.18
 
 
 def test_the_switch_interval_of_the_server_can_be_set(tmp_path):
@@ -40,7 +44,7 @@ def test_the_switch_interval_of_the_server_can_be_set(tmp_path):
         pass
 
 
-def test_a_program_without_a_greeting_is_told_so(tmp_path):
+def test_a_program_without_a_greeting_is_refused(tmp_path):
     program = tmp_path / "server.py"
     program.write_text("print('I am something else')")
     with (
@@ -50,20 +54,17 @@ def test_a_program_without_a_greeting_is_told_so(tmp_path):
         pass
 
 
-def test_a_server_is_warmed_by_visitors_who_are_greeted_and_leave(serve):
+def test_a_server_is_warmed_by_visitors_that_are_greeted_and_leave(serve):
     server = serve("03_epoll")
     warm(server.address)
-    until = time.monotonic() + 20
-    while server.log().count("left, 4 bytes received") < VISITORS:
-        assert time.monotonic() < until, server.log()
-        time.sleep(0.01)
+    wait_until(lambda: server.log().count("left, 4 bytes received") == VISITORS, server.log)
 
 
-def test_a_server_that_forks_pays_for_all_its_processes(serve):
-    program = PEERS / "prefork.py"
-    with processes.running_server(program, "--quiet", "--processes", 2, "--compute", 0.3) as server:
+def test_the_cpu_time_of_all_processes_of_a_server_counts():
+    program = ALTERNATIVES / "prefork.py"
+    with processes.running_server(program, "--quiet", "--processes", 2, "--compute", 0.2) as server:
         assert len(processes.process_tree(server.process)) == 3
         before = tree_cpu_seconds(server.process)
         with Client(*server.address) as client:
             client.greet(b"bob")
-        assert tree_cpu_seconds(server.process) - before > 0.25
+        assert tree_cpu_seconds(server.process) - before > 0.18

@@ -1,4 +1,4 @@
-"""The parts behind the notebooks; whoever imports one finds the rest of the repository as well."""
+"""The parts of the notebooks; importing one makes the rest of the repository importable."""
 
 import sys
 from pathlib import Path

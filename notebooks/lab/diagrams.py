@@ -2,9 +2,7 @@
 
 import itertools
 
-from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
-from matplotlib.ticker import MaxNLocator
 
 from clients.console.formatting import number
 from clients.console.palette import OTHER_STYLES
@@ -14,7 +12,6 @@ from .sequence import (
     COLOUR,
     END_COLOUR,
     GREY,
-    OPEN,
     OPENING,
     caption,
     legend,
@@ -71,10 +68,7 @@ def state_durations(data, end, port=None):
 
 
 def longest_durations(experiments):
-    """Return {state: seconds}, the longest duration of each state at any end of any connection.
-
-    Only durations that were observed to their end count; 0 if there is none. CLOSED is left out.
-    """
+    """Return {state: the longest observed duration at any end, 0 if none ended}, without CLOSED."""
     most = {}
     for data in experiments:
         ports = {change.client_port for change in data.states if change.end == "client"}
@@ -84,15 +78,6 @@ def longest_durations(experiments):
     return {state: most[state] for state in PLACES if state in most and state != "CLOSED"}
 
 
-def path_of(durations):
-    """Return the places of the diagram on a path, in order: {place: seconds, None: unknown}.
-
-    durations: what state_durations() returns.
-    """
-    before = dict.fromkeys(BEFORE.get(next(iter(durations)), []))
-    return before | {END if state == "CLOSED" else state: durations[state] for state in durations}
-
-
 def state_diagram(durations, title, note, names=None):
     """Draw TCP's states and mark those that were observed.
 
@@ -100,7 +85,9 @@ def state_diagram(durations, title, note, names=None):
     longest duration counts. names: {name: colour}, written next to the diagram.
     """
     seen, taken = {place: {} for place in PLACES}, {}
-    for colour, path in [(colour, path_of(one)) for colour, one in durations]:
+    for colour, one in durations:
+        path = dict.fromkeys(BEFORE.get(next(iter(one)), []))
+        path |= {END if state == "CLOSED" else state: one[state] for state in one}
         taken |= dict.fromkeys(itertools.pairwise(path), colour)
         for place, seconds in path.items():
             seen[place][colour] = max(seconds or 0, seen[place].get(colour, 0))
@@ -157,28 +144,6 @@ def transition(ax, boxes, step, text, colour):
     write(ax, ((x + u) / 2, (y + v) / 2), text, zorder=2.5, **look)
 
 
-def queue_bars(results, title):
-    """Draw how many clients of each server were connected: {name: AcceptQueue}."""
-
-    def panel(ax):
-        for place, data in enumerate(results.values()):
-            connected = sum(client.connected is not None for client in data.clients)
-            waiting = len(data.clients) - connected
-            ax.barh(place, connected, color=OPEN, edgecolor="black")
-            ax.barh(place, waiting, left=connected, color=OPENING, edgecolor="black", hatch="//")
-            said = f"  {connected} connected, {waiting} in SYN-SENT"
-            ax.text(connected + waiting, place, said, va="center")
-        ax.set_yticks(range(len(results)), results)
-        longest = max(len(data.clients) for data in results.values())
-        ax.set(xlim=(0, 1.5 * longest), xlabel="clients", title=title)  # room for the words
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.invert_yaxis()
-        ax.grid(visible=False)
-        sources(ax, results.values())
-
-    return draw(10, 1.8 + 0.5 * len(results), panel)
-
-
 def sources(ax, experiments, below=48):
     """Write the sources of the data of several experiments below a picture and its axis."""
     caption(ax, "; ".join(dict.fromkeys(data.source for data in experiments)), below)
@@ -194,7 +159,8 @@ def syn_timeline(results, title):
         rows = []
         for name, data in results.items():
             for rank, client in enumerate(data.clients, 1):
-                syns = [p.sent for p in data.packets if is_syn(p, client)]
+                mine = [p for p in data.packets if p.port == client.port]
+                syns = [p.sent for p in mine if p.flags == "SYN"]
                 if len(syns) > 1:
                     syn_row(ax, len(rows), syns, client, data.watched)
                     rows.append(f"{name}, client {rank}")
@@ -210,24 +176,13 @@ def syn_timeline(results, title):
         ax.set_xlabel("seconds since the first client's connect()")
         ax.set_title(title, pad=22)
         look = {"frameon": False, "ncols": 3, "loc": "upper left", "bbox_to_anchor": (-0.25, -0.13)}
-        ax.legend(handles=syn_legend(), **look)
+        ax.plot([], [], "x", color="black", ms=9, mew=2, label="a SYN that is dropped")
+        ax.plot([], [], "o", color=ANSWERED, ms=9, label="a SYN that is answered")
+        ax.plot([], [], color=OPENING, lw=6, label="the client waits in SYN-SENT")
+        ax.legend(**look)
         sources(ax, results.values(), below=76)
 
     return draw(10, 5.3, panel)
-
-
-def syn_legend():
-    """Return the handles of the legend of syn_timeline()."""
-    look = {"ls": "", "ms": 9}
-    return [
-        Line2D([], [], marker="x", color="black", mew=2, label="a SYN that is dropped", **look),
-        Line2D([], [], marker="o", color=ANSWERED, label="a SYN that is answered", **look),
-        Line2D([], [], color=OPENING, lw=6, label="the client waits in SYN-SENT"),
-    ]
-
-
-def is_syn(packet, client):
-    return packet.port == client.port and packet.flags == "SYN"
 
 
 def syn_row(ax, place, syns, client, watched):
@@ -280,15 +235,9 @@ def time_wait_timer(data, title):
         ax.set_yticks([*range(0, 61, 20), *rows.values()], [0, 20, 40, 60, *names])
         ax.set(ylim=(-27, 66), title=title, xlabel="seconds since TIME-WAIT began")
         ax.set_ylabel("seconds left on the timer", y=0.66)
-        marks = ((fails, "Address already in use"), (works, "works"))
-        below = {"frameon": False, "ncols": 2, "loc": "upper left", "bbox_to_anchor": (-0.1, -0.13)}
-        ax.legend(
-            handles=[
-                Line2D([], [], ls="", marker=marker, color=colour, label=name)
-                for (colour, marker), name in marks
-            ],
-            **below,
-        )
+        for (colour, marker), name in ((fails, "Address already in use"), (works, "works")):
+            ax.plot([], [], marker, color=colour, label=name)
+        ax.legend(frameon=False, ncols=2, loc="upper left", bbox_to_anchor=(-0.1, -0.13))
         caption(ax, data.source, below=76)
 
     return draw(10, 5.3, panel)

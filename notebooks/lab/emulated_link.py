@@ -16,18 +16,21 @@ import socket
 import struct
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from clients.system import netns, procfs
+from clients.system.sockets import reset_on_close
 
 from .observation import Call, Packet, StateChange
 
+PORT = 3267
 ADDRESS = {"client": "10.0.0.1", "server": "10.0.0.2"}
 OTHER_END = {"client": "server", "server": "client"}
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # <linux/if_tun.h>
 FLAGS = {"FIN": 0x01, "SYN": 0x02, "RST": 0x04, "PSH": 0x08, "ACK": 0x10}  # RFC 9293, 3.1
 OWN_NAMESPACE = "/proc/thread-self/ns/net"
-POLL_INTERVAL = 0.002  # seconds between two looks at the states of the sockets
+POLL_INTERVAL = 0.005  # seconds between two readings of the states of the sockets
 LONGEST_WAIT = 0.05  # seconds after which the link checks whether the experiment is over
 
 
@@ -41,6 +44,10 @@ def in_namespace(namespace=None):
     finally:
         netns.enter(before)
         os.close(before)
+
+
+class NotSupported(RuntimeError):
+    """This system does not allow the experiment, and why."""
 
 
 class ProcFile:
@@ -83,8 +90,11 @@ class Host:
 
     def set(self, name, value):
         """Set one of this host's settings: set("net.ipv4.tcp_syncookies", 0)."""
+        path = Path("/proc/sys", name.replace(".", "/"))
         with in_namespace(self.namespace):
-            Path("/proc/sys", name.replace(".", "/")).write_text(str(value))
+            if not path.exists():
+                raise NotSupported(f"this kernel has no {path}")
+            path.write_text(str(value))
 
     def get(self, name):
         """Return one of this host's settings, a number; None if the kernel has no such setting."""
@@ -116,7 +126,10 @@ class EmulatedLink:
     def __init__(self, delay=0.05, loses=None):
         self.delay, self.loses = delay, loses
         self.packets, self.states, self.calls = [], [], []
-        self.hosts = {name: Host(name) for name in ADDRESS}
+        try:
+            self.hosts = {name: Host(name) for name in ADDRESS}
+        except OSError as error:
+            raise NotSupported(f"no network namespace or no /dev/net/tun: {error}") from error
         self.client, self.server = self.hosts.values()
         self._start = time.monotonic()
         self._first_seq = {}  # {(sender, the client's port): the first sequence number}
@@ -144,6 +157,15 @@ class EmulatedLink:
         packets = [packet for packet in self.packets if packet.lost or packet.arrived]
         return kind(packets=packets, states=[*self.states], calls=self.calls, **more)
 
+    def listener(self, backlog=5, reuse=True):
+        """Return a listening socket of the server, with the options of the three servers."""
+        sock = self.server.socket()
+        if reuse:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((self.server.address, PORT))
+        sock.listen(backlog)
+        return sock
+
     @contextlib.contextmanager
     def traced(self, end, name):
         """Record when a system call begins and returns; the with block sets the Call's result."""
@@ -156,6 +178,50 @@ class EmulatedLink:
             raise
         finally:
             call.ended = self.now()
+
+    def connect(self, sock):
+        with self.traced("client", "connect()"):
+            sock.connect((self.server.address, PORT))
+
+    def accept(self, listening):
+        with self.traced("server", "accept()"):
+            return listening.accept()[0]
+
+    def receive(self, end, sock):
+        with self.traced(end, "recv()") as call:
+            data = sock.recv(1024)
+            call.result = repr(data)
+            return data
+
+    def send(self, end, sock, data):
+        with self.traced(end, f"send({data!r})"):
+            sock.send(data)
+
+    def close(self, end, sock, reset=False):
+        if reset:
+            reset_on_close(sock)
+        with self.traced(end, "close(), SO_LINGER 0" if reset else "close()"):
+            sock.close()
+
+    def greet(self, listening):
+        """Let the client connect and be greeted; return both ends' sockets."""
+
+        def client_program():
+            client = self.client.socket()
+            self.connect(client)
+            self.send("client", client, b"bob")
+            self.receive("client", client)
+            return client
+
+        def server_program():
+            conn = self.accept(listening)
+            self.receive("server", conn)
+            self.send("server", conn, b"Hello, bob")
+            return conn
+
+        client, conn = concurrently(client_program, server_program)
+        time.sleep(3 * self.delay)  # the last acknowledgement is still on its way
+        return client, conn
 
     def _forward(self):
         """Deliver packets until the experiment is over."""
@@ -221,3 +287,10 @@ class EmulatedLink:
                         self.states.append(StateChange(self.now(), *key, state))
                 for key in gone:
                     del self._known[key]
+
+
+def concurrently(*functions):
+    """Run functions at the same time, each in a thread; return their results, or raise."""
+    with ThreadPoolExecutor(len(functions)) as threads:
+        futures = [threads.submit(function) for function in functions]
+    return [future.result() for future in futures]

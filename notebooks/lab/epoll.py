@@ -1,6 +1,7 @@
 """What epoll reports of a connection, and when; the cost of a wake-up of select, poll and epoll."""
 
 import contextlib
+import functools
 import os
 import select
 import socket
@@ -68,40 +69,15 @@ def interest(sock):
     return names(mask, NAMES[:2]) or "nothing"  # EPOLLERR and EPOLLHUP are always in it
 
 
-def message(pair):
-    pair.client.send(b"bob")
-
-
-def half_close(pair):
-    pair.client.shutdown(socket.SHUT_WR)
-
-
-def close(pair):
-    pair.client.close()
-
-
-def message_and_close(pair):
-    message(pair)
-    close(pair)
-
-
-def reset(pair):
-    reset_on_close(pair.client)
-    close(pair)
-
-
-def both_shut(pair):
-    pair.conn.shutdown(socket.SHUT_WR)
-    pair.client.shutdown(socket.SHUT_WR)
-
-
 WHAT_HAPPENS = {
-    "the client sends bob": message,
-    "the client closes its sending half": half_close,
-    "the client closes": close,
-    "the client sends bob and closes": message_and_close,
-    "the client resets": reset,
-    "both sides close their sending halves": both_shut,
+    "the client sends bob": lambda client, conn: client.send(b"bob"),
+    "the client closes its sending half": lambda client, conn: client.shutdown(socket.SHUT_WR),
+    "the client closes": lambda client, conn: client.close(),
+    "the client sends bob and closes": lambda client, conn: (client.send(b"bob"), client.close()),
+    "the client resets": lambda client, conn: (reset_on_close(client), client.close()),
+    "both sides close their sending halves": lambda *ends: [
+        end.shutdown(socket.SHUT_WR) for end in ends
+    ],
 }
 
 
@@ -110,18 +86,13 @@ def table():
     rows = []
     for what, happen in WHAT_HAPPENS.items():
         with Watched() as pair:
-            happen(pair)
-            settle(pair)
+            happen(pair.client, pair.conn)
+            pair.epoll.poll(TIMEOUT)
+            last = ""
+            while (now := pair.event(0.05)) != last:  # until the last packet has arrived
+                last = now
             rows.append((what, pair.event(), pair.received()))
     return rows
-
-
-def settle(pair):
-    """Wait until the last packet of what has happened has arrived."""
-    pair.epoll.poll(TIMEOUT)
-    last = ""
-    while (now := pair.event(0.05)) != last:
-        last = now
 
 
 def fill(pair):
@@ -151,21 +122,16 @@ def wake_up(kind, count, times=200):
         for fd in fds:
             stack.callback(os.close, fd)
         os.eventfd_write(fds[-1], 1)
-        poll = poller(kind, fds, stack)
-        assert poll() == [fds[-1]]
+        if kind == "select":
+            poll = functools.partial(select.select, fds, [], [])
+        else:
+            polled = select.poll() if kind == "poll" else stack.enter_context(select.epoll())
+            for fd in fds:
+                polled.register(fd, select.POLLIN)  # EPOLLIN is the same number
+            poll = polled.poll
         seconds = []
         for _ in range(times):
             began = time.perf_counter()
             poll()
             seconds.append(time.perf_counter() - began)
     return statistics.median(seconds)
-
-
-def poller(kind, fds, stack):
-    """Return a function that returns the readable descriptors."""
-    if kind == "select":
-        return lambda: select.select(fds, [], [])[0]
-    polled = select.poll() if kind == "poll" else stack.enter_context(select.epoll())
-    for fd in fds:
-        polled.register(fd, select.POLLIN)  # EPOLLIN is the same number
-    return lambda: [fd for fd, _ in polled.poll()]

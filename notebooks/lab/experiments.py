@@ -17,88 +17,71 @@ import time
 
 from clients.system import netns
 
-from . import packet_loss, queues  # noqa: F401 (they add their experiments to EXPERIMENTS)
-from .emulated_link import EmulatedLink
+from . import packet_loss, queues
+from .emulated_link import EmulatedLink, NotSupported, concurrently
 from .observation import (
     BindAttempt,
     EarlyData,
     ForgottenClose,
     Lookup,
     Observation,
-    SecondListener,
     TimeWait,
     to_json,
-)
-from .traced_calls import (
-    EXPERIMENTS,
-    accept,
-    close,
-    concurrently,
-    connect,
-    experiment,
-    greet,
-    listener,
-    receive,
-    send,
 )
 
 NOT_SUPPORTED = 75  # exit status: this system does not allow it (EX_TEMPFAIL in sysexits.h)
 
 
-@experiment
 def conversation(closer="client", pause=0.15, delay=0.05):
     """One connection from connect() to its end.
 
     closer: the end that closes first: "client", "server", "both" at once, or "reset", a client
     that resets. pause: seconds until the other end closes as well.
     """
-    with EmulatedLink(delay) as link, listener(link) as listening:
-        client, conn = greet(link, listening)
+    with EmulatedLink(delay) as link, link.listener() as listening:
+        client, conn = link.greet(listening)
         first, second = ("client", client), ("server", conn)
         if closer == "server":
             first, second = second, first
-
         ready = threading.Barrier(2)  # a thread takes milliseconds to start on a slow machine
 
         def lead():
             ready.wait()
-            close(link, *first, reset=closer == "reset")
+            link.close(*first, reset=closer == "reset")
 
         def follow():
             ready.wait()
             if closer != "both":
                 with contextlib.suppress(ConnectionResetError):
-                    receive(link, *second)
+                    link.receive(*second)
                 time.sleep(pause)
-            close(link, *second)
+            link.close(*second)
 
         concurrently(lead, follow)
         time.sleep(6 * delay)  # until the last packet of the slowest end has arrived
         return link.observed(Observation)
 
 
-@experiment
 def refused(delay=0.05):
     """A connect() to a port that has no listening socket."""
     with EmulatedLink(delay) as link, link.client.socket() as client:
         with contextlib.suppress(ConnectionRefusedError):
-            connect(link, client)
+            link.connect(client)
         time.sleep(2 * delay)
         return link.observed(Observation)
 
 
-@experiment
 def time_wait(seconds=63.0, delay=0.005):
     """The server closes first, and a new one tries to listen, with and without SO_REUSEADDR.
 
     It tries once per second, and more often near the end of TIME-WAIT.
     """
     with EmulatedLink(delay) as link:
-        listening = listener(link)
-        client, conn = greet(link, listening)
-        close(link, "server", conn)
-        receive(link, "client", client)
-        close(link, "client", client)
+        listening = link.listener()
+        client, conn = link.greet(listening)
+        link.close("server", conn)
+        link.receive("client", client)
+        link.close("client", client)
         listening.close()
         time.sleep(4 * delay)
         began, timer, attempts, ended, free = link.now(), [], [], None, False
@@ -119,53 +102,50 @@ def try_to_listen(link, reuse):
     """Listen on the port again, as a restarted server does; return the BindAttempt."""
     failure = None
     try:
-        listener(link, reuse=reuse).close()
+        link.listener(reuse=reuse).close()
     except OSError as error:
         failure = error.strerror
     return BindAttempt(link.now(), reuse, failure)
 
 
-@experiment
 def two_listeners():
     """A second program listens on a port in use, with SO_REUSEADDR, and fails."""
-    with EmulatedLink() as link, listener(link):
-        return SecondListener(error=try_to_listen(link, reuse=True).error)
+    with EmulatedLink() as link, link.listener():
+        return Observation(error=try_to_listen(link, reuse=True).error)
 
 
-@experiment
 def forgotten_close(seconds=4.0, fin_timeout=2, delay=0.05):
     """The client closes, the server never does, and writes once more at the end.
 
     fin_timeout: seconds for net.ipv4.tcp_fin_timeout at the client; 60 is usual.
     """
-    with EmulatedLink(delay) as link, listener(link) as listening:
+    with EmulatedLink(delay) as link, link.listener() as listening:
         link.client.set("net.ipv4.tcp_fin_timeout", fin_timeout)
-        client, conn = greet(link, listening)
-        close(link, "client", client)
-        receive(link, "server", conn)
+        client, conn = link.greet(listening)
+        link.close("client", client)
+        link.receive("server", conn)
         time.sleep(max(seconds, fin_timeout + 1))
         left = {name: host.sockets() for name, host in link.hosts.items()}
-        send(link, "server", conn, b"still there?")
+        link.send("server", conn, b"still there?")
         time.sleep(4 * delay)
         with contextlib.suppress(OSError):
-            send(link, "server", conn, b"hello?")
+            link.send("server", conn, b"hello?")
         return link.observed(ForgottenClose, left=left)
 
 
-@experiment
 def deferred(silence=1.0, delay=0.05):
     """A server with TCP_DEFER_ACCEPT stays in SYN-RECEIVED until the client sends (tcp(7))."""
-    with EmulatedLink(delay) as link, listener(link) as listening, link.client.socket() as client:
+    with EmulatedLink(delay) as link, link.listener() as listening, link.client.socket() as client:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30)
 
         def client_program():
-            connect(link, client)
+            link.connect(client)
             time.sleep(silence)
-            send(link, "client", client, b"bob")
+            link.send("client", client, b"bob")
 
         def server_program():
-            conn = accept(link, listening)
-            receive(link, "server", conn)
+            conn = link.accept(listening)
+            link.receive("server", conn)
             time.sleep(2 * delay)
             conn.close()
 
@@ -173,21 +153,19 @@ def deferred(silence=1.0, delay=0.05):
         return link.observed(Observation)
 
 
-@experiment
 def early_data(delay=0.02):
     """A client connects and sends before accept() is called."""
-    with EmulatedLink(delay) as link, listener(link) as listening, link.client.socket() as client:
-        connect(link, client)
-        send(link, "client", client, b"bob")
+    with EmulatedLink(delay) as link, link.listener() as listening, link.client.socket() as client:
+        link.connect(client)
+        link.send("client", client, b"bob")
         time.sleep(4 * delay)
         before = link.server.sockets()
-        with accept(link, listening) as conn:
+        with link.accept(listening) as conn:
             after = link.server.sockets()
             received = conn.recv(1024, socket.MSG_DONTWAIT).decode()
             return link.observed(EarlyData, before=before, after=after, received=received)
 
 
-@experiment
 def resolve(name, hosts="", dns=None, order="files dns"):
     """Look a name up where /etc/hosts is the text hosts, and a DNS server has {name: address}.
 
@@ -240,18 +218,10 @@ def answer_queries(server, known, queries):
 def main():
     name, options = sys.argv[1], json.loads(sys.argv[2])
     try:
-        EmulatedLink().__enter__().__exit__()
-    except OSError as error:
-        print(f"no network namespace or no /dev/net/tun: {error}", file=sys.stderr)
+        print(to_json({**vars(queues), **vars(packet_loss), **globals()}[name](**options)))
+    except NotSupported as error:
+        print(error, file=sys.stderr)
         sys.exit(NOT_SUPPORTED)
-    try:
-        found = EXPERIMENTS[name](**options)
-    except FileNotFoundError as error:
-        if not str(error.filename).startswith("/proc/sys/"):
-            raise
-        print(f"this kernel has no {error.filename}", file=sys.stderr)
-        sys.exit(NOT_SUPPORTED)
-    print(to_json(found))
 
 
 if __name__ == "__main__":

@@ -111,10 +111,9 @@ def loops(points, most, title):
 
 
 def cost(usage, kind, title):
-    """Return a panel of a sheet: the memory of connections, a line per model, named by its slope.
+    """Return a panel of a sheet: memory of a kind (load.MEMORY) in {model: load.costs()}.
 
-    usage: {model: load.costs()}; kind: one of load.MEMORY. Neither axis is logarithmic: a constant
-    cost per connection is a straight line.
+    Neither axis is logarithmic: a constant cost per connection is a straight line.
     """
 
     def panel(ax):
@@ -167,11 +166,7 @@ def rounds(found, what, title, unit):
 
 
 def busy(found, what, title, unit, factor):
-    """Return a panel of a sheet: each round of load.bench() against the number of busy clients.
-
-    found: {connections: load.bench()}; what: a field of a Round, drawn times factor. Both axes are
-    logarithmic.
-    """
+    """Return a panel of a sheet: a field of each round, times factor; {clients: load.bench()}."""
     names = dict.fromkeys(load.model(one) for servers in found.values() for one in servers)
     series = {name: (*look, []) for name, look in styles(names).items()}
     for count, servers in found.items():

@@ -28,10 +28,9 @@ def choose(quick, default, full):
 
 
 def show(figure):
-    """Return a figure as a picture for a notebook: sharp on a projector, and a small file.
+    """Return a figure as a small PNG of twice the pixels of the page, sharp on a projector.
 
-    It has two pixels for each pixel of the page, and a byte for each of its own. (As SVG it would
-    be smaller still, but GitHub leaves out parts of an SVG in a notebook.)
+    As SVG it would be smaller still, but GitHub leaves out parts of an SVG in a notebook.
     """
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=choose(DPI / 2, 2 * DPI, 2 * DPI))
@@ -54,8 +53,7 @@ def end():
 def connection(small=False):
     """Return the two ends of a TCP connection, here and there, both in this process.
 
-    small: the buffers from there to here are as small as the kernel allows (socket(7), SO_SNDBUF
-    and SO_RCVBUF: it makes more of the 1 that is asked for).
+    small: the buffers from there to here are as small as the kernel allows (socket(7)).
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         here = running.enter_context(socket.socket())

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import signal
 import statistics
 import time
@@ -15,7 +16,7 @@ from rich.console import Console
 from clients.client import Client
 from clients.system import processes
 from load_tests import compare as comparison
-from load_tests.harness import rounds, stats
+from load_tests.harness import results, rounds, stats
 from load_tests.harness.monitor import kernel_memory, reading
 from load_tests.harness.results import Reading
 from load_tests.harness.samples import Sample
@@ -64,32 +65,28 @@ def compare_with_samples(*servers, users=(), arrivals=(), **config):
     return found, samples
 
 
-def samples(*servers, **options):
-    """Return a list of the Samples of each run of compare(), in the order of its runs."""
-    found, frame = compare_with_samples(*servers, **options)
-    runs = dict(iter(frame.groupby(["model", "load", "repeat"])))
-    return [
-        [Sample(*row) for row in runs[run.model, run.load, run.repeat][[*Sample._fields]].values]
-        for run in found.runs
-    ]
+def samples(server, **options):
+    """Return the samples of compare() with one server: a DataFrame for each load."""
+    _, frame = compare_with_samples(server, **options)
+    return [its for _, its in frame.groupby("load", sort=False)]
 
 
-def first_tail(samples, since, until):
+def first_tail(frame, since, until):
     """Return the p99 of the first greetings that began in this part of a run, in seconds.
 
     Below 100 of them it is the longest one, and None if there are none.
     """
-    rows = [
-        one for one in samples if one.request == "first_greeting" and since <= one.began < until
+    first = frame[
+        (frame.request == "first_greeting") & (since <= frame.began) & (frame.began < until)
     ]
+    rows = [Sample(*row) for row in first[[*Sample._fields]].values]
     return percentile(rows, 99) or percentile(rows, 100)
 
 
 def bench(*servers, connections, **options):
-    """Run load_tests.bench with one number of connections; return a Measured for each server.
+    """Run load_tests.bench with its options; return a Measured for each server.
 
-    options: its options, such as cold=True for --cold. Raises RuntimeError with the end of its
-    output if it fails.
+    Raises RuntimeError with the end of its output if it fails.
     """
     with processes.temp_dir() as place:
         file = Path(place, "bench.json")
@@ -100,8 +97,8 @@ def bench(*servers, connections, **options):
         done = processes.run_captured(line, cwd=processes.ROOT, timeout=900)
         if done.returncode:
             raise RuntimeError(f"bench failed: {done.stdout[-500:]} {done.stderr[-500:]}")
-        [block] = rounds.from_json(file.read_text())
-    return block.servers
+        [block] = json.loads(file.read_text())["blocks"]
+    return results.build(rounds.Block, block).servers
 
 
 @dataclass(order=True)
@@ -180,25 +177,10 @@ def sigstop(process, seconds):
     return began, ended
 
 
-def table(works):
-    """Return a Markdown table of workloads: {work: a Comparison}, a column per server."""
-    names = [run.model for run in next(iter(works.values())).runs]
-    rows = [["", *names], ["---"] + ["---:"] * len(names)]
-    for work, data in works.items():
-        fair = [run for run in data.runs if not run.outcomes.unserved]
-        best = max((run.throughput for run in fair), default=None)
-        if any(run.generator.limited for run in fair):
-            best = None  # a generator-limited rate is a lower bound
-        rows.append([f"**{work}**", *(cell(run, best) for run in data.runs)])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def cell(run, best):
-    rate, unserved = run.throughput, run.outcomes.unserved
-    text = f"{rate:,.0f}" + ("*" if run.generator.limited else "")
-    return text + (
-        f", {unserved} unserved" if unserved else f" ({rate / best:.2f})" if best else ""
-    )
+def throughputs(works):
+    """Return a DataFrame of greetings per second: a row per work of {work: a Comparison}."""
+    rows = {work: {run.model: run.throughput for run in data.runs} for work, data in works.items()}
+    return pandas.DataFrame(rows).T.round().astype(int)
 
 
 def compute(size):
@@ -260,10 +242,9 @@ class Cost:
 
 
 def costs(name, counts):
-    """Let more and more clients connect to a server, be greeted once, and stay.
+    """Return the Cost of connections that were greeted once, after each of the counts.
 
-    Return the Cost after each of the counts. Both ends of each connection are on this machine, and
-    the kernel memory is that of the whole machine.
+    The kernel memory is that of the whole machine, with both ends of each connection.
     """
     processes.raise_nofile_limit()
     found, options = [], ("--quiet", "--backlog", 4096)

@@ -39,9 +39,7 @@ class StateChange:
 
 @dataclass
 class Call:
-    """A system call of one of the two programs."""
-
-    end: str
+    end: str  # that makes this system call
     name: str  # "send(b'bob')"
     began: float
     ended: float | None = None
@@ -50,8 +48,6 @@ class Call:
 
 @dataclass
 class Client:
-    """A client that connected to a server which does not accept."""
-
     port: int
     began: float
     connected: float | None  # None: it was not while the experiment lasted
@@ -72,6 +68,7 @@ class Observation:
     packets: list[Packet] = field(default_factory=list)
     states: list[StateChange] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
+    error: str | None = None  # that a program got in the end
     source: str = ""  # for captions: whether this was observed now, when, and on which kernel
     when: str = ""
 
@@ -81,11 +78,6 @@ class TimeWait(Observation):
     timer: list[tuple[float, float]]  # (at, seconds that the kernel will keep TIME-WAIT)
     attempts: list[BindAttempt]
     ended: float | None  # when TIME-WAIT was over, None if it was not
-
-
-@dataclass(kw_only=True)
-class SecondListener(Observation):
-    error: str | None
 
 
 @dataclass(kw_only=True)
@@ -103,7 +95,6 @@ class EarlyData(Observation):
 @dataclass(kw_only=True)
 class Lookup(Observation):
     addresses: list[str]  # "127.0.0.5:80", [] if the lookup failed
-    error: str | None
     queries: list[tuple[str, str]]  # (name, record type) that reached the DNS server
 
 
@@ -136,8 +127,7 @@ class Vanished(Observation):
 
 @dataclass(kw_only=True)
 class GuardedServer(Vanished):
-    noticed: float | None  # after how many seconds its program got an error
-    error: str | None
+    noticed: float | None  # after how many seconds its program got the error
     settings: dict[str, int]  # the kernel's, for programs that set nothing
 
 

@@ -8,20 +8,8 @@ import psutil
 
 from clients.system import processes
 
-from .emulated_link import EmulatedLink, in_namespace
+from .emulated_link import PORT, EmulatedLink, concurrently, in_namespace
 from .observation import GuardedServer, ModelServer, Observation
-from .traced_calls import (
-    PORT,
-    accept,
-    close,
-    concurrently,
-    connect,
-    experiment,
-    greet,
-    listener,
-    receive,
-    send,
-)
 
 
 def only_first(wanted):
@@ -37,7 +25,6 @@ def only_first(wanted):
     return loses
 
 
-@experiment
 def lost_packet(what, messages, pause=0.08, delay=0.05):
     """The client sends messages, and the link loses one packet.
 
@@ -52,22 +39,22 @@ def lost_packet(what, messages, pause=0.08, delay=0.05):
 
     with (
         EmulatedLink(delay, only_first(wanted)) as link,
-        listener(link) as listening,
+        link.listener() as listening,
         link.client.socket() as client,
     ):
         # Otherwise the kernel delays a short message until the one before is acknowledged (Nagle).
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
         def client_program():
-            connect(link, client)
+            link.connect(client)
             for message in messages:
                 time.sleep(pause)
-                send(link, "client", client, message.encode())
+                link.send("client", client, message.encode())
 
         def server_program():
-            conn, missing = accept(link, listening), len("".join(messages))
+            conn, missing = link.accept(listening), len("".join(messages))
             while missing:
-                missing -= len(receive(link, "server", conn))
+                missing -= len(link.receive("server", conn))
             return conn
 
         with concurrently(client_program, server_program)[1]:
@@ -75,7 +62,6 @@ def lost_packet(what, messages, pause=0.08, delay=0.05):
             return link.observed(Observation)
 
 
-@experiment
 def lost_last_ack(time_wait=True, delay=0.05):
     """The client closes first, and the last ACK of the close gets lost.
 
@@ -88,18 +74,18 @@ def lost_last_ack(time_wait=True, delay=0.05):
             closed.add(packet.sender)
         return packet.sender == "client" and "server" in closed
 
-    with EmulatedLink(delay, only_first(is_last)) as link, listener(link) as listening:
+    with EmulatedLink(delay, only_first(is_last)) as link, link.listener() as listening:
         if not time_wait:
             link.client.set("net.ipv4.tcp_max_tw_buckets", 0)
             # Above 60 s, a FIN-WAIT-2 is not kept as a kind of TIME-WAIT.
             link.client.set("net.ipv4.tcp_fin_timeout", 61)
-        client, conn = greet(link, listening)
+        client, conn = link.greet(listening)
 
         def server_program():
-            receive(link, "server", conn)
-            close(link, "server", conn)
+            link.receive("server", conn)
+            link.close("server", conn)
 
-        concurrently(lambda: close(link, "client", client), server_program)
+        concurrently(lambda: link.close("client", client), server_program)
         time.sleep(16 * delay)
         return link.observed(Observation)
 
@@ -115,24 +101,23 @@ GUARDS = {
 SETTINGS = ("tcp_keepalive_time", "tcp_keepalive_intvl", "tcp_keepalive_probes", "tcp_retries2")
 
 
-@experiment
 def guarded_server(guard, seconds, deadline=2.0, delay=0.005):
     """A client is greeted and vanishes: the link loses every packet from then on.
 
     guard: what the server does, one of GUARDS. It calls recv(), in two of them after a send().
     """
-    with EmulatedLink(delay) as link, listener(link) as listening:
-        client, conn = greet(link, listening)
+    with EmulatedLink(delay) as link, link.listener() as listening:
+        client, conn = link.greet(listening)
         for name, value in GUARDS[guard].items():
             conn.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         conn.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, guard.endswith("keepalive"))
         link.loses, began, packets = (lambda packet: True), link.now(), len(link.packets)
         if guard.startswith("send"):
-            send(link, "server", conn, b"Hello again")
+            link.send("server", conn, b"Hello again")
         conn.settimeout(deadline if guard.endswith("deadline") else seconds)
         noticed = error = None
         try:
-            receive(link, "server", conn)
+            link.receive("server", conn)
         except OSError as failure:
             if failure.errno or guard.endswith("deadline"):  # or else the seconds are over
                 noticed, error = link.now() - began, f"{type(failure).__name__}: {failure}"
@@ -161,10 +146,9 @@ def ask(link, client, name, timeout):
         return None
 
 
-@experiment
 def model_server(model, seconds, delay=0.005):
     """A model's server greets a client, which vanishes; another client connects after it."""
-    gone = set()  # the ports of clients whose packets the link loses
+    gone = set()  # the link loses the packets of clients with these ports
     with (
         EmulatedLink(delay, lambda packet: packet.port in gone) as link,
         contextlib.ExitStack() as stack,

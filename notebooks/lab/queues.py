@@ -4,12 +4,10 @@ import contextlib
 import functools
 import time
 
-from .emulated_link import EmulatedLink
+from .emulated_link import PORT, EmulatedLink, concurrently
 from .observation import AcceptQueue, Client, SynQueue
-from .traced_calls import PORT, accept, concurrently, experiment, listener
 
 
-@experiment
 def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, delay=0.005):
     """Clients connect to a server that does not accept.
 
@@ -20,7 +18,7 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
         for name, value in (settings or {}).items():
             for host in link.hosts.values():
                 host.set(name, value)
-        listening = stack.enter_context(listener(link, backlog))
+        listening = stack.enter_context(link.listener(backlog))
         before, stop = link.server.counters(), link.now() + seconds
 
         def client_program(at):
@@ -30,7 +28,7 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
         def server_program():
             if accept_at is not None:
                 sleep_until(link, accept_at)
-                stack.enter_context(accept(link, listening))
+                stack.enter_context(link.accept(listening))
 
         programs = (functools.partial(client_program, at) for at in arrivals)
         *clients, _ = concurrently(*programs, server_program)
@@ -85,7 +83,6 @@ def states_of(link):
     }
 
 
-@experiment
 def syn_queue(backlog, clients, max_syn_backlog=None, cookies=1, seconds=0.3, delay=0.005):
     """Handshakes that do not finish, because the link loses the clients' last packet of each.
 
@@ -98,7 +95,7 @@ def syn_queue(backlog, clients, max_syn_backlog=None, cookies=1, seconds=0.3, de
         link.server.set("net.ipv4.tcp_syncookies", cookies)
         if max_syn_backlog:
             link.server.set("net.ipv4.tcp_max_syn_backlog", max_syn_backlog)
-        with listener(link, backlog), contextlib.ExitStack() as stack:
+        with link.listener(backlog), contextlib.ExitStack() as stack:
             before, socks = link.server.counters(), []
             for _ in range(clients):
                 sock = stack.enter_context(link.client.socket())

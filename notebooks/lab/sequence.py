@@ -162,7 +162,8 @@ def sequence_diagram(data, title, since=0.0, until=float("inf"), port=None):
             times = packet_times(end, packets, data) + [(at, "") for at in alone[end]]
             write_times(ax, scale, end, sorted(times))
         for group in grouped(packets):
-            meets = [crossing(group[0], p, delay) for p in packets if crosses(group[0], p)]
+            sent = group[0].sent
+            meets = [0.5 + (p.sent - sent) / (2 * delay) for p in packets if crosses(group[0], p)]
             arrow(ax, scale, group, delay, meets, [label(p, packets) for p in group])
         left, right = (side.away(0.01) for side in SIDES.values())
         for top, bottom, gap in scale.cuts:
@@ -277,11 +278,6 @@ def crosses(packet, other):
     if packet.sender == other.sender or not (packet.arrived and other.arrived):
         return False
     return packet.sent < other.arrived - SHORT and other.sent < packet.arrived - SHORT
-
-
-def crossing(packet, other, delay):
-    """Return the share of its way after which a packet meets another one."""
-    return (other.sent - packet.sent + delay) / (2 * delay)
 
 
 def arrow(ax, scale, group, delay, meets, texts):

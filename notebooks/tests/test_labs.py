@@ -6,6 +6,7 @@ import os
 import socket
 from types import SimpleNamespace
 
+import pandas
 import pytest
 from lab import epoll, figures, gil, helpers, load, models, thread_limits
 
@@ -172,7 +173,8 @@ def test_a_closed_loop_hardly_asks_while_the_server_stalls():
 
 def test_first_greetings_are_those_that_began_in_a_part_of_the_run():
     rows = [(0.1, 5.1, "answered"), (1.0, 1.5, "answered"), (2.0, 9.0, "unanswered")]
-    run = [Sample(str(n), "first_greeting", *row) for n, row in enumerate(rows)]
+    samples = [Sample(str(n), "first_greeting", *row) for n, row in enumerate(rows)]
+    run = pandas.DataFrame(samples)
     assert load.first_tail(run, 1, 2) == Percentile(500, exact=True)
     assert load.first_tail(run, 1, 3) == Percentile(7000, exact=False)
     assert load.first_tail(run, 3, 4) is None
@@ -268,16 +270,9 @@ def test_each_piece_that_arrived_is_drawn():
 
 def test_as_many_threads_as_asked_for_meet_no_limit():
     found = thread_limits.most_threads(50)
-    assert (found.count, found.limit, found.error) == (50, None, None)
+    assert (found.count, found.error) == (50, None)
     assert found.virtual > 50 * 2**20
-
-
-def test_the_limit_that_stops_threads_is_named(monkeypatch):
-    numbers = {"max_map_count": 65530, "pid_max": 32768, "threads-max": 100_000}
-    monkeypatch.setattr(thread_limits, "number", lambda path: numbers.get(path.rpartition("/")[2]))
-    assert thread_limits.limit_met(22_000, 65_529) == "vm.max_map_count = 65,530"
-    assert thread_limits.limit_met(32_000, 60_000) == "kernel.pid_max = 32,768"
-    assert "RLIMIT_AS" in thread_limits.limit_met(16, 100)
+    assert found.maps > 2 * 50
 
 
 @pytest.mark.parametrize(

@@ -301,11 +301,11 @@ function chip(fd, owner, looks, more = "") {
 }
 
 function sets(now, old, model) {
-  const whose = owners(now, model);
+  const found = owners(now, model);
   const before = new Map((old.epoll ?? []).map((row) => [row.fd, row]));
-  const interest = now.epoll.map((row) => chip(row.fd, whose.get(row.fd),
+  const interest = now.epoll.map((row) => chip(row.fd, found.get(row.fd),
     changed(row.events, before.get(row.fd)?.events), row.events || "no events"));
-  const ready = now.epoll.filter((row) => row.ready).map((row) => chip(row.fd, whose.get(row.fd),
+  const ready = now.epoll.filter((row) => row.ready).map((row) => chip(row.fd, found.get(row.fd),
     ` ready${changed(row.ready, before.get(row.fd)?.ready)}`, row.events));
   return [
     make("div", "interest", make("h3", "", "epoll: interest list"), ...(interest.length ? interest : ["empty"])),
@@ -315,9 +315,9 @@ function sets(now, old, model) {
 }
 
 function descriptors(now, old, model) {
-  const whose = owners(now, model);
+  const found = owners(now, model);
   const chips = now.descriptors.map((fd) =>
-    chip(fd, whose.get(fd), old.descriptors.includes(fd) ? (fd < 3 ? " plain" : "") : " changed"));
+    chip(fd, found.get(fd), old.descriptors.includes(fd) ? (fd < 3 ? " plain" : "") : " changed"));
   return [make("h3", "", "server's descriptors ", make("span", "zh", "(描述符)")), ...chips];
 }
 
@@ -481,7 +481,7 @@ function say(text) {
 function drawLine() {
   const now = action();
   const parts = [0, ...actions().map((_, at) => at + 1)];
-  byId("line").style.setProperty("--acts", parts.length);
+  byId("line").style.setProperty("--actions", parts.length);
   keyed(byId("line"), parts, createMark).forEach((part, number) => {
     const [from, to] = [first(number), last(number)];
     const share = clamped((HERE.step - from + 1) / (to - from + 1), 1);
