@@ -99,16 +99,16 @@ class ServerMonitor:
             self.ended = self.server.log(LATEST), f"exit status {process.poll()}"
             self.connections = []
             return
-        if self.is_python:
-            with contextlib.suppress(OSError):  # Python is too busy to report, or has just ended
-                self.threads = self.stepper.sample()
-            self.anchors |= {one.line for one in self.threads if one.line and one.fd is not None}
-            self.descriptors -= self.stepper.session.tracer_descriptors()
-            self.thread_count = len(self.threads)
         self.dropped = self.server.dropped()
         self.said |= dict(SAID.findall(self.server.log(LATEST)))
         sockets = [one for one in sockets if self.owns(one.local) or self.owns(one.remote)]
         self.connections = self._connections(sockets, held)
+        if self.is_python:
+            with contextlib.suppress(OSError):  # Python is too busy to report, or has just ended
+                self.threads = self.stepper.sample({row.fd: row.client for row in self.connections})
+            self.anchors |= {one.line for one in self.threads if one.line and one.fd is not None}
+            self.descriptors -= self.stepper.session.tracer_descriptors()
+            self.thread_count = len(self.threads)
         self.queue = sum(one.recv_q for one in sockets if one.state == "LISTEN")
         self.time_wait = sum(one.state == "TIME-WAIT" for one in sockets)
 

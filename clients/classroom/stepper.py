@@ -26,14 +26,14 @@ class Stepper:
     def any_stopped(self):
         return bool(self.session.stopped())
 
-    def sample(self):
+    def sample(self, remotes):
         """Return a ThreadState for each thread, with the call BEFORE if it is stopped.
 
-        Raises TimeoutError if the server's Python does not report its frames.
+        remotes: {descriptor: "host:port"}. Raises TimeoutError if Python reports no frames.
         """
         self.session.receive()
         pid = self.session.server.process.pid
-        rows = thread_states(pid, lambda: self.session.frames(REPORT))
+        rows = thread_states(pid, lambda: self.session.frames(REPORT), lambda _: remotes)
         stopped = {one.id: one.snapshot for one in self.session.stopped()} if self.on else {}
         for at, row in enumerate(rows):
             if row.id in stopped:

@@ -39,7 +39,7 @@ class ThreadState:
     remote: str | None = None  # "host:port" of the other end of that descriptor's connection
 
 
-def thread_states(pid, report):
+def thread_states(pid, report, remote_addresses=procfs.remote_addresses):
     """Return a ThreadState for each thread of a process. report: returns its frames.frames().
 
     A thread sleeps if its system call, arguments and stack are the same before and after the
@@ -47,7 +47,7 @@ def thread_states(pid, report):
     """
     before = procfs.syscalls(pid)
     rows = report()
-    after, remotes = procfs.syscalls(pid), procfs.remote_addresses(pid)
+    after, remotes = procfs.syscalls(pid), remote_addresses(pid)
     states = []
     for row in rows:
         text, same = before.get(row["id"]), before.get(row["id"]) == after.get(row["id"])

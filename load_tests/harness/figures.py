@@ -77,15 +77,10 @@ CURVES = {  # measure: (title, axis, explanation, and how charts.curves() draws 
         {},
     ),
 }
-BARS = {  # measure: (title, axis) of the main picture
-    "p50": (
-        "First greeting: half of the visitors wait longer than {}",
-        "ms until the first greeting, p50",
-    ),
-    "throughput": ("Throughput: {}", "greetings per second"),
-    "goodput": ("Goodput: {}", "greetings per second"),
-    "memory": ("Memory per connection: {}", "KiB of the server's memory"),
-}
+P50 = (  # title and axis of a bar chart
+    "First greeting: half of the visitors wait longer than {}",
+    "ms until the first greeting, p50",
+)
 OVER_TIME = {  # name: (title, axis, its number of a Moment that lasts so many seconds)
     "in_service": ("Visitors in service: {}", "visitors", lambda one, _: one.in_service),
     "latency": ("p50 of the greetings", "ms", lambda one, _: one.p50_ms),
@@ -115,10 +110,11 @@ def curve(summary, name):
 
 def bar(summary, name):
     """Return the Figure of a measure as a bar per model, for the most load."""
-    sentence, axis = BARS[name]
+    sentence, axis = P50 if name == "p50" else CURVES[name][:2]
     values = dict.fromkeys(models_of(summary)) | summary.value(name)
+    nothing = "fewer than 10 at a time" if name == "memory" else "none"
     texts = {
-        model: (value, phrases.shown(name, value) if value else "too few for a number")
+        model: (value, phrases.shown(name, value) if value else nothing)
         for model, value in values.items()
     }
     title = phrases.finding(sentence, name, values, NARROW)

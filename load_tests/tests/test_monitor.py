@@ -4,10 +4,12 @@ import itertools
 import socket
 import time
 
+import pytest
+
 from clients.client import Client
 from clients.system.procfs import accept_queue_limit
 from conftest import wait_until
-from load_tests.harness import monitor
+from load_tests.harness import monitor, runs
 from load_tests.harness.monitor import reading, sockets, watching
 
 
@@ -96,3 +98,14 @@ def test_watching_goes_on_after_the_end_of_the_server(serve, monkeypatch):
         wait_until(lambda: monitor.last_call >= before + 3)
         known = len(readings)
     assert len(readings) == known  # there is nothing to read any more
+
+
+@pytest.mark.parametrize(
+    ("cores", "cpu", "words"),
+    [(2, 0.4, ""), (0.5, 0.2, "shared 0.5 cores with the server"), (1, 0.1, ""), (2, 0.95, "95%")],
+)
+def test_a_generator_that_shares_a_core_with_the_server_is_a_limit(cores, cpu, words, monkeypatch):
+    monkeypatch.setattr(runs, "usable_cores", lambda: cores)
+    limited = runs.health([{"cpu": cpu, "lag": [0.001]}], 0, server_share=0.3).limited
+    assert words in limited
+    assert bool(limited) == bool(words)

@@ -30,7 +30,7 @@ OTHER_END = {"client": "server", "server": "client"}
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # <linux/if_tun.h>
 FLAGS = {"FIN": 0x01, "SYN": 0x02, "RST": 0x04, "PSH": 0x08, "ACK": 0x10}  # RFC 9293, 3.1
 OWN_NAMESPACE = "/proc/thread-self/ns/net"
-POLL_INTERVAL = 0.002  # seconds between two looks at the states of the sockets
+POLL_INTERVAL = 0.005  # seconds between two readings of the states of the sockets
 LONGEST_WAIT = 0.05  # seconds after which the link checks whether the experiment is over
 
 

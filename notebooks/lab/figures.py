@@ -166,10 +166,7 @@ def rounds(found, what, title, unit):
 
 
 def busy(found, what, title, unit, factor):
-    """Return a panel of a sheet: each round of load.bench() against the number of busy clients.
-
-    found: {connections: load.bench()}; what: a field of a Round, drawn times factor.
-    """
+    """Return a panel of a sheet: a field of each round, times factor; {clients: load.bench()}."""
     names = dict.fromkeys(load.model(one) for servers in found.values() for one in servers)
     series = {name: (*look, []) for name, look in styles(names).items()}
     for count, servers in found.items():

@@ -53,8 +53,7 @@ def end():
 def connection(small=False):
     """Return the two ends of a TCP connection, here and there, both in this process.
 
-    small: the buffers from there to here are as small as the kernel allows (socket(7), SO_SNDBUF
-    and SO_RCVBUF: it makes more of the 1 that is asked for).
+    small: the buffers from there to here are as small as the kernel allows (socket(7)).
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         here = running.enter_context(socket.socket())

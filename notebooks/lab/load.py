@@ -84,10 +84,9 @@ def first_tail(frame, since, until):
 
 
 def bench(*servers, connections, **options):
-    """Run load_tests.bench with one number of connections; return a Measured for each server.
+    """Run load_tests.bench with its options; return a Measured for each server.
 
-    options: its options, such as cold=True for --cold. Raises RuntimeError with the end of its
-    output if it fails.
+    Raises RuntimeError with the end of its output if it fails.
     """
     with processes.temp_dir() as place:
         file = Path(place, "bench.json")
@@ -243,10 +242,9 @@ class Cost:
 
 
 def costs(name, counts):
-    """Let more and more clients connect to a server, be greeted once, and stay.
+    """Return the Cost of connections that were greeted once, after each of the counts.
 
-    Return the Cost after each of the counts. Both ends of each connection are on this machine, and
-    the kernel memory is that of the whole machine.
+    The kernel memory is that of the whole machine, with both ends of each connection.
     """
     processes.raise_nofile_limit()
     found, options = [], ("--quiet", "--backlog", 4096)

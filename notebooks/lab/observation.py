@@ -39,9 +39,7 @@ class StateChange:
 
 @dataclass
 class Call:
-    """A system call of one of the two programs."""
-
-    end: str
+    end: str  # that makes this system call
     name: str  # "send(b'bob')"
     began: float
     ended: float | None = None
@@ -50,8 +48,6 @@ class Call:
 
 @dataclass
 class Client:
-    """A client that connected to a server which does not accept."""
-
     port: int
     began: float
     connected: float | None  # None: it was not while the experiment lasted
