@@ -87,7 +87,7 @@ class ServerUnderTest:
         exception = last_exception(self.log())
         if not exception or exception in reason:
             return reason
-        if self.process.poll() is not None:
+        if self.process.poll():  # an exit status that is not 0
             return CRASHED + exception
         return f"{reason}. The last exception in its log: {exception}"
 

@@ -14,6 +14,7 @@ from collections import Counter
 
 import psutil
 import pytest
+from rich.console import Console
 
 from clients import break_it
 from clients.contract.checks import CHECKS
@@ -228,3 +229,18 @@ def test_on_a_terminal_the_mutant_runs_until_ctrl_c_and_leaves_nothing(tmp_path)
     assert "said b'bob'" in output
     assert not server.is_running()
     assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_right_after_its_line_still_shows_the_log():
+    printed = []
+
+    class Interrupted(Console):
+        def print(self, text, **style):
+            printed.append(text)
+            if "Ctrl-C ends it" in text:
+                raise KeyboardInterrupt
+
+    mutant = break_it.mutants_of(processes.find_server("02_threaded"))["echo-after-reply"]
+    with mutant.written() as copy, pytest.raises(KeyboardInterrupt):
+        break_it.keep_running(Interrupted(), mutant, copy)
+    assert "The end of its log" in printed[-1]

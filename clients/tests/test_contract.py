@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.contract.checks import CHECKS
+from clients.contract.checks import CHECKS, isolation
 from clients.contract.checks.resource_limits import limit
 from clients.contract.server_under_test import ServerUnderTest, run_check
 from clients.system import processes
@@ -144,6 +144,43 @@ def test_a_crash_is_named_once(tmp_path):
     assert done.stdout.count("the server crashed: NameError: name 'length' is not defined") == 1
     assert done.stdout.count("the same crash") == 4
     assert "0 passed, 5 failed" in done.stdout
+
+
+FORKS = """
+import os, signal, socket, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+listener = socket.create_server(("127.0.0.1", int(sys.argv[2])))
+print("listening on %s:%d" % listener.getsockname(), flush=True)
+while True:
+    conn, _ = listener.accept()
+    if os.fork() == 0:
+        listener.close()
+        while chunk := conn.recv(1024):
+            conn.sendall(b"Hello, " + chunk)
+        os._exit(0)
+    conn.close()
+"""
+
+
+def test_a_child_that_still_serves_does_not_prevent_a_restart(tmp_path):
+    program = tmp_path / "server.py"
+    program.write_text(FORKS)
+    limits = {"timeout": 5.0, "quiet_period": 0.4}
+    result = run_check(program, CHECKS["it_can_restart_on_the_same_port_at_once"], **limits)
+    assert result.outcome == "passed", result.reason
+    result = run_check(program, CHECKS["sigterm_ends_it"], timeout=1.0, quiet_period=0.4)
+    assert "after SIGTERM: all its processes ended" in result.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome"), [("01_blocking", "not applicable"), ("03_epoll", "passed")]
+)
+def test_a_short_accept_queue_of_the_kernel_is_no_failure(monkeypatch, name, outcome):
+    monkeypatch.setattr(isolation, "accept_queue_limit", lambda backlog: 129)
+    check = CHECKS["a_thousand_idle_connections_stay_open"]
+    result = run_check(processes.find_server(name), check, quiet_period=0.4)
+    assert result.outcome == outcome, result.reason
 
 
 def test_a_server_that_reports_the_port_of_another_program_fails(tmp_path, serve):

@@ -192,12 +192,12 @@ def assert_ends(server, signal_number):
             began = time.perf_counter()
             status = end_by(server, signal_number)
             seconds = time.perf_counter() - began
-        log, after = server.log(), f"after {signal_number.name}:"
-        exception = last_exception(log)
-        expect(not exception, f"{after} a traceback in the log: {exception}")
-        expect(status == 0, f"{after} exit status {status}, the end of its log: {tail(log)}")
-        what = f"{after} all its processes ended and its port closed"
-        server.wait_until(lambda: not server.processes() and is_closed(server.address), what)
+            log, after = server.log(), f"after {signal_number.name}:"
+            exception = last_exception(log)
+            expect(not exception, f"{after} a traceback in the log: {exception}")
+            expect(status == 0, f"{after} exit status {status}, the end of its log: {tail(log)}")
+            what = f"{after} all its processes ended and its port closed"
+            server.wait_until(lambda: not server.processes() and is_closed(server.address), what)
         return seconds
 
     seconds = fastest_of_three_starts(server, seconds_to_end)
