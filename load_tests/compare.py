@@ -224,7 +224,7 @@ def finish(found, packed, plan, console):
     if not found.runs:
         return "nothing could be measured"
     if plan.old:
-        console.print(report.ratios(changes, found, plan.old))
+        console.print(report.ratio_table(changes, found, plan.old))
         console.print(phrases.differences(found, plan.old), end="")
     interruptible(True)
     drawn = draw(summary) if plan.pictures else {}
@@ -239,17 +239,17 @@ def draw(summary):
     """Return {file: function()} of the pictures and the page; a function returns the content."""
     from load_tests.harness import charts, figures  # not at the top: matplotlib takes half a second
 
+    main, others = figures.of_picture(summary), figures.of_report(summary).values()
     config, rows = summary.results.config, summary.heaviest
     title = f"The same load for each server: {phrases.load_text(config, rows[0].load)}"
     note = f"{phrases.asked(summary.results)} {phrases.limits(config, rows)}"
 
     @functools.cache
     def light():
-        return charts.picture([one.draw for one in figures.of_picture(summary)], title, note)
+        return charts.picture([one.draw for one in main], title, note)
 
     def html():
-        found = figures.of_report(summary).values()
-        return page(summary, [(one.explanation, charts.png(one.draw)) for one in found])
+        return page(summary, [(one.explanation, charts.png(one.draw)) for one in others])
 
     dark = {"comparison-dark.png": lambda: charts.darken(light())}
     return {"comparison.png": light, **dark, "report.html": html}

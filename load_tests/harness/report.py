@@ -54,7 +54,7 @@ def cells(row, columns):
     return texts
 
 
-def ratios(found, results, old):
+def ratio_table(found, results, old):
     """Return the table of the ratios that stats.ratios() found."""
     title = f"These results relative to those of {old.date[:16]} (1.00), quartiles, verdict"
     title += "" if found else ": no run is in both"

@@ -67,9 +67,9 @@ def program(folder, answer):
 def paired(tmp_path_factory):
     """A short run of two servers; return what it printed and its blocks of results."""
     file = tmp_path_factory.mktemp("paired") / "rounds.json"
-    options = ["--connections", "2,4", "--rounds", 3, "--seconds", 0.1, "--json", file]
+    options = ["--connections", "2,4", "--rounds", 2, "--seconds", 0.05, "--json", file]
     done = cli(
-        "load_tests.bench", "03_epoll", "02_threaded --compute 0.002", *options, "--idle", "0,300"
+        "load_tests.bench", "03_epoll", "02_threaded --compute 0.002", *options, "--idle", "0,100"
     )
     assert done.returncode == 0, done.stdout + done.stderr
     written = json.loads(file.read_text(), object_hook=lambda one: SimpleNamespace(**one))
@@ -82,9 +82,9 @@ def test_every_round_of_two_paired_servers_is_there_and_adds_up(paired):
     assert [block.connections for block in paired[1]] == [2, 4]
     for block in paired[1]:
         names = [one.server for one in block.servers]
-        assert names == ["03_epoll", "02_threaded --compute 0.002 +300 idle"]
+        assert names == ["03_epoll", "02_threaded --compute 0.002 +100 idle"]
         for one in block.servers:
-            assert len(one.rounds) == 3
+            assert len(one.rounds) == 2
             for done in one.rounds:
                 assert done.answered >= block.connections
                 assert done.throughput == pytest.approx(done.answered / done.seconds)
@@ -113,11 +113,11 @@ def test_the_printed_ratio_is_the_median_of_the_rounds_and_nothing_is_cut_off(pa
 def test_idle_connections_are_held_and_their_cost_is_measured(paired):
     text, [block, _] = paired
     without, with_idle = block.servers
-    assert (without.idle, with_idle.idle) == (0, 300)
+    assert (without.idle, with_idle.idle) == (0, 100)
     assert without.cost_of_idle is None
     assert 0 < with_idle.cost_of_idle.resident < 100
     assert with_idle.cost_of_idle.connect > 0
-    assert "300 idle connections" in text
+    assert "100 idle connections" in text
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def table_of(found):
 
 
 def ratios_of(found, old):
-    return text_of(report.ratios(stats.ratios(found, old, report.RATIOS), found, old))
+    return text_of(report.ratio_table(stats.ratios(found, old, report.RATIOS), found, old))
 
 
 @pytest.mark.parametrize(
