@@ -18,7 +18,7 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from clients.system import frames
 from clients.trace import calls
@@ -124,7 +124,7 @@ class Tracer:
         for transport, sock in list(calls.transports.items()):
             if sock.fileno() >= 0 and remote_of(sock):
                 found.buffered[remote_of(sock)] = buffered_by(transport)
-        return asdict(found)
+        return found
 
     # What Python calls before each call, line, return and exception (sys.settrace)
 
@@ -153,7 +153,7 @@ class Tracer:
     def stop(self, frame, event, value):
         """Send a snapshot of this thread, and wait until it may go on."""
         channel = self.my_channel()
-        channel.sendall(to_line(asdict(self.snapshot(frame, event, value))))
+        channel.sendall(to_line(self.snapshot(frame, event, value)))
         if not channel.recv(16):
             os.kill(os.getpid(), signal.SIGKILL)  # the session has ended
 
@@ -206,7 +206,7 @@ def buffered_by(transport):
 
 
 def to_line(value):
-    return json.dumps(value).encode() + b"\n"
+    return json.dumps(value, default=vars).encode() + b"\n"
 
 
 def main():
