@@ -152,7 +152,7 @@ def test_a_server_that_closes_its_own_output_is_one_like_any_other(tmp_path):
     closes = "    serve(listener, lambda"
     text = models()["01_blocking"].read_text()
     assert text.count(closes) == 1
-    program.write_text(text.replace(closes, f"    import os; os.close(1)\n    {closes}"))
+    program.write_text(text.replace(closes, f"    os.close(1)\n{closes}"))
     done = cli("clients.contract", program, "each_message_is_greeted", "sigterm_ends_it", env=WIDE)
     assert (done.returncode, done.stderr) == (0, "")
     play(program, shows("main: "), size=(140, 60))
