@@ -52,9 +52,8 @@ def run_checks(program, names, timeout):
     with processes.running_server(program, timeout=timeout):  # or no check needs to run
         crashes = set()
     with ThreadPoolExecutor(JOBS) as pool:
-        for result in pool.map(
-            lambda name: run_check(program, CHECKS[name], timeout=timeout), names
-        ):
+        checks = map(CHECKS.get, names)
+        for result in pool.map(lambda one: run_check(program, one, timeout=timeout), checks):
             if result.reason in crashes:
                 result = replace(result, reason="the same crash")
             elif result.reason.startswith(CRASHED):
@@ -107,7 +106,7 @@ def main():
     if args.json:
         print(json.dumps(asdict(report), indent=1))
     elif not report.error:
-        console.print(f"\n{report.summary()}", markup=False)
+        console.print(f"\n{report.summary()}", markup=False, soft_wrap=True)
     return report.error or int(not report.passed)
 
 
