@@ -106,7 +106,7 @@ def main():
     if args.json:
         print(json.dumps(asdict(report), indent=1))
     elif not report.error:
-        console.print(f"\n{report.summary()}", markup=False, soft_wrap=True)
+        console.print(f"\n{report.summary()}", markup=False)
     return report.error or int(not report.passed)
 
 

@@ -61,7 +61,10 @@ if sys.version_info >= (3, 15):  # a traceback for each accept() that fails (bas
 ALL = set(CHECKS)
 LIFECYCLE = set(vars(lifecycle)) & ALL
 WORKING = {name for name, check in CHECKS.items() if {"--wait", "--compute"} & set(check.options)}
-OPTIONS = {"bad_options_get_one_clear_line"}  # all of it is in common.py
+OPTIONS = {  # all of it is in common.py; that a backlog is obeyed is another check
+    "bad_options_get_one_clear_line",
+    "its_defaults_are_127_0_0_1_port_3267_backlog_5",
+}
 COMPUTE = {"the_compute_option_uses_cpu"}
 BYTES = "each_message_is_greeted"
 GROWTH = "memory_does_not_grow_with_messages"
@@ -83,7 +86,6 @@ SERVING = {name for subject in (framing, isolation, leaks) for name in vars(subj
 SHARED = SERVING | {  # these leave the server as it was
     "it_ends_while_its_log_is_not_read",
     "it_logs_nothing_with_quiet",
-    "its_defaults_are_127_0_0_1_port_3267_backlog_5",
     "its_first_line_is_the_listening_address",
 }
 NO_WORK = {  # without a message, with one at a time only, or with megabytes
