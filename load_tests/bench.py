@@ -45,7 +45,7 @@ from clients.system.processes import (
     sum_over_tree,
 )
 from clients.system.procfs import usable_cores
-from load_tests.harness.files import CannotWrite, Screen, ensure_file_writable, lines, save_json
+from load_tests.harness.files import CannotWrite, Screen, ensure_file_writable, lines, save
 from load_tests.harness.monitor import kernel_memory, loses_child_cpu, pin, tree_cpu_seconds
 from load_tests.harness.rounds import Block, IdleCost, Measured, Round, to_json
 from load_tests.harness.stats import nearest_rank, quartiles
@@ -145,7 +145,7 @@ class Target:
     def connect_idle(self, count):
         """Open silent connections; return their IdleCost, None for none."""
         before, kernel, began = self.resident(), kernel_memory(), time.perf_counter()
-        self.share("connect idle", count)
+        self.share("hold", count, "idle")
         if not count:
             return None
         return IdleCost(
@@ -233,7 +233,7 @@ def measure(args, connections, console):
         pairs = list(zip(targets, found, strict=True))
         for one, its in pairs:
             if args.load == "greet":
-                one.share("connect", connections)
+                one.share("hold", connections, "busy")
             its.cost_of_idle = one.connect_idle(its.idle)
             one.round(args.load, connections, min(WARM_UP, args.seconds))
         with console.status("") as status:
@@ -354,7 +354,13 @@ def run(args, step, content):
         failed = str(error)
     except psutil.NoSuchProcess:
         failed = "a server has ended between two rounds"
-    return save_json(failed, args.json, content())
+    try:
+        if args.json:
+            save(args.json, content())
+    except OSError as error:
+        text = f"cannot write to {args.json}: {error.strerror}"
+        failed = f"{failed}\n{text}" if failed else text
+    return failed and lines(failed)
 
 
 def main():

@@ -17,7 +17,7 @@ import math
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn
@@ -34,7 +34,6 @@ from clients.system.processes import (
 )
 from load_tests.harness import phrases, report, results, runs, samples, stats
 from load_tests.harness.files import CannotWrite, Screen, lines, locked, save
-from load_tests.harness.page import page
 from load_tests.harness.results import Comparison, FailedRun, RunConfig
 
 HERE = Path(__file__).resolve().parent
@@ -76,7 +75,8 @@ def options(arguments=None):
     add("servers", nargs="*", metavar="MODEL|PATH", help="default: all models")
     add("--users", type=counts, default=[1, 10, 50, 200], metavar="N,N,...")
     add("--seconds", type=number(float, 0.5, 3600), default=5.0, help="length of each run")
-    add("--repeat", type=number(int, 1, 1000), default=1, metavar="N", help="runs of each, in turn")
+    words = "runs of each, in turn"
+    add("--repeat", dest="repeats", type=number(int, 1, 1000), default=1, metavar="N", help=words)
     add("--seed", type=number(int, 0, 10**9), default=1, help="of arrivals and think times")
     add("--load", choices=results.USER_CLASSES, default="think-time")
     words = "open loop: visitors per second (Poisson), instead of --users"
@@ -113,18 +113,13 @@ def options(arguments=None):
         old = results.read(args.against) if args.against else None
     except (LaunchError, OSError, ValueError) as error:
         parser.error(lines(str(error)))
-    if old and min(args.repeat, old.config.repeats) < 2:
+    if old and min(args.repeats, old.config.repeats) < 2:
         parser.error(
             "--against needs --repeat 2 or more in both comparisons (8 or more give a verdict): "
             "the ratio of two single runs is noise"
         )
-    names = "load seconds seed backlog wait compute slow_requests switch_interval timeout retries"
-    config = RunConfig(
-        **{name: getattr(args, name) for name in names.split()},
-        processes=args.processes,
-        repeats=args.repeat,
-        loop="open" if args.arrivals else "closed",
-    )
+    args.loop = "open" if args.arrivals else "closed"
+    config = RunConfig(**{one.name: getattr(args, one.name) for one in fields(RunConfig)})
     loads = args.arrivals or args.users
     return Plan(config, programs, loads, args.out.resolve(), old, args.pictures, bool(args.web))
 
@@ -239,7 +234,7 @@ def draw(summary):
     """Return {file: function()} of the pictures and the page; a function returns the content."""
     from load_tests.harness import charts, figures  # not at the top: matplotlib takes half a second
 
-    main, others = figures.of_picture(summary), figures.of_report(summary).values()
+    main, others = figures.of_picture(summary), figures.of_report(summary)
     config, rows = summary.results.config, summary.heaviest
     title = f"The same load for each server: {phrases.load_text(config, rows[0].load)}"
     note = f"{phrases.asked(summary.results)} {phrases.limits(config, rows)}"
@@ -249,7 +244,7 @@ def draw(summary):
         return charts.picture([one.draw for one in main], title, note)
 
     def html():
-        return page(summary, [(one.explanation, charts.png(one.draw)) for one in others])
+        return report.page(summary, {name: charts.png(one.draw) for name, one in others.items()})
 
     dark = {"comparison-dark.png": lambda: charts.darken(light())}
     return {"comparison.png": light, **dark, "report.html": html}

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.path import Path
 from matplotlib.ticker import (
-    FuncFormatter,
     LogLocator,
     MaxNLocator,
     NullFormatter,
@@ -60,23 +59,14 @@ def label_ends(ax, lines):
             ax.annotate(name, (x, y), (-4, 9), ha="right", color=colour, **look)
     lines = sorted((line for line in lines if line[1] == last), key=lambda line: line[2])
     heights = [to_pixels((x, y))[1] for _, x, y, _ in lines]
-    places = []
-    for height in heights:
-        places.append(max(height, places[-1] + gap) if places else height)
-    highest = ax.bbox.y1
-    for rank in reversed(range(len(places))):  # none above the axes: the title is there
-        places[rank] = min(places[rank], highest)
-        highest = places[rank] - gap
+    up = [*itertools.accumulate(heights, lambda below, height: max(height, below + gap))]
+    top = ax.bbox.y1 + gap  # no name is above the axes: the title is there
+    down = itertools.accumulate([top, *up[::-1]], lambda above, place: min(place, above - gap))
+    places = [*down][:0:-1]
     for (name, x, y, colour), height, place in zip(lines, heights, places, strict=True):
         shift = (place - height) * 72 / ax.figure.dpi
         ax.annotate(
-            name,
-            (x, y),
-            (6, shift),
-            color=colour,
-            va="center",
-            annotation_clip=False,
-            **look,
+            name, (x, y), (6, shift), color=colour, **look, va="center", annotation_clip=False
         )
 
 
@@ -90,7 +80,7 @@ def value_axis(ax, log):
         ax.yaxis.set_minor_formatter(NullFormatter())
     else:
         ax.set_ylim(bottom=0)
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    ax.yaxis.set_major_formatter("{x:,g}")
 
 
 def place_axis(ax, places):
@@ -187,7 +177,7 @@ def bars(ax, values, labels):
     ax.set_yticks(range(len(values)), reversed(values))
     ax.set_xlim(0, 1.25 * most)
     ax.xaxis.set_major_locator(MaxNLocator(4))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    ax.xaxis.set_major_formatter("{x:,g}")
     ax.grid(visible=False)
     ax.set(**labels)
 
@@ -222,7 +212,7 @@ def distributions(ax, curves_of, labels):
             ax.plot([xs[-1], max(last, xs[-1])], [ys[-1]] * 2, ":", color=colour)
             arrow(ax, (max(last, xs[-1]), ys[-1]), "right", colour)
     ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    ax.xaxis.set_major_formatter("{x:,g}")
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set_ylim(0, 1.04)
     ax.set(**labels)

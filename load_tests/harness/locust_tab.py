@@ -33,7 +33,7 @@ def rows(now, before, first, waits):
     """
     seconds = now.at - before.at
     share = (now.cpu - before.cpu) / seconds if seconds else 0.0
-    oldest = f"{waits[0]:.1f} s" if waits else "-"
+    oldest, drops = f"{waits[0]:.1f} s" if waits else "-", now.listen_drops - first.listen_drops
     table = [
         ("waiting now", len(waits), "visitors without the answer to their last request"),
         ("oldest wait", oldest, "of these visitors"),
@@ -44,11 +44,7 @@ def rows(now, before, first, waits):
         ("descriptors", now.descriptors, "its open files, sockets included"),
         ("memory", f"{now.rss / 2**20:.1f} MiB", "resident, without the kernel's part"),
         ("CPU", f"{share:.0%} of a core", "since the last update"),
-        (
-            "SYN drops",
-            now.listen_drops - first.listen_drops,
-            "of the whole machine, since this page was opened",
-        ),
+        ("SYN drops", drops, "of the whole machine, since this page was opened"),
     ]
     return [
         {"name": f"{place:2} {name}", "now": value, "meaning": meaning}  # the page sorts by name
