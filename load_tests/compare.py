@@ -23,15 +23,8 @@ from pathlib import Path
 from rich.progress import BarColumn, Progress, TextColumn
 
 from clients.console.argtypes import number, numbers
-from clients.system.processes import (
-    LaunchError,
-    distinct_names,
-    find_server,
-    models,
-    raise_nofile_limit,
-    require_linux,
-    running_server,
-)
+from clients.system import processes
+from clients.system.processes import LaunchError
 from load_tests.harness import phrases, report, results, runs, samples, stats
 from load_tests.harness.files import CannotWrite, Screen, lines, locked, save
 from load_tests.harness.results import Comparison, FailedRun, RunConfig
@@ -109,7 +102,7 @@ def options(arguments=None):
         parser.error("--users takes one for each of the --processes or more")
     try:
         names = [args.web] if args.web else args.servers
-        programs = [find_server(name) for name in names] or list(models().values())
+        programs = [*map(processes.find_server, names)] or [*processes.models().values()]
         old = results.read(args.against) if args.against else None
     except (LaunchError, OSError, ValueError) as error:
         parser.error(lines(str(error)))
@@ -125,20 +118,10 @@ def options(arguments=None):
 
 
 def compare(plan, console):
-    """Run each program under each load; return a Comparison and the bytes of samples.csv.gz.
-
-    It does so when it is interrupted, too.
-    """
-    found = Comparison(
-        schema=results.SCHEMA,
-        date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        machine=runs.machine(),
-        config=plan.config,
-        interrupted=False,
-        runs=[],
-        failed_runs=[],
-    )
-    servers = list(zip(distinct_names(plan.programs), plan.programs, strict=True))
+    """Return the Comparison of all runs, interrupted or not, and the bytes of samples.csv.gz."""
+    date = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    found = Comparison(date=date, machine=runs.machine(), config=plan.config)
+    servers = list(zip(processes.distinct_names(plan.programs), plan.programs, strict=True))
     keys = [
         {"model": name, "program": str(program), "load": load, "repeat": repeat}
         for load in plan.loads
@@ -189,12 +172,12 @@ def progress(console):
 
 def web(plan, console):
     """Run one server and Locust's page for it, until Ctrl-C."""
-    with running_server(plan.programs[0], *runs.server_options(plan.config)) as server:
+    with processes.running_server(plan.programs[0], *runs.server_options(plan.config)) as server:
         host, port = server.address
         port_of_page = runs.free_port(8089)
         options = ["--config", HERE / "locust.conf"]
         options += ["--web-port", port_of_page, "--server-pid", server.process.pid]
-        console.print(f"{distinct_names(plan.programs)[0]} listens on {host}:{port}.")
+        console.print(f"{processes.distinct_names(plan.programs)[0]} listens on {host}:{port}.")
         console.print(f"Open http://127.0.0.1:{port_of_page} and look at the tab Server.")
         console.print("Ctrl-C ends both.")
         with contextlib.suppress(KeyboardInterrupt):
@@ -202,10 +185,7 @@ def web(plan, console):
 
 
 def finish(found, packed, plan, console):
-    """Write and show a Comparison, then draw it; return the exit status, or what went wrong.
-
-    An error in one part does not prevent the next.
-    """
+    """Write, show and draw a Comparison, each whatever failed before; return the exit status."""
     interruptible(False)  # not even by a second Ctrl-C: this takes no time
     raw = {"results.json": lambda: results.dumps(found), "samples.csv.gz": lambda: packed}
     written = write(raw, plan.out, console)
@@ -272,11 +252,11 @@ def interruptible(yes):
 
 
 def main():
-    require_linux()
+    processes.require_linux()
     plan, console = options(), Screen()
     interruptible(True)
     try:
-        raise_nofile_limit(plan.connections() + DESCRIPTORS)
+        processes.raise_nofile_limit(plan.connections() + DESCRIPTORS)
         if plan.web:
             return web(plan, console)
         with locked(plan.out):

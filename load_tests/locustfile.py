@@ -417,9 +417,7 @@ def end(environment, **_):
     }
 
 
-@events.test_stop.add_listener
-def stop_watching(**_):
-    log.stop_watching()
+events.test_stop.add_listener(lambda **_: log.stop_watching())
 
 
 @events.report_to_master.add_listener

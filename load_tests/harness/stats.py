@@ -112,10 +112,7 @@ def moments(samples, end, least=0.1):
 
 
 def distribution(samples):
-    """Return [[ms, share of the requests answered within ms], …] of first greetings.
-
-    The unanswered ones are in no point, so the last share is below 1 if there are any.
-    """
+    """Return [[ms, share of first greetings answered within ms], …], the last share 1 or less."""
     timed = [one for one in samples if one.request == "first_greeting" and one.outcome != "failed"]
     answers = sorted(1000 * one.seconds for one in timed if not one.censored)
     ranks = range(len(answers))
@@ -226,13 +223,11 @@ def row(load, model, runs):
 
 
 def value(runs, name):
-    """Return the Value of a measure over repeated runs, None if a run has no such number.
-
-    The median of lower bounds is itself a lower bound.
-    """
+    """Return the Value of a measure over repeated runs, None if a run has no such number."""
     found = [MEASURES[name](run) for run in runs]
     if None in found:
         return None
+    # The median of lower bounds is itself a lower bound.
     bound = any(isinstance(one, Percentile) and not one.exact for one in found)
     bound |= name == "cpu" and any(run.usage.cpu_incomplete for run in runs)
     numbers = [one.ms if isinstance(one, Percentile) else one for one in found]
