@@ -86,23 +86,21 @@ def options(arguments=None):
         parser.error("--idle takes one number, or one for each server")
     try:
         commands = [shlex.split(text) or [""] for text in args.servers]
-        args.specs = specs([(processes.find_server(name), more) for name, *more in commands], idle)
+        programs = [processes.find_server(command[0]) for command in commands]
+        args.specs = specs(programs, [command[1:] for command in commands], idle)
     except (LaunchError, ValueError) as error:
         parser.error(lines(str(error)))
     return args
 
 
-def specs(commands, idle):
-    """Return a Spec for each command (program, options) and its number of idle connections."""
+def specs(programs, options, idle):
+    """Return a Spec for each program, its list of options and its number of idle connections."""
     suffixes = [
-        "".join(f" {printable(word)}" for word in more) + (f" +{count} idle" if count else "")
-        for (_, more), count in zip(commands, idle, strict=True)
+        "".join(f" {printable(word)}" for word in words) + (f" +{count} idle" if count else "")
+        for words, count in zip(options, idle, strict=True)
     ]
-    names = processes.distinct_names([program for program, _ in commands], suffixes)
-    return [
-        Spec(name, *command, count)
-        for name, command, count in zip(names, commands, idle, strict=True)
-    ]
+    names = processes.distinct_names(programs, suffixes)
+    return list(map(Spec, names, programs, options, idle))
 
 
 @dataclass
@@ -324,10 +322,7 @@ def show(block, args, console):
 
 
 def run(args, step, content):
-    """Call step(connections, console) for each of --connections, and write content() to --json.
-
-    Return what the program exits with. What was measured before an error is written, too.
-    """
+    """Call step(connections, console) for each of --connections; return what to exit with."""
     console, failed = Screen(), None
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too
     if (cores := usable_cores()) < 2:
@@ -345,7 +340,7 @@ def run(args, step, content):
         failed = str(error)
     except psutil.NoSuchProcess:
         failed = "a server has ended between two rounds"
-    try:
+    try:  # what was measured before an error is written, too
         if args.json:
             save(args.json, content())
     except OSError as error:

@@ -101,10 +101,7 @@ class GreetingUser(User):
 
     @contextlib.contextmanager
     def session(self, began=None, requests=WHOLE):
-        """Yield a Session; enter at its end the requests that have no answer.
-
-        began: time.monotonic() from which its requests are timed, now if None.
-        """
+        """Yield a Session timed from began on, or now; enter its unanswered requests at its end."""
         session = Session(self, time.monotonic() if began is None else began, requests)
         present.add(session)
         try:
@@ -222,12 +219,9 @@ class Session:
             self.client = None
 
     def wait_abandoned(self, client, began, *_):
-        """Close our half of a connection; enter the greeting that the server still sends.
-
-        The server gets the same FIN as from close(), and what it does then was for nothing.
-        """
+        """Close our half of a connection; enter the greeting that the server sends for nothing."""
         with client, contextlib.suppress(OSError):
-            client.socket.shutdown(socket.SHUT_WR)
+            client.socket.shutdown(socket.SHUT_WR)  # the server gets the same FIN as from close()
             if client.socket.recv(1024) and (now := time.monotonic()) < log.over:
                 log.note(self.name, "abandoned_greeting", began, now, "answered")
 

@@ -142,10 +142,7 @@ def in_proportion(ax, ends, words):
 
 
 def bars(ax, values, labels):
-    """Draw a bar per model. values: {model: (Value or None, its text)}; labels: title, xlabel.
-
-    A bar that is a lower bound ends in an arrow; a thin line is the range of the quartiles.
-    """
+    """Draw a bar per model. values: {model: (Value or None, its text)}; labels: title, xlabel."""
     most = max((value.high for value, _ in values.values() if value), default=0) or 1
     style = styles(values)
     for place, (model, (value, text)) in enumerate(reversed(values.items())):
@@ -155,7 +152,7 @@ def bars(ax, values, labels):
             arrow(ax, (end, place), "right", colour)
             ax.text(end / 2, place, text, ha="center", va="center", bbox=BOX)
             continue
-        if value and value.high > value.low:
+        if value and value.high > value.low:  # a thin line from quartile to quartile
             ax.plot([value.low, value.high], [place, place], color=GREY, lw=2)
             end = value.high
         ax.text(end + 0.03 * most, place, text, va="center")
@@ -182,18 +179,14 @@ def timelines(ax, series, labels, log=False):
 
 
 def distributions(ax, curves_of, labels):
-    """Draw cumulative distributions of latencies: {model: ([(ms, share), …], last ms)}.
-
-    A curve that ends below 100 % has an open end, a dotted line to the last ms: the rest was not
-    answered until then.
-    """
+    """Draw cumulative distributions of latencies: {model: ([(ms, share), …], last ms)}."""
     for model, (colour, _) in styles(curves_of).items():
         points, last = curves_of[model]
         if not last:
             continue
         xs, ys = zip(*points or [(last / 10, 0.0)], strict=True)
         ax.step(xs, ys, where="post", color=colour, label=model)
-        if ys[-1] < 1:
+        if ys[-1] < 1:  # an open end: the rest was not answered until the last ms
             ax.plot([xs[-1], max(last, xs[-1])], [ys[-1]] * 2, ":", color=colour)
             arrow(ax, (max(last, xs[-1]), ys[-1]), "right", colour)
     ax.set_xscale("log")

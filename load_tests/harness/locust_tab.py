@@ -27,10 +27,7 @@ TAB = {
 
 
 def rows(now, before, first, waits):
-    """Return the rows of the tab, from three Readings: this one, the one before, and the first.
-
-    waits: seconds for which each open request of this Locust process has waited, longest first.
-    """
+    """Return the rows of the tab, from three Readings. waits: seconds, the longest first."""
     seconds = now.at - before.at
     share = (now.cpu - before.cpu) / seconds if seconds else 0.0
     oldest, drops = f"{waits[0]:.1f} s" if waits else "-", now.listen_drops - first.listen_drops
@@ -70,10 +67,7 @@ def preselect(page, name):
 
 
 def add_tab(environment, pid, waiting):
-    """Add the tab to the page: on /, and alone on /extend; its rows come with /stats/requests.
-
-    waiting(): see rows().
-    """
+    """Add the tab to the page: on /, and alone on /extend; its rows come with /stats/requests."""
     process, page = psutil.Process(pid), environment.web_ui
     readings = []
 

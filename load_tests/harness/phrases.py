@@ -8,9 +8,7 @@ from clients.system.processes import models
 
 DASH = "-"
 TEXTS = {  # name of a measure: its number as text, where that is not number()
-    "p50": milliseconds,
-    "tail": milliseconds,
-    "later_tail": milliseconds,
+    **dict.fromkeys(("p50", "tail", "later_tail"), milliseconds),
     "cpu": lambda value: f"{number(value)} µs",
     "memory": lambda value: f"{number(value)} KiB",
 }

@@ -97,10 +97,5 @@ def page(summary, pictures):
     folder = FileSystemLoader(Path(__file__).parent)
     forms = Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return forms.get_template("report.html.j2").render(
-        results=summary.results,
-        asked=phrases.asked(summary.results),
-        footnotes=phrases.footnotes(summary),
-        failures=phrases.failures(summary.results),
-        outcomes=OUTCOMES,
-        figures=pictures,
+        summary=summary, phrases=phrases, outcomes=OUTCOMES, pictures=pictures
     )

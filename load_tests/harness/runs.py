@@ -47,6 +47,7 @@ def run(config, out, *, model, program, load, repeat):
     numbers = stats.summary(samples)
     readings = [replace(one, at=one.at - log["started"]) for one in readings]
     used = usage(readings, numbers["greetings"], config.backlog, incomplete)
+    not_started = numbers["outcomes"].not_started
     return Run(
         **numbers,
         model=model,
@@ -54,9 +55,7 @@ def run(config, out, *, model, program, load, repeat):
         load=load,
         repeat=repeat,
         usage=used,
-        generator=health(
-            log["generators"].values(), numbers["outcomes"].not_started, used.cpu_share
-        ),
+        generator=health(log["generators"].values(), not_started, used.cpu_share),
         errors=log["errors"],
         locust_report=report,
         locust_counted={name: LocustRow(*row) for name, row in log["locust"].items()},
