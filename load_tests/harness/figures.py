@@ -41,7 +41,7 @@ MEASURES = {  # measure: title and axis of its figure
 }
 LINEAR = ("cpu", "memory")  # the others have logarithmic axes
 PROPORTIONAL = ("throughput", "threads")  # to the load, of some servers
-OVER_TIME = {  # name: (title, axis, its number of a Moment that lasts so many seconds)
+OVER_TIME = {  # name: (title, axis, its number, from a Moment and its seconds)
     "in_service": ("Visitors in service: {}", "visitors", lambda one, _: one.in_service),
     "latency": ("p50 of the greetings", "ms", lambda one, _: one.p50_ms),
     "throughput": ("Throughput", "greetings per second", lambda one, s: one.greetings / s),
