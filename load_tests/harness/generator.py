@@ -1,9 +1,9 @@
 """One process that sends load to a greeting server; bench.py starts and commands it.
 
 Its arguments are CORE HOST PORT FIRST: it runs on that processor core, and numbers its connections
-from FIRST on. Commands come as pickles on standard input, until it ends: ("hold", count, "busy" or
-"idle"), ("greet", seconds), ("visit", count, seconds). To each it writes a pickle (result, None) or
-(None, error message).
+from FIRST on. Commands come as pickles on standard input: ("connect", count), ("connect idle",
+count), ("greet", seconds), ("visit", count, seconds). To each it writes a pickle (result, None) or
+(None, error message). It ends with its standard input.
 
 Both loads are closed loops: each answer is followed by the next request at once. The inner loops do
 as little as Python can, or the generator would be slower than the server.
@@ -38,11 +38,11 @@ class Generator:
         self.address, self.number = address, first
         self.busy, self.idle = [], []  # (socket, its message)
 
-    def hold(self, count, kind):
-        """Open connections, "busy" or "idle"; each is greeted once: the server has accepted it."""
+    def hold(self, connections, count):
+        """Add count new connections to a list; each is greeted once: the server has accepted it."""
         for _ in range(count):
             sock, message = self.connect()
-            getattr(self, kind).append((sock, message))
+            connections.append((sock, message))
             check(sock, b"", b"Hello, " + message)
 
     def connect(self):
@@ -165,15 +165,28 @@ def go_on(events, latencies, until):
     return until if len(latencies) < MOST else 0
 
 
+def do(generator, command):
+    """Do what a command says; return its result."""
+    match command:
+        case "connect", count:
+            return generator.hold(generator.busy, count)
+        case "connect idle", count:
+            return generator.hold(generator.idle, count)
+        case "greet", seconds:
+            return generator.greet(seconds)
+        case "visit", count, seconds:
+            return generator.visit(count, seconds)
+
+
 def main():
     core, host, port, first = sys.argv[1:]
     os.sched_setaffinity(0, {int(core)})
     generator = Generator((host, int(port)), int(first))
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
-            name, *arguments = pickle.load(sys.stdin.buffer)
+            command = pickle.load(sys.stdin.buffer)
             try:
-                reply = getattr(generator, name)(*arguments), None
+                reply = do(generator, command), None
             except (OSError, WrongAnswer) as error:
                 reply = None, str(error)
             pickle.dump(reply, sys.stdout.buffer, pickle.HIGHEST_PROTOCOL)
