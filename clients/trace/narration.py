@@ -25,14 +25,15 @@ def sentence(event, before, lines):
         case "time":
             return of_time(event, before)
         case "sleep":
-            text = of_sleep(event, before)
+            text = " ".join([*of_calls(event, before), of_blocking(event)])
         case "end":
             text = f"{thread_name(event)} has ended."
         case "call":
             text = " ".join([*of_calls(event, before), of_call(event)])
         case _:
             text = of_line(event, before, lines)
-    return text + of_retransmissions(event, before)
+    come = syn_sent(event, before, "ESTABLISHED")
+    return text + f" Meanwhile the SYN of {come} was retransmitted, and found room." * bool(come)
 
 
 # What clients do
@@ -41,19 +42,19 @@ def sentence(event, before, lines):
 def of_clients(event, before):
     """Return what a client, or several, did, and where the bytes are now."""
     [number, *others], does = event["actors"], event["does"]
-    name, row, was = f"Client {number}", connection(number, event), connection(number, before)
-    state = was and was["client_state"]
+    row, was = (row_with("client", number, one) for one in (event, before))
+    name, state = f"Client {number}", was and was["client_state"]
     match does:
         case "connects":
             return of_connections(event)
         case _ if others:
             return f"Clients {number} to {others[-1]}: {does}."
         case "sends" | "floods" if not event["sent"]:
-            why = "the server has closed the connection"
-            if state in ("ESTABLISHED", "SYN-SENT"):
-                full = "no buffer has room for more bytes"
-                why = full if state == "ESTABLISHED" else "its connection is still in SYN-SENT"
-            return f"{name} sends nothing: {why}."
+            why = {"ESTABLISHED": "no buffer has room for more bytes"}
+            why |= {"SYN-SENT": "its connection is still in SYN-SENT"}
+            return (
+                f"{name} sends nothing: {why.get(state, 'the server has closed the connection')}."
+            )
         case "sends":
             return f"{name} sends {event['words']}: {where(row)}"
         case "floods":
@@ -74,9 +75,9 @@ def of_clients(event, before):
 
 
 def of_connections(event):
-    rows = [connection(number, event) for number in event["actors"]]
-    queued = [row for row in rows if row["queued"]]
-    text = f"{len(rows)} clients connect: {len(queued)} connections are in the accept queue."
+    rows = [row_with("client", number, event) for number in event["actors"]]
+    queued = sum(row["queued"] for row in rows)
+    text = f"{len(rows)} clients connect: {queued} connections are in the accept queue."
     if len(rows) == 1:
         text = f"Client {rows[0]['client']} connects" + (
             ": the kernels complete the handshake, and the connection is in the accept queue. The "
@@ -90,20 +91,11 @@ def of_connections(event):
 def of_time(event, before):
     """Return what a pause has brought: SYNs that were retransmitted, sleeps that are over."""
     outside, inside = syn_sent(event, before, "SYN-SENT"), syn_sent(event, before, "ESTABLISHED")
-    parts = []
-    if inside:
-        parts.append(f"the retransmitted SYN of {inside} finds room in the accept queue")
-    if outside:
-        parts.append(f"{outside} stays in SYN-SENT")
-    if any(thread["call"] == "clock_nanosleep" for thread in before["threads"]):
-        parts.append("a thread has slept long enough")
+    asleep = any(thread["call"] == "clock_nanosleep" for thread in before["threads"])
+    parts = [f"the retransmitted SYN of {inside} finds room in the accept queue"] * bool(inside)
+    parts += [f"{outside} stays in SYN-SENT"] * bool(outside)
+    parts += ["a thread has slept long enough"] * asleep
     return f"Time passes: {'; '.join(parts)}." if parts else "Time passes."
-
-
-def of_retransmissions(event, before):
-    """Return which clients have come in meanwhile, because their SYN was retransmitted."""
-    come = syn_sent(event, before, "ESTABLISHED")
-    return f" Meanwhile the SYN of {come} was retransmitted, and found room." if come else ""
 
 
 def syn_sent(event, before, state):
@@ -135,15 +127,10 @@ def function_name(event):
     return f"{name}() of the program" if name.rpartition(".")[2] in CALLS else f"{name}()"
 
 
-def of_sleep(event, before):
-    """Return in which call a thread is blocked, and what it has done before."""
-    pending = next((call for call in event["calls"] if not call["done"]), None)
-    return " ".join([*of_calls(event, before), of_blocking(event, pending)])
-
-
-def of_blocking(event, pending):
-    call = event["call"]
-    row = next((one for one in rows_of(event) if one["fd"] == event["fd"]), None)
+def of_blocking(event):
+    """Return in which call a thread is blocked."""
+    call, row, waits_in = event["call"], row_with("fd", event["fd"], event), event["waits_in"]
+    pending = next((one for one in event["calls"] if not one["done"]), None)
     name = pending and pending["name"]
     match call:
         case "accept" | "accept4" if not event["kernel"]["queue"]:
@@ -151,8 +138,8 @@ def of_blocking(event, pending):
         case "recvfrom" if row and not row["buffers"][1]:
             return f"recv() blocks: client {row['client']} has sent nothing more."
         case "sendto" if row and name in ("send", "sendall"):
-            rest = f" for {row['in_program']:,} of {pending['given']:,} bytes"
-            rest = rest if name == "sendall" else ""
+            size = f" for {row['in_program']:,} of {pending['given']:,} bytes"
+            rest = size * (name == "sendall")
             return f"{name}() blocks: there is no room{rest} until client {row['client']} reads."
         case "epoll_wait" | "epoll_pwait":
             return "epoll.poll() blocks: its ready list is empty."
@@ -160,10 +147,10 @@ def of_blocking(event, pending):
             return "poll() blocks: no descriptor that it watches is ready."
         case "clock_nanosleep" if name == "sleep":
             return f"time.sleep({pending['given']:g}): the thread sleeps."
-        case "futex" if (event["waits_in"] or "").endswith("Queue.get"):
-            return f"{event['waits_in']}() blocks: the queue is empty."
+        case "futex" if (waits_in or "").endswith("Queue.get"):
+            return f"{waits_in}() blocks: the queue is empty."
         case "futex":
-            inside = f" in {event['waits_in']}()" if event["waits_in"] else ""
+            inside = f" in {waits_in}()" if waits_in else ""
             return f"The thread is blocked{inside} until another thread wakes it."
     return f"The thread is blocked in the system call {call}."
 
@@ -224,7 +211,8 @@ def of_statement(event, lines):
     news = " and ".join([f"{name} is {values[name]}" for name in values if name not in whole][:3])
     onward = f"on to line {event['next_line']}"
     node = statement_at("\n".join(lines), event["line"])
-    inside = node is not None and is_in_body(node, event["next_line"])
+    body = getattr(node, "body", None)
+    inside = bool(body) and body[0].lineno <= event["next_line"] <= body[-1].end_lineno
     match node:
         case ast.If() | ast.While() if not news and not is_in(node.test, event["next_line"]):
             return f"The condition is {'true' if inside else 'false'}: {onward}."
@@ -250,20 +238,14 @@ def is_in(node, line):
     return node.lineno <= line <= node.end_lineno and node.lineno != node.end_lineno
 
 
-def is_in_body(node, line):
-    body = getattr(node, "body", None)
-    return isinstance(body, list) and body[0].lineno <= line <= body[-1].end_lineno
-
-
 @functools.cache
 def statement_at(text, line):
     """Return the statement that begins on a line of Python, a node of ast; None if none does."""
-    found = None
     with contextlib.suppress(SyntaxError):
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, (ast.stmt, ast.ExceptHandler)) and node.lineno == line:
-                found = found or node
-    return found
+                return node
+    return None
 
 
 def of_calls(event, before):
@@ -282,16 +264,15 @@ def of_kernel_call(call, event, before):
     remote = call["remote"] or f"descriptor {fd}"
     match name:
         case "accept":
-            row = next((row for row in rows_of(event) if row["fd"] == call["target"]), None)
+            row = row_with("fd", call["target"], event)
             taken = f"client {row['client']}" if row else "a connection"
             return f"accept() takes {taken} from the accept queue: descriptor {call['target']}."
         case "recv" | "recv_into" if not call["count"]:
             return f"{name}() returns b'': {remote} sends no more (end of file)."
         case "recv" | "recv_into":
-            size = f"{call['count']:,} byte{' moves' if call['count'] == 1 else 's move'}"
-            return (
-                f"{name}() returns {call['text']}: {size} from the receive buffer to the program."
-            )
+            moved = f"{call['count']:,} byte{' moves' if call['count'] == 1 else 's move'}"
+            onward = f"{moved} from the receive buffer to the program"
+            return f"{name}() returns {call['text']}: {onward}."
         case "send" | "sendall" if call["count"] < call["given"]:
             part, rest = f"{call['count']:,} of {call['given']:,}", call["given"] - call["count"]
             return f"{name}() hands {part} bytes to the kernel: no room for the other {rest:,}."
@@ -365,7 +346,7 @@ def of_interest(call, event, before):
 def of_close(fd, event, before):
     if fd in event["kernel"]["descriptors"]:
         return ""  # another object still uses it
-    then = next((row for row in rows_of(before) if row["fd"] == fd), None)
+    then = row_with("fd", fd, before)
     if then is None:
         return f"close(): descriptor {fd} is free."
     client = f"client {then['client']}"
@@ -384,16 +365,16 @@ def rows_of(event):
     return event["kernel"]["connections"] if event else []
 
 
-def connection(number, event):
-    return next((row for row in rows_of(event) if row["client"] == number), None)
+def row_with(key, value, event):
+    """Return the connection of a client, or that with a descriptor; None if there is none."""
+    return next((row for row in rows_of(event) if row[key] == value), None)
 
 
 def named_descriptor(fd, *events):
     """Return "descriptor 5 (client 2)", "descriptor 3 (the listening socket)", "descriptor 9"."""
     for event in filter(None, events):
-        for row in rows_of(event):
-            if row["fd"] == fd:
-                return f"descriptor {fd} (client {row['client']})"
+        if row := row_with("fd", fd, event):
+            return f"descriptor {fd} (client {row['client']})"
         if fd == event["kernel"]["listener"]:
             return f"descriptor {fd} (the listening socket)"
     for event in filter(None, events):  # after a reset only the program still knows it
