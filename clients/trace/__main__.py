@@ -68,13 +68,6 @@ def report(text):
     print(f"python -m clients.trace: {' '.join(text.split())}", file=sys.stderr)
 
 
-def summarise(text):
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        sys.stdout = None  # or Python would flush it once more
-
-
 def main():
     require_linux()
     args = parse_options()
@@ -95,7 +88,11 @@ def main():
             write(file, page)
             for picture, is_dark in (FRONT if file == STEPS else {}).items():
                 write(picture, draw(bundle, is_dark))
-            summarise(f"{file}: {len(page.encode()) / 1000:.0f} KB. Open it in a browser.")
+            size = f"{len(page.encode()) / 1000:.0f} KB"
+            try:
+                print(f"{file}: {size}. Open it in a browser.", flush=True)
+            except BrokenPipeError:
+                sys.stdout = None  # or Python would flush it once more
         return 2 if failed else 0
     except (RuntimeError, OSError) as error:  # NamespaceDenied, LaunchError are RuntimeErrors
         report(str(error))

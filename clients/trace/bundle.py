@@ -50,15 +50,19 @@ def record(programs, scenarios=SCENARIOS):
     for error in filter(None, errors.values()):
         if not isinstance(error, RuntimeError) or isinstance(error, processes.NamespaceDenied):
             raise error
+    texts = {name: path.read_text(encoding="utf-8") for name, path in programs.items()}
     complete = [one for one in scenarios if one not in {scenario for scenario, _ in failed}]
     return Bundle(
         schema=SCHEMA,
         scenarios={scenario: asdict(scenarios[scenario]) for scenario in complete},
-        programs={name: described(path) for name, path in programs.items()},
+        programs={
+            name: Program(sentence=docstring_summary(text), lines=text.splitlines())
+            for name, text in texts.items()
+        },
         recordings={
             scenario: {
-                name: folded(narrated(played[scenario, name].result(), program))
-                for name, program in programs.items()
+                name: folded(narrated(played[scenario, name].result(), text.splitlines()))
+                for name, text in texts.items()
             }
             for scenario in complete
         },
@@ -80,28 +84,17 @@ def play(scenario, program):
     raise processes.NamespaceDenied(why) if done.returncode == NOT_POSSIBLE else RuntimeError(why)
 
 
-def narrated(events, program):
+def narrated(events, lines):
     """Return events with their sentences."""
-    lines = program.read_text(encoding="utf-8").splitlines()
     pairs = zip([None, *events], events, strict=False)
     return [event | {"sentence": sentence(event, before, lines)} for before, event in pairs]
-
-
-def described(path):
-    text = path.read_text(encoding="utf-8")
-    return Program(sentence=docstring_summary(text), lines=text.splitlines())
 
 
 def folded(events):
     """Return events without the middle iterations of loops that repeat the same lines and calls."""
     shapes = [
-        (
-            event["kind"],
-            event["thread"],
-            event["line"],
-            event["action"],
-            str([(call["name"], call["fd"], call["error"]) for call in event["calls"]]),
-        )
+        [event[name] for name in ("kind", "thread", "line", "action")]
+        + [(call["name"], call["fd"], call["error"]) for call in event["calls"]]
         for event in events
     ]
     found, at = [], 0
@@ -122,8 +115,7 @@ def folded(events):
 def repeats(shapes, at):
     """Return (steps of the iteration that begins here, how many times it is repeated)."""
     for length in range(2, LONGEST):
-        times = 1
-        first = shapes[at : at + length]
+        times, first = 1, shapes[at : at + length]
         while shapes[at + times * length : at + (times + 1) * length] == first:
             times += 1
         if times > SHOWN:

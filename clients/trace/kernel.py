@@ -70,19 +70,17 @@ class KernelView:
         )
 
     def connection(self, client, lines, held, buffered):
-        found, mine, yours = Connection(client.number), client.buffers(), [0, 0]
+        found, yours = Connection(client.number), [0, 0]
+        unsent, unread = client.buffers()
         for line in lines:
             if line.local[1] == client.port:
                 found.client_state = line.state
             elif line.remote[1] == client.port:
                 found.server_state, found.queued = line.state, line.in_accept_queue
                 found.fd = held.get(line.inode)
-                # A FIN counts as one byte.
-                yours = [
-                    line.recv_q - (line.state in ENDED),
-                    line.send_q - (line.state in UNDER_WAY),
-                ]
-        found.buffers = [mine[0], max(0, yours[0]), max(0, yours[1]), mine[1]]
+                fins = line.state in ENDED, line.state in UNDER_WAY  # a FIN counts as one byte
+                yours = [max(0, line.recv_q - fins[0]), max(0, line.send_q - fins[1])]
+        found.buffers = [unsent, *yours, unread]
         if found.fd is not None:
             found.in_program = self.in_program(client, found, buffered)
         return found
@@ -90,7 +88,7 @@ class KernelView:
     def in_program(self, client, connection, buffered):
         number = client.number
         if number in self.sending:
-            arrived = len(client.received) + connection.buffers[2] + connection.buffers[3]
+            arrived = len(client.received) + sum(connection.buffers[2:])
             taken = arrived - self.handed.get(number, 0)
             return max(0, self.sending[number] - max(0, taken))
         return buffered.get(f"{HOST}:{client.port}", self.rest.get(number, 0))

@@ -104,7 +104,7 @@ class Session:
             self.step(thread)
         with contextlib.suppress(OSError):  # the server has ended, or computes
             self._orders.sendall(b"run\n")
-            self.frames(1.0)  # whose answer comes when the order has been obeyed
+            self.ask("frames", 1.0)  # whose answer comes when the order has been obeyed
 
     def step(self, thread):
         """Let a stopped thread execute one line."""
@@ -112,13 +112,9 @@ class Session:
         with contextlib.suppress(OSError):  # the server has ended meanwhile
             thread.channel.sendall(b"step\n")
 
-    def frames(self, seconds):
-        """Return what frames.frames() does in the server; raise TimeoutError after a while."""
-        return self._ask("frames", seconds)
-
     def report(self, seconds=TIMEOUT):
         """Return a tracer.Report, and keep the calls of the threads."""
-        threads, ready, buffered = self._ask("report", seconds).values()
+        threads, ready, buffered = self.ask("report", seconds).values()
         threads = {int(number): tracer.ThreadReport(**row) for number, row in threads.items()}
         for number in threads.keys() & self.threads.keys():
             if not self.threads[number].stopped:
@@ -126,8 +122,11 @@ class Session:
         ready = {int(fd): ready for fd, ready in ready.items()}
         return tracer.Report(threads, ready, buffered)
 
-    def _ask(self, request, seconds):
-        """Return an answer; at most one request of a kind is under way, a late answer is lost."""
+    def ask(self, request, seconds):
+        """Return the tracer's answer to "frames" or "report"; raise TimeoutError after seconds.
+
+        At most one request of a kind is under way, and a late answer is lost.
+        """
         self.receive()
         if request not in self._unanswered:
             self._unanswered.add(request)
@@ -186,15 +185,13 @@ class Session:
                 self._answers[request] = answer
                 self._unanswered.discard(request)
             case _:
-                self._stop(channel, tracer.Snapshot(**message))
-
-    def _stop(self, channel, snapshot):
-        thread = self.threads.setdefault(snapshot.thread, TracedThread(snapshot.thread, snapshot))
-        thread.snapshot, thread.stopped, thread.channel = snapshot, True, channel
-        thread.call = thread.fd = None
-        thread.add(snapshot.calls)
-        if not self.paused:  # it stopped before the order to run was obeyed
-            self.step(thread)
+                seen = tracer.Snapshot(**message)
+                thread = self.threads.setdefault(seen.thread, TracedThread(seen.thread, seen))
+                thread.snapshot, thread.stopped, thread.channel = seen, True, channel
+                thread.call = thread.fd = None
+                thread.add(seen.calls)
+                if not self.paused:  # it stopped before the order to run was obeyed
+                    self.step(thread)
 
     def settle(self, timeout=TIMEOUT):
         """Wait until each thread of the program is stopped, or sleeps in a system call.
