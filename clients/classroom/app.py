@@ -19,7 +19,7 @@ from clients.classroom import panels
 from clients.classroom.roster import Roster
 from clients.classroom.scripted_clients import MOST
 from clients.classroom.server_monitor import ServerMonitor, own_addresses
-from clients.classroom.stepper import Stepper
+from clients.classroom.stepper import MOST_LINES
 from clients.console.palette import luminance, styles, text_on
 from clients.console.printable import printable
 from clients.system.processes import server_name
@@ -77,8 +77,8 @@ class Classroom(App):
         Binding("l,L", "leave(False)", "leave", key_display="l"),
         Binding("x,X", "leave(True)", "reset", key_display="x"),
         Binding("w,W", "step", "line by line/run", key_display="w"),
-        Binding("space", "to_line", "a line"),
-        Binding("c,C", "to_call", "to a call", key_display="c"),
+        Binding("space", "advance(1)", "a line"),
+        Binding("c,C", f"advance({MOST_LINES})", "to a call", key_display="c"),
         Binding("p,P", "pause", "pause", key_display="p"),
         Binding("n,N", "start(1)", "next model", key_display="n"),
         Binding("b,B", "start(0)", "begin again", key_display="b"),
@@ -184,7 +184,7 @@ class Classroom(App):
             self.monitor.refresh()
             self.rows = self.roster.meet(self.monitor.connections)
             stepper = self.monitor.stepper
-            if self.last_notice == ALL_SLEEP and stepper and stepper.any_stopped():
+            if self.last_notice == ALL_SLEEP and stepper and stepper.session.stopped():
                 self.clear_notifications()  # it is no longer true
                 self.last_notice = ""
         self.draw()
@@ -236,7 +236,7 @@ class Classroom(App):
         if cell_len(title) > width:
             title = f"{monitor.name}: {monitor.sentence.partition(':')[0]}"
         self.write("title", Content(printable(title)))
-        tracer = " with the tracer" if monitor.is_python else ""
+        tracer = " with the tracer" * monitor.is_python
         log = f"; {monitor.dropped:,} bytes of its log not kept" if monitor.dropped else ""
         row = [
             panels.Cell("cost: threads "),
@@ -361,18 +361,12 @@ class Classroom(App):
         elif self.monitor and not self.monitor.ended:
             self.monitor.stepper.toggle()
 
-    def action_to_line(self):
-        self.let_run(Stepper.to_line)
-
-    def action_to_call(self):
-        self.let_run(Stepper.to_call)
-
-    def let_run(self, how):
+    def action_advance(self, lines):
         """Let the thread of the chosen client run, or else another one that is stopped."""
         monitor = self.monitor
         if not monitor or monitor.ended or not monitor.stepper or not monitor.stepper.on:
             self.notice("w first: then the server goes line by line")
-        elif not how(monitor.stepper, self.roster.chosen_name()):
+        elif not monitor.stepper.advance(self.roster.chosen_name(), lines):
             self.notice(ALL_SLEEP)
 
     def action_pause(self):

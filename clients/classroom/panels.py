@@ -71,14 +71,12 @@ def source(monitor, names, height):
         words = "it is no Python program:", "its lines cannot be shown,", "only the kernel's side"
         return [line(text, "dim") for text in words][:height]
     lines = monitor.lines
-    places = {}
+    groups, marks = {}, {}
     for thread in monitor.threads:
         if thread.line:
-            places.setdefault(thread.line, {}).setdefault(thread.call, []).append(thread)
-    marks = {
-        number: [label(call, threads, names) for call, threads in calls.items()]
-        for number, calls in places.items()
-    }
+            groups.setdefault((thread.line, thread.call), []).append(thread)
+    for (number, call), threads in groups.items():
+        marks.setdefault(number, []).append(label(call, threads, names))
     number, values = monitor.stepper.variables(lines)
     if number in marks:
         text = "\n".join([*marks.pop(number), *(f"   {value}" for value in values)])

@@ -88,7 +88,8 @@ class ScriptedClient:
                 self._receive()
             else:
                 self._flood()
-            self._send()
+            while self.pending:
+                self.pending = self.pending[self.sock.send(self.pending) :]
         except BlockingIOError:
             pass
         except OSError as error:
@@ -102,10 +103,6 @@ class ScriptedClient:
             raise OSError(error, os.strerror(error))
         first = "waiting" if self.pending else "silent"
         self.begin(first if self.reading else "not reading")
-
-    def _send(self):
-        while self.pending:
-            self.pending = self.pending[self.sock.send(self.pending) :]
 
     def _receive(self):
         """Read all that has arrived; a greeting is as long as its message and the prefix."""

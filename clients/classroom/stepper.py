@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from clients.system.sampler import thread_states
 
-MOST = 2000  # lines until a call that the tracer records, at most
+MOST_LINES = 2000  # until a call that the tracer records, at most
 TIMEOUT = 2.0  # seconds that a line may take; after that its thread counts as running
 REPORT = 0.1  # seconds that the server's Python may take to report its frames: the screen waits
 BEFORE = "about to run line %d"
@@ -22,9 +22,6 @@ class Stepper:
         """Let the threads stop before each line from now on, or run."""
         self.on, self.current = not self.on, None
         self.session.pause() if self.on else self.session.run()
-
-    def any_stopped(self):
-        return bool(self.session.stopped())
 
     def sample(self, remotes):
         """Return a ThreadState for each thread, with the call BEFORE if it is stopped.
@@ -56,17 +53,14 @@ class Stepper:
         last = [one for one in stopped if one.id == self.current]
         return (serving + last + stopped + [None])[0]
 
-    def to_line(self, client=None):
-        """Let the next thread execute one line; return that thread, or None if none is stopped."""
-        thread = self.next(client)
-        if thread:
-            self.run_line(thread)
-        return thread
+    def advance(self, client, lines):
+        """Let the next thread run; return that thread, or None if none is stopped.
 
-    def to_call(self, client=None):
-        """Let the next thread run until a call that the tracer records has returned, or blocks."""
+        It executes this many lines, or fewer: until a call that the tracer records has returned,
+        or blocks.
+        """
         thread = self.next(client)
-        for _ in range(MOST):
+        for _ in range(lines):
             if not thread or not thread.stopped or self.run_line(thread):
                 break
         return thread

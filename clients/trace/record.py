@@ -214,8 +214,7 @@ class Player:
         while stopped := self.ordered(self.session.stopped()):
             if len(self.events) > MOST:
                 raise RuntimeError(f"more than {MOST} steps: the server does not come to rest")
-            same = [thread for thread in stopped if thread.id == self.current]
-            thread = (same or stopped)[0]
+            thread = next((one for one in stopped if one.id == self.current), stopped[0])
             if thread.id not in self.seen:
                 self.note(thread)
             self.current = thread.id
@@ -298,17 +297,14 @@ class Player:
 
     def place(self, thread):
         """Return the [function, line, frame] in which a thread is."""
-        seen = self.report.threads.get(thread.id)
         if thread.stopped:
             return thread.snapshot.stack[0]
+        seen = self.report.threads.get(thread.id)
         return seen.stack[0] if seen and seen.stack else resume_point(thread.snapshot)
 
 
 def record(scenario, program):
-    """Play one scenario to one server; return its events in JSON.
-
-    Each client is called by its number.
-    """
+    """Play a scenario to a server; return its events in JSON, with clients named by number."""
     try:
         netns.shrink_tcp_tables()
         netns.enter(None)

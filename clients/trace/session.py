@@ -45,17 +45,13 @@ class TracedThread:
         self.calls += [TracedCall(**row) for row in calls]
 
     def taken(self):
-        """Return the calls since the last time."""
         found, self.calls = self.calls, []
         return found
 
 
 @contextlib.contextmanager
 def traced(program, *options, pause=False, **more):
-    """Start a server under the tracer, yield a Session.
-
-    pause: its threads stop as soon as it listens. more: for processes.running_server.
-    """
+    """Start a server under the tracer, yield a Session. pause: stop as soon as it listens."""
     with contextlib.ExitStack() as stack:
         listener, path = stack.enter_context(unix_listener())
         wrapper = ("-m", tracer.__name__, path, "pause" if pause else "run")

@@ -38,9 +38,8 @@ class Snapshot:
     event: str  # "line", "call", "return" or "exception"
     how: str  # "resumed": a generator's call; "suspended" or "raised": how a function is left
     direct: bool  # the function was called by the program itself, not by a library
-    stack: list[
-        list
-    ]  # [function, line, number of its frame] of the program's file, innermost first
+    # [function, line, number of its frame] of the program's file, innermost first
+    stack: list[list]
     variables: dict[str, str]  # of the innermost function
     value: str | None  # what is returned or raised
     calls: list[calls.TracedCall]  # since the last snapshot or report
@@ -104,8 +103,7 @@ class Tracer:
         with orders.makefile() as lines:
             for request in map(str.strip, lines):
                 if request in answers:
-                    answer = {"request": request, "answer": answers[request]()}
-                    orders.sendall(to_line(answer))
+                    orders.sendall(to_line({"request": request, "answer": answers[request]()}))
                 else:
                     self.stepping = request == "pause"
         os.kill(os.getpid(), signal.SIGKILL)
@@ -179,9 +177,8 @@ class Tracer:
     def stack(self, frame):
         found = []
         while frame:
-            code = frame.f_code
-            if self.is_shown(code):
-                function = code.co_qualname.rpartition("<locals>.")[2]
+            if self.is_shown(frame.f_code):
+                function = frame.f_code.co_qualname.rpartition("<locals>.")[2]
                 found.append([function, frame.f_lineno, id(frame)])
             frame = frame.f_back
         return found
