@@ -39,11 +39,7 @@ STYLES = {  # style of a Cell: its looks on a light screen and on a dark one
 
 
 class Classroom(App):
-    """The screen and the keys.
-
-    programs: the paths of the servers, the first to begin with. options: those of their command
-    line, {"host": "127.0.0.1", "port": 0, "backlog": 5, ...}.
-    """
+    """programs: the servers' paths, the first to begin with. options: see ServerMonitor."""
 
     CSS = """
     Static { text-wrap: nowrap; text-overflow: ellipsis; }
@@ -224,9 +220,8 @@ class Classroom(App):
     def draw_head(self):
         """Write which model it is, where it listens, and what it costs."""
         monitor, stepper, colour = self.monitor, self.monitor.stepper, self.model_colour()
-        for part in ("head", "title", "where"):
-            look = self.query_one(f"#{part}").styles
-            look.background, look.color = colour, text_on(colour)
+        for part in self.query("#head, #title, #where"):
+            part.styles.background, part.styles.color = colour, text_on(colour)
         if self.paused or monitor.ended or (stepper and stepper.on):
             where = "PAUSED" if self.paused else "ENDED" if monitor.ended else "LINE BY LINE"
         else:
@@ -257,7 +252,6 @@ class Classroom(App):
         return self.query_one(f"#{panel}").content_size
 
     def fill(self, panel, title, rows):
-        """Write rows on a panel."""
         self.query_one(f"#{panel}").border_title = Content(printable(title))
         self.write(panel, self.text(rows))
 
@@ -384,8 +378,8 @@ class Classroom(App):
         views = (None, *VIEWS)
         self.zoomed = views[(views.index(self.zoomed) + 1) % len(views)]
         self.query_one("#body").set_class(self.zoomed is not None, "-zoomed")
-        for view in VIEWS:
-            self.query_one(f"#{view}").display = self.zoomed in (None, view)
+        for panel in self.query("#body Static"):
+            panel.display = self.zoomed in (None, panel.id)
 
     def action_toggle_dark(self):
         self.theme = "textual-light" if self.current_theme.dark else "textual-dark"

@@ -1,8 +1,8 @@
 """The texts of the classroom's panels.
 
 A row is a list of Cells. width, height: the columns and rows of a panel. names: {"host:port": the
-client's label}. The screen cuts what is too wide, with "…"; where rows or names are left out, a
-sign says so ("⋮", "and 38 more").
+client's label}. rows: {label: Connection}. The screen cuts what is too wide, with "…"; where rows
+or names are left out, a sign says so ("⋮", "and 38 more").
 """
 
 import itertools
@@ -63,10 +63,7 @@ def size(count):
 
 
 def source(monitor, names, height):
-    """Return the lines on which threads are, marked, and as much around them as fits.
-
-    Lines on which a thread has slept before are kept in view where they fit.
-    """
+    """Return the lines on which threads are, marked, and as much around them as fits."""
     if not monitor.is_python:
         words = "it is no Python program:", "its lines cannot be shown,", "only the kernel's side"
         return [line(text, "dim") for text in words][:height]
@@ -139,10 +136,7 @@ def label(call, threads, names):
 
 
 def queue(monitor, rows, width):
-    """Return the rows about the accept queue: a bar, the clients in it and those outside of it.
-
-    rows: {label: Connection}.
-    """
+    """Return the rows about the accept queue: a bar, the clients in it and those outside of it."""
     cells = min(monitor.limit, max(4, width - 26))
     bar = "█" * math.ceil(cells * monitor.queue / monitor.limit)
     count = f"{monitor.queue} of {monitor.limit}"
@@ -176,10 +170,7 @@ def short(name):
 
 
 def connections(rows, left_out, chosen, width, height, time_wait):
-    """Return a table with a title; its last row counts connections that are not shown.
-
-    rows: {label: Connection}. left_out: how many are not among them.
-    """
+    """Return a table with a title; its last row counts those not shown, left_out at least."""
     ends = f"{'client end':<13}{'server end':<14}" if width >= WIDE else f"{'state':<13}"
     title = line(f"{'':<5}{ends}{'at':<6}{'Recv-Q':>7}{'Send-Q':>7}", "dim")
     table = [connection(row, label, chosen, width) for label, row in rows.items()]

@@ -46,18 +46,15 @@ class Stepper:
         """
         self.session.receive()
         stopped = self.session.stopped()
-        named = f"connection with {client} "
-        serving = [
-            one for one in stopped if named in " ".join(one.snapshot.variables.values()) + " "
-        ]
+        named = f"connection with {client} ("  # and its descriptor
+        serving = [one for one in stopped if named in str(one.snapshot.variables)]
         last = [one for one in stopped if one.id == self.current]
         return (serving + last + stopped + [None])[0]
 
     def advance(self, client, lines):
-        """Let the next thread run; return that thread, or None if none is stopped.
+        """Let the next thread run this many lines, or until a recorded call returns or blocks.
 
-        It executes this many lines, or fewer: until a call that the tracer records has returned,
-        or blocks.
+        Returns that thread, or None if none is stopped.
         """
         thread = self.next(client)
         for _ in range(lines):

@@ -100,15 +100,12 @@ def folded(events):
     found, at = [], 0
     while at < len(events):
         length, times = repeats(shapes, at)
+        last = at + (times - 1) * length
+        found += events[at : at + length]
         if times > SHOWN:
-            last = at + (times - 1) * length
-            found += events[at : at + length]
             found.append(events[last - 1] | {"skipped": times - SHOWN, "changed": []})
             found += events[last : last + length]
-            at = last + length
-        else:
-            found.append(events[at])
-            at += 1
+        at = last + length
     return found
 
 

@@ -29,7 +29,6 @@ ONCE = EVENTS["ONESHOT"] | EVENTS["ET"]  # an event of these is reported by one 
 METHODS = ["_accept", "recv", "recv_into", "send", "sendall", "setblocking", "close"]
 transports = weakref.WeakKeyDictionary()  # {asyncio's transport: its socket}
 interest_lists = weakref.WeakSet()  # every Epoll of the program
-unrecorded = set()  # the identifiers of threads that are about the tracer's business
 _calls = {}  # {thread's identifier: its calls since the last take()}
 
 
@@ -62,8 +61,7 @@ def take(thread):
 def recorded(name, owner, fd=None, **more):
     """Yield the TracedCall of what is done inside, to be completed with its result."""
     call = TracedCall(name, owner, fd, **more)
-    if threading.get_ident() not in unrecorded:
-        _calls.setdefault(threading.get_ident(), collections.deque(maxlen=MOST)).append(call)
+    _calls.setdefault(threading.get_ident(), collections.deque(maxlen=MOST)).append(call)
     try:
         yield call
     except BaseException as error:

@@ -96,15 +96,13 @@ def interpret(before, after, known, calls, lines):
     last. lines: the program's.
     """
     [function, here, _], *callers = after.stack
-    how = after.how
-    if after.event == "call" and not after.direct:  # called by a library
+    how, by_library = after.how, after.event == "call" and not after.direct
+    if by_library:
         how = how or ("callback" if before else "begins")
-    if before is None or (after.event == "call" and not after.direct):
+    if before is None or by_library:
         line = here
-    elif after.event == "call":
-        line = callers[0][1]
     else:
-        line = resume_point(before)[1]
+        line = callers[0][1] if after.event == "call" else resume_point(before)[1]
     if before and before.event == "return":  # what it has changed was seen to change
         known = known | {
             name: text

@@ -96,11 +96,10 @@ class KernelView:
     def interest_list(self, ready):
         """Return what the server's epoll object watches (proc(5), fdinfo), and what is ready."""
         folder = Path(f"/proc/{self.server.process.pid}")
-        links = {fd: (folder / "fd" / str(fd)).readlink().name for fd in self.descriptors()}
-        objects = [fd for fd, link in links.items() if EPOLL in link]
+        objects = [fd for fd in self.descriptors() if EPOLL in os.readlink(folder / f"fd/{fd}")]
         if not objects:
             return None
-        text = (folder / "fdinfo" / str(objects[0])).read_text()
+        text = (folder / f"fdinfo/{objects[0]}").read_text()
         found = []
         for fd, mask in re.findall(r"tfd:\s*(\d+) events:\s*([0-9a-f]+)", text):
             events = " ".join(name for name, bit in EVENTS.items() if int(mask, 16) & bit & WANTED)

@@ -190,15 +190,9 @@ class Session:
                     self.step(thread)
 
     def settle(self, timeout=TIMEOUT):
-        """Wait until each thread of the program is stopped, or sleeps in a system call.
-
-        Raises TimeoutError if one computes for longer than timeout, in seconds.
-        """
+        """Wait until all threads are stopped or sleep; raise TimeoutError if one still computes."""
         deadline, before = time.monotonic() + timeout, None
-        while True:
-            now = None if self.receive(INTERVAL) else self.look()
-            if now is not None and now == before:
-                return
+        while (now := None if self.receive(INTERVAL) else self.look()) is None or now != before:
             before = now
             if time.monotonic() > deadline:
                 raise TimeoutError("the server does not come to rest")

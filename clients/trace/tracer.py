@@ -83,21 +83,14 @@ class Tracer:
     def __init__(self, program, path):
         self.program, self.path = program, path
         self.stepping = False
-        self.spare = [self.channel() for _ in range(SPARE_CHANNELS)]
+        self.spare = [frames.connect(path) for _ in range(SPARE_CHANNELS)]
         self.channels = {}  # {thread: its channel}
         self.in_c = {}  # {thread's identifier: the function in C that it has called last}
         self.lock = threading.Lock()
 
-    def channel(self):
-        """Return a new channel, out of the way of the server's descriptors."""
-        calls.unrecorded.add(threading.get_ident())
-        try:
-            return frames.connect(self.path)
-        finally:
-            calls.unrecorded.discard(threading.get_ident())
-
-    def obey(self, orders):
+    def obey(self):
         """Follow the orders that come; when no more can come, end the server."""
+        orders = frames.connect(self.path)
         orders.sendall(to_line({"orders": threading.get_native_id()}))
         answers = {"frames": lambda: frames.frames(self.program), "report": self.report}
         with orders.makefile() as lines:
@@ -161,7 +154,9 @@ class Tracer:
             for old in [old for old in self.channels if not old.is_alive()]:
                 self.spare.append(self.channels.pop(old))
             if thread not in self.channels:
-                self.channels[thread] = self.spare.pop() if self.spare else self.channel()
+                self.channels[thread] = (
+                    self.spare.pop() if self.spare else frames.connect(self.path)
+                )
             return self.channels[thread]
 
     def snapshot(self, frame, event, value):
@@ -210,8 +205,7 @@ def main():
     _, path, order, program, *options = sys.argv
     calls.install()
     tracer = Tracer(program, path)
-    orders = tracer.channel()
-    threading.Thread(target=tracer.obey, args=(orders,), name="tracer", daemon=True).start()
+    threading.Thread(target=tracer.obey, name="tracer", daemon=True).start()
     if order == "pause":
         sys.stdout = Announced(sys.stdout, tracer)
     threading.settrace(tracer.enter)
