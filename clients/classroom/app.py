@@ -357,10 +357,10 @@ class Classroom(App):
 
     def action_advance(self, lines):
         """Let the thread of the chosen client run, or else another one that is stopped."""
-        monitor = self.monitor
-        if not monitor or monitor.ended or not monitor.stepper or not monitor.stepper.on:
+        stepper = self.monitor and not self.monitor.ended and self.monitor.stepper
+        if not stepper or not stepper.on:
             self.notice("w first: then the server goes line by line")
-        elif not monitor.stepper.advance(self.roster.chosen_name(), lines):
+        elif not stepper.advance(self.roster.chosen_name(), lines):
             self.notice(ALL_SLEEP)
 
     def action_pause(self):

@@ -44,7 +44,6 @@ class ScriptedClient:
         self.state, self.since = state, time.monotonic()
 
     def seconds(self):
-        """Return for how many seconds it has been in its state."""
         return time.monotonic() - self.since
 
     def talk(self):

@@ -72,8 +72,8 @@ class ServerMonitor:
             except LaunchError as error:
                 self.ended = error.log, str(error).partition("\n")[0]
                 return
-            self.stepper = Stepper(started) if self.is_python else None
             self.server = started.server if self.is_python else started
+            self.stepper = Stepper(started) if self.is_python else None
             host, self.port = self.server.address
             self.host = socket.gethostbyname(host)
             self.hosts = {self.host, *own_addresses()}
@@ -141,6 +141,5 @@ class ServerMonitor:
 
 
 def own_addresses():
-    """Return the IPv4 addresses of this machine."""
     addresses = itertools.chain(*psutil.net_if_addrs().values())
     return {one.address for one in addresses if one.family == socket.AF_INET}

@@ -79,10 +79,9 @@ def of_connections(event):
     queued = sum(row["queued"] for row in rows)
     text = f"{len(rows)} clients connect: {queued} connections are in the accept queue."
     if len(rows) == 1:
-        text = f"Client {rows[0]['client']} connects" + (
-            ": the kernels complete the handshake, and the connection is in the accept queue. The "
-            "program does not know of it yet." if queued else "."
-        )  # fmt: skip
+        done = ": the kernels complete the handshake, and the connection is in the accept queue"
+        text = f"Client {rows[0]['client']} connects{done * queued}."
+        text += " The program does not know of it yet." * queued
     dropped = ", ".join(str(row["client"]) for row in rows if row["client_state"] == "SYN-SENT")
     full = f" It is full: the SYN of {dropped} is dropped, the state SYN-SENT." if dropped else ""
     return text + full
@@ -158,8 +157,6 @@ def of_blocking(event):
 def of_call(event):
     """Return that a function is entered, and with which arguments."""
     function = function_name(event)
-    if event["how"] == "resumed":
-        return f"{function} goes on where it was suspended."
     shown = [
         f"{name} = {text}"
         for name, text in event["variables"].items()
@@ -167,6 +164,8 @@ def of_call(event):
     ]
     given = f" with {', '.join(shown[:3])}" if shown else ""
     match event["how"]:
+        case "resumed":
+            return f"{function} goes on where it was suspended."
         case "begins":
             return f"{thread_name(event)} begins: it calls {function}{given}."
         case "callback":
@@ -194,13 +193,13 @@ def of_line(event, before, lines):
 
 def of_return(event):
     function, value = function_name(event), event["value"]
+    nothing = value in (None, "None")
     match event["how"]:
         case "suspended":
-            what = "" if value in (None, "None") else f": it yields {value}"
-            return f"{function} is suspended{what}."
+            return f"{function} is suspended{'' if nothing else f': it yields {value}'}."
         case "raised":
             return f"{function} is left by an exception."
-    return f"{function} returns{'' if value in (None, 'None') else ' ' + value}."
+    return f"{function} returns{'' if nothing else f' {value}'}."
 
 
 def of_statement(event, lines):
@@ -304,12 +303,10 @@ def of_error(call, before):
         found |= {"recv_into": "nothing to read", "send": "no room in the send buffer"}
         return f"{name}() finds {found.get(name, 'that it would block')}, and raises {kind}."
     if name == "accept":
-        more = ""
-        if "[Errno 24]" in call["error"]:
-            more = " A new connection needs a descriptor, and none is left: it stays in the queue."
-            if not before["kernel"]["queue"]:  # seen with strace: EMFILE, and the queue is empty
-                more = " It takes a descriptor before it looks at the queue, which is empty."
-        return f"accept() fails: {reason}.{more}"
+        more = " A new connection needs a descriptor, and none is left: it stays in the queue."
+        if not before["kernel"]["queue"]:  # seen with strace: EMFILE, and the queue is empty
+            more = " It takes a descriptor before it looks at the queue, which is empty."
+        return f"accept() fails: {reason}.{more * ('[Errno 24]' in call['error'])}"
     if kind == "ConnectionResetError" and call["remote"]:
         reason = f"{call['remote']} has reset the connection"
     return f"{name}() raises {kind}{': ' if reason else ''}{reason}."

@@ -128,11 +128,8 @@ class Player:
 
     def let_clients_read(self):
         """Let each client that reads take what is there, until all is quiet."""
-        while waiting := [
-            client.number
-            for client in self.clients.values()
-            if client.is_reading and client.buffers()[1]
-        ]:
+        clients = self.clients.values()
+        while waiting := [one.number for one in clients if one.is_reading and one.buffers()[1]]:
             self.act(waiting[:1], "reads")
             self.until_blocked()
 
@@ -254,8 +251,7 @@ class Player:
             self.record(TraceEvent("end", self.ids[thread.id], self.names[thread.id]))
             return
         self.ids.setdefault(thread.id, len(self.ids))
-        if self.kernel.states() != self.quiescent:
-            self.wait_until_quiescent()
+        self.wait_until_quiescent()
         self.report = self.session.report()
         before, calls = self.seen.get(thread.id), thread.taken()
         self.kernel.add(calls)
@@ -287,7 +283,6 @@ class Player:
         self.logged = len(log)
 
     def states(self):
-        """Return where each thread of the program is."""
         found = []
         for thread in self.ordered(self.session.threads.values()):
             number = self.ids.setdefault(thread.id, len(self.ids))
