@@ -129,7 +129,6 @@ class Classroom(App):
             signal.signal(number, signal.SIG_DFL)
 
     def on_ready(self):
-        """Start when the panels can be drawn."""
         self.start(self.programs[0])
         self.set_interval(INTERVAL, self.tick)
 
@@ -188,7 +187,6 @@ class Classroom(App):
     # What is drawn
 
     def draw(self):
-        """Write all panels."""
         self.write("keys", Content(legend(self.BINDINGS, self.size.width)))
         monitor, roster = self.monitor, self.roster
         if not monitor:
@@ -385,7 +383,6 @@ class Classroom(App):
         self.theme = "textual-light" if self.current_theme.dark else "textual-dark"
 
     def end(self):
-        """Close all clients and end the server."""
         self.roster.empty()
         for monitor in self.monitors:  # one may have been about to open
             monitor.close()

@@ -31,7 +31,6 @@ class Cell(NamedTuple):
 
 
 def line(text, style="", key=()):
-    """Return a row of one Cell."""
     return [Cell(text, style, key)]
 
 
@@ -183,7 +182,6 @@ def connections(rows, left_out, chosen, width, height, time_wait):
 
 
 def connection(row, label, chosen, width):
-    """Return the row of one connection."""
     client, server = row.client_state or "-", row.server_state or "-"
     style = "bad" if client == "SYN-SENT" else ""
     cells = [
@@ -201,8 +199,6 @@ def connection(row, label, chosen, width):
 
 
 class Person(NamedTuple):
-    """A client, as the panel of the clients shows it."""
-
     label: str
     state: str
     seconds: float  # in that state
@@ -224,7 +220,6 @@ def clients(people, states, chosen, width, height):
 
 
 def client(one, chosen):
-    """Return the row of a Person."""
     sign, style = ("▸", "chosen") if one.label == chosen else (" ", "")
     return [
         Cell(f"{sign}{short(one.label):>3} ", style),

@@ -15,8 +15,6 @@ ENDS = ("left", "cut off", "failed")
 
 @dataclass(frozen=True)
 class Config:
-    """What a crowd does."""
-
     clients: int = 5
     every: float = 0.5  # seconds between two arrivals
     greetings: int = 3  # per client
@@ -26,16 +24,12 @@ class Config:
 
 
 class Event(NamedTuple):
-    """What happened to a client."""
-
     at: float  # seconds since the start of the crowd
     what: str  # "connects", "connected", "asked", "answered" or one of ENDS
 
 
 @dataclass
 class ClientRecord:
-    """One client of a crowd."""
-
     number: int  # from 1
     silent: bool
     port: int | None = None  # its own
@@ -45,8 +39,6 @@ class ClientRecord:
 
 @dataclass
 class CrowdResult:
-    """What happened in a crowd."""
-
     address: tuple[str, int]
     config: Config
     seconds: float  # from the start to the end, or to now

@@ -27,11 +27,9 @@ def draw(bundle, is_dark=False):
         events = bundle["recordings"][SCENARIO][name]
         lines = bundle["programs"][name]["lines"]
         frames = [(at, frame(event, lines)) for at, event in timed(events, len(actions))]
-        parts = [
-            scene
-            for part in frames[0][1]
-            for scene in scenes([(at, {part: one[part]}) for at, one in frames], total)
-        ]
+        parts = []
+        for part in frames[0][1]:
+            parts += scenes([(at, {part: one[part]}) for at, one in frames], total)
         column = {"name": name, "scenes": parts, "verdict": verdict(events, actions)}
         columns.append(column | {"colour": ON_DARK.get(colour, colour) if is_dark else colour})
     times = [0.0, *(LEAD + ACTION * number for number in range(len(actions))), total]
@@ -64,13 +62,9 @@ def frame(event, lines):
         code = lines[thread["line"] - 1].split("  #")[0].strip()
         call = thread["call"] and f"{CALLS.get(thread['call'], thread['call'])}()"
         name = thread["name"] if thread["name"] == "main" else f"thread of {thread['name']}"
-        threads.append(
-            {
-                "text": f"{name}: {f'blocked in {call}' if call else 'running'}",
-                "runs": not call,
-                "code": code if len(code) < 36 else code[:34] + "…",
-            }
-        )
+        text = f"{name}: {f'blocked in {call}' if call else 'running'}"
+        code = code if len(code) < 36 else code[:34] + "…"
+        threads.append({"text": text, "runs": not call, "code": code})
     rows = event["kernel"]["connections"]
     queue = [row["client"] for row in rows if row["queued"]]
     found = {"first": threads[:1], "others": threads[1:3], "queue": queue}
@@ -91,9 +85,8 @@ def frame(event, lines):
 
 def scenes(frames, total):
     """Return [(begin, end, frame), ...] in seconds, without repetitions."""
-    groups = [
-        (next(group)[0], one) for one, group in itertools.groupby(frames, lambda pair: pair[1])
-    ]
+    groups = itertools.groupby(frames, lambda pair: pair[1])
+    groups = [(next(group)[0], one) for one, group in groups]
     ends = [begin for begin, _ in groups[1:]] + [total]
     found = [(begin, end, one) for (begin, one), end in zip(groups, ends, strict=True)]
     return [scene for scene in found if any(scene[2].values())]
@@ -108,9 +101,5 @@ def verdict(events, actions):
     times = {id(event): at for at, event in timed(events, len(actions))}
     at_once = asked["action"] == answered["action"]
     text = "is served at once" if at_once else f"waits until: {actions[answered['action'] - 1]}"
-    return {
-        "asked": times[id(asked)],
-        "answered": times[id(answered)],
-        "at_once": at_once,
-        "text": f"client 2 {text}",
-    }
+    found = {"asked": times[id(asked)], "answered": times[id(answered)]}
+    return found | {"at_once": at_once, "text": f"client 2 {text}"}

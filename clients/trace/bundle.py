@@ -50,19 +50,19 @@ def record(programs, scenarios=SCENARIOS):
     for error in filter(None, errors.values()):
         if not isinstance(error, RuntimeError) or isinstance(error, processes.NamespaceDenied):
             raise error
-    texts = {name: path.read_text(encoding="utf-8") for name, path in programs.items()}
+    described = {}
+    for name, path in programs.items():
+        text = path.read_text(encoding="utf-8")
+        described[name] = Program(sentence=docstring_summary(text), lines=text.splitlines())
     complete = [one for one in scenarios if one not in {scenario for scenario, _ in failed}]
     return Bundle(
         schema=SCHEMA,
         scenarios={scenario: asdict(scenarios[scenario]) for scenario in complete},
-        programs={
-            name: Program(sentence=docstring_summary(text), lines=text.splitlines())
-            for name, text in texts.items()
-        },
+        programs=described,
         recordings={
             scenario: {
-                name: folded(narrated(played[scenario, name].result(), text.splitlines()))
-                for name, text in texts.items()
+                name: folded(narrated(played[scenario, name].result(), program["lines"]))
+                for name, program in described.items()
             }
             for scenario in complete
         },
@@ -85,7 +85,6 @@ def play(scenario, program):
 
 
 def narrated(events, lines):
-    """Return events with their sentences."""
     pairs = zip([None, *events], events, strict=False)
     return [event | {"sentence": sentence(event, before, lines)} for before, event in pairs]
 

@@ -184,7 +184,6 @@ class Epoll(Poll):
         return found
 
     def ready(self):
-        """Return the descriptors in the ready list."""
         if not self._twin or self._twin.closed or self._real.closed:
             return []
         now = [fd for fd, _ in self._twin.poll(0)]

@@ -36,8 +36,6 @@ class Interest:
 
 @dataclass
 class KernelState:
-    """The kernel's side."""
-
     queue: int  # connections in the accept queue
     limit: int  # how many it holds
     listener: int | None  # the listening socket's descriptor

@@ -57,14 +57,12 @@ class KernelView:
         """Return the KernelState; of what only the server knows, what is in a tracer.Report."""
         lines, held = self.lines(), procfs.socket_fds(self.server.process.pid)
         listeners = [line for line in lines if line.state == "LISTEN"]
+        clients, buffered = self.clients.values(), report.buffered
         return KernelState(
             queue=sum(line.recv_q for line in listeners),
             limit=self.limit,
             listener=next((held.get(line.inode) for line in listeners), None),
-            connections=[
-                self.connection(client, lines, held, report.buffered)
-                for client in self.clients.values()
-            ],
+            connections=[self.connection(one, lines, held, buffered) for one in clients],
             descriptors=self.descriptors(),
             epoll=self.interest_list(report.ready),
         )

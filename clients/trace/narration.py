@@ -52,9 +52,8 @@ def of_clients(event, before):
         case "sends" | "floods" if not event["sent"]:
             why = {"ESTABLISHED": "no buffer has room for more bytes"}
             why |= {"SYN-SENT": "its connection is still in SYN-SENT"}
-            return (
-                f"{name} sends nothing: {why.get(state, 'the server has closed the connection')}."
-            )
+            why = why.get(state, "the server has closed the connection")
+            return f"{name} sends nothing: {why}."
         case "sends":
             return f"{name} sends {event['words']}: {where(row)}"
         case "floods":
@@ -127,7 +126,6 @@ def function_name(event):
 
 
 def of_blocking(event):
-    """Return in which call a thread is blocked."""
     call, row, waits_in = event["call"], row_with("fd", event["fd"], event), event["waits_in"]
     pending = next((one for one in event["calls"] if not one["done"]), None)
     name = pending and pending["name"]
@@ -155,13 +153,9 @@ def of_blocking(event):
 
 
 def of_call(event):
-    """Return that a function is entered, and with which arguments."""
     function = function_name(event)
-    shown = [
-        f"{name} = {text}"
-        for name, text in event["variables"].items()
-        if "." not in name and len(text) <= LONGEST
-    ]
+    own = {name: text for name, text in event["variables"].items() if "." not in name}
+    shown = [f"{name} = {text}" for name, text in own.items() if len(text) <= LONGEST]
     given = f" with {', '.join(shown[:3])}" if shown else ""
     match event["how"]:
         case "resumed":
@@ -295,7 +289,6 @@ def of_kernel_call(call, event, before):
 
 
 def of_error(call, before):
-    """Return which exception a call has raised, and why."""
     name, (kind, _, reason) = call["name"], call["error"].partition(": ")
     reason = re.sub(r"^\[Errno \d+\] ", "", reason)
     if kind == "BlockingIOError":
@@ -320,7 +313,6 @@ def reported(fd, mask, event, before):
 
 
 def of_interest(call, event, before):
-    """Return what an interest list now watches."""
     fd, mask = call["target"], call["given"]
     name = "epoll" if call["owner"] == "epoll" else "poll()"
     of, listener = named_descriptor(fd, event, before), event["kernel"]["listener"]

@@ -273,7 +273,6 @@ class Player:
         self.record(event)
 
     def record(self, event, kernel=None, threads=None):
-        """Record an event, and the state after it."""
         log = self.server.log()
         event.action, event.log = self.action, log[self.logged :]
         event.threads = threads or self.states()

@@ -94,7 +94,6 @@ class Session:
         self._orders.sendall(b"pause\n")
 
     def run(self):
-        """Let all threads run."""
         self.paused = False
         for thread in self.stopped():
             self.step(thread)
@@ -103,7 +102,6 @@ class Session:
             self.ask("frames", 1.0)  # whose answer comes when the order has been obeyed
 
     def step(self, thread):
-        """Let a stopped thread execute one line."""
         thread.stopped = False
         with contextlib.suppress(OSError):  # the server has ended meanwhile
             thread.channel.sendall(b"step\n")

@@ -154,9 +154,8 @@ class Tracer:
             for old in [old for old in self.channels if not old.is_alive()]:
                 self.spare.append(self.channels.pop(old))
             if thread not in self.channels:
-                self.channels[thread] = (
-                    self.spare.pop() if self.spare else frames.connect(self.path)
-                )
+                spare = self.spare or [frames.connect(self.path)]
+                self.channels[thread] = spare.pop()
             return self.channels[thread]
 
     def snapshot(self, frame, event, value):
