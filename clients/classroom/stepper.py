@@ -2,9 +2,8 @@
 
 import contextlib
 import re
-from dataclasses import replace
 
-from clients.system.sampler import thread_states
+from clients.system.sampler import ThreadState, thread_states
 
 MOST_LINES = 2000  # until a call that the tracer records, at most
 TIMEOUT = 2.0  # seconds that a line may take; after that its thread counts as running
@@ -35,8 +34,7 @@ class Stepper:
         for at, row in enumerate(rows):
             if row.id in stopped:
                 function, line, _ = stopped[row.id].stack[0]
-                place = {"function": function, "line": line, "call": BEFORE % line}
-                rows[at] = replace(row, **place, fd=None, remote=None)
+                rows[at] = ThreadState(row.id, row.name, function, line, BEFORE % line)
         return rows
 
     def next(self, client=None):

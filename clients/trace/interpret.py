@@ -108,17 +108,9 @@ def interpret(before, after, known, calls, lines):
             if before.variables.get(root := name.partition(".")[0]) == after.variables.get(root)
         }
     changed = [name for name, text in after.variables.items() if known.get(name) != text]
-    event = TraceEvent(
-        after.event,
-        function=function,
-        line=line,
-        next_line=here,
-        how=how,
-        changed=changed if before else [],
-        variables=after.variables,
-        value=after.value,
-        calls=calls,
-    )
+    event = TraceEvent(after.event, function=function, line=line, next_line=here, how=how)
+    event.changed, event.variables = changed if before else [], after.variables
+    event.value, event.calls = after.value, calls
     return event if is_worth_seeing(event, before, lines) else None
 
 

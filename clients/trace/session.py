@@ -168,24 +168,23 @@ class Session:
         if not text.endswith(b"\n"):
             self._texts[channel] = text
             return
-        for line in text.splitlines():
-            self._take(channel, json.loads(line))
+        for message in map(json.loads, text.splitlines()):
+            match message:
+                case {"orders": number}:
+                    self._orders, self._tracer = channel, number
+                case {"request": request, "answer": answer}:
+                    self._answers[request] = answer
+                    self._unanswered.discard(request)
+                case _:
+                    self._stop(channel, tracer.Snapshot(**message))
 
-    def _take(self, channel, message):
-        match message:
-            case {"orders": number}:
-                self._orders, self._tracer = channel, number
-            case {"request": request, "answer": answer}:
-                self._answers[request] = answer
-                self._unanswered.discard(request)
-            case _:
-                seen = tracer.Snapshot(**message)
-                thread = self.threads.setdefault(seen.thread, TracedThread(seen.thread, seen))
-                thread.snapshot, thread.stopped, thread.channel = seen, True, channel
-                thread.call = thread.fd = None
-                thread.add(seen.calls)
-                if not self.paused:  # it stopped before the order to run was obeyed
-                    self.step(thread)
+    def _stop(self, channel, snapshot):
+        thread = self.threads.setdefault(snapshot.thread, TracedThread(snapshot.thread, snapshot))
+        thread.snapshot, thread.stopped, thread.channel = snapshot, True, channel
+        thread.call = thread.fd = None
+        thread.add(snapshot.calls)
+        if not self.paused:  # it stopped before the order to run was obeyed
+            self.step(thread)
 
     def settle(self, timeout=TIMEOUT):
         """Wait until all threads are stopped or sleep; raise TimeoutError if one still computes."""
