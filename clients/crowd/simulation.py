@@ -86,12 +86,10 @@ class _Run:
 
     def follow(self, progress):
         """Start a thread for each client, and call progress until all have ended."""
-        threads = {
-            client.number: threading.Thread(target=self.run_client, args=(client,), daemon=True)
-            for client in self.clients
-        }
-        for thread in threads.values():
-            thread.start()
+        threads = {}
+        for one in self.clients:
+            threads[one.number] = threading.Thread(target=self.run_client, args=[one], daemon=True)
+            threads[one.number].start()
         while alive := {number for number, thread in threads.items() if thread.is_alive()}:
             progress(self.so_far())
             if alive == {self.config.silent}:
@@ -106,10 +104,7 @@ class _Run:
 
         try:
             self.rest((client.number - 1) * self.config.every)
-        except TimeoutError:  # it never came
-            return
-        record("connects")
-        try:
+            record("connects")
             with Client(*self.address, self.left()) as connection:
                 self.connections.append(connection)
                 client.port = connection.socket.getsockname()[1]
@@ -117,7 +112,8 @@ class _Run:
                 self.talk(client, connection, record)
                 record("left")  # before close(): the server may answer the next one at once
         except TimeoutError:
-            record("cut off")
+            if client.events:  # or else it never came
+                record("cut off")
         except (OSError, ValueError) as error:
             client.error = str(error)
             record("cut off" if self.over.is_set() else "failed")

@@ -10,8 +10,8 @@ from jinja2 import Environment, FileSystemLoader
 from clients.console.palette import styles, text_on
 
 STEPS = Path(__file__).with_name("steps.html")  # of the three models, committed
-WEB = FileSystemLoader(STEPS.with_name("web"))
-TEMPLATES = Environment(loader=WEB, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+LOADER = FileSystemLoader(STEPS.with_name("web"))
+TEMPLATES = Environment(loader=LOADER, autoescape=True, trim_blocks=True, lstrip_blocks=True)
 ON_DARK = {"#000000": "#FFFFFF"}  # what cannot be seen on a dark page
 
 
