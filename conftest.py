@@ -1,6 +1,7 @@
 """What all the tests share: each model on a free port, a command's output, waiting for a state."""
 
 import contextlib
+import re
 import signal
 import subprocess
 import time
@@ -46,6 +47,14 @@ def serve():
         yield lambda name, *options: stack.enter_context(
             processes.running_server(processes.find_server(name), *options)
         )
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Leave out files of slow tests in a quick run: to import them takes half of its CPU time."""
+    if config.option.markexpr != "not slow" or not collection_path.match("test_*.py"):
+        return None
+    is_slow = re.search(r"^pytestmark = .*mark\.slow", collection_path.read_text(), re.MULTILINE)
+    return True if is_slow else None  # None: another plugin decides
 
 
 def pytest_generate_tests(metafunc):

@@ -50,8 +50,7 @@ def greeting(chunk, wait, compute):
 
 
 def main():
-    # Without the usage, an error in an option is reported in one line.
-    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)  # short errors
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=3267, help="0: any free one")
     parser.add_argument("--backlog", type=int, default=5, help="for listen()")

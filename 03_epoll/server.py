@@ -26,7 +26,7 @@ def serve(listener, greet):
                 paused = accept_all(listener, epoll, clients)
             elif not handle(clients[fd], greet, epoll):
                 client = clients.pop(fd)
-                client.conn.close()  # this also removes it from the interest list
+                client.conn.close()  # the last copy: this also removes it from the interest list
                 logging.info("%s:%d left, %d bytes received", *client.remote, client.bytes_received)
                 epoll.modify(listener, select.EPOLLIN)  # a descriptor is free: see accept_all()
         if not events:  # a second has passed
@@ -95,8 +95,7 @@ def greeting(chunk, wait, compute):
 
 
 def main():
-    # Without the usage, an error in an option is reported in one line.
-    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)  # short errors
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=3267, help="0: any free one")
     parser.add_argument("--backlog", type=int, default=5, help="for listen()")

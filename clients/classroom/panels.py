@@ -154,7 +154,7 @@ def queue(monitor, rows, width):
 
 
 def some(names, width, title=""):
-    """Return as many of the names as fit beside the title, and how many more there are."""
+    """Return as many of the names as fit next to the title, and how many more there are."""
     for count in range(len(names), 0, -1):
         rest = f" and {len(names) - count} more" if count < len(names) else ""
         text = ", ".join(names[:count]) + rest

@@ -16,7 +16,7 @@ from clients.contract.server_under_test import ServerUnderTest
 from clients.system import processes
 from conftest import wait_until
 
-LINES = {"01_blocking": 80, "02_threaded": 85, "03_epoll": 125}
+LINES = {"01_blocking": 75, "02_threaded": 80, "03_epoll": 125}
 SOURCES = {name: processes.models()[name].read_text() for name in LINES}
 
 

@@ -223,7 +223,7 @@ def test_the_command_prints_what_changes():
     assert "accept4" not in err
 
 
-def test_a_crash_shows_its_last_words(tmp_path):
+def test_a_crash_shows_its_exception(tmp_path):
     (tmp_path / "server.py").write_text("import sys\nprint(sys.argv, __name__)\n1 / 0\n")
     with pytest.raises(processes.LaunchError, match=r"ZeroDivisionError: division by zero"):
         with sampled_server(tmp_path / "server.py"):

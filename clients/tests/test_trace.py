@@ -191,9 +191,9 @@ def work():
         except OSError:
             s.close()
 
-def accept(door):
+def accept(listener):
     try:
-        return door.accept()[0]
+        return listener.accept()[0]
     except KeyError:
         raise
     except BlockingIOError:
@@ -204,15 +204,15 @@ parser.add_argument("--port", type=int)
 parser.add_argument("--backlog", type=int)
 options = parser.parse_args()
 mutex, seen, jobs = threading.Lock(), [], queue.SimpleQueue()
-door = socket.create_server(("127.0.0.1", options.port), backlog=options.backlog)
-door.setblocking(False)
+listener = socket.create_server(("127.0.0.1", options.port), backlog=options.backlog)
+listener.setblocking(False)
 watch = select.poll()
-watch.register(door, select.POLLIN)
+watch.register(listener, select.POLLIN)
 threading.Thread(target=work, daemon=True).start()
-print("listening on %s:%d" % door.getsockname(), flush=True)
+print("listening on %s:%d" % listener.getsockname(), flush=True)
 while True:
     for fd, mask in watch.poll():
-        while s := accept(door):
+        while s := accept(listener):
             s.setblocking(True)
             jobs.put(s)
 '''
@@ -230,7 +230,7 @@ def other(tmp_path_factory):
     [
         "poll() blocks: no descriptor that it watches is ready.",
         "poll() reports descriptor 3 (the listening socket).",
-        "accept() of the program is called with door = listening socket (descriptor 3).",
+        "accept() of the program is called with listener = listening socket (descriptor 3).",
         "This handler is not for it: on to line 36.",
         "The exception is caught here: on to line 37.",
         "SimpleQueue.get() blocks: the queue is empty.",

@@ -26,7 +26,7 @@ def remote_of(sock):
 
 
 def variables_of(frame):
-    """Return {name: text} of a function's variables, with the fields of its objects beside them.
+    """Return {name: text} of a function's variables, with the fields of its objects next to them.
 
     A value of a kind that only a library knows, such as an argument parser, is left out.
     """

@@ -81,7 +81,7 @@ P50 = (  # title and axis of a bar chart
     "First greeting: half of the visitors wait longer than {}",
     "ms until the first greeting, p50",
 )
-OVER_TIME = {  # name: (title, axis, its number of a Moment that lasts so many seconds)
+OVER_TIME = {  # name: (title, axis, its number, from a Moment and its seconds)
     "in_service": ("Visitors in service: {}", "visitors", lambda one, _: one.in_service),
     "latency": ("p50 of the greetings", "ms", lambda one, _: one.p50_ms),
     "throughput": ("Throughput", "greetings per second", lambda one, s: one.greetings / s),

@@ -19,7 +19,7 @@ class SampleLog:
         self.generators: dict[str, dict] = {}  # process: {"cpu": share of a core, "lag": [s, …]}
         self.locust: dict[str, list] = {}  # see results.LocustRow
         self.started = self.over = math.inf  # time.monotonic() of the load's start and end
-        self.watcher = None
+        self.own_monitor = None
 
     def note(self, session, request, began, ended, outcome):
         """Add a request, with times of time.monotonic(), if it began before the load ended."""
@@ -47,11 +47,11 @@ class SampleLog:
         self.errors.update(content["errors"])
 
     def start_watching(self):
-        self.watcher = gevent.spawn(self.watch_generator)
+        self.own_monitor = gevent.spawn(self.watch_generator)
 
     def stop_watching(self):
-        if self.watcher:
-            self.watcher.kill()
+        if self.own_monitor:
+            self.own_monitor.kill()
 
     def watch_generator(self, every=0.05):
         """Measure by how much sleep() oversleeps, and the CPU time of this process."""

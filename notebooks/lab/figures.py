@@ -252,10 +252,12 @@ def workloads(results, title, note):
             ax.barh(place, rate, color=style[model][0], alpha=0.35 if unserved[model] else 1)
             words = f" {number(rate)}" + ("*" if limited[model] else "")
             words += f", {unserved[model]} unserved" if unserved[model] else ""
+            shift = 0
             if limited[model]:
                 arrow(ax, (rate, place), "right", style[model][0])
-                rate += 0.06 * max(rates.values())
-            ax.text(rate, place, words, va="center", fontsize=10)
+                shift = 24  # points: next to the arrow
+            look = {"textcoords": "offset points", "va": "center", "fontsize": 10}
+            ax.annotate(words, (rate, place), (shift, 0), **look)
         ax.set_yticks(range(len(rates)), reversed(rates))
         ax.set_xlim(0, 1.5 * max(rates.values()))  # room for the words
         ax.xaxis.set_major_formatter("{x:,.0f}")

@@ -52,7 +52,7 @@ def compare_with_samples(*servers, users=(), arrivals=(), **config):
         )
         processes.raise_nofile_limit(plan.connections() + comparison.DESCRIPTORS)
         handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
-        found, packed = comparison.compare(plan, Console(file=io.StringIO()))
+        found, packed = comparison.compare(plan, Console(quiet=True, force_jupyter=False))
     if found.interrupted:  # then signals are ignored
         for number, handler in handlers.items():
             signal.signal(number, handler)
