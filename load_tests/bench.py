@@ -31,21 +31,10 @@ from rich.text import Text
 from clients.console.argtypes import number, numbers
 from clients.console.formatting import count
 from clients.console.printable import printable
-from clients.system.processes import (
-    ROOT,
-    LaunchError,
-    Server,
-    distinct_names,
-    find_server,
-    module_command,
-    raise_nofile_limit,
-    require_linux,
-    running_server,
-    spawn,
-    sum_over_tree,
-)
+from clients.system import processes
+from clients.system.processes import LaunchError
 from clients.system.procfs import usable_cores
-from load_tests.harness.files import CannotWrite, Screen, ensure_file_writable, lines, save_json
+from load_tests.harness.files import CannotWrite, Screen, ensure_file_writable, lines, save
 from load_tests.harness.monitor import kernel_memory, loses_child_cpu, pin, tree_cpu_seconds
 from load_tests.harness.rounds import Block, IdleCost, Measured, Round, to_json
 from load_tests.harness.stats import nearest_rank, quartiles
@@ -97,23 +86,21 @@ def options(arguments=None):
         parser.error("--idle takes one number, or one for each server")
     try:
         commands = [shlex.split(text) or [""] for text in args.servers]
-        args.specs = specs([(find_server(name), more) for name, *more in commands], idle)
+        programs = [processes.find_server(command[0]) for command in commands]
+        args.specs = specs(programs, [command[1:] for command in commands], idle)
     except (LaunchError, ValueError) as error:
         parser.error(lines(str(error)))
     return args
 
 
-def specs(commands, idle):
-    """Return a Spec for each command (program, options) and its number of idle connections."""
+def specs(programs, options, idle):
+    """Return a Spec for each program, its list of options and its number of idle connections."""
     suffixes = [
-        "".join(f" {printable(word)}" for word in more) + (f" +{count} idle" if count else "")
-        for (_, more), count in zip(commands, idle, strict=True)
+        "".join(f" {printable(word)}" for word in words) + (f" +{count} idle" if count else "")
+        for words, count in zip(options, idle, strict=True)
     ]
-    names = distinct_names([program for program, _ in commands], suffixes)
-    return [
-        Spec(name, *command, count)
-        for name, command, count in zip(names, commands, idle, strict=True)
-    ]
+    names = processes.distinct_names(programs, suffixes)
+    return list(map(Spec, names, programs, options, idle))
 
 
 @dataclass
@@ -121,7 +108,7 @@ class Target:
     """One running server, and the generator processes that load it."""
 
     name: str
-    server: Server
+    server: processes.Server
     generators: list
 
     def command(self, commands):
@@ -156,7 +143,7 @@ class Target:
 
     def resident(self):
         """Return the bytes of memory of the server and all that it has started."""
-        return sum_over_tree(self.server.process, lambda one: one.memory_info().rss)
+        return processes.sum_over_tree(self.server.process, lambda one: one.memory_info().rss)
 
     def round(self, load, connections, seconds):
         """Return the Round of these seconds. Raises BenchError."""
@@ -193,7 +180,7 @@ def reply(generator):
 def pinned_server(spec, cores, cold=False):
     """Start a server of a benchmark on these cores, warm it unless it is to be cold; yield it."""
     options = ("--quiet", "--backlog", BACKLOG, *spec.options)
-    with running_server(spec.program, *options) as server:
+    with processes.running_server(spec.program, *options) as server:
         pin(server.process, cores)
         if not cold:
             warm(server.address)
@@ -216,8 +203,10 @@ def target(spec, cores, args):
 @contextlib.contextmanager
 def generating(core, address, number):
     """Start a generator, yield its process, and end it."""
-    line = module_command("load_tests.harness.generator", core, *address, number * NUMBERS)
-    with spawn(line, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    program, first = "load_tests.harness.generator", number * NUMBERS
+    line = processes.module_command(program, core, *address, first)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with processes.spawn(line, cwd=processes.ROOT, **pipes) as process:
         yield process
     process.stdout.close()
     with contextlib.suppress(BrokenPipeError):
@@ -333,10 +322,7 @@ def show(block, args, console):
 
 
 def run(args, step, content):
-    """Call step(connections, console) for each of --connections; write content() as --json says.
-
-    Return what the program exits with. What was measured before an error is written, too.
-    """
+    """Call step(connections, console) for each of --connections; return what to exit with."""
     console, failed = Screen(), None
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too
     if (cores := usable_cores()) < 2:
@@ -354,17 +340,23 @@ def run(args, step, content):
         failed = str(error)
     except psutil.NoSuchProcess:
         failed = "a server has ended between two rounds"
-    return save_json(failed, args.json, content())
+    try:  # what was measured before an error is written, too
+        if args.json:
+            save(args.json, content())
+    except OSError as error:
+        text = f"cannot write to {args.json}: {error.strerror}"
+        failed = f"{failed}\n{text}" if failed else text
+    return failed and lines(failed)
 
 
 def main():
-    require_linux()
+    processes.require_linux()
     args, blocks = options(), []
     # A server needs as many as its generators together, unless it is several processes.
     most = max(args.connections) + max(spec.idle for spec in args.specs)
 
     def step(connections, console):
-        raise_nofile_limit(most // args.processes + DESCRIPTORS)
+        processes.raise_nofile_limit(most // args.processes + DESCRIPTORS)
         blocks.append(measure(args, connections, console))
         show(blocks[-1], args, console)
 

@@ -17,14 +17,8 @@ import sys
 from pathlib import Path
 
 from clients.console.argtypes import number, numbers
-from clients.system.processes import (
-    LaunchError,
-    require_linux,
-    run_captured,
-    spawn,
-    sum_over_tree,
-    temp_dir,
-)
+from clients.system import processes
+from clients.system.processes import LaunchError
 from load_tests import bench
 
 SOURCE = Path(__file__).with_name("harness") / "bench_client.c"
@@ -53,7 +47,7 @@ def compile_client(folder):
     program = Path(folder, "bench_client")
     line = [os.environ.get("CC", "cc"), "-O2", "-Wall", "-o", program, SOURCE]
     try:
-        done = run_captured(line, timeout=60, env=os.environ | {"TMPDIR": str(folder)})
+        done = processes.run_captured(line, timeout=60, env=os.environ | {"TMPDIR": str(folder)})
     except LaunchError as error:
         raise LaunchError(f"there is no C compiler {line[0]} (apt-get install gcc)") from error
     if done.returncode:
@@ -67,26 +61,23 @@ def cost_in_c(client, spec, connections, greetings):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with bench.pinned_server(spec, cores[:1]) as server:
         line = [str(client), *map(str, server.address), str(connections), str(greetings)]
-        with spawn(line, **pipes, text=True, errors="replace") as process:
+        with processes.spawn(line, **pipes, text=True, errors="replace") as process:
             process.cpu_affinity(cores[-1:])
             process.stdout.readline()  # all are connected
-            before = sum_over_tree(server.process, cpu_seconds)
+            before = processes.sum_over_tree(server.process, cpu_seconds)
             with contextlib.suppress(BrokenPipeError):  # no buffer, which would complain later
                 os.write(process.stdin.fileno(), b"\n")
             if not process.stdout.readline():
                 raise LaunchError(f"{spec.name}: {process.stderr.read().strip()}")
-            used = sum_over_tree(server.process, cpu_seconds) - before
+            used = processes.sum_over_tree(server.process, cpu_seconds) - before
     if not used:
         raise LaunchError(f"{spec.name}: {greetings} greetings are too few to see what they cost")
     return used / greetings
 
 
 def cpu_seconds(process):
-    """Return the CPU time of a process and of its children that have ended.
-
-    The kernel counts it in hundredths of a second (proc(5), stat).
-    """
-    return sum(process.cpu_times()[:4])
+    """Return the CPU time of a process and of its children that have ended."""
+    return sum(process.cpu_times()[:4])  # in hundredths of a second (proc(5), stat)
 
 
 def measure(args, client, connections, console):
@@ -120,9 +111,9 @@ def show(found, connections, console):
 
 
 def main():
-    require_linux()
+    processes.require_linux()
     args, all_found = options(), {}
-    with temp_dir() as folder:
+    with processes.temp_dir() as folder:
 
         def step(connections, console):
             client = compile_client(folder)

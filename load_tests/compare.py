@@ -17,24 +17,16 @@ import math
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn
 
 from clients.console.argtypes import number, numbers
-from clients.system.processes import (
-    LaunchError,
-    distinct_names,
-    find_server,
-    models,
-    raise_nofile_limit,
-    require_linux,
-    running_server,
-)
+from clients.system import processes
+from clients.system.processes import LaunchError
 from load_tests.harness import phrases, report, results, runs, samples, stats
 from load_tests.harness.files import CannotWrite, Screen, lines, locked, save
-from load_tests.harness.page import page
 from load_tests.harness.results import Comparison, FailedRun, RunConfig
 
 HERE = Path(__file__).resolve().parent
@@ -76,7 +68,8 @@ def options(arguments=None):
     add("servers", nargs="*", metavar="MODEL|PATH", help="default: all models")
     add("--users", type=counts, default=[1, 10, 50, 200], metavar="N,N,...")
     add("--seconds", type=number(float, 0.5, 3600), default=5.0, help="length of each run")
-    add("--repeat", type=number(int, 1, 1000), default=1, metavar="N", help="runs of each, in turn")
+    words = "runs of each, in turn"
+    add("--repeat", dest="repeats", type=number(int, 1, 1000), default=1, metavar="N", help=words)
     add("--seed", type=number(int, 0, 10**9), default=1, help="of arrivals and think times")
     add("--load", choices=results.USER_CLASSES, default="think-time")
     words = "open loop: visitors per second (Poisson), instead of --users"
@@ -109,41 +102,26 @@ def options(arguments=None):
         parser.error("--users takes one for each of the --processes or more")
     try:
         names = [args.web] if args.web else args.servers
-        programs = [find_server(name) for name in names] or list(models().values())
+        programs = [*map(processes.find_server, names)] or [*processes.models().values()]
         old = results.read(args.against) if args.against else None
     except (LaunchError, OSError, ValueError) as error:
         parser.error(lines(str(error)))
-    if old and min(args.repeat, old.config.repeats) < 2:
+    if old and min(args.repeats, old.config.repeats) < 2:
         parser.error(
             "--against needs --repeat 2 or more in both comparisons (8 or more give a verdict): "
             "the ratio of two single runs is noise"
         )
-    names = "load seconds seed backlog wait compute slow_requests switch_interval timeout retries"
-    config = RunConfig(
-        **{name: getattr(args, name) for name in names.split()},
-        processes=args.processes,
-        repeats=args.repeat,
-        loop="open" if args.arrivals else "closed",
-    )
+    args.loop = "open" if args.arrivals else "closed"
+    config = RunConfig(**{one.name: getattr(args, one.name) for one in fields(RunConfig)})
     loads = args.arrivals or args.users
     return Plan(config, programs, loads, args.out.resolve(), old, args.pictures, bool(args.web))
 
 
 def compare(plan, console):
-    """Run each program under each load; return a Comparison and the bytes of samples.csv.gz.
-
-    It does so when it is interrupted, too.
-    """
-    found = Comparison(
-        schema=results.SCHEMA,
-        date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        machine=runs.machine(),
-        config=plan.config,
-        interrupted=False,
-        runs=[],
-        failed_runs=[],
-    )
-    servers = list(zip(distinct_names(plan.programs), plan.programs, strict=True))
+    """Return the Comparison of all runs, interrupted or not, and the bytes of samples.csv.gz."""
+    date = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    found = Comparison(date=date, machine=runs.machine(), config=plan.config)
+    servers = list(zip(processes.distinct_names(plan.programs), plan.programs, strict=True))
     keys = [
         {"model": name, "program": str(program), "load": load, "repeat": repeat}
         for load in plan.loads
@@ -194,12 +172,12 @@ def progress(console):
 
 def web(plan, console):
     """Run one server and Locust's page for it, until Ctrl-C."""
-    with running_server(plan.programs[0], *runs.server_options(plan.config)) as server:
+    with processes.running_server(plan.programs[0], *runs.server_options(plan.config)) as server:
         host, port = server.address
         port_of_page = runs.free_port(8089)
         options = ["--config", HERE / "locust.conf"]
         options += ["--web-port", port_of_page, "--server-pid", server.process.pid]
-        console.print(f"{distinct_names(plan.programs)[0]} listens on {host}:{port}.")
+        console.print(f"{processes.distinct_names(plan.programs)[0]} listens on {host}:{port}.")
         console.print(f"Open http://127.0.0.1:{port_of_page} and look at the tab Server.")
         console.print("Ctrl-C ends both.")
         with contextlib.suppress(KeyboardInterrupt):
@@ -207,10 +185,7 @@ def web(plan, console):
 
 
 def finish(found, packed, plan, console):
-    """Write and show a Comparison, then draw it; return the exit status, or what went wrong.
-
-    An error in one part does not prevent the next.
-    """
+    """Write, show and draw a Comparison, each whatever failed before; return the exit status."""
     interruptible(False)  # not even by a second Ctrl-C: this takes no time
     raw = {"results.json": lambda: results.dumps(found), "samples.csv.gz": lambda: packed}
     written = write(raw, plan.out, console)
@@ -239,7 +214,7 @@ def draw(summary):
     """Return {file: function()} of the pictures and the page; a function returns the content."""
     from load_tests.harness import charts, figures  # not at the top: matplotlib takes half a second
 
-    main, others = figures.of_picture(summary), figures.of_report(summary).values()
+    main, others = figures.of_picture(summary), figures.of_report(summary)
     config, rows = summary.results.config, summary.heaviest
     title = f"The same load for each server: {phrases.load_text(config, rows[0].load)}"
     note = f"{phrases.asked(summary.results)} {phrases.limits(config, rows)}"
@@ -249,7 +224,7 @@ def draw(summary):
         return charts.picture([one.draw for one in main], title, note)
 
     def html():
-        return page(summary, [(one.explanation, charts.png(one.draw)) for one in others])
+        return report.page(summary, {name: charts.png(one.draw) for name, one in others.items()})
 
     dark = {"comparison-dark.png": lambda: charts.darken(light())}
     return {"comparison.png": light, **dark, "report.html": html}
@@ -277,11 +252,11 @@ def interruptible(yes):
 
 
 def main():
-    require_linux()
+    processes.require_linux()
     plan, console = options(), Screen()
     interruptible(True)
     try:
-        raise_nofile_limit(plan.connections() + DESCRIPTORS)
+        processes.raise_nofile_limit(plan.connections() + DESCRIPTORS)
         if plan.web:
             return web(plan, console)
         with locked(plan.out):

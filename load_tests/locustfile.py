@@ -101,10 +101,7 @@ class GreetingUser(User):
 
     @contextlib.contextmanager
     def session(self, began=None, requests=WHOLE):
-        """Yield a Session; enter at its end the requests that have no answer.
-
-        began: time.monotonic() from which its requests are timed, now if None.
-        """
+        """Yield a Session timed from began on, or now; enter its unanswered requests at its end."""
         session = Session(self, time.monotonic() if began is None else began, requests)
         present.add(session)
         try:
@@ -222,12 +219,9 @@ class Session:
             self.client = None
 
     def wait_abandoned(self, client, began, *_):
-        """Close our half of a connection; enter the greeting that the server still sends.
-
-        The server gets the same FIN as from close(), and what it does then was for nothing.
-        """
+        """Close our half of a connection; enter the greeting that the server sends for nothing."""
         with client, contextlib.suppress(OSError):
-            client.socket.shutdown(socket.SHUT_WR)
+            client.socket.shutdown(socket.SHUT_WR)  # the server gets the same FIN as from close()
             if client.socket.recv(1024) and (now := time.monotonic()) < log.over:
                 log.note(self.name, "abandoned_greeting", began, now, "answered")
 
@@ -334,11 +328,8 @@ class IdleUser(GreetingUser):
 @events.init_command_line_parser.add_listener
 def add_options(parser):
     add, hidden = parser.add_argument, {"include_in_web_ui": False}
-    rate, count, length = (
-        number(float, 0.01, 20_000),
-        number(int, 1, 1000),
-        number(float, 0, 86_400),
-    )
+    rate, length = number(float, 0.01, 20_000), number(float, 0, 86_400)
+    count = number(int, 1, 1000)
     add("--arrivals", type=rate, default=10.0, help="OpenLoopUser: visitors per second, in all")
     add("--slow-requests", type=count, default=1, help="SlowRequestUser: number of users")
     add("--timeout", type=length, default=0.0, help="seconds until a visitor gives up; 0: never")
@@ -380,23 +371,16 @@ def with_tags(classes, options):
     known, unwanted = set().union(*tags.values()), set(options.exclude_tags or ())
     wanted = set(options.tags or known) - unwanted
     if not known & wanted:
-        sys.exit(
-            f"--tags and --exclude-tags leave no user class: there are {', '.join(sorted(known))}"
-        )
+        names = ", ".join(sorted(known))
+        sys.exit(f"--tags and --exclude-tags leave no user class: there are {names}")
     return [one for one in classes if tags[one] & wanted]
 
 
 def waiting():
     """Return for how many seconds each open request has waited, the longest first."""
-    now, ends = time.monotonic(), {"session"}
-    return sorted(
-        (
-            now - min(one.open[name] for name in open)
-            for one in present
-            if (open := one.open.keys() - ends)
-        ),
-        reverse=True,
-    )
+    now = time.monotonic()
+    waits = [[now - at for name, at in one.open.items() if name != "session"] for one in present]
+    return sorted(map(max, filter(None, waits)), reverse=True)
 
 
 @events.test_start.add_listener
@@ -427,9 +411,7 @@ def end(environment, **_):
     }
 
 
-@events.test_stop.add_listener
-def stop_watching(**_):
-    log.stop_watching()
+events.test_stop.add_listener(lambda **_: log.stop_watching())
 
 
 @events.report_to_master.add_listener

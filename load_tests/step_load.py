@@ -18,12 +18,8 @@ def add_options(parser):
     add("--shape", choices=shapes, default="steps", help="more users in each step, or in one alone")
     add("--step-users", type=count, default=10, help="users in the first step")
     add("--step-seconds", type=length, default=10.0, help="length of a step")
-    add(
-        "--steps",
-        type=count,
-        default=6,
-        help="number of steps; a spike has as many times the users",
-    )
+    words = "number of steps; a spike has as many times the users"
+    add("--steps", type=count, default=6, help=words)
 
 
 class Shape(LoadTestShape):
@@ -33,8 +29,6 @@ class Shape(LoadTestShape):
         step = int(self.get_run_time() // options.step_seconds)
         if step >= options.steps:
             return None
-        if options.shape == "steps":
-            times = step + 1
-        else:
-            times = options.steps if step == options.steps // 2 else 1
-        return times * options.step_users, times * options.step_users
+        spike = options.steps if step == options.steps // 2 else 1
+        users = options.step_users * (step + 1 if options.shape == "steps" else spike)
+        return users, users

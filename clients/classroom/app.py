@@ -19,7 +19,7 @@ from clients.classroom import panels
 from clients.classroom.roster import Roster
 from clients.classroom.scripted_clients import MOST
 from clients.classroom.server_monitor import ServerMonitor, own_addresses
-from clients.classroom.stepper import Stepper
+from clients.classroom.stepper import MOST_LINES
 from clients.console.palette import luminance, styles, text_on
 from clients.console.printable import printable
 from clients.system.processes import server_name
@@ -39,11 +39,7 @@ STYLES = {  # style of a Cell: its looks on a light screen and on a dark one
 
 
 class Classroom(App):
-    """The screen and the keys.
-
-    programs: the paths of the servers, the first to begin with. options: those of their command
-    line, {"host": "127.0.0.1", "port": 0, "backlog": 5, ...}.
-    """
+    """programs: the servers' paths, the first to begin with. options: see ServerMonitor."""
 
     CSS = """
     Static { text-wrap: nowrap; text-overflow: ellipsis; }
@@ -77,8 +73,8 @@ class Classroom(App):
         Binding("l,L", "leave(False)", "leave", key_display="l"),
         Binding("x,X", "leave(True)", "reset", key_display="x"),
         Binding("w,W", "step", "line by line/run", key_display="w"),
-        Binding("space", "to_line", "a line"),
-        Binding("c,C", "to_call", "to a call", key_display="c"),
+        Binding("space", "advance(1)", "a line"),
+        Binding("c,C", f"advance({MOST_LINES})", "to a call", key_display="c"),
         Binding("p,P", "pause", "pause", key_display="p"),
         Binding("n,N", "start(1)", "next model", key_display="n"),
         Binding("b,B", "start(0)", "begin again", key_display="b"),
@@ -133,7 +129,6 @@ class Classroom(App):
             signal.signal(number, signal.SIG_DFL)
 
     def on_ready(self):
-        """Start when the panels can be drawn."""
         self.start(self.programs[0])
         self.set_interval(INTERVAL, self.tick)
 
@@ -184,7 +179,7 @@ class Classroom(App):
             self.monitor.refresh()
             self.rows = self.roster.meet(self.monitor.connections)
             stepper = self.monitor.stepper
-            if self.last_notice == ALL_SLEEP and stepper and stepper.any_stopped():
+            if self.last_notice == ALL_SLEEP and stepper and stepper.session.stopped():
                 self.clear_notifications()  # it is no longer true
                 self.last_notice = ""
         self.draw()
@@ -192,7 +187,6 @@ class Classroom(App):
     # What is drawn
 
     def draw(self):
-        """Write all panels."""
         self.write("keys", Content(legend(self.BINDINGS, self.size.width)))
         monitor, roster = self.monitor, self.roster
         if not monitor:
@@ -224,9 +218,8 @@ class Classroom(App):
     def draw_head(self):
         """Write which model it is, where it listens, and what it costs."""
         monitor, stepper, colour = self.monitor, self.monitor.stepper, self.model_colour()
-        for part in ("head", "title", "where"):
-            look = self.query_one(f"#{part}").styles
-            look.background, look.color = colour, text_on(colour)
+        for part in self.query("#head, #title, #where"):
+            part.styles.background, part.styles.color = colour, text_on(colour)
         if self.paused or monitor.ended or (stepper and stepper.on):
             where = "PAUSED" if self.paused else "ENDED" if monitor.ended else "LINE BY LINE"
         else:
@@ -236,7 +229,7 @@ class Classroom(App):
         if cell_len(title) > width:
             title = f"{monitor.name}: {monitor.sentence.partition(':')[0]}"
         self.write("title", Content(printable(title)))
-        tracer = " with the tracer" if monitor.is_python else ""
+        tracer = " with the tracer" * monitor.is_python
         log = f"; {monitor.dropped:,} bytes of its log not kept" if monitor.dropped else ""
         row = [
             panels.Cell("cost: threads "),
@@ -257,7 +250,6 @@ class Classroom(App):
         return self.query_one(f"#{panel}").content_size
 
     def fill(self, panel, title, rows):
-        """Write rows on a panel."""
         self.query_one(f"#{panel}").border_title = Content(printable(title))
         self.write(panel, self.text(rows))
 
@@ -361,18 +353,12 @@ class Classroom(App):
         elif self.monitor and not self.monitor.ended:
             self.monitor.stepper.toggle()
 
-    def action_to_line(self):
-        self.let_run(Stepper.to_line)
-
-    def action_to_call(self):
-        self.let_run(Stepper.to_call)
-
-    def let_run(self, how):
+    def action_advance(self, lines):
         """Let the thread of the chosen client run, or else another one that is stopped."""
-        monitor = self.monitor
-        if not monitor or monitor.ended or not monitor.stepper or not monitor.stepper.on:
+        stepper = self.monitor and not self.monitor.ended and self.monitor.stepper
+        if not stepper or not stepper.on:
             self.notice("w first: then the server goes line by line")
-        elif not how(monitor.stepper, self.roster.chosen_name()):
+        elif not stepper.advance(self.roster.chosen_name(), lines):
             self.notice(ALL_SLEEP)
 
     def action_pause(self):
@@ -390,14 +376,13 @@ class Classroom(App):
         views = (None, *VIEWS)
         self.zoomed = views[(views.index(self.zoomed) + 1) % len(views)]
         self.query_one("#body").set_class(self.zoomed is not None, "-zoomed")
-        for view in VIEWS:
-            self.query_one(f"#{view}").display = self.zoomed in (None, view)
+        for panel in self.query("#body Static"):
+            panel.display = self.zoomed in (None, panel.id)
 
     def action_toggle_dark(self):
         self.theme = "textual-light" if self.current_theme.dark else "textual-dark"
 
     def end(self):
-        """Close all clients and end the server."""
         self.roster.empty()
         for monitor in self.monitors:  # one may have been about to open
             monitor.close()

@@ -1,8 +1,8 @@
 """The texts of the classroom's panels.
 
 A row is a list of Cells. width, height: the columns and rows of a panel. names: {"host:port": the
-client's label}. The screen cuts what is too wide, with "…"; where rows or names are left out, a
-sign says so ("⋮", "and 38 more").
+client's label}. rows: {label: Connection}. The screen cuts what is too wide, with "…"; where rows
+or names are left out, a sign says so ("⋮", "and 38 more").
 """
 
 import itertools
@@ -31,7 +31,6 @@ class Cell(NamedTuple):
 
 
 def line(text, style="", key=()):
-    """Return a row of one Cell."""
     return [Cell(text, style, key)]
 
 
@@ -63,22 +62,17 @@ def size(count):
 
 
 def source(monitor, names, height):
-    """Return the lines on which threads are, marked, and as much around them as fits.
-
-    Lines on which a thread has slept before are kept in view where they fit.
-    """
+    """Return the lines on which threads are, marked, and as much around them as fits."""
     if not monitor.is_python:
         words = "it is no Python program:", "its lines cannot be shown,", "only the kernel's side"
         return [line(text, "dim") for text in words][:height]
     lines = monitor.lines
-    places = {}
+    groups, marks = {}, {}
     for thread in monitor.threads:
         if thread.line:
-            places.setdefault(thread.line, {}).setdefault(thread.call, []).append(thread)
-    marks = {
-        number: [label(call, threads, names) for call, threads in calls.items()]
-        for number, calls in places.items()
-    }
+            groups.setdefault((thread.line, thread.call), []).append(thread)
+    for (number, call), threads in groups.items():
+        marks.setdefault(number, []).append(label(call, threads, names))
     number, values = monitor.stepper.variables(lines)
     if number in marks:
         text = "\n".join([*marks.pop(number), *(f"   {value}" for value in values)])
@@ -141,10 +135,7 @@ def label(call, threads, names):
 
 
 def queue(monitor, rows, width):
-    """Return the rows about the accept queue: a bar, the clients in it and those outside of it.
-
-    rows: {label: Connection}.
-    """
+    """Return the rows about the accept queue: a bar, the clients in it and those outside of it."""
     cells = min(monitor.limit, max(4, width - 26))
     bar = "█" * math.ceil(cells * monitor.queue / monitor.limit)
     count = f"{monitor.queue} of {monitor.limit}"
@@ -178,10 +169,7 @@ def short(name):
 
 
 def connections(rows, left_out, chosen, width, height, time_wait):
-    """Return a table with a title; its last row counts connections that are not shown.
-
-    rows: {label: Connection}. left_out: how many are not among them.
-    """
+    """Return a table with a title; its last row counts those not shown, left_out at least."""
     ends = f"{'client end':<13}{'server end':<14}" if width >= WIDE else f"{'state':<13}"
     title = line(f"{'':<5}{ends}{'at':<6}{'Recv-Q':>7}{'Send-Q':>7}", "dim")
     table = [connection(row, label, chosen, width) for label, row in rows.items()]
@@ -194,7 +182,6 @@ def connections(rows, left_out, chosen, width, height, time_wait):
 
 
 def connection(row, label, chosen, width):
-    """Return the row of one connection."""
     client, server = row.client_state or "-", row.server_state or "-"
     style = "bad" if client == "SYN-SENT" else ""
     cells = [
@@ -212,8 +199,6 @@ def connection(row, label, chosen, width):
 
 
 class Person(NamedTuple):
-    """A client, as the panel of the clients shows it."""
-
     label: str
     state: str
     seconds: float  # in that state
@@ -235,7 +220,6 @@ def clients(people, states, chosen, width, height):
 
 
 def client(one, chosen):
-    """Return the row of a Person."""
     sign, style = ("▸", "chosen") if one.label == chosen else (" ", "")
     return [
         Cell(f"{sign}{short(one.label):>3} ", style),

@@ -21,9 +21,8 @@ class Roster:
 
     def reconnect(self, address):
         """Connect the same scripted clients to a new server; they do again what they did."""
-        before, self.scripted, self.names, self.external = self.scripted, {}, {}, {}
-        self.address = address
-        for old in before.values():
+        self.address, self.names, self.external = address, {}, {}
+        for old in list(self.scripted.values()):
             old.leave()
             client = self._connect(old.number)
             if old.times:

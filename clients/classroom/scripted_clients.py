@@ -44,7 +44,6 @@ class ScriptedClient:
         self.state, self.since = state, time.monotonic()
 
     def seconds(self):
-        """Return for how many seconds it has been in its state."""
         return time.monotonic() - self.since
 
     def talk(self):
@@ -88,7 +87,8 @@ class ScriptedClient:
                 self._receive()
             else:
                 self._flood()
-            self._send()
+            while self.pending:
+                self.pending = self.pending[self.sock.send(self.pending) :]
         except BlockingIOError:
             pass
         except OSError as error:
@@ -102,10 +102,6 @@ class ScriptedClient:
             raise OSError(error, os.strerror(error))
         first = "waiting" if self.pending else "silent"
         self.begin(first if self.reading else "not reading")
-
-    def _send(self):
-        while self.pending:
-            self.pending = self.pending[self.sock.send(self.pending) :]
 
     def _receive(self):
         """Read all that has arrived; a greeting is as long as its message and the prefix."""

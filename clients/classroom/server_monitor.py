@@ -1,6 +1,7 @@
 """Monitors a server, under the tracer: its threads, its connections, its log and what it costs."""
 
 import contextlib
+import itertools
 import re
 import socket
 import threading
@@ -65,16 +66,14 @@ class ServerMonitor:
         with self._lock:
             if self._closed:
                 return
+            start = traced if self.is_python else running_server
             try:
-                if self.is_python:
-                    traces = traced(self.program, *words)
-                    self.stepper = Stepper(self._stack.enter_context(traces))
-                    self.server = self.stepper.session.server
-                else:
-                    self.server = self._stack.enter_context(running_server(self.program, *words))
+                started = self._stack.enter_context(start(self.program, *words))
             except LaunchError as error:
                 self.ended = error.log, str(error).partition("\n")[0]
                 return
+            self.server = started.server if self.is_python else started
+            self.stepper = Stepper(started) if self.is_python else None
             host, self.port = self.server.address
             self.host = socket.gethostbyname(host)
             self.hosts = {self.host, *own_addresses()}
@@ -142,10 +141,5 @@ class ServerMonitor:
 
 
 def own_addresses():
-    """Return the IPv4 addresses of this machine."""
-    return {
-        one.address
-        for many in psutil.net_if_addrs().values()
-        for one in many
-        if one.family == socket.AF_INET
-    }
+    addresses = itertools.chain(*psutil.net_if_addrs().values())
+    return {one.address for one in addresses if one.family == socket.AF_INET}

@@ -2,11 +2,10 @@
 
 import contextlib
 import re
-from dataclasses import replace
 
-from clients.system.sampler import thread_states
+from clients.system.sampler import ThreadState, thread_states
 
-MOST = 2000  # lines until a call that the tracer records, at most
+MOST_LINES = 2000  # until a call that the tracer records, at most
 TIMEOUT = 2.0  # seconds that a line may take; after that its thread counts as running
 REPORT = 0.1  # seconds that the server's Python may take to report its frames: the screen waits
 BEFORE = "about to run line %d"
@@ -23,9 +22,6 @@ class Stepper:
         self.on, self.current = not self.on, None
         self.session.pause() if self.on else self.session.run()
 
-    def any_stopped(self):
-        return bool(self.session.stopped())
-
     def sample(self, remotes):
         """Return a ThreadState for each thread, with the call BEFORE if it is stopped.
 
@@ -33,13 +29,12 @@ class Stepper:
         """
         self.session.receive()
         pid = self.session.server.process.pid
-        rows = thread_states(pid, lambda: self.session.frames(REPORT), lambda _: remotes)
+        rows = thread_states(pid, lambda: self.session.ask("frames", REPORT), lambda _: remotes)
         stopped = {one.id: one.snapshot for one in self.session.stopped()} if self.on else {}
         for at, row in enumerate(rows):
             if row.id in stopped:
                 function, line, _ = stopped[row.id].stack[0]
-                place = {"function": function, "line": line, "call": BEFORE % line}
-                rows[at] = replace(row, **place, fd=None, remote=None)
+                rows[at] = ThreadState(row.id, row.name, function, line, BEFORE % line)
         return rows
 
     def next(self, client=None):
@@ -49,24 +44,18 @@ class Stepper:
         """
         self.session.receive()
         stopped = self.session.stopped()
-        named = f"connection with {client} "
-        serving = [
-            one for one in stopped if named in " ".join(one.snapshot.variables.values()) + " "
-        ]
+        named = f"connection with {client} ("  # and its descriptor
+        serving = [one for one in stopped if named in str(one.snapshot.variables)]
         last = [one for one in stopped if one.id == self.current]
         return (serving + last + stopped + [None])[0]
 
-    def to_line(self, client=None):
-        """Let the next thread execute one line; return that thread, or None if none is stopped."""
-        thread = self.next(client)
-        if thread:
-            self.run_line(thread)
-        return thread
+    def advance(self, client, lines):
+        """Let the next thread run this many lines, or until a recorded call returns or blocks.
 
-    def to_call(self, client=None):
-        """Let the next thread run until a call that the tracer records has returned, or blocks."""
+        Returns that thread, or None if none is stopped.
+        """
         thread = self.next(client)
-        for _ in range(MOST):
+        for _ in range(lines):
             if not thread or not thread.stopped or self.run_line(thread):
                 break
         return thread

@@ -52,9 +52,8 @@ def run_checks(program, names, timeout):
     with processes.running_server(program, timeout=timeout):  # or no check needs to run
         crashes = set()
     with ThreadPoolExecutor(JOBS) as pool:
-        for result in pool.map(
-            lambda name: run_check(program, CHECKS[name], timeout=timeout), names
-        ):
+        checks = map(CHECKS.get, names)
+        for result in pool.map(lambda one: run_check(program, one, timeout=timeout), checks):
             if result.reason in crashes:
                 result = replace(result, reason="the same crash")
             elif result.reason.startswith(CRASHED):

@@ -1,16 +1,23 @@
 """A client that knows what the server owes it."""
 
 import contextlib
+import functools
 import select
 import socket
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from clients.client import PREFIX
-from clients.contract.errors import difference, expect, explaining
+from clients.contract.errors import ContractViolation, difference, expect, explaining
 from clients.system.sockets import reset_on_close
 
 MEBIBYTE = 2**20
+
+
+@functools.cache
+def numbers():
+    """Return a mebibyte of numbers, each of them once."""
+    return b"".join(b"%07d " % number for number in range(MEBIBYTE // 8))
 
 
 class ProbeClient(socket.socket):
@@ -32,7 +39,8 @@ class ProbeClient(socket.socket):
         with explaining(f"sent {message!r:.100}, "):
             received = self.read(len(expected))
             end = " and the end of the stream" if len(received) < len(expected) else ""
-            expect(received == expected, difference(expected, received) + end)
+            if received != expected:
+                raise ContractViolation(difference(expected, received) + end)
 
     def expect_eof(self):
         """Expect that the server closes its side, and sends nothing before."""
@@ -74,13 +82,12 @@ class ProbeClient(socket.socket):
 
     def flood(self, limit):
         """Send limit bytes, or until none is taken for half a quiet period; return them."""
-        numbers = b"".join(b"%07d " % number for number in range(MEBIBYTE // 8))
         sent = 0
         while sent < limit and self._is_ready(select.POLLOUT, self.server.quiet_period / 2):
             self.server.check_deadline()
             start = sent % MEBIBYTE
-            sent += self.send(numbers[start : start + limit - sent])  # what the send buffer takes
-        return (numbers * (1 + sent // MEBIBYTE))[:sent]
+            sent += self.send(numbers()[start : start + limit - sent])  # what the send buffer takes
+        return (numbers() * (1 + sent // MEBIBYTE))[:sent]
 
     @contextlib.contextmanager
     def flood_in_background(self, limit):
@@ -101,18 +108,14 @@ class ProbeClient(socket.socket):
                 while chunk := self.recv(MEBIBYTE):
                     bytes_received += len(chunk)
 
-        threads = [threading.Thread(target=target) for target in (send, receive)]
-        try:
-            for thread in threads:
-                thread.start()
-            yield lambda: bytes_received
-        finally:
-            with contextlib.suppress(OSError):  # ENOTCONN: the server has reset the connection
-                self.shutdown(
-                    socket.SHUT_RDWR
-                )  # this wakes a thread blocked in sendall() or recv()
-            for thread in threads:
-                thread.join()
+        with ThreadPoolExecutor(2) as pool:
+            pool.submit(send)
+            pool.submit(receive)
+            try:
+                yield lambda: bytes_received
+            finally:  # wake a thread blocked in sendall() or recv()
+                with contextlib.suppress(OSError):  # ENOTCONN: the server has reset the connection
+                    self.shutdown(socket.SHUT_RDWR)
 
     def half_close(self):
         """Close the sending direction; receiving goes on."""

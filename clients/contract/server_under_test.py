@@ -37,10 +37,10 @@ class CheckResult:
     reason: str = ""  # empty if it passed
 
 
-def run_check(program, check, *options, timeout=TIMEOUT, quiet_period=QUIET_PERIOD):
+def run_check(program, check, *options, timeout=TIMEOUT, quiet_period=QUIET_PERIOD, load=1.0):
     """Start program with the options of the check, and these; return the CheckResult.
 
-    timeout, quiet_period: see ServerUnderTest.
+    timeout, quiet_period, load: see ServerUnderTest.
     """
     options = (*check.options, *options)
     limit = DEADLINE_FACTOR * (timeout + quiet_period)
@@ -50,7 +50,7 @@ def run_check(program, check, *options, timeout=TIMEOUT, quiet_period=QUIET_PERI
             program, *options, timeout=timeout, grace=timeout / 4
         ) as running:
             deadline = time.monotonic() + limit
-            server = ServerUnderTest(running, timeout, quiet_period, deadline, options)
+            server = ServerUnderTest(running, timeout, quiet_period, load, deadline, options)
             try:
                 check(server)
             except DeadlineExceeded:
@@ -73,6 +73,7 @@ class ServerUnderTest:
     server: processes.Server
     timeout: float = TIMEOUT  # seconds within which an expected event has to happen
     quiet_period: float = QUIET_PERIOD  # seconds in which something must not happen
+    load: float = 1.0  # share of the connections or messages of checks that repeat something
     deadline: float = float("inf")  # of the check (time.monotonic)
     options: tuple = ()  # with which the server was started
     read_times: list[float] = field(default_factory=list)  # seconds of each read by a client

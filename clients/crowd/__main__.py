@@ -46,21 +46,19 @@ def options():
     )
     parser.add_argument("--host", default=HOST, help="a name or an IPv4 address")
     parser.add_argument("--port", type=number(int, 1, 65_535), default=PORT)
-    parser.add_argument("--clients", type=int)
-    parser.add_argument("--every", type=float, help="seconds between two arrivals")
-    parser.add_argument("--greetings", type=int, help="per client")
-    parser.add_argument("--think", type=float, help="seconds after each answer")
-    parser.add_argument("--silent", type=int, metavar="N", help="it greets once and leaves last")
-    parser.add_argument("--seconds", type=float, help="then all clients are cut off")
+    clients, seconds = number(int, 1, MOST), number(float, 0, 3600)
+    parser.add_argument("--clients", type=clients)
+    parser.add_argument("--every", type=seconds, help="seconds between two arrivals")
+    parser.add_argument("--greetings", type=number(int, 1, 1000), help="per client")
+    parser.add_argument("--think", type=seconds, help="seconds after each answer")
+    parser.add_argument("--silent", type=clients, metavar="N", help="greets once and leaves last")
+    cut_off = number(float, 0.001, 3600)
+    parser.add_argument("--seconds", type=cut_off, help="then all clients are cut off")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all events")
     parser.set_defaults(**vars(Config()))
     args = parser.parse_args()
-    if not (1 <= args.clients <= MOST and 1 <= args.greetings <= 1000):
-        parser.error(f"--clients takes 1 to {MOST}, --greetings 1 to 1000")
-    if not (0 <= args.every <= 3600 and 0 <= args.think <= 3600 and 0 < args.seconds <= 3600):
-        parser.error("--every, --think and --seconds take seconds, up to 3600")
-    if args.silent is not None and not 1 <= args.silent <= args.clients:
-        parser.error(f"--silent takes the number of a client, 1 to {args.clients}")
+    if args.silent and args.silent > args.clients:
+        parser.error(f"argument --silent: expected the number of a client, 1 to {args.clients}")
     return args
 
 

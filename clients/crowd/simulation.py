@@ -15,8 +15,6 @@ ENDS = ("left", "cut off", "failed")
 
 @dataclass(frozen=True)
 class Config:
-    """What a crowd does."""
-
     clients: int = 5
     every: float = 0.5  # seconds between two arrivals
     greetings: int = 3  # per client
@@ -26,16 +24,12 @@ class Config:
 
 
 class Event(NamedTuple):
-    """What happened to a client."""
-
     at: float  # seconds since the start of the crowd
     what: str  # "connects", "connected", "asked", "answered" or one of ENDS
 
 
 @dataclass
 class ClientRecord:
-    """One client of a crowd."""
-
     number: int  # from 1
     silent: bool
     port: int | None = None  # its own
@@ -45,8 +39,6 @@ class ClientRecord:
 
 @dataclass
 class CrowdResult:
-    """What happened in a crowd."""
-
     address: tuple[str, int]
     config: Config
     seconds: float  # from the start to the end, or to now
@@ -94,12 +86,10 @@ class _Run:
 
     def follow(self, progress):
         """Start a thread for each client, and call progress until all have ended."""
-        threads = {
-            client.number: threading.Thread(target=self.run_client, args=(client,), daemon=True)
-            for client in self.clients
-        }
-        for thread in threads.values():
-            thread.start()
+        threads = {}
+        for one in self.clients:
+            threads[one.number] = threading.Thread(target=self.run_client, args=[one], daemon=True)
+            threads[one.number].start()
         while alive := {number for number, thread in threads.items() if thread.is_alive()}:
             progress(self.so_far())
             if alive == {self.config.silent}:
@@ -114,10 +104,7 @@ class _Run:
 
         try:
             self.rest((client.number - 1) * self.config.every)
-        except TimeoutError:  # it never came
-            return
-        record("connects")
-        try:
+            record("connects")
             with Client(*self.address, self.left()) as connection:
                 self.connections.append(connection)
                 client.port = connection.socket.getsockname()[1]
@@ -125,7 +112,8 @@ class _Run:
                 self.talk(client, connection, record)
                 record("left")  # before close(): the server may answer the next one at once
         except TimeoutError:
-            record("cut off")
+            if client.events:  # or else it never came
+                record("cut off")
         except (OSError, ValueError) as error:
             client.error = str(error)
             record("cut off" if self.over.is_set() else "failed")

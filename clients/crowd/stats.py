@@ -1,5 +1,6 @@
 """Computes from a CrowdResult: the states of each client, and the summary."""
 
+import itertools
 from dataclasses import dataclass
 
 from clients.crowd.simulation import ENDS
@@ -34,11 +35,8 @@ def intervals(client, until):
     state: a value of AFTER, "silent" or "gone".
     """
     after = AFTER | {"answered": "silent"} if client.silent else AFTER
-    ends = [*(event.at for event in client.events[1:]), until]
-    return [
-        (after.get(event.what, "gone"), event.at, ended)
-        for event, ended in zip(client.events, ends, strict=False)
-    ]
+    events = itertools.pairwise([*client.events, (until, None)])
+    return [(after.get(what, "gone"), began, ended) for (began, what), (ended, _) in events]
 
 
 def state(client, until):
@@ -50,7 +48,6 @@ def state(client, until):
 
 
 def summary(result):
-    """Return the Summary of a CrowdResult."""
     events = [[event.what for event in client.events] for client in result.clients]
     came = [whats for whats in events if whats]
     ends = [whats[-1] for whats in came]

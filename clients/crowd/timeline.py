@@ -25,7 +25,6 @@ STEPS = [factor * ten for ten in (0.01, 0.1, 1, 10, 100, 1000) for factor in (1,
 
 
 def timeline(result, width, height):
-    """Return the timeline for a terminal of width columns and height rows."""
     until, table = result.seconds, Table.grid(padding=(0, 1))
     columns = max(10, width - len(str(len(result.clients))) - STATUS - 3)
     cell = next((step for step in STEPS if step * columns > until), STEPS[-1])

@@ -10,6 +10,7 @@ import pty
 import signal
 import socket
 import subprocess
+import sys
 from collections import Counter
 
 import psutil
@@ -44,6 +45,18 @@ def ask(*words):
     return subprocess.run(
         command(*words), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
     )
+
+
+@pytest.fixture
+def call_main(monkeypatch):
+    """Return a function that runs the command in this process, and returns its exit status."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["break_it", *map(str, words)])
+        monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process keeps its handlers
+        return break_it.main()
+
+    return call
 
 
 # The mutants
@@ -138,12 +151,12 @@ def test_every_statement_has_a_mutant_or_a_reason():
 
 
 @pytest.mark.parametrize("name", sorted(program.parent.name for program in SERVERS))
-def test_it_lists_every_mutant_of_a_server(name):
-    done = ask(name)
-    assert done.returncode == 0
+def test_it_lists_every_mutant_of_a_server(call_main, capsys, name):
+    assert call_main(name) == 0
+    output = capsys.readouterr().out
     for mutant in break_it.mutants_of(processes.find_server(name)).values():
-        assert mutant.name in done.stdout
-        assert mutant.symptom.split()[0] in done.stdout
+        assert mutant.name in output
+        assert mutant.symptom.split()[0] in output
 
 
 def test_it_shows_the_change_and_the_check_that_fails():
@@ -184,14 +197,13 @@ def test_a_mutant_that_passes_its_check_is_no_success(tmp_path):
         ('symptom="', "faults.toml: Unterminated string"),
     ],
 )
-def test_a_wrong_entry_of_the_reader_gets_one_line(tmp_path, entry, error):
+def test_a_wrong_entry_of_the_reader_gets_one_line(call_main, tmp_path, entry, error):
     program = tmp_path / "server.py"
     program.touch()
     program.with_name("faults.toml").write_text(f"mine = {{{entry}}}")
-    done = ask(str(program), "mine")
-    assert done.returncode == 1
-    assert error in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    message = call_main(program, "mine")
+    assert error in message
+    assert len(message.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -202,11 +214,17 @@ def test_a_wrong_entry_of_the_reader_gets_one_line(tmp_path, entry, error):
         ([break_it.__file__], "no faults.toml"),
     ],
 )
-def test_an_error_of_the_user_gets_one_line(words, answer):
-    done = ask(*words)
-    assert done.returncode == 1
-    assert answer in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_an_error_of_the_user_gets_one_line(call_main, capsys, words, answer):
+    message = call_main(*words)
+    assert answer in message
+    assert len(message.splitlines()) == 1
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_error_is_printed_on_standard_error_with_exit_status_1():
+    done = ask("04_none")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("no server 04_none")
 
 
 def test_on_a_terminal_the_mutant_runs_until_ctrl_c_and_leaves_nothing(tmp_path):

@@ -143,7 +143,7 @@ def test_a_crash_is_named_once(tmp_path):
     done = cli("clients.contract", program, *list(CHECKS)[:5], "--timeout", 1)
     assert done.stdout.count("the server crashed: NameError: name 'length' is not defined") == 1
     assert done.stdout.count("the same crash") == 4
-    assert "0 passed, 5 failed" in done.stdout
+    assert "0 passed, 5 failed" in " ".join(done.stdout.split())  # a long path breaks the line
 
 
 FORKS = """

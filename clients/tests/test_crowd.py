@@ -188,7 +188,7 @@ def test_bad_options_get_one_line(options, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    assert "take" in capsys.readouterr().err.splitlines()[-1]
+    assert "expected" in capsys.readouterr().err.splitlines()[-1]
 
 
 def all_failed(errors):

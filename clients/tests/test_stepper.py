@@ -32,11 +32,11 @@ def sleeps(function):
 def test_a_new_connection_is_accepted_only_when_the_server_is_let_go_on():
     play(
         "03_epoll",
-        *("w", "a", before("serve", 23), shows("main: about to run line 23")),
+        *("w", "a", before("serve", 24), shows("main: about to run line 24")),
         lambda app: app.monitor.queue == 1,
-        *("space", "space", before("accept_all"), lambda app: app.monitor.queue == 1),
+        *("space", "space", "space", before("accept_all"), lambda app: app.monitor.queue == 1),
         *("c", lambda app: app.monitor.queue == 0, shows("conn = client 1")),
-        *("w", sleeps("serve"), "w", "s", before("serve", 23), "c", shows("chunk = b'hi 1'")),
+        *("w", sleeps("serve"), "w", "s", before("serve", 24), "c", shows("chunk = b'hi 1'")),
     )
 
 

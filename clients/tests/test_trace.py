@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("recordings")]
 
 def record(scenario, program):
     try:
-        return bundle.narrated(bundle.play(scenario, program), program)
+        return bundle.narrated(bundle.play(scenario, program), program.read_text().splitlines())
     except processes.NamespaceDenied as error:
         pytest.skip(str(error))
 

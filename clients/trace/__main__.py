@@ -32,23 +32,12 @@ def parse_options():
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "server",
-        nargs="*",
-        help="a program's path, or a model's name; without any, the three models",
-    )
-    parser.add_argument(
-        "--scenario",
-        choices=SCENARIOS,
-        action="append",
-        help="record only this one (may be repeated)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help="the page (steps.html here; without servers, clients/trace/steps.html)",
-    )
+    text = "a program's path, or a model's name; without any, the three models"
+    parser.add_argument("server", nargs="*", help=text)
+    text = "record only this one (may be repeated)"
+    parser.add_argument("--scenario", choices=SCENARIOS, action="append", help=text)
+    text = "the page (steps.html here; without servers, clients/trace/steps.html)"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=text)
     return parser.parse_args()
 
 
@@ -64,21 +53,11 @@ def write(file, text):
         raise OSError(f"cannot write {file}: {error.strerror}") from error
 
 
-def report(text):
-    print(f"python -m clients.trace: {' '.join(text.split())}", file=sys.stderr)
-
-
-def summarise(text):
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        sys.stdout = None  # or Python would flush it once more
-
-
 def main():
     require_linux()
     args = parse_options()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end what was started, too
+    problems = []
     file = args.out or (Path("steps.html") if args.server else STEPS)
     try:
         if not os.access(file.parent, os.W_OK):  # known before a minute of recording
@@ -88,20 +67,24 @@ def main():
         scenarios = {name: SCENARIOS[name] for name in args.scenario or SCENARIOS}
         print(f"recording {', '.join(programs)}: a minute or less", file=sys.stderr)
         bundle, failed = record(programs, scenarios)
-        for text in dict.fromkeys(f"{program}: {why}" for (_, program), why in failed.items()):
-            report(text)
+        problems += [f"{program}: {why}" for (_, program), why in failed.items()]
         if bundle["recordings"]:
             page = build(bundle)
             write(file, page)
             for picture, is_dark in (FRONT if file == STEPS else {}).items():
                 write(picture, draw(bundle, is_dark))
-            summarise(f"{file}: {len(page.encode()) / 1000:.0f} KB. Open it in a browser.")
-        return 2 if failed else 0
+            size = f"{len(page.encode()) / 1000:.0f} KB"
+            try:
+                print(f"{file}: {size}. Open it in a browser.", flush=True)
+            except BrokenPipeError:
+                sys.stdout = None  # or Python would flush it once more
     except (RuntimeError, OSError) as error:  # NamespaceDenied, LaunchError are RuntimeErrors
-        report(str(error))
-        return 2
+        problems.append(str(error))
     except KeyboardInterrupt:
         return 130
+    for text in dict.fromkeys(problems):
+        print(f"python -m clients.trace: {' '.join(text.split())}", file=sys.stderr)
+    return 2 if problems else 0
 
 
 if __name__ == "__main__":

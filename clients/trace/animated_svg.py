@@ -4,11 +4,11 @@ It moves by CSS alone, so that it plays where no script may run. Printed, or for
 no motion, it is still: the moment that shows which clients are served. web/front.svg.j2 draws it.
 """
 
-from itertools import groupby
+import itertools
 from pathlib import Path
 
 from clients.console.palette import styles
-from clients.trace.page import TEMPLATES
+from clients.trace.page import ON_DARK, TEMPLATES
 
 WEB = Path(__file__).with_name("web")
 FRONT = {WEB / "front.svg": False, WEB / "front-dark.svg": True}  # for a light page, a dark one
@@ -27,17 +27,13 @@ def draw(bundle, is_dark=False):
         events = bundle["recordings"][SCENARIO][name]
         lines = bundle["programs"][name]["lines"]
         frames = [(at, frame(event, lines)) for at, event in timed(events, len(actions))]
-        parts = [
-            scene
-            for part in frames[0][1]
-            for scene in scenes([(at, {part: one[part]}) for at, one in frames], total)
-        ]
+        parts = []
+        for part in frames[0][1]:
+            parts += scenes([(at, {part: one[part]}) for at, one in frames], total)
         column = {"name": name, "scenes": parts, "verdict": verdict(events, actions)}
-        columns.append(
-            column | {"colour": "#FFFFFF" if colour == "#000000" and is_dark else colour}
-        )
-    begins = [0.0] + [LEAD + ACTION * number for number in range(len(actions))]
-    timeline = list(zip(begins, [*begins[1:], total], strict=True))
+        columns.append(column | {"colour": ON_DARK.get(colour, colour) if is_dark else colour})
+    times = [0.0, *(LEAD + ACTION * number for number in range(len(actions))), total]
+    timeline = list(itertools.pairwise(times))
     return TEMPLATES.get_template("front.svg.j2").render(
         columns=columns,
         actions=actions,
@@ -66,20 +62,16 @@ def frame(event, lines):
         code = lines[thread["line"] - 1].split("  #")[0].strip()
         call = thread["call"] and f"{CALLS.get(thread['call'], thread['call'])}()"
         name = thread["name"] if thread["name"] == "main" else f"thread of {thread['name']}"
-        threads.append(
-            {
-                "text": f"{name}: {f'blocked in {call}' if call else 'running'}",
-                "runs": not call,
-                "code": code if len(code) < 36 else code[:34] + "…",
-            }
-        )
+        text = f"{name}: {f'blocked in {call}' if call else 'running'}"
+        code = code if len(code) < 36 else code[:34] + "…"
+        threads.append({"text": text, "runs": not call, "code": code})
     rows = event["kernel"]["connections"]
     queue = [row["client"] for row in rows if row["queued"]]
-    clients = []
-    for row in rows:
-        client = state_of(event, row["client"])
+    found = {"first": threads[:1], "others": threads[1:3], "queue": queue}
+    found |= {"client 1": [], "client 2": []}
+    for row, client in zip(rows, event["clients"], strict=True):
         place = "in the queue" if row["queued"] else f"descriptor {row['fd']}"
-        clients.append(
+        found[f"client {row['client']}"] = [
             {
                 "number": row["client"],
                 "place": client["left"] or place,
@@ -87,22 +79,14 @@ def frame(event, lines):
                 "sent": client["sent"][2:-1],
                 "received": client["received"][2:-1],
             }
-        )
-    found = {"first": threads[:1], "others": threads[1:3], "queue": queue}
-    for number in (1, 2):
-        found[f"client {number}"] = [one for one in clients if one["number"] == number]
+        ]
     return found
-
-
-def state_of(event, client):
-    """Return a ClientState, as data."""
-    nothing = {"sent": "b''", "received": "b''", "left": ""}
-    return next((one for one in event["clients"] if one["client"] == client), nothing)
 
 
 def scenes(frames, total):
     """Return [(begin, end, frame), ...] in seconds, without repetitions."""
-    groups = [(next(group)[0], one) for one, group in groupby(frames, lambda pair: pair[1])]
+    groups = itertools.groupby(frames, lambda pair: pair[1])
+    groups = [(next(group)[0], one) for one, group in groups]
     ends = [begin for begin, _ in groups[1:]] + [total]
     found = [(begin, end, one) for (begin, one), end in zip(groups, ends, strict=True)]
     return [scene for scene in found if any(scene[2].values())]
@@ -111,15 +95,11 @@ def scenes(frames, total):
 def verdict(events, actions):
     """Return when the second client is served: the seconds from its message to then, and a text."""
     asked, answered = (
-        next(event for event in events if state_of(event, 2)[what] != "b''")
+        next(event for event in events if any(one[what] != "b''" for one in event["clients"][1:]))
         for what in ("sent", "received")
     )
     times = {id(event): at for at, event in timed(events, len(actions))}
     at_once = asked["action"] == answered["action"]
     text = "is served at once" if at_once else f"waits until: {actions[answered['action'] - 1]}"
-    return {
-        "asked": times[id(asked)],
-        "answered": times[id(answered)],
-        "at_once": at_once,
-        "text": f"client 2 {text}",
-    }
+    found = {"asked": times[id(asked)], "answered": times[id(answered)]}
+    return found | {"at_once": at_once, "text": f"client 2 {text}"}

@@ -50,15 +50,19 @@ def record(programs, scenarios=SCENARIOS):
     for error in filter(None, errors.values()):
         if not isinstance(error, RuntimeError) or isinstance(error, processes.NamespaceDenied):
             raise error
+    described = {}
+    for name, path in programs.items():
+        text = path.read_text(encoding="utf-8")
+        described[name] = Program(sentence=docstring_summary(text), lines=text.splitlines())
     complete = [one for one in scenarios if one not in {scenario for scenario, _ in failed}]
     return Bundle(
         schema=SCHEMA,
         scenarios={scenario: asdict(scenarios[scenario]) for scenario in complete},
-        programs={name: described(path) for name, path in programs.items()},
+        programs=described,
         recordings={
             scenario: {
-                name: folded(narrated(played[scenario, name].result(), program))
-                for name, program in programs.items()
+                name: folded(narrated(played[scenario, name].result(), program["lines"]))
+                for name, program in described.items()
             }
             for scenario in complete
         },
@@ -80,50 +84,34 @@ def play(scenario, program):
     raise processes.NamespaceDenied(why) if done.returncode == NOT_POSSIBLE else RuntimeError(why)
 
 
-def narrated(events, program):
-    """Return events with their sentences."""
-    lines = program.read_text(encoding="utf-8").splitlines()
+def narrated(events, lines):
     pairs = zip([None, *events], events, strict=False)
     return [event | {"sentence": sentence(event, before, lines)} for before, event in pairs]
-
-
-def described(path):
-    text = path.read_text(encoding="utf-8")
-    return Program(sentence=docstring_summary(text), lines=text.splitlines())
 
 
 def folded(events):
     """Return events without the middle iterations of loops that repeat the same lines and calls."""
     shapes = [
-        (
-            event["kind"],
-            event["thread"],
-            event["line"],
-            event["action"],
-            str([(call["name"], call["fd"], call["error"]) for call in event["calls"]]),
-        )
+        [event[name] for name in ("kind", "thread", "line", "action")]
+        + [(call["name"], call["fd"], call["error"]) for call in event["calls"]]
         for event in events
     ]
     found, at = [], 0
     while at < len(events):
         length, times = repeats(shapes, at)
+        last = at + (times - 1) * length
+        found += events[at : at + length]
         if times > SHOWN:
-            last = at + (times - 1) * length
-            found += events[at : at + length]
             found.append(events[last - 1] | {"skipped": times - SHOWN, "changed": []})
             found += events[last : last + length]
-            at = last + length
-        else:
-            found.append(events[at])
-            at += 1
+        at = last + length
     return found
 
 
 def repeats(shapes, at):
     """Return (steps of the iteration that begins here, how many times it is repeated)."""
     for length in range(2, LONGEST):
-        times = 1
-        first = shapes[at : at + length]
+        times, first = 1, shapes[at : at + length]
         while shapes[at + times * length : at + (times + 1) * length] == first:
             times += 1
         if times > SHOWN:

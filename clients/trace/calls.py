@@ -29,7 +29,6 @@ ONCE = EVENTS["ONESHOT"] | EVENTS["ET"]  # an event of these is reported by one 
 METHODS = ["_accept", "recv", "recv_into", "send", "sendall", "setblocking", "close"]
 transports = weakref.WeakKeyDictionary()  # {asyncio's transport: its socket}
 interest_lists = weakref.WeakSet()  # every Epoll of the program
-unrecorded = set()  # the identifiers of threads that are about the tracer's business
 _calls = {}  # {thread's identifier: its calls since the last take()}
 
 
@@ -62,8 +61,7 @@ def take(thread):
 def recorded(name, owner, fd=None, **more):
     """Yield the TracedCall of what is done inside, to be completed with its result."""
     call = TracedCall(name, owner, fd, **more)
-    if threading.get_ident() not in unrecorded:
-        _calls.setdefault(threading.get_ident(), collections.deque(maxlen=MOST)).append(call)
+    _calls.setdefault(threading.get_ident(), collections.deque(maxlen=MOST)).append(call)
     try:
         yield call
     except BaseException as error:
@@ -78,7 +76,7 @@ def _socket_method(name):
 
     def method(sock, *args, **options):
         fd = sock.fileno()
-        if fd < 0 or fd >= FIRST_OWN_FD:
+        if not 0 <= fd < FIRST_OWN_FD:
             return real(sock, *args, **options)
         caller = sys._getframe(1).f_locals.get("self")
         if hasattr(caller, "get_write_buffer_size"):
@@ -109,16 +107,13 @@ def _socket_method(name):
 class Poll:
     """A poll object of the program, or its epoll object."""
 
-    owner = "poll"
+    owner, _fd = "poll", None
 
     def __init__(self, real):
         self._real = real
 
     def __getattr__(self, name):
         return getattr(self._real, name)
-
-    def _fd(self):
-        return None
 
     def register(self, fd, eventmask=USUAL):
         self._change("register", fd, eventmask)
@@ -131,13 +126,12 @@ class Poll:
 
     def _change(self, name, fd, *mask):
         number = fd if isinstance(fd, int) else fd.fileno()
-        given = mask[0] if mask else None
-        with recorded(name, self.owner, self._fd(), target=number, given=given):
+        with recorded(name, self.owner, self._fd, target=number, given=next(iter(mask), None)):
             getattr(self._real, name)(fd, *mask)
         return number
 
     def poll(self, timeout=None, *maxevents):
-        with recorded("poll", self.owner, self._fd(), given=timeout) as call:
+        with recorded("poll", self.owner, self._fd, given=timeout) as call:
             found = self._real.poll(timeout, *maxevents)
             call.events = [list(pair) for pair in found]
         return found
@@ -158,6 +152,7 @@ class Epoll(Poll):
         self._twin, self._once = twin(), {}
         interest_lists.add(self)
 
+    @property
     def _fd(self):
         return self._real.fileno()
 
@@ -170,7 +165,7 @@ class Epoll(Poll):
     def close(self):
         if self._twin:
             self._twin.close()
-        with recorded("close", "epoll", self._fd()):
+        with recorded("close", "epoll", self._fd):
             self._real.close()
 
     def _change(self, name, fd, *mask):
@@ -189,7 +184,6 @@ class Epoll(Poll):
         return found
 
     def ready(self):
-        """Return the descriptors in the ready list."""
         if not self._twin or self._twin.closed or self._real.closed:
             return []
         now = [fd for fd, _ in self._twin.poll(0)]

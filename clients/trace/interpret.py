@@ -36,8 +36,6 @@ class Interest:
 
 @dataclass
 class KernelState:
-    """The kernel's side."""
-
     queue: int  # connections in the accept queue
     limit: int  # how many it holds
     listener: int | None  # the listening socket's descriptor
@@ -96,15 +94,13 @@ def interpret(before, after, known, calls, lines):
     last. lines: the program's.
     """
     [function, here, _], *callers = after.stack
-    how = after.how
-    if after.event == "call" and not after.direct:  # called by a library
+    how, by_library = after.how, after.event == "call" and not after.direct
+    if by_library:
         how = how or ("callback" if before else "begins")
-    if before is None or (after.event == "call" and not after.direct):
+    if before is None or by_library:
         line = here
-    elif after.event == "call":
-        line = callers[0][1]
     else:
-        line = resume_point(before)[1]
+        line = callers[0][1] if after.event == "call" else resume_point(before)[1]
     if before and before.event == "return":  # what it has changed was seen to change
         known = known | {
             name: text
@@ -112,17 +108,9 @@ def interpret(before, after, known, calls, lines):
             if before.variables.get(root := name.partition(".")[0]) == after.variables.get(root)
         }
     changed = [name for name, text in after.variables.items() if known.get(name) != text]
-    event = TraceEvent(
-        after.event,
-        function=function,
-        line=line,
-        next_line=here,
-        how=how,
-        changed=changed if before else [],
-        variables=after.variables,
-        value=after.value,
-        calls=calls,
-    )
+    event = TraceEvent(after.event, function=function, line=line, next_line=here, how=how)
+    event.changed, event.variables = changed if before else [], after.variables
+    event.value, event.calls = after.value, calls
     return event if is_worth_seeing(event, before, lines) else None
 
 

@@ -57,32 +57,28 @@ class KernelView:
         """Return the KernelState; of what only the server knows, what is in a tracer.Report."""
         lines, held = self.lines(), procfs.socket_fds(self.server.process.pid)
         listeners = [line for line in lines if line.state == "LISTEN"]
+        clients, buffered = self.clients.values(), report.buffered
         return KernelState(
             queue=sum(line.recv_q for line in listeners),
             limit=self.limit,
             listener=next((held.get(line.inode) for line in listeners), None),
-            connections=[
-                self.connection(client, lines, held, report.buffered)
-                for client in self.clients.values()
-            ],
+            connections=[self.connection(one, lines, held, buffered) for one in clients],
             descriptors=self.descriptors(),
             epoll=self.interest_list(report.ready),
         )
 
     def connection(self, client, lines, held, buffered):
-        found, mine, yours = Connection(client.number), client.buffers(), [0, 0]
+        found, yours = Connection(client.number), [0, 0]
+        unsent, unread = client.buffers()
         for line in lines:
             if line.local[1] == client.port:
                 found.client_state = line.state
             elif line.remote[1] == client.port:
                 found.server_state, found.queued = line.state, line.in_accept_queue
                 found.fd = held.get(line.inode)
-                # A FIN counts as one byte.
-                yours = [
-                    line.recv_q - (line.state in ENDED),
-                    line.send_q - (line.state in UNDER_WAY),
-                ]
-        found.buffers = [mine[0], max(0, yours[0]), max(0, yours[1]), mine[1]]
+                fins = line.state in ENDED, line.state in UNDER_WAY  # a FIN counts as one byte
+                yours = [max(0, line.recv_q - fins[0]), max(0, line.send_q - fins[1])]
+        found.buffers = [unsent, *yours, unread]
         if found.fd is not None:
             found.in_program = self.in_program(client, found, buffered)
         return found
@@ -90,7 +86,7 @@ class KernelView:
     def in_program(self, client, connection, buffered):
         number = client.number
         if number in self.sending:
-            arrived = len(client.received) + connection.buffers[2] + connection.buffers[3]
+            arrived = len(client.received) + sum(connection.buffers[2:])
             taken = arrived - self.handed.get(number, 0)
             return max(0, self.sending[number] - max(0, taken))
         return buffered.get(f"{HOST}:{client.port}", self.rest.get(number, 0))
@@ -98,11 +94,10 @@ class KernelView:
     def interest_list(self, ready):
         """Return what the server's epoll object watches (proc(5), fdinfo), and what is ready."""
         folder = Path(f"/proc/{self.server.process.pid}")
-        links = {fd: (folder / "fd" / str(fd)).readlink().name for fd in self.descriptors()}
-        objects = [fd for fd, link in links.items() if EPOLL in link]
+        objects = [fd for fd in self.descriptors() if EPOLL in os.readlink(folder / f"fd/{fd}")]
         if not objects:
             return None
-        text = (folder / "fdinfo" / str(objects[0])).read_text()
+        text = (folder / f"fdinfo/{objects[0]}").read_text()
         found = []
         for fd, mask in re.findall(r"tfd:\s*(\d+) events:\s*([0-9a-f]+)", text):
             events = " ".join(name for name, bit in EVENTS.items() if int(mask, 16) & bit & WANTED)

@@ -25,14 +25,15 @@ def sentence(event, before, lines):
         case "time":
             return of_time(event, before)
         case "sleep":
-            text = of_sleep(event, before)
+            text = " ".join([*of_calls(event, before), of_blocking(event)])
         case "end":
             text = f"{thread_name(event)} has ended."
         case "call":
             text = " ".join([*of_calls(event, before), of_call(event)])
         case _:
             text = of_line(event, before, lines)
-    return text + of_retransmissions(event, before)
+    come = syn_sent(event, before, "ESTABLISHED")
+    return text + f" Meanwhile the SYN of {come} was retransmitted, and found room." * bool(come)
 
 
 # What clients do
@@ -41,18 +42,17 @@ def sentence(event, before, lines):
 def of_clients(event, before):
     """Return what a client, or several, did, and where the bytes are now."""
     [number, *others], does = event["actors"], event["does"]
-    name, row, was = f"Client {number}", connection(number, event), connection(number, before)
-    state = was and was["client_state"]
+    row, was = (row_with("client", number, one) for one in (event, before))
+    name, state = f"Client {number}", was and was["client_state"]
     match does:
         case "connects":
             return of_connections(event)
         case _ if others:
             return f"Clients {number} to {others[-1]}: {does}."
         case "sends" | "floods" if not event["sent"]:
-            why = "the server has closed the connection"
-            if state in ("ESTABLISHED", "SYN-SENT"):
-                full = "no buffer has room for more bytes"
-                why = full if state == "ESTABLISHED" else "its connection is still in SYN-SENT"
+            why = {"ESTABLISHED": "no buffer has room for more bytes"}
+            why |= {"SYN-SENT": "its connection is still in SYN-SENT"}
+            why = why.get(state, "the server has closed the connection")
             return f"{name} sends nothing: {why}."
         case "sends":
             return f"{name} sends {event['words']}: {where(row)}"
@@ -74,14 +74,13 @@ def of_clients(event, before):
 
 
 def of_connections(event):
-    rows = [connection(number, event) for number in event["actors"]]
-    queued = [row for row in rows if row["queued"]]
-    text = f"{len(rows)} clients connect: {len(queued)} connections are in the accept queue."
+    rows = [row_with("client", number, event) for number in event["actors"]]
+    queued = sum(row["queued"] for row in rows)
+    text = f"{len(rows)} clients connect: {queued} connections are in the accept queue."
     if len(rows) == 1:
-        text = f"Client {rows[0]['client']} connects" + (
-            ": the kernels complete the handshake, and the connection is in the accept queue. The "
-            "program does not know of it yet." if queued else "."
-        )  # fmt: skip
+        done = ": the kernels complete the handshake, and the connection is in the accept queue"
+        text = f"Client {rows[0]['client']} connects{done * queued}."
+        text += " The program does not know of it yet." * queued
     dropped = ", ".join(str(row["client"]) for row in rows if row["client_state"] == "SYN-SENT")
     full = f" It is full: the SYN of {dropped} is dropped, the state SYN-SENT." if dropped else ""
     return text + full
@@ -90,20 +89,11 @@ def of_connections(event):
 def of_time(event, before):
     """Return what a pause has brought: SYNs that were retransmitted, sleeps that are over."""
     outside, inside = syn_sent(event, before, "SYN-SENT"), syn_sent(event, before, "ESTABLISHED")
-    parts = []
-    if inside:
-        parts.append(f"the retransmitted SYN of {inside} finds room in the accept queue")
-    if outside:
-        parts.append(f"{outside} stays in SYN-SENT")
-    if any(thread["call"] == "clock_nanosleep" for thread in before["threads"]):
-        parts.append("a thread has slept long enough")
+    asleep = any(thread["call"] == "clock_nanosleep" for thread in before["threads"])
+    parts = [f"the retransmitted SYN of {inside} finds room in the accept queue"] * bool(inside)
+    parts += [f"{outside} stays in SYN-SENT"] * bool(outside)
+    parts += ["a thread has slept long enough"] * asleep
     return f"Time passes: {'; '.join(parts)}." if parts else "Time passes."
-
-
-def of_retransmissions(event, before):
-    """Return which clients have come in meanwhile, because their SYN was retransmitted."""
-    come = syn_sent(event, before, "ESTABLISHED")
-    return f" Meanwhile the SYN of {come} was retransmitted, and found room." if come else ""
 
 
 def syn_sent(event, before, state):
@@ -135,15 +125,9 @@ def function_name(event):
     return f"{name}() of the program" if name.rpartition(".")[2] in CALLS else f"{name}()"
 
 
-def of_sleep(event, before):
-    """Return in which call a thread is blocked, and what it has done before."""
-    pending = next((call for call in event["calls"] if not call["done"]), None)
-    return " ".join([*of_calls(event, before), of_blocking(event, pending)])
-
-
-def of_blocking(event, pending):
-    call = event["call"]
-    row = next((one for one in rows_of(event) if one["fd"] == event["fd"]), None)
+def of_blocking(event):
+    call, row, waits_in = event["call"], row_with("fd", event["fd"], event), event["waits_in"]
+    pending = next((one for one in event["calls"] if not one["done"]), None)
     name = pending and pending["name"]
     match call:
         case "accept" | "accept4" if not event["kernel"]["queue"]:
@@ -151,8 +135,8 @@ def of_blocking(event, pending):
         case "recvfrom" if row and not row["buffers"][1]:
             return f"recv() blocks: client {row['client']} has sent nothing more."
         case "sendto" if row and name in ("send", "sendall"):
-            rest = f" for {row['in_program']:,} of {pending['given']:,} bytes"
-            rest = rest if name == "sendall" else ""
+            size = f" for {row['in_program']:,} of {pending['given']:,} bytes"
+            rest = size * (name == "sendall")
             return f"{name}() blocks: there is no room{rest} until client {row['client']} reads."
         case "epoll_wait" | "epoll_pwait":
             return "epoll.poll() blocks: its ready list is empty."
@@ -160,26 +144,22 @@ def of_blocking(event, pending):
             return "poll() blocks: no descriptor that it watches is ready."
         case "clock_nanosleep" if name == "sleep":
             return f"time.sleep({pending['given']:g}): the thread sleeps."
-        case "futex" if (event["waits_in"] or "").endswith("Queue.get"):
-            return f"{event['waits_in']}() blocks: the queue is empty."
+        case "futex" if (waits_in or "").endswith("Queue.get"):
+            return f"{waits_in}() blocks: the queue is empty."
         case "futex":
-            inside = f" in {event['waits_in']}()" if event["waits_in"] else ""
+            inside = f" in {waits_in}()" if waits_in else ""
             return f"The thread is blocked{inside} until another thread wakes it."
     return f"The thread is blocked in the system call {call}."
 
 
 def of_call(event):
-    """Return that a function is entered, and with which arguments."""
     function = function_name(event)
-    if event["how"] == "resumed":
-        return f"{function} goes on where it was suspended."
-    shown = [
-        f"{name} = {text}"
-        for name, text in event["variables"].items()
-        if "." not in name and len(text) <= LONGEST
-    ]
+    own = {name: text for name, text in event["variables"].items() if "." not in name}
+    shown = [f"{name} = {text}" for name, text in own.items() if len(text) <= LONGEST]
     given = f" with {', '.join(shown[:3])}" if shown else ""
     match event["how"]:
+        case "resumed":
+            return f"{function} goes on where it was suspended."
         case "begins":
             return f"{thread_name(event)} begins: it calls {function}{given}."
         case "callback":
@@ -207,13 +187,13 @@ def of_line(event, before, lines):
 
 def of_return(event):
     function, value = function_name(event), event["value"]
+    nothing = value in (None, "None")
     match event["how"]:
         case "suspended":
-            what = "" if value in (None, "None") else f": it yields {value}"
-            return f"{function} is suspended{what}."
+            return f"{function} is suspended{'' if nothing else f': it yields {value}'}."
         case "raised":
             return f"{function} is left by an exception."
-    return f"{function} returns{'' if value in (None, 'None') else ' ' + value}."
+    return f"{function} returns{'' if nothing else f' {value}'}."
 
 
 def of_statement(event, lines):
@@ -224,7 +204,8 @@ def of_statement(event, lines):
     news = " and ".join([f"{name} is {values[name]}" for name in values if name not in whole][:3])
     onward = f"on to line {event['next_line']}"
     node = statement_at("\n".join(lines), event["line"])
-    inside = node is not None and is_in_body(node, event["next_line"])
+    body = getattr(node, "body", None)
+    inside = bool(body) and body[0].lineno <= event["next_line"] <= body[-1].end_lineno
     match node:
         case ast.If() | ast.While() if not news and not is_in(node.test, event["next_line"]):
             return f"The condition is {'true' if inside else 'false'}: {onward}."
@@ -250,20 +231,14 @@ def is_in(node, line):
     return node.lineno <= line <= node.end_lineno and node.lineno != node.end_lineno
 
 
-def is_in_body(node, line):
-    body = getattr(node, "body", None)
-    return isinstance(body, list) and body[0].lineno <= line <= body[-1].end_lineno
-
-
 @functools.cache
 def statement_at(text, line):
     """Return the statement that begins on a line of Python, a node of ast; None if none does."""
-    found = None
     with contextlib.suppress(SyntaxError):
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, (ast.stmt, ast.ExceptHandler)) and node.lineno == line:
-                found = found or node
-    return found
+                return node
+    return None
 
 
 def of_calls(event, before):
@@ -282,16 +257,15 @@ def of_kernel_call(call, event, before):
     remote = call["remote"] or f"descriptor {fd}"
     match name:
         case "accept":
-            row = next((row for row in rows_of(event) if row["fd"] == call["target"]), None)
+            row = row_with("fd", call["target"], event)
             taken = f"client {row['client']}" if row else "a connection"
             return f"accept() takes {taken} from the accept queue: descriptor {call['target']}."
         case "recv" | "recv_into" if not call["count"]:
             return f"{name}() returns b'': {remote} sends no more (end of file)."
         case "recv" | "recv_into":
-            size = f"{call['count']:,} byte{' moves' if call['count'] == 1 else 's move'}"
-            return (
-                f"{name}() returns {call['text']}: {size} from the receive buffer to the program."
-            )
+            moved = f"{call['count']:,} byte{' moves' if call['count'] == 1 else 's move'}"
+            onward = f"{moved} from the receive buffer to the program"
+            return f"{name}() returns {call['text']}: {onward}."
         case "send" | "sendall" if call["count"] < call["given"]:
             part, rest = f"{call['count']:,} of {call['given']:,}", call["given"] - call["count"]
             return f"{name}() hands {part} bytes to the kernel: no room for the other {rest:,}."
@@ -315,7 +289,6 @@ def of_kernel_call(call, event, before):
 
 
 def of_error(call, before):
-    """Return which exception a call has raised, and why."""
     name, (kind, _, reason) = call["name"], call["error"].partition(": ")
     reason = re.sub(r"^\[Errno \d+\] ", "", reason)
     if kind == "BlockingIOError":
@@ -323,12 +296,10 @@ def of_error(call, before):
         found |= {"recv_into": "nothing to read", "send": "no room in the send buffer"}
         return f"{name}() finds {found.get(name, 'that it would block')}, and raises {kind}."
     if name == "accept":
-        more = ""
-        if "[Errno 24]" in call["error"]:
-            more = " A new connection needs a descriptor, and none is left: it stays in the queue."
-            if not before["kernel"]["queue"]:  # seen with strace: EMFILE, and the queue is empty
-                more = " It takes a descriptor before it looks at the queue, which is empty."
-        return f"accept() fails: {reason}.{more}"
+        more = " A new connection needs a descriptor, and none is left: it stays in the queue."
+        if not before["kernel"]["queue"]:  # seen with strace: EMFILE, and the queue is empty
+            more = " It takes a descriptor before it looks at the queue, which is empty."
+        return f"accept() fails: {reason}.{more * ('[Errno 24]' in call['error'])}"
     if kind == "ConnectionResetError" and call["remote"]:
         reason = f"{call['remote']} has reset the connection"
     return f"{name}() raises {kind}{': ' if reason else ''}{reason}."
@@ -342,7 +313,6 @@ def reported(fd, mask, event, before):
 
 
 def of_interest(call, event, before):
-    """Return what an interest list now watches."""
     fd, mask = call["target"], call["given"]
     name = "epoll" if call["owner"] == "epoll" else "poll()"
     of, listener = named_descriptor(fd, event, before), event["kernel"]["listener"]
@@ -365,7 +335,7 @@ def of_interest(call, event, before):
 def of_close(fd, event, before):
     if fd in event["kernel"]["descriptors"]:
         return ""  # another object still uses it
-    then = next((row for row in rows_of(before) if row["fd"] == fd), None)
+    then = row_with("fd", fd, before)
     if then is None:
         return f"close(): descriptor {fd} is free."
     client = f"client {then['client']}"
@@ -384,16 +354,16 @@ def rows_of(event):
     return event["kernel"]["connections"] if event else []
 
 
-def connection(number, event):
-    return next((row for row in rows_of(event) if row["client"] == number), None)
+def row_with(key, value, event):
+    """Return the connection of a client, or that with a descriptor; None if there is none."""
+    return next((row for row in rows_of(event) if row[key] == value), None)
 
 
 def named_descriptor(fd, *events):
     """Return "descriptor 5 (client 2)", "descriptor 3 (the listening socket)", "descriptor 9"."""
     for event in filter(None, events):
-        for row in rows_of(event):
-            if row["fd"] == fd:
-                return f"descriptor {fd} (client {row['client']})"
+        if row := row_with("fd", fd, event):
+            return f"descriptor {fd} (client {row['client']})"
         if fd == event["kernel"]["listener"]:
             return f"descriptor {fd} (the listening socket)"
     for event in filter(None, events):  # after a reset only the program still knows it

@@ -81,20 +81,14 @@ class ScenarioClient:
         return ClientState(self.number, sent, received, self.left)
 
     def buffers(self):
-        """Return how many bytes are in its send buffer and in its receive buffer."""
-        if self.left:
-            return [0, 0]
-        return [bytes_in(self.sock, request) for request in (SIOCOUTQNSD, FIONREAD)]
+        """Return how many bytes are in its send buffer and in its receive buffer (tcp(7))."""
+        import fcntl  # not at the top: Windows does not have it
 
-
-def bytes_in(sock, request):
-    """Return how many bytes are in a buffer of a socket (tcp(7))."""
-    import fcntl  # not at the top: Windows does not have it
-
-    number = array.array("i", [0])
-    with contextlib.suppress(OSError):  # it is not connected
-        fcntl.ioctl(sock, request, number)
-    return number[0]
+        unsent, unread = array.array("i", [0]), array.array("i", [0])
+        with contextlib.suppress(OSError, ValueError):  # it is not connected; it has left
+            fcntl.ioctl(self.sock, SIOCOUTQNSD, unsent)
+            fcntl.ioctl(self.sock, FIONREAD, unread)
+        return [unsent[0], unread[0]]
 
 
 class Player:
@@ -119,16 +113,13 @@ class Player:
             self.server.process.rlimit(psutil.RLIMIT_NOFILE, (most, most))
         for action in self.scenario.actions:
             self.action += 1
-            self.play_action(action)
+            self.wait() if action == "time passes" else self.play_action(action)
             self.until_blocked()
             self.let_clients_read()
             if self.server.process.children():
                 raise RuntimeError("starts other processes, which cannot be recorded")
 
     def play_action(self, action):
-        if action == "time passes":
-            self.wait()
-            return
         numbers, does, words = parse(action)
         new = [number for number in numbers if number not in self.clients]
         self.clients |= {number: ScenarioClient(number) for number in new}
@@ -137,11 +128,8 @@ class Player:
 
     def let_clients_read(self):
         """Let each client that reads take what is there, until all is quiet."""
-        while waiting := [
-            client.number
-            for client in self.clients.values()
-            if client.is_reading and client.buffers()[1]
-        ]:
+        clients = self.clients.values()
+        while waiting := [one.number for one in clients if one.is_reading and one.buffers()[1]]:
             self.act(waiting[:1], "reads")
             self.until_blocked()
 
@@ -153,13 +141,10 @@ class Player:
             while self.has_syn_sent() and time.monotonic() < deadline:
                 time.sleep(0.01)
             seen = self.kernel.state(self.report)
-        while self.has_sleeping_thread():
+        while any(one.call == "clock_nanosleep" for one in self.session.threads.values()):
             self.session.receive(0.01)
             self.session.look()
         self.record_wakeups(TraceEvent("time"), seen, was)
-
-    def has_sleeping_thread(self):
-        return any(one.call == "clock_nanosleep" for one in self.session.threads.values())
 
     def has_syn_sent(self):
         return any(line.state == "SYN-SENT" for line in self.kernel.lines())
@@ -226,8 +211,7 @@ class Player:
         while stopped := self.ordered(self.session.stopped()):
             if len(self.events) > MOST:
                 raise RuntimeError(f"more than {MOST} steps: the server does not come to rest")
-            same = [thread for thread in stopped if thread.id == self.current]
-            thread = (same or stopped)[0]
+            thread = next((one for one in stopped if one.id == self.current), stopped[0])
             if thread.id not in self.seen:
                 self.note(thread)
             self.current = thread.id
@@ -246,8 +230,7 @@ class Player:
 
     def ordered(self, threads):
         """Return threads in their order: first the main one, then by their clients."""
-        names = {thread.id: self.name(thread) for thread in threads}
-        return sorted(threads, key=lambda one: (names[one.id] != "main", names[one.id]))
+        return sorted(threads, key=lambda one: ((name := self.name(one)) != "main", name))
 
     # From snapshots to events
 
@@ -268,8 +251,7 @@ class Player:
             self.record(TraceEvent("end", self.ids[thread.id], self.names[thread.id]))
             return
         self.ids.setdefault(thread.id, len(self.ids))
-        if self.kernel.states() != self.quiescent:
-            self.wait_until_quiescent()
+        self.wait_until_quiescent()
         self.report = self.session.report()
         before, calls = self.seen.get(thread.id), thread.taken()
         self.kernel.add(calls)
@@ -291,7 +273,6 @@ class Player:
         self.record(event)
 
     def record(self, event, kernel=None, threads=None):
-        """Record an event, and the state after it."""
         log = self.server.log()
         event.action, event.log = self.action, log[self.logged :]
         event.threads = threads or self.states()
@@ -301,7 +282,6 @@ class Player:
         self.logged = len(log)
 
     def states(self):
-        """Return where each thread of the program is."""
         found = []
         for thread in self.ordered(self.session.threads.values()):
             number = self.ids.setdefault(thread.id, len(self.ids))
@@ -311,20 +291,14 @@ class Player:
 
     def place(self, thread):
         """Return the [function, line, frame] in which a thread is."""
-        seen = self.report.threads.get(thread.id)
         if thread.stopped:
             return thread.snapshot.stack[0]
+        seen = self.report.threads.get(thread.id)
         return seen.stack[0] if seen and seen.stack else resume_point(thread.snapshot)
 
 
-def named(events):
-    """Return events as plain data, in which each client is called by its number."""
-    text = json.dumps(events, default=vars)
-    return json.loads(CLIENT.sub(lambda found: f"client {int(found[1])}", text))
-
-
 def record(scenario, program):
-    """Play one scenario to one server; return its events as plain data."""
+    """Play a scenario to a server; return its events in JSON, with clients named by number."""
     try:
         netns.shrink_tcp_tables()
         netns.enter(None)
@@ -342,13 +316,14 @@ def record(scenario, program):
             if session.server.process.is_running() and session.server.process.poll() is None:
                 raise
             raise RuntimeError(f"the server {session.server.describe_exit()}") from error
-        return named(player.events)
+        events = json.dumps(player.events, default=vars)
+        return CLIENT.sub(lambda found: f"client {int(found[1])}", events)
 
 
 def main():
     scenario, program = sys.argv[1:]
     try:
-        print(json.dumps(record(SCENARIOS[scenario], find_server(program))))
+        print(record(SCENARIOS[scenario], find_server(program)))
     except NamespaceDenied as error:
         print(error, file=sys.stderr)
         sys.exit(NOT_POSSIBLE)

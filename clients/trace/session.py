@@ -45,17 +45,13 @@ class TracedThread:
         self.calls += [TracedCall(**row) for row in calls]
 
     def taken(self):
-        """Return the calls since the last time."""
         found, self.calls = self.calls, []
         return found
 
 
 @contextlib.contextmanager
 def traced(program, *options, pause=False, **more):
-    """Start a server under the tracer, yield a Session.
-
-    pause: its threads stop as soon as it listens. more: for processes.running_server.
-    """
+    """Start a server under the tracer, yield a Session. pause: stop as soon as it listens."""
     with contextlib.ExitStack() as stack:
         listener, path = stack.enter_context(unix_listener())
         wrapper = ("-m", tracer.__name__, path, "pause" if pause else "run")
@@ -98,27 +94,21 @@ class Session:
         self._orders.sendall(b"pause\n")
 
     def run(self):
-        """Let all threads run."""
         self.paused = False
         for thread in self.stopped():
             self.step(thread)
         with contextlib.suppress(OSError):  # the server has ended, or computes
             self._orders.sendall(b"run\n")
-            self.frames(1.0)  # whose answer comes when the order has been obeyed
+            self.ask("frames", 1.0)  # whose answer comes when the order has been obeyed
 
     def step(self, thread):
-        """Let a stopped thread execute one line."""
         thread.stopped = False
         with contextlib.suppress(OSError):  # the server has ended meanwhile
             thread.channel.sendall(b"step\n")
 
-    def frames(self, seconds):
-        """Return what frames.frames() does in the server; raise TimeoutError after a while."""
-        return self._ask("frames", seconds)
-
     def report(self, seconds=TIMEOUT):
         """Return a tracer.Report, and keep the calls of the threads."""
-        threads, ready, buffered = self._ask("report", seconds).values()
+        threads, ready, buffered = self.ask("report", seconds).values()
         threads = {int(number): tracer.ThreadReport(**row) for number, row in threads.items()}
         for number in threads.keys() & self.threads.keys():
             if not self.threads[number].stopped:
@@ -126,8 +116,11 @@ class Session:
         ready = {int(fd): ready for fd, ready in ready.items()}
         return tracer.Report(threads, ready, buffered)
 
-    def _ask(self, request, seconds):
-        """Return an answer; at most one request of a kind is under way, a late answer is lost."""
+    def ask(self, request, seconds):
+        """Return the tracer's answer to "frames" or "report"; raise TimeoutError after seconds.
+
+        At most one request of a kind is under way, and a late answer is lost.
+        """
         self.receive()
         if request not in self._unanswered:
             self._unanswered.add(request)
@@ -175,18 +168,15 @@ class Session:
         if not text.endswith(b"\n"):
             self._texts[channel] = text
             return
-        for line in text.splitlines():
-            self._take(channel, json.loads(line))
-
-    def _take(self, channel, message):
-        match message:
-            case {"orders": number}:
-                self._orders, self._tracer = channel, number
-            case {"request": request, "answer": answer}:
-                self._answers[request] = answer
-                self._unanswered.discard(request)
-            case _:
-                self._stop(channel, tracer.Snapshot(**message))
+        for message in map(json.loads, text.splitlines()):
+            match message:
+                case {"orders": number}:
+                    self._orders, self._tracer = channel, number
+                case {"request": request, "answer": answer}:
+                    self._answers[request] = answer
+                    self._unanswered.discard(request)
+                case _:
+                    self._stop(channel, tracer.Snapshot(**message))
 
     def _stop(self, channel, snapshot):
         thread = self.threads.setdefault(snapshot.thread, TracedThread(snapshot.thread, snapshot))
@@ -197,15 +187,9 @@ class Session:
             self.step(thread)
 
     def settle(self, timeout=TIMEOUT):
-        """Wait until each thread of the program is stopped, or sleeps in a system call.
-
-        Raises TimeoutError if one computes for longer than timeout, in seconds.
-        """
+        """Wait until all threads are stopped or sleep; raise TimeoutError if one still computes."""
         deadline, before = time.monotonic() + timeout, None
-        while True:
-            now = None if self.receive(INTERVAL) else self.look()
-            if now is not None and now == before:
-                return
+        while (now := None if self.receive(INTERVAL) else self.look()) is None or now != before:
             before = now
             if time.monotonic() > deadline:
                 raise TimeoutError("the server does not come to rest")

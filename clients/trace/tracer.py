@@ -38,9 +38,8 @@ class Snapshot:
     event: str  # "line", "call", "return" or "exception"
     how: str  # "resumed": a generator's call; "suspended" or "raised": how a function is left
     direct: bool  # the function was called by the program itself, not by a library
-    stack: list[
-        list
-    ]  # [function, line, number of its frame] of the program's file, innermost first
+    # [function, line, number of its frame] of the program's file, innermost first
+    stack: list[list]
     variables: dict[str, str]  # of the innermost function
     value: str | None  # what is returned or raised
     calls: list[calls.TracedCall]  # since the last snapshot or report
@@ -84,28 +83,20 @@ class Tracer:
     def __init__(self, program, path):
         self.program, self.path = program, path
         self.stepping = False
-        self.spare = [self.channel() for _ in range(SPARE_CHANNELS)]
+        self.spare = [frames.connect(path) for _ in range(SPARE_CHANNELS)]
         self.channels = {}  # {thread: its channel}
         self.in_c = {}  # {thread's identifier: the function in C that it has called last}
         self.lock = threading.Lock()
 
-    def channel(self):
-        """Return a new channel, out of the way of the server's descriptors."""
-        calls.unrecorded.add(threading.get_ident())
-        try:
-            return frames.connect(self.path)
-        finally:
-            calls.unrecorded.discard(threading.get_ident())
-
-    def obey(self, orders):
+    def obey(self):
         """Follow the orders that come; when no more can come, end the server."""
+        orders = frames.connect(self.path)
         orders.sendall(to_line({"orders": threading.get_native_id()}))
         answers = {"frames": lambda: frames.frames(self.program), "report": self.report}
         with orders.makefile() as lines:
             for request in map(str.strip, lines):
                 if request in answers:
-                    answer = {"request": request, "answer": answers[request]()}
-                    orders.sendall(to_line(answer))
+                    orders.sendall(to_line({"request": request, "answer": answers[request]()}))
                 else:
                     self.stepping = request == "pause"
         os.kill(os.getpid(), signal.SIGKILL)
@@ -163,7 +154,8 @@ class Tracer:
             for old in [old for old in self.channels if not old.is_alive()]:
                 self.spare.append(self.channels.pop(old))
             if thread not in self.channels:
-                self.channels[thread] = self.spare.pop() if self.spare else self.channel()
+                spare = self.spare or [frames.connect(self.path)]
+                self.channels[thread] = spare.pop()
             return self.channels[thread]
 
     def snapshot(self, frame, event, value):
@@ -179,9 +171,8 @@ class Tracer:
     def stack(self, frame):
         found = []
         while frame:
-            code = frame.f_code
-            if self.is_shown(code):
-                function = code.co_qualname.rpartition("<locals>.")[2]
+            if self.is_shown(frame.f_code):
+                function = frame.f_code.co_qualname.rpartition("<locals>.")[2]
                 found.append([function, frame.f_lineno, id(frame)])
             frame = frame.f_back
         return found
@@ -213,8 +204,7 @@ def main():
     _, path, order, program, *options = sys.argv
     calls.install()
     tracer = Tracer(program, path)
-    orders = tracer.channel()
-    threading.Thread(target=tracer.obey, args=(orders,), name="tracer", daemon=True).start()
+    threading.Thread(target=tracer.obey, name="tracer", daemon=True).start()
     if order == "pause":
         sys.stdout = Announced(sys.stdout, tracer)
     threading.settrace(tracer.enter)

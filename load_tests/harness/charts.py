@@ -8,17 +8,10 @@ import statistics
 import textwrap
 
 import matplotlib.pyplot as plt
+from matplotlib import ticker
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.path import Path
-from matplotlib.ticker import (
-    FuncFormatter,
-    LogLocator,
-    MaxNLocator,
-    NullFormatter,
-    NullLocator,
-    PercentFormatter,
-)
 from matplotlib.transforms import ScaledTranslation
 
 from clients.console.formatting import number
@@ -45,38 +38,25 @@ BOX = {"facecolor": "white", "edgecolor": "none", "pad": 2}  # behind text on a 
 
 
 def label_ends(ax, lines):
-    """Write the name of each line at its right end, and move names apart that would overlap.
-
-    lines: [(name, x, y, colour), …] in data coordinates. A line that ends before the others has
-    its name above its end.
-    """
+    """Write the names of lines [(name, x, y, colour), …] at their right ends, without overlaps."""
     to_pixels, gap = ax.transData.transform, 14 * ax.figure.dpi / 72
     look = {"textcoords": "offset points", "fontweight": "bold", "fontsize": 10}
     bottom = ax.get_ylim()[0]  # a name is never below the axes
     lines = [(name, x, max(y, bottom), colour) for name, x, y, colour in lines]
     last = max((x for _, x, _, _ in lines), default=0)
     for name, x, y, colour in lines:
-        if x < last:
+        if x < last:  # above its end, not among the names at the right
             ax.annotate(name, (x, y), (-4, 9), ha="right", color=colour, **look)
     lines = sorted((line for line in lines if line[1] == last), key=lambda line: line[2])
     heights = [to_pixels((x, y))[1] for _, x, y, _ in lines]
-    places = []
-    for height in heights:
-        places.append(max(height, places[-1] + gap) if places else height)
-    highest = ax.bbox.y1
-    for rank in reversed(range(len(places))):  # none above the axes: the title is there
-        places[rank] = min(places[rank], highest)
-        highest = places[rank] - gap
+    up = [*itertools.accumulate(heights, lambda below, height: max(height, below + gap))]
+    top = ax.bbox.y1 + gap  # no name is above the axes: the title is there
+    down = itertools.accumulate([top, *up[::-1]], lambda above, place: min(place, above - gap))
+    places = [*down][:0:-1]
     for (name, x, y, colour), height, place in zip(lines, heights, places, strict=True):
         shift = (place - height) * 72 / ax.figure.dpi
         ax.annotate(
-            name,
-            (x, y),
-            (6, shift),
-            color=colour,
-            va="center",
-            annotation_clip=False,
-            **look,
+            name, (x, y), (6, shift), color=colour, **look, va="center", annotation_clip=False
         )
 
 
@@ -86,25 +66,22 @@ def value_axis(ax, log):
         ax.set_yscale("log")
         low, high = ax.get_ylim()
         subs = (1, 1.5, 2, 3, 5, 7) if high < 10 * low else (1, 2, 5) if high < 200 * low else (1,)
-        ax.yaxis.set_major_locator(LogLocator(subs=subs))
-        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.yaxis.set_major_locator(ticker.LogLocator(subs=subs))
+        ax.yaxis.set_minor_formatter(ticker.NullFormatter())
     else:
         ax.set_ylim(bottom=0)
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    ax.yaxis.set_major_formatter("{x:,g}")
 
 
 def place_axis(ax, places):
     """Label the horizontal axis at these places and nowhere else."""
-    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_minor_locator(ticker.NullLocator())
     ax.set_xticks(places, [number(place) for place in places])
 
 
 def arrow(ax, point, side, colour):
-    """Draw the arrow of a lower bound, away from its point: side is "up" or "right".
-
-    It is 22 points long, so its end, in data coordinates, is no part of the data.
-    """
-    shift = (0, 22) if side == "up" else (22, 0)
+    """Draw the arrow of a lower bound, away from its point: side is "up" or "right"."""
+    shift = (0, 22) if side == "up" else (22, 0)  # points: its end is no part of the data
     look = {"arrowstyle": "<-", "color": colour, "lw": 2, "shrinkB": 0}
     ax.annotate("", point, shift, textcoords="offset points", arrowprops=look)
 
@@ -155,10 +132,8 @@ def curves(ax, lines, labels, log=False, slope=""):
 
 
 def in_proportion(ax, ends, words):
-    """Draw the slope of what is in proportion to the load, below the highest of ends [(x, y), …].
-
-    Both axes are logarithmic: there it is one straight line, wherever it begins.
-    """
+    """Draw the slope of what is in proportion to the load, below the highest of [(x, y), …]."""
+    # Both axes are logarithmic: there it is one straight line, wherever it begins.
     (least, most), (x, y) = ax.get_xlim(), max(ends, key=lambda end: end[1])
     low, high = ax.get_ylim()
     ys = [y / 2 * least / x, y / 2 * most / x]
@@ -167,10 +142,7 @@ def in_proportion(ax, ends, words):
 
 
 def bars(ax, values, labels):
-    """Draw a bar per model. values: {model: (Value or None, its text)}; labels: title, xlabel.
-
-    A bar that is a lower bound ends in an arrow; a thin line is the range of the quartiles.
-    """
+    """Draw a bar per model. values: {model: (Value or None, its text)}; labels: title, xlabel."""
     most = max((value.high for value, _ in values.values() if value), default=0) or 1
     style = styles(values)
     for place, (model, (value, text)) in enumerate(reversed(values.items())):
@@ -180,14 +152,14 @@ def bars(ax, values, labels):
             arrow(ax, (end, place), "right", colour)
             ax.text(end / 2, place, text, ha="center", va="center", bbox=BOX)
             continue
-        if value and value.high > value.low:
+        if value and value.high > value.low:  # a thin line from quartile to quartile
             ax.plot([value.low, value.high], [place, place], color=GREY, lw=2)
             end = value.high
         ax.text(end + 0.03 * most, place, text, va="center")
     ax.set_yticks(range(len(values)), reversed(values))
     ax.set_xlim(0, 1.25 * most)
-    ax.xaxis.set_major_locator(MaxNLocator(4))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(4))
+    ax.xaxis.set_major_formatter("{x:,g}")
     ax.grid(visible=False)
     ax.set(**labels)
 
@@ -207,23 +179,19 @@ def timelines(ax, series, labels, log=False):
 
 
 def distributions(ax, curves_of, labels):
-    """Draw cumulative distributions of latencies: {model: ([(ms, share), …], last ms)}.
-
-    A curve that ends below 100 % has an open end, a dotted line to the last ms: the rest was not
-    answered until then.
-    """
+    """Draw cumulative distributions of latencies: {model: ([(ms, share), …], last ms)}."""
     for model, (colour, _) in styles(curves_of).items():
         points, last = curves_of[model]
         if not last:
             continue
         xs, ys = zip(*points or [(last / 10, 0.0)], strict=True)
         ax.step(xs, ys, where="post", color=colour, label=model)
-        if ys[-1] < 1:
+        if ys[-1] < 1:  # an open end: the rest was not answered until the last ms
             ax.plot([xs[-1], max(last, xs[-1])], [ys[-1]] * 2, ":", color=colour)
             arrow(ax, (max(last, xs[-1]), ys[-1]), "right", colour)
     ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.xaxis.set_major_formatter("{x:,g}")
+    ax.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
     ax.set_ylim(0, 1.04)
     ax.set(**labels)
     if ax.get_legend_handles_labels()[0]:
@@ -248,7 +216,7 @@ def shares(ax, parts, labels, columns=5):
                 ax.text(*where, number(counts[model]), ha="center", va="center", bbox=BOX)
             left[model] += share
     ax.set_yticks(range(len(models)), models)
-    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.xaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
     ax.grid(visible=False)
     ax.set(xlim=(0, 1), **labels)
     signs = [

@@ -1,4 +1,4 @@
-"""What the figures of a comparison show: for each a title, an explanation, and its data."""
+"""What the figures of a comparison show: for each a title and its data."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,67 +20,27 @@ class Figure:
 
     title: str
     panel: Callable  # panel(ax) draws it
-    explanation: str = ""
 
     def draw(self, ax, title=None):
         self.panel(ax)
         ax.set_title(title or self.title)
 
 
-CURVES = {  # measure: (title, axis, explanation, and how charts.curves() draws it)
-    "tail": (
-        "First greeting, p99: {}",
-        "ms until the first greeting, p99",
-        "Tail latency: p99 of the first greeting, from the start of connect; below 100 samples "
-        "the maximum. Both axes are logarithmic. An arrow: a lower bound.",
-        {"log": True},
+MEASURES = {  # measure: title and axis of its figure
+    "p50": (
+        "First greeting: half of the visitors wait longer than {}",
+        "ms until the first greeting, p50",
     ),
-    "later_tail": (
-        "Later greetings, p99: {}",
-        "ms until a later greeting, p99",
-        "The same for later greetings: a visitor that is served at all is served quickly.",
-        {"log": True},
-    ),
-    "throughput": (
-        "Throughput in greetings per second: {}",
-        "greetings per second",
-        "Greetings answered per second, over the whole run. Both axes are logarithmic: a line "
-        "that rises as the dotted one does is in proportion to the load, a flat line has met a "
-        "limit.",
-        {"log": True, "slope": True},
-    ),
-    "goodput": (
-        "Goodput in greetings per second: {}",
-        "greetings per second",
-        "Greetings per second to visitors that still waited. What the throughput is more than "
-        "that was work for visitors that had given up.",
-        {"log": True},
-    ),
-    "threads": (
-        "Threads of the server: {}",
-        "threads",
-        "The most threads that the server had at a time. Both axes are logarithmic: a line that "
-        "rises as the dotted one does has a thread per client.",
-        {"log": True, "slope": True},
-    ),
-    "cpu": (
-        "CPU time per greeting: {}",
-        "µs of CPU time per greeting",
-        "CPU time of the server per greeting, accepting and closing included.",
-        {},
-    ),
-    "memory": (
-        "Memory per connection: {}",
-        "KiB of the server's memory",
-        "Growth of the server's resident memory per connection, where it had at least ten at a "
-        "time. The kernel's own memory is not in it.",
-        {},
-    ),
+    "tail": ("First greeting, p99: {}", "ms until the first greeting, p99"),
+    "later_tail": ("Later greetings, p99: {}", "ms until a later greeting, p99"),
+    "throughput": ("Throughput in greetings per second: {}", "greetings per second"),
+    "goodput": ("Goodput in greetings per second: {}", "greetings per second"),
+    "threads": ("Threads of the server: {}", "threads"),
+    "cpu": ("CPU time per greeting: {}", "µs of CPU time per greeting"),
+    "memory": ("Memory per connection: {}", "KiB of the server's memory"),
 }
-P50 = (  # title and axis of a bar chart
-    "First greeting: half of the visitors wait longer than {}",
-    "ms until the first greeting, p50",
-)
+LINEAR = ("cpu", "memory")  # the others have logarithmic axes
+PROPORTIONAL = ("throughput", "threads")  # to the load, of some servers
 OVER_TIME = {  # name: (title, axis, its number, from a Moment and its seconds)
     "in_service": ("Visitors in service: {}", "visitors", lambda one, _: one.in_service),
     "latency": ("p50 of the greetings", "ms", lambda one, _: one.p50_ms),
@@ -95,22 +55,22 @@ def models_of(summary):
 
 def curve(summary, name):
     """Return the Figure of a measure against the load."""
-    sentence, axis, explanation, look = CURVES[name]
+    sentence, axis = MEASURES[name]
     lines = {model: [] for model in models_of(summary)}
     for row in summary.rows:
         if row.values[name]:
             lines[row.model].append((row.load, row.values[name]))
     config, unit = summary.results.config, phrases.load_unit(summary.results.config)
     labels = {"xlabel": f"{unit} ({config.loop} loop)", "ylabel": axis}
-    words = f"dotted slope: twice the {unit}, twice the number" if "slope" in look else ""
+    words = f"dotted slope: twice the {unit}, twice the number" if name in PROPORTIONAL else ""
+    look = {"labels": labels, "log": name not in LINEAR, "slope": words}
     title = phrases.finding(sentence, name, summary.value(name))
-    look = look | {"labels": labels, "slope": words}
-    return Figure(title, partial(charts.curves, lines=lines, **look), explanation)
+    return Figure(title, partial(charts.curves, lines=lines, **look))
 
 
 def bar(summary, name):
     """Return the Figure of a measure as a bar per model, for the most load."""
-    sentence, axis = P50 if name == "p50" else CURVES[name][:2]
+    sentence, axis = MEASURES[name]
     values = dict.fromkeys(models_of(summary)) | summary.value(name)
     nothing = "fewer than 10 at a time" if name == "memory" else "none"
     texts = {
@@ -138,12 +98,7 @@ def shares(summary, short=False):
     }
     labels, columns = {"xlabel": "share of the visitors"}, 2 if short else 5
     title = phrases.unserved(summary.heaviest, NARROW if short else 98)
-    explanation = (
-        "The outcomes of all visitors, in the runs with the most load. The parts add up to all "
-        "visitors."
-    )
-    panel = partial(charts.shares, parts=parts, labels=labels, columns=columns)
-    return Figure(title, panel, explanation)
+    return Figure(title, partial(charts.shares, parts=parts, labels=labels, columns=columns))
 
 
 def over_time(summary, name):
@@ -160,8 +115,7 @@ def over_time(summary, name):
     title = f"Over time: {sentence}"
     if name == "in_service":
         title = phrases.finding(sentence, name, summary.value(name))
-    explanation = "A run with the most load over time. A gap: nothing was answered then."
-    return Figure(title, partial(charts.timelines, series=series, **look), explanation)
+    return Figure(title, partial(charts.timelines, series=series, **look))
 
 
 def distribution(summary):
@@ -171,30 +125,22 @@ def distribution(summary):
         longest = row.runs[0].latency["first_greeting"].max
         curves_of[row.model] = row.runs[0].distribution, longest.ms if longest else 0
     title = phrases.finding("First greetings, p50: {}", "p50", summary.value("p50"))
-    explanation = (
-        "The latency distribution of the first greetings, with the most load: which share was "
-        "answered within which time. A curve that ends below 100 % goes on dotted: the rest was "
-        "still unanswered."
-    )
     labels = {"xlabel": "ms until the first greeting", "ylabel": "share answered"}
-    panel = partial(charts.distributions, curves_of=curves_of, labels=labels)
-    return Figure(title, panel, explanation)
+    return Figure(title, partial(charts.distributions, curves_of=curves_of, labels=labels))
 
 
 def of_report(summary):
     """Return {name: Figure} of what this load has to show."""
     config, found = summary.results.config, {"outcomes": shares(summary)}
+    measures = ["threads", "memory"]
     if config.load != "idle":
         found["distribution"] = distribution(summary)
         failed = any(one.failures for row in summary.heaviest for one in row.runs[0].moments)
         names = [name for name in OVER_TIME if failed or name != "failures"]
         found |= {f"{name}_over_time": over_time(summary, name) for name in names}
-    for name in CURVES:
-        if (config.load != "idle" or name in ("threads", "memory")) and (
-            config.timeout or name != "goodput"
-        ):
-            found[name] = curve(summary, name)
-    return found
+        unasked = ("p50",) if config.timeout else ("p50", "goodput")
+        measures = [name for name in MEASURES if name not in unasked]
+    return found | {name: curve(summary, name) for name in measures}
 
 
 def of_picture(summary):

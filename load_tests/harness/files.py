@@ -105,16 +105,3 @@ def save(path, content):
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def save_json(failed, path, text):
-    """Save a text at the path of --json (None: nowhere); return the words to exit with, or None.
-
-    failed: what else has gone wrong, None if nothing.
-    """
-    try:
-        if path:
-            save(path, text)
-    except OSError as error:
-        failed = "\n".join(filter(None, [failed, f"cannot write to {path}: {error.strerror}"]))
-    return failed and lines(failed)

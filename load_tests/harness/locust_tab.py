@@ -27,13 +27,10 @@ TAB = {
 
 
 def rows(now, before, first, waits):
-    """Return the rows of the tab, from three Readings: this one, the one before, and the first.
-
-    waits: seconds for which each open request of this Locust process has waited, longest first.
-    """
+    """Return the rows of the tab, from three Readings. waits: seconds, the longest first."""
     seconds = now.at - before.at
     share = (now.cpu - before.cpu) / seconds if seconds else 0.0
-    oldest = f"{waits[0]:.1f} s" if waits else "-"
+    oldest, drops = f"{waits[0]:.1f} s" if waits else "-", now.listen_drops - first.listen_drops
     table = [
         ("waiting now", len(waits), "visitors without the answer to their last request"),
         ("oldest wait", oldest, "of these visitors"),
@@ -44,11 +41,7 @@ def rows(now, before, first, waits):
         ("descriptors", now.descriptors, "its open files, sockets included"),
         ("memory", f"{now.rss / 2**20:.1f} MiB", "resident, without the kernel's part"),
         ("CPU", f"{share:.0%} of a core", "since the last update"),
-        (
-            "SYN drops",
-            now.listen_drops - first.listen_drops,
-            "of the whole machine, since this page was opened",
-        ),
+        ("SYN drops", drops, "of the whole machine, since this page was opened"),
     ]
     return [
         {"name": f"{place:2} {name}", "now": value, "meaning": meaning}  # the page sorts by name
@@ -74,10 +67,7 @@ def preselect(page, name):
 
 
 def add_tab(environment, pid, waiting):
-    """Add the tab to the page: on /, and alone on /extend; its rows come with /stats/requests.
-
-    waiting(): see rows().
-    """
+    """Add the tab to the page: on /, and alone on /extend; its rows come with /stats/requests."""
     process, page = psutil.Process(pid), environment.web_ui
     readings = []
 

@@ -6,6 +6,7 @@ with watching(server.process, server.address[1]) as readings:
 
 import contextlib
 import os
+import re
 import signal
 import threading
 import time
@@ -23,10 +24,7 @@ KERNEL = ("Slab", "KernelStack", "PageTables")  # of /proc/meminfo, in KiB (proc
 
 @contextlib.contextmanager
 def watching(process, port, every=0.5):
-    """Yield a list to which a Reading of process is added every `every` seconds, and at the end.
-
-    A reading that costs more than a tenth of that in CPU time is followed by a longer pause.
-    """
+    """Yield a list to which a Reading of process is added every `every` seconds, and at the end."""
     readings, over = [], threading.Event()
 
     def watch():
@@ -36,6 +34,7 @@ def watching(process, port, every=0.5):
                 readings.append(reading(process, port))
             if last:
                 return
+            # Watching takes a tenth of a core at most.
             over.wait(max(every, 10 * (time.thread_time() - began)))
 
     thread = threading.Thread(target=watch, daemon=True)  # Ctrl-C may come while it starts
@@ -107,16 +106,12 @@ def loses_child_cpu(process):
     """
     tree = process_tree(process)
     pids = {one.pid for one in tree}
-
-    def is_lost(one):
-        lines = Path(f"/proc/{one.pid}/status").read_text().splitlines()
-        [mask] = [line.split()[1] for line in lines if line.startswith("SigIgn")]
-        ignores = int(mask, 16) >> signal.SIGCHLD - 1 & 1
-        return ignores or (one.pid != process.pid and one.ppid() not in pids)
-
     for one in tree:
         with contextlib.suppress(psutil.NoSuchProcess, OSError):  # it has ended
-            if is_lost(one):
+            status = Path(f"/proc/{one.pid}/status").read_text()
+            ignored = int(re.search(r"SigIgn:\s*(\w+)", status)[1], 16)
+            is_daemon = one.pid != process.pid and one.ppid() not in pids
+            if is_daemon or ignored >> signal.SIGCHLD - 1 & 1:
                 return True
     return False
 
@@ -153,9 +148,6 @@ def sockets(port, pid="self"):
 
 
 def drops(pid="self"):
-    """Return ListenOverflows and ListenDrops of a process's network namespace.
-
-    They count what a full accept queue made the kernel drop (snmp_counter.rst).
-    """
+    """Return ListenOverflows and ListenDrops of a network namespace (snmp_counter.rst)."""
     counts = procfs.tcp_counters(Path(f"/proc/{pid}/net/netstat").read_text())
     return counts["ListenOverflows"], counts["ListenDrops"]

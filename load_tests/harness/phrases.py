@@ -8,9 +8,7 @@ from clients.system.processes import models
 
 DASH = "-"
 TEXTS = {  # name of a measure: its number as text, where that is not number()
-    "p50": milliseconds,
-    "tail": milliseconds,
-    "later_tail": milliseconds,
+    **dict.fromkeys(("p50", "tail", "later_tail"), milliseconds),
     "cpu": lambda value: f"{number(value)} µs",
     "memory": lambda value: f"{number(value)} KiB",
 }
@@ -141,14 +139,11 @@ def joined(names):
 
 
 def finding(sentence, name, values, width=98):
-    """Return a sentence with the most and the least of {model: Value} in place of {}.
-
-    Models within a tenth of them are named with them: that much is noise. width: of a line.
-    """
+    """Return a sentence with the most and the least of {model: Value} in place of {}."""
     known, parts = {model: value for model, value in values.items() if value}, {}
     for end in (max, min) if known else ():
         most = end(known.values(), key=lambda value: value.amount)
-        noise = most.amount / 10
+        noise = most.amount / 10  # models within it are named together
         near = [one for one in known if abs(known[one].amount - most.amount) <= noise]
         several = len({text(name, known[model].amount) for model in near}) > 1
         bound = "≥ " if most.bound and "longer than" not in sentence else ""

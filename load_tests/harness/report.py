@@ -1,5 +1,8 @@
-"""The tables of a comparison for the terminal."""
+"""The report of a comparison: the tables for the terminal, and a page that opens offline."""
 
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
@@ -7,6 +10,7 @@ from rich.text import Text
 from clients.console.formatting import number
 from load_tests.harness import phrases
 from load_tests.harness.phrases import DASH
+from load_tests.harness.results import OUTCOMES
 
 COLUMNS = {  # name of a measure: its heading
     "visitors": "visitors",
@@ -86,3 +90,12 @@ def empty_table(title, config, headings):
         # With headings of two lines, all numbers fit into 80 columns next to a model's name.
         shown.add_column(heading.replace(" ", "\n", 1), justify="right")
     return shown
+
+
+def page(summary, pictures):
+    """Return the page, which needs no other file. pictures: {name of a figure: PNG in base64}."""
+    folder = FileSystemLoader(Path(__file__).parent)
+    forms = Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return forms.get_template("report.html.j2").render(
+        summary=summary, phrases=phrases, outcomes=OUTCOMES, pictures=pictures
+    )

@@ -221,13 +221,13 @@ class FailedRun:
 class Comparison:
     """All of results.json."""
 
-    schema: int
+    schema: int = SCHEMA
     date: str
     machine: Machine
     config: RunConfig
-    interrupted: bool
-    runs: list[Run]
-    failed_runs: list[FailedRun]
+    interrupted: bool = False
+    runs: list[Run] = field(default_factory=list)
+    failed_runs: list[FailedRun] = field(default_factory=list)
 
 
 def dumps(comparison):

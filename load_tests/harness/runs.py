@@ -32,10 +32,7 @@ class RunError(RuntimeError):
 
 
 def run(config, out, *, model, program, load, repeat):
-    """Return the Run of one program under one load, and its Samples.
-
-    out: the folder for Locust's report. Raises LaunchError or RunError.
-    """
+    """Return a Run and its Samples; Locust's report is in out. Raises LaunchError or RunError."""
     report = f"locust-{model}-{load:g}{f'-{repeat + 1}' if repeat else ''}.html"
     (out / report).parent.mkdir(exist_ok=True, parents=True)  # friend/03_epoll
     wrapper = (SLOW_REQUESTS, config.switch_interval) if config.slow_requests else ()
@@ -50,6 +47,7 @@ def run(config, out, *, model, program, load, repeat):
     numbers = stats.summary(samples)
     readings = [replace(one, at=one.at - log["started"]) for one in readings]
     used = usage(readings, numbers["greetings"], config.backlog, incomplete)
+    not_started = numbers["outcomes"].not_started
     return Run(
         **numbers,
         model=model,
@@ -57,9 +55,7 @@ def run(config, out, *, model, program, load, repeat):
         load=load,
         repeat=repeat,
         usage=used,
-        generator=health(
-            log["generators"].values(), numbers["outcomes"].not_started, used.cpu_share
-        ),
+        generator=health(log["generators"].values(), not_started, used.cpu_share),
         errors=log["errors"],
         locust_report=report,
         locust_counted={name: LocustRow(*row) for name, row in log["locust"].items()},
@@ -73,10 +69,7 @@ def server_options(config):
 
 
 def make_load(address, config, page, amount, repeat):
-    """Let Locust load the server at address; return the content of its sample log.
-
-    amount: users, or arrivals per second. page: where Locust writes its report.
-    """
+    """Let Locust load a server and write its report to page; return the content of its log."""
     host, port = address
     is_open, slow = config.loop == "open", config.slow_requests
     users = (config.processes if is_open else amount) + slow
@@ -126,10 +119,7 @@ def free_port(wanted=0):
 
 
 def locust(*options, output=subprocess.DEVNULL, timeout=None):
-    """Run Locust to its end, or until timeout seconds have passed; end all its processes.
-
-    output: a file for what it prints.
-    """
+    """Run Locust to its end, or until timeout seconds have passed; end all its processes."""
     streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
     # From ROOT, Locust finds the rest of the repository.
     with spawn(module_command("locust", *options), cwd=ROOT, **streams) as process:
@@ -175,10 +165,7 @@ def per(amount, count):
 
 
 def health(processes, not_started, server_share):
-    """Return the GeneratorHealth of a run.
-
-    not_started: visitors for whom it had no place; server_share: the server's CPU, of one core.
-    """
+    """Return the GeneratorHealth of a run. server_share: the server's CPU, of one core."""
     cores = usable_cores()
     lags = sorted(lag for seen in processes for lag in seen["lag"]) or [0.0]
     cpu = max((seen["cpu"] for seen in processes), default=0.0)

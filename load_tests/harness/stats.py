@@ -6,14 +6,8 @@ import statistics
 from collections import Counter
 from dataclasses import asdict, dataclass
 
-from load_tests.harness.results import (
-    Comparison,
-    LatencySummary,
-    Moment,
-    Outcomes,
-    Percentile,
-    Run,
-)
+from load_tests.harness import results
+from load_tests.harness.results import LatencySummary, Moment, Outcomes, Percentile
 from load_tests.harness.samples import GREETINGS, REQUESTS
 
 TOO_LATE = 0.5  # seconds: a visitor that comes later than that before the end is not unserved
@@ -79,10 +73,9 @@ def outcome(rows):
     seen = {request: sample.outcome for request, sample in rows.items()}
     if "failed" in seen.values():
         return "failed"
-    if early := {"answered": "finished", "timed_out": "gave_up"}.get(seen["session"]):
-        return early
-    if seen["session"] == "not_started":
-        return "not_started"
+    ends = {"answered": "finished", "timed_out": "gave_up", "not_started": "not_started"}
+    if seen["session"] in ends:
+        return ends[seen["session"]]
     if seen.get("first_greeting") == "answered":
         return "in_session"
     if seen["connect"] == "answered" and "first_greeting" not in seen:
@@ -111,21 +104,15 @@ def moments(samples, end, least=0.1):
             changes[math.ceil(served[one.session] / every)] += 1
             changes[math.ceil(one.ended / every)] -= 1
     in_service = itertools.accumulate(changes[place] for place in range(count))
+    middles = [statistics.median_low(times) if times else None for times in answers]
     return [
-        Moment(round(place * every, 6), now, len(times), failures[place], *middle_and_most(times))
-        for place, (now, times) in enumerate(zip(in_service, answers, strict=True))
+        Moment(round(n * every, 6), now, len(times), failures[n], middle, max(times, default=None))
+        for n, (now, times, middle) in enumerate(zip(in_service, answers, middles, strict=True))
     ]
 
 
-def middle_and_most(times):
-    return (statistics.median_low(times), max(times)) if times else (None, None)
-
-
 def distribution(samples):
-    """Return [[ms, share of the requests answered within ms], …] of first greetings.
-
-    The unanswered ones are in no point, so the last share is below 1 if there are any.
-    """
+    """Return [[ms, share of first greetings answered within ms], …], the last share 1 or less."""
     timed = [one for one in samples if one.request == "first_greeting" and one.outcome != "failed"]
     answers = sorted(1000 * one.seconds for one in timed if not one.censored)
     ranks = range(len(answers))
@@ -158,10 +145,6 @@ def summary(samples):
     }
 
 
-def first(share):
-    return lambda run: getattr(run.latency["first_greeting"], share)
-
-
 def tail(request):
     """Return a measure: p99 of a request, the maximum below 100 samples."""
     return lambda run: run.latency[request].p99 or run.latency[request].max
@@ -177,7 +160,7 @@ MEASURES = {  # name: its number of a run, a Percentile, or None
     "visitors": lambda run: run.outcomes.visitors,
     "unserved": lambda run: run.outcomes.unserved,
     "in_service": lambda run: run.in_service_mean,
-    "p50": first("p50"),
+    "p50": lambda run: run.latency["first_greeting"].p50,
     "tail": tail("first_greeting"),
     "later_tail": tail("later_greeting"),
     "throughput": lambda run: run.throughput,
@@ -206,7 +189,7 @@ class Row:
 
     model: str
     load: float
-    runs: list[Run]
+    runs: list[results.Run]
     outcomes: Outcomes
     values: dict[str, Value | None]  # by the names of MEASURES
 
@@ -215,7 +198,7 @@ class Row:
 class Summary:
     """A comparison with its repeated runs put together."""
 
-    results: Comparison
+    results: results.Comparison
     rows: list[Row]
     heaviest: list[Row]  # those with the most load
 
@@ -240,13 +223,11 @@ def row(load, model, runs):
 
 
 def value(runs, name):
-    """Return the Value of a measure over repeated runs, None if a run has no such number.
-
-    The median of lower bounds is itself a lower bound.
-    """
+    """Return the Value of a measure over repeated runs, None if a run has no such number."""
     found = [MEASURES[name](run) for run in runs]
     if None in found:
         return None
+    # The median of lower bounds is itself a lower bound.
     bound = any(isinstance(one, Percentile) and not one.exact for one in found)
     bound |= name == "cpu" and any(run.usage.cpu_incomplete for run in runs)
     numbers = [one.ms if isinstance(one, Percentile) else one for one in found]
@@ -288,9 +269,7 @@ def ratios(results, old, names):
 
 def ratio(name, runs, old):
     """Return the Ratio of two lists of repeated runs, None for lower bounds and single runs."""
-    pairs = [
-        (value([new], name), value([past], name)) for new, past in zip(runs, old, strict=False)
-    ]
+    pairs = [[value([one], name) for one in pair] for pair in zip(runs, old, strict=False)]
     if len(pairs) < 2 or any(not v or v.bound or not v.amount for pair in pairs for v in pair):
         return None
     found = [new.amount / past.amount for new, past in pairs]

@@ -15,12 +15,9 @@ TIMEOUT = 10.0  # seconds to wait for one answer
 
 
 def warm(address):
-    """Send visitors to a server one after the other; each connects, is greeted, and leaves.
-
-    A server that does not serve them raises no error here: the measurement will show it.
-    """
+    """Send visitors to a server one after the other; each connects, is greeted, and leaves."""
     until = time.monotonic() + LIMIT
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # it does not serve them: the measurement will show it
         for _ in range(VISITORS):
             with socket.create_connection(address, TIMEOUT) as sock:
                 sock.sendall(b"warm")

@@ -52,11 +52,8 @@ def run(model, samples, load=7, repeat=0, limited="", **usage):
 def comparison(*runs, **config):
     """Return a Comparison of these runs; config: changes to CONFIG."""
     return results.Comparison(
-        schema=results.SCHEMA,
         date="2026-11-28T12:00:00",
         machine=MACHINE,
         config=results.RunConfig(**CONFIG | config),
-        interrupted=False,
         runs=list(runs),
-        failed_runs=[],
     )

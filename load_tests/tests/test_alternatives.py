@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from clients.client import Client
-from clients.contract.checks import CHECKS, framing, isolation, leaks
+from clients.contract.checks import CHECKS, framing, isolation, leaks, lifecycle
 from clients.contract.errors import ContractViolation, NotApplicable
 from clients.contract.server_under_test import ServerUnderTest, run_check
 from clients.system.processes import process_tree, running_server
@@ -58,47 +58,75 @@ if sys.version_info >= (3, 15):  # a traceback for each accept() that fails (bas
         "without_a_free_descriptor_it_retries",
     }
 
+ALL = set(CHECKS)
+LIFECYCLE = set(vars(lifecycle)) & ALL
 WORKING = {name for name, check in CHECKS.items() if {"--wait", "--compute"} & set(check.options)}
-OPTIONS = {"bad_options_get_one_clear_line"}  # all of it is in common.py
+OPTIONS = {  # all of it is in common.py; that a backlog is obeyed is another check
+    "bad_options_get_one_clear_line",
+    "its_defaults_are_127_0_0_1_port_3267_backlog_5",
+}
+COMPUTE = {"the_compute_option_uses_cpu"}
+BYTES = "each_message_is_greeted"
 GROWTH = "memory_does_not_grow_with_messages"
 SLOW_READER = "a_slow_reader_gets_every_byte"
 NEVER_READS = "a_client_that_never_reads_meets_backpressure"
-ONE_CONNECTION = {  # the slow checks of the code that serves one connection
+ONE_CONNECTION = {  # checks of the code that serves one connection
+    BYTES,
     FLOOD,
     GROWTH,
     NEVER_READS,
     SLOW_READER,
     "a_reset_during_a_reply_ends_one_connection",
-    "the_compute_option_uses_cpu",
+    *COMPUTE,
 }
-ALL = set(CHECKS)
+FAST = {"timeout": 1.0, "quiet_period": 0.25}  # what never comes is not waited for
+LOAD = 0.25  # resets more clients than a pool has threads, and sends twice what may be kept
 WORK = ["--wait", "0.001", "--compute", "0.0001"]
-SHARED = {name for subject in (framing, isolation, leaks) for name in vars(subject)} & ALL
-WITH_WORK = SHARED - WORKING - {GROWTH, NEVER_READS, SLOW_READER, THOUSAND}  # megabytes, or no work
+SERVING = {name for subject in (framing, isolation, leaks) for name in vars(subject)} & ALL
+SHARED = SERVING | {  # these leave the server as it was
+    "it_ends_while_its_log_is_not_read",
+    "it_logs_nothing_with_quiet",
+    "its_first_line_is_the_listening_address",
+}
+NO_WORK = {  # without a message, with one at a time only, or with megabytes
+    BYTES,
+    GROWTH,
+    NEVER_READS,
+    SLOW_READER,
+    THOUSAND,
+    "a_reset_before_the_first_byte_ends_one_connection",
+    "an_idle_client_does_not_block_others",
+    "an_idle_client_stays_connected",
+    "an_idle_server_uses_no_cpu",
+    "it_closes_after_a_half_close",
+}
+WITH_WORK = SERVING - WORKING - NO_WORK
 CASES = {
     "asyncio_protocol": ALL - OPTIONS,
     "asyncio_streams": ALL - OPTIONS,
-    "gevent_server": ALL - OPTIONS,
+    "gevent_server": ALL - OPTIONS - COMPUTE,  # converse() in common.py
     "loop_with_pool": WORKING - {FLOOD},  # without work it is asyncio_streams
     "prefork": ALL - OPTIONS - ONE_CONNECTION,  # selectors_loop
-    "selectors_loop --selector select": ALL - OPTIONS - ONE_CONNECTION,
-    "selectors_loop --selector poll": ALL - OPTIONS - ONE_CONNECTION,
+    "selectors_loop --selector select": ALL - LIFECYCLE - ONE_CONNECTION,
+    "selectors_loop --selector poll": ALL - LIFECYCLE - ONE_CONNECTION,
     "selectors_loop --selector epoll": ALL,
     "socketserver_threads": ALL - OPTIONS,
     "thread_pool": ALL - OPTIONS - ONE_CONNECTION,  # converse() in common.py
-    "uvloop_protocol": ALL - OPTIONS,
+    "uvloop_protocol": ALL - OPTIONS - COMPUTE,  # asyncio_protocol
     "asyncio_protocol working": WITH_WORK,
     "asyncio_streams working": WITH_WORK,
     "gevent_server working": WITH_WORK,
-    "loop_with_pool working --pool processes --workers 2": WITH_WORK
-    | ALL - SHARED - OPTIONS - WORKING,
-    "loop_with_pool working --pool threads": WITH_WORK,
-    "prefork working": WITH_WORK,
+    "loop_with_pool working --pool processes --workers 2": ALL
+    - OPTIONS
+    - WORKING
+    - {GROWTH, NEVER_READS, SLOW_READER, THOUSAND},
+    "loop_with_pool working --pool threads": WITH_WORK | {BYTES, "an_idle_server_uses_no_cpu"},
     "selectors_loop working": WITH_WORK,
     "socketserver_threads working": WITH_WORK,
-    "thread_pool working": WITH_WORK,
     "uvloop_protocol working": WITH_WORK,
 }
+# With work, prefork serves as selectors_loop does, and thread_pool as socketserver_threads.
+SAME_WITH_WORK = {"prefork", "thread_pool"}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -114,8 +142,7 @@ def test_an_alternative_keeps_the_contract_but_for_the_listed_differences(case):
     alone = CASES[case] - set().union(*shared.values())
     jobs = [(run_in_turn, program, checks, options) for checks in shared.values()]
     for check in alone:
-        limits = {"timeout": 1.0} if check in listed else {}  # what never comes is not waited for
-        jobs.append((run_alone, program, check, options, limits))
+        jobs.append((run_alone, program, check, options, FAST if check in listed else {}))
     with ThreadPoolExecutor(8) as pool:
         found = [job.result() for job in [pool.submit(*job) for job in jobs]]
     failed = {one.check: one.reason for some in found for one in some if one.outcome == "failed"}
@@ -123,7 +150,7 @@ def test_an_alternative_keeps_the_contract_but_for_the_listed_differences(case):
 
 
 def run_alone(program, check, options, limits):
-    return [run_check(program, CHECKS[check], *options, **limits)]
+    return [run_check(program, CHECKS[check], *options, load=LOAD, **limits)]
 
 
 def run_in_turn(program, checks, options):
@@ -132,7 +159,7 @@ def run_in_turn(program, checks, options):
     with running_server(program, *CHECKS[checks[0]].options, *options) as server:
         for check in checks:
             try:
-                CHECKS[check](ServerUnderTest(server))
+                CHECKS[check](ServerUnderTest(server, load=LOAD))
             except NotApplicable:
                 pass
             except (ContractViolation, OSError, psutil.Error):
@@ -142,11 +169,9 @@ def run_in_turn(program, checks, options):
 
 def test_each_alternative_and_each_check_is_tried():
     programs = {path.stem for path in FOLDER.glob("*.py")} - {"common"}
-    for names in (
-        {case.split()[0] for case in CASES},
-        {c.split()[0] for c in CASES if "work" in c},
-    ):
-        assert names == programs
+    assert programs == {case.split()[0] for case in CASES}
+    working = {case.split()[0] for case in CASES if "working" in case}
+    assert working == programs - SAME_WITH_WORK
     assert set(DIFFERENCES) <= programs | set(CASES)
     assert {check for listed in DIFFERENCES.values() for check in listed} <= ALL
     assert ONE_CONNECTION | OPTIONS <= ALL

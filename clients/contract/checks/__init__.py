@@ -1,12 +1,6 @@
 """All checks, {name: function}, in the order of CONTRACT.md; each file has one subject."""
 
-from clients.contract.checks import (
-    framing,
-    isolation,
-    leaks,
-    lifecycle,
-    resource_limits,
-)
+from clients.contract.checks import framing, isolation, leaks, lifecycle, resource_limits
 
 CHECKS = {
     name: function

@@ -7,7 +7,7 @@ from random import Random
 
 from clients.client import LONGEST, PREFIX
 from clients.contract.errors import ContractViolation, check
-from clients.contract.probe_client import MEBIBYTE
+from clients.contract.probe_client import MEBIBYTE, numbers
 
 
 @check("--quiet")
@@ -62,8 +62,8 @@ def send_until_unread(server, client):
     sent, deadline = b"", float("inf")
     while len(sent) < 8 * MEBIBYTE and time.monotonic() < deadline:
         if not server.has_unread(client):
-            numbers = range(len(sent) // 8, len(sent) // 8 + 4096)
-            client.sendall(piece := b"".join(b"%07d " % number for number in numbers))
+            start = len(sent) % MEBIBYTE
+            client.sendall(piece := numbers()[start : start + 32768])
             sent += piece
             deadline = time.monotonic() + server.quiet_period / 4
         time.sleep(0.005)  # the kernel's table may be long: has_unread() is not for free

@@ -17,7 +17,7 @@ def a_reset_before_the_first_byte_ends_one_connection(server):
 
 def reset_thousands(server, message):
     """Reset 2,000 connections after message, or more than a pool has threads to lose."""
-    for batch in range(50):
+    for batch in range(round(50 * server.load)):
         for _ in range(40 if batch else 1):
             client = server.connect()
             client.sendall(message)
