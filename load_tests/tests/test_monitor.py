@@ -102,7 +102,7 @@ def test_watching_goes_on_after_the_end_of_the_server(serve, monkeypatch):
 
 @pytest.mark.parametrize(
     ("cores", "cpu", "words"),
-    [(2, 0.4, ""), (0.5, 0.2, "shared 0.5 cores with the server"), (1, 0.1, ""), (2, 0.95, "95%")],
+    [(2, 0.4, ""), (0.5, 0.2, "shared 0.5 cores with the server"), (1, 0.1, ""), (2, 0.85, "85%")],
 )
 def test_a_generator_that_shares_a_core_with_the_server_is_a_limit(cores, cpu, words, monkeypatch):
     monkeypatch.setattr(runs, "usable_cores", lambda: cores)
