@@ -74,9 +74,7 @@ def increase(before, after):
 
 def states_of(link):
     """Return the state of each connection at each end: {end: {the client's port: state}}."""
-    client, server = (
-        [row for row in host.sockets() if row.remote[1]] for host in link.hosts.values()
-    )
+    client, server = (host.connections() for host in link.hosts.values())
     return {
         "client": {str(row.local[1]): row.state for row in client},
         "server": {str(row.remote[1]): row.state for row in server},
@@ -116,5 +114,5 @@ def syn_queue(backlog, clients, max_syn_backlog=None, cookies=1, seconds=0.3, de
                 established=list(states["client"].values()).count("ESTABLISHED"),
                 queue=accept_queue_length(link),
                 counters=increase(before, link.server.counters()),
-                limit=link.server.get("net.ipv4.tcp_max_syn_backlog"),
+                limit=int(link.server.read("sys/net/ipv4/tcp_max_syn_backlog")),
             )
