@@ -7,9 +7,6 @@
 import argparse
 import tempfile
 
-import nbformat
-from nbclient import NotebookClient
-
 from clients.system.processes import ROOT, marked_environment, require_linux, temp_dir
 
 HERE = ROOT / "notebooks"
@@ -21,6 +18,9 @@ def execute(path, mode):
 
     mode: one of MODES. Raises CellExecutionError with the failing cell's traceback.
     """
+    import nbformat  # not at the top: it takes a second
+    from nbclient import NotebookClient
+
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(
         notebook,
@@ -46,6 +46,8 @@ def main():
     args = parser.parse_args()
     if unknown := set(args.notebooks) - set(names):
         parser.error(f"no notebook {', '.join(unknown)}: choose from {', '.join(names)}")
+    import nbformat  # not at the top: it takes a second
+
     with temp_dir() as place:
         tempfile.tempdir = str(place)  # for Jupyter's connection file, which would outlive a kill
         for name in args.notebooks or names:
