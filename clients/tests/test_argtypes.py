@@ -55,7 +55,7 @@ def test_argparse_says_it_in_one_line(capsys):
     )
 
 
-@pytest.mark.parametrize("module", ["clients.crowd", "load_tests.bench_check"])
+@pytest.mark.parametrize("module", ["clients.crowd", "load_tests.bench"])
 def test_the_help_says_how_to_run_the_command(module):
     said = cli(module, "--help").stdout
     assert said.startswith(f"usage: python -m {module} [-h]")
