@@ -114,11 +114,15 @@ class EmulatedLink:
         except OSError as error:
             raise NotSupported(f"no network namespace or no /dev/net/tun: {error}") from error
         self.client, self.server = self.hosts.values()
-        self._start = time.monotonic()
+        self.start_clock()
         self._first_seq = {}  # {(sender, the client's port): the first sequence number}
         self._known = {}  # {end: {(port, remote port): state}}
         self._recording, self._over = threading.Lock(), threading.Event()
         self._threads = [threading.Thread(target=run) for run in (self._forward, self._poll_states)]
+
+    def start_clock(self):
+        """Let the times begin now: before the first packet."""
+        self._start = time.monotonic()
 
     def now(self):
         return time.monotonic() - self._start

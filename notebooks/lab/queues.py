@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import threading
 import time
 
 from .emulated_link import PORT, EmulatedLink, concurrently
@@ -19,13 +20,17 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
             for host in link.hosts.values():
                 host.set(name, value)
         listening = stack.enter_context(link.listener(backlog))
-        before, stop = link.server.counters(), link.now() + seconds
+        before = link.server.counters()
+        # A busy machine takes its time to start threads: all moments are counted from here on.
+        ready = threading.Barrier(len(arrivals) + 1, link.start_clock)
 
         def client_program(at):
             sock = stack.enter_context(link.client.socket())
-            return connect_and_wait(link, sock, at, stop)
+            ready.wait()
+            return connect_and_wait(link, sock, at, seconds)
 
         def server_program():
+            ready.wait()
             if accept_at is not None:
                 sleep_until(link, accept_at)
                 stack.enter_context(link.accept(listening))
