@@ -131,7 +131,7 @@ def test_each_test_and_check_that_a_page_names_exists(page):
         known |= set(re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE))
         known.add(file.stem)
     for name in re.findall(r"`(test_\w+|\w+(?:_\w+){3,})`", text_of(page)):
-        assert name in known or name.startswith(("tcp_", "cpu_", "listen_", "accept_", "ip_")), name
+        assert name in known or name.startswith(("tcp_", "sk_", "cpu_", "listen_", "accept_", "ip_")), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
