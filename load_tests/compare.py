@@ -8,7 +8,6 @@
 .venv/bin/python -m load_tests.compare --join 192.168.1.10    on two other machines
 """
 
-import argparse
 import contextlib
 import csv
 import datetime
@@ -25,7 +24,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn
 
-from clients.console.argtypes import number, numbers
+from clients.console.argtypes import command_parser, number, numbers
 from clients.system import processes
 from clients.system.processes import LaunchError
 from load_tests.harness import phrases, report, results, runs, samples, stats, workers
@@ -65,9 +64,7 @@ class Plan:
 
 def options(arguments=None):
     """Return the Plan of the command line; exits with one line if the options make no sense."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     add, counts, rates = parser.add_argument, numbers(int, 1, 20_000), numbers(float, 0.01, 20_000)
     some, length = number(int, 0, 1000), number(float, 0, 3600)
     add("servers", nargs="*", metavar="MODEL|PATH", help="default: all models")

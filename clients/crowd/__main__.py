@@ -7,7 +7,6 @@
 Start a server first. Ctrl-C ends it early; the summary comes in any case.
 """
 
-import argparse
 import json
 import sys
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from rich.console import Console
 from rich.live import Live
 
 from clients.client import HOST, PORT
-from clients.console.argtypes import number
+from clients.console.argtypes import command_parser, number
 from clients.console.printable import replace_unencodable
 from clients.crowd.simulation import MOST, Config, crowd
 from clients.crowd.stats import summary
@@ -41,9 +40,7 @@ def show(address, config):
 
 def options():
     """Return the command line's options; exits with one line if they make no sense."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("--host", default=HOST, help="a name or an IPv4 address")
     parser.add_argument("--port", type=number(int, 1, 65_535), default=PORT)
     clients, seconds = number(int, 1, MOST), number(float, 0, 3600)

@@ -18,6 +18,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from clients.console.argtypes import command_parser
 from clients.system import frames, procfs
 from clients.system.processes import Server, running_server
 from clients.system.sockets import unix_listener
@@ -101,9 +102,7 @@ def print_changes(program):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("program", help="the server's file")
     parser.add_argument("options", nargs=argparse.REMAINDER, help="the server's own")
     args = parser.parse_args()

@@ -9,8 +9,6 @@ import time
 from dataclasses import asdict
 from math import ceil
 
-import matplotlib.pyplot as plt
-import pandas
 import psutil
 import pytest
 
@@ -53,6 +51,8 @@ def runs_of(out):
 
 
 def frame_of(out):
+    import pandas  # not at the top: one worker runs all that needs it
+
     frame = pandas.read_csv(out / "samples.csv.gz", dtype={"session": str})
     return frame.assign(ms=1000 * (frame.ended - frame.began))
 
@@ -188,7 +188,7 @@ def test_every_number_follows_from_the_samples(which, request):
         assert sum(one.greetings for one in run.moments) == greetings.sum()
         greeted = rows[(rows.request == "first_greeting") & (rows.outcome == "answered")]
         ends = rows[rows.request == "session"].set_index("session").ended
-        spans = pandas.DataFrame({"since": greeted.set_index("session").ended}).join(ends)
+        spans = greeted.set_index("session")[["ended"]].set_axis(["since"], axis=1).join(ends)
         for one in run.moments:
             true = ((spans.since <= one.at) & (spans.ended > one.at)).sum()
             assert abs(one.in_service - true) <= ((spans - one.at).abs() < 1e-5).sum().sum()
@@ -211,8 +211,10 @@ def test_samples_have_microseconds(compared):
 
 @one_comparison
 def test_a_picture_and_a_page_that_needs_nothing_else(compared):
+    from matplotlib import image
+
     out, _ = compared
-    light, dark = (plt.imread(out / f"comparison{name}.png") for name in ("", "-dark"))
+    light, dark = (image.imread(out / f"comparison{name}.png") for name in ("", "-dark"))
     assert light.shape[:2] == dark.shape[:2]
     assert light[0, 0, :3].mean() == 1
     assert dark[0, 0, :3].mean() < 0.1
