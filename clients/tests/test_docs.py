@@ -61,7 +61,8 @@ def wrong_commands(text):
             continue
         known = "".join(source.read_text() for source in sources)
         words = re.sub(r'"[^"]*"', "", rest).replace("'", " ").split()
-        yield from (word for word in words if word.startswith("--") and f'"{word}"' not in known)
+        given = (word for word in words if word.startswith("--"))
+        yield from (word for word in given if not is_defined(word, known))
         models = [word for word in words if word in processes.models()]
         names = [word for word in words if re.fullmatch(r"[a-z]\w*_\w+|[a-z]+(-[a-z]+)+", word)]
         if program == "clients.contract":
@@ -73,6 +74,11 @@ def wrong_commands(text):
         if program == "clients.break_it" and models:
             faults = tomllib.loads((ROOT / models[0] / "faults.toml").read_text())
             yield from (name for name in names if name not in faults)
+
+
+def is_defined(option, source):
+    """Return True if a source defines an option: by "--name", or name=, as the alternatives do."""
+    return f'"{option}"' in source or f"{option[2:].replace('-', '_')}=" in source
 
 
 def sources_of(program):
