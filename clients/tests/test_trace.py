@@ -17,15 +17,17 @@ import pytest
 from clients.client import Client
 from clients.console import palette
 from clients.system import processes
+from clients.system.sockets import unix_listener
 from clients.tests.narration_checks import false_sentences
 from clients.tests.steps_page import bundle_of, outdated
-from clients.trace import animated_svg, bundle
+from clients.trace import animated_svg, bundle, tracer
 from clients.trace.__main__ import write
 from clients.trace.interpret import interpret
 from clients.trace.page import STEPS
 from clients.trace.scenarios import SCENARIOS
 from clients.trace.session import traced
-from clients.trace.tracer import FIRST_TRACER_FD, Snapshot
+from clients.trace.tracer import FIRST_TRACER_FD, SPARE_CHANNELS, Snapshot
+from conftest import wait_until
 
 MODELS = {name: processes.models()[name] for name in palette.MODELS}  # a 04 of yours is none
 SHOWN = bundle_of(STEPS.read_text())
@@ -340,6 +342,24 @@ def test_the_servers_descriptors_are_what_they_are_without_the_tracer():
         held = [int(fd) for fd in os.listdir(f"/proc/{process.pid}/fd")]
         assert sorted(fd for fd in held if fd < FIRST_TRACER_FD) == [0, 1, 2, 3, 4, 5]
         assert process.num_fds() - session.tracer_descriptors() == 6
+
+
+def test_all_channels_of_the_tracer_are_open_before_the_program_begins(tmp_path):
+    program, last = tmp_path / "counts.py", str(FIRST_TRACER_FD + SPARE_CHANNELS - 1)
+    program.write_text("import os, socket\nprint(len(os.listdir('/proc/self/fd')) - 4)\n"
+                       "print(socket.socket().fileno(), flush=True)\n")  # fmt: skip
+    with unix_listener() as (listener, path):
+        listener.listen(SPARE_CHANNELS - 1)  # its queue has no room for the last connection
+        line = [*processes.module_command(tracer.__name__, path, "run"), program]
+        with processes.spawn(line, cwd=processes.ROOT, stdout=subprocess.PIPE) as process:
+            held = f"/proc/{process.pid}/fd"
+            wait_until(lambda: process.poll() is not None or {"3", last} <= set(os.listdir(held)))
+            assert process.poll() is None, "the program has run before"
+            channels = [listener.accept()[0] for _ in range(1 + SPARE_CHANNELS)]
+            out, _ = process.communicate()
+        for channel in channels:
+            channel.close()
+    assert out.split() == [b"%d" % len(channels), b"3"]
 
 
 def test_a_server_ends_with_the_recorder_that_is_killed_in_the_middle_of_a_step():

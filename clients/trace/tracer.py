@@ -83,20 +83,20 @@ class Tracer:
     def __init__(self, program, path):
         self.program, self.path = program, path
         self.stepping = False
-        self.spare = [frames.connect(path) for _ in range(SPARE_CHANNELS)]
+        # All before the program begins: while connect() is under way it holds a low descriptor
+        self.orders, *self.spare = (frames.connect(path) for _ in range(1 + SPARE_CHANNELS))
         self.channels = {}  # {thread: its channel}
         self.in_c = {}  # {thread's identifier: the function in C that it has called last}
         self.lock = threading.Lock()
 
     def obey(self):
         """Follow the orders that come; when no more can come, end the server."""
-        orders = frames.connect(self.path)
-        orders.sendall(to_line({"orders": threading.get_native_id()}))
+        self.orders.sendall(to_line({"orders": threading.get_native_id()}))
         answers = {"frames": lambda: frames.frames(self.program), "report": self.report}
-        with orders.makefile() as lines:
+        with self.orders.makefile() as lines:
             for request in map(str.strip, lines):
                 if request in answers:
-                    orders.sendall(to_line({"request": request, "answer": answers[request]()}))
+                    self.orders.sendall(to_line({"request": request, "answer": answers[request]()}))
                 else:
                     self.stepping = request == "pause"
         os.kill(os.getpid(), signal.SIGKILL)
