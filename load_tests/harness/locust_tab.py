@@ -88,6 +88,8 @@ def add_tab(environment, pid, waiting):
         if request.path == "/stats/requests":
             try:
                 table = look()
+            except (psutil.AccessDenied, PermissionError) as error:
+                table = [{"name": "server", "now": "of another user", "meaning": str(error)}]
             except (psutil.Error, OSError) as error:
                 table = [{"name": "server", "now": "ended", "meaning": str(error)}]
             stats = [{"key": "server", "data": table}]
