@@ -94,6 +94,8 @@ def add_tab(environment, pid, waiting):
         if request.path == "/stats/requests":
             try:
                 table = look()
+            except (psutil.AccessDenied, PermissionError) as error:
+                table = [{"name": "server", "now": "of another user", "meaning": str(error)}]
             except (psutil.Error, OSError) as error:
                 table = [{"name": "server", "now": "ended", "meaning": str(error)}]
             more = {"state": state(), "extended_stats": [{"key": "server", "data": table}]}
