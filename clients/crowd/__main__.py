@@ -21,6 +21,7 @@ from clients.console.printable import replace_unencodable
 from clients.crowd.simulation import MOST, Config, crowd
 from clients.crowd.stats import summary
 from clients.crowd.timeline import final_timeline, summary_table, timeline
+from clients.system.processes import LaunchError
 
 
 def show(address, config):
@@ -63,7 +64,10 @@ def main():
     replace_unencodable()
     config = vars(options())
     address, file = (config.pop("host"), config.pop("port")), config.pop("json")
-    result = show(address, config)
+    try:
+        result = show(address, config)
+    except LaunchError as error:
+        return str(error)
     Console(highlight=False, soft_wrap=True).print(summary_table(result))
     if file:
         file.write_text(json.dumps(asdict(result)) + "\n")

@@ -6,6 +6,7 @@ with running_server(models()["03_epoll"]) as server:
 
 import contextlib
 import itertools
+import math
 import os
 import re
 import secrets
@@ -21,7 +22,7 @@ import psutil
 
 from clients.console.bounded_log import BoundedLog
 from clients.console.printable import printable
-from clients.system import reaper
+from clients.system import procfs, reaper
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # A server must flush its first line itself: this variable would hide that it does not.
@@ -65,9 +66,14 @@ def find_server(name):
 
 
 class LaunchError(RuntimeError):
-    """A server program was not found, ended at once, or did not report that it listens."""
+    """A server program was not found, ended at once, or does not report that it listens.
 
-    log = ""  # what the program wrote to standard error
+    Or what was asked for needs more than this process may have or see. log: the program's.
+    """
+
+    def __init__(self, text, log=""):
+        super().__init__(text)
+        self.log = log
 
 
 def raise_nofile_limit(wanted=0):
@@ -75,8 +81,10 @@ def raise_nofile_limit(wanted=0):
 
     wanted: descriptors. Raises LaunchError if the hard limit is lower.
     """
-    import resource  # not at the top: Windows does not have it
-
+    try:
+        import resource
+    except ImportError:  # Windows: its sockets have no such limit
+        return math.inf
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     if limit != resource.RLIM_INFINITY and wanted > limit:
@@ -130,21 +138,35 @@ class Server:
         return f"{what}. The end of its log: {tail(self.log())}"
 
 
-def process_tree(process):
-    """Return a process and its descendants. Raises psutil.NoSuchProcess if all have ended.
+def running_tree(process):
+    """Return those of a process and its descendants that have not ended.
 
     Of a process that spawn() has started, daemons are included: see reaper.process_tree.
     """
-    found = []
+    found = [process] if process.is_running() else []
     mark = getattr(process, "mark", "")
     for pid in reaper.process_tree(mark, _sessions(process)) - {process.pid}:
         with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
             found.append(psutil.Process(pid))
-    if process.is_running():
-        return [process, *found]
-    if not found:
-        raise psutil.NoSuchProcess(process.pid)
     return found
+
+
+def process_tree(process):
+    """Return running_tree(process). Raises psutil.NoSuchProcess if all have ended."""
+    if found := running_tree(process):
+        return found
+    raise psutil.NoSuchProcess(process.pid)
+
+
+def require_access(process):
+    """Raise LaunchError if this user may not read what a process has open (proc_pid_fd(5))."""
+    try:
+        procfs.socket_fds(process.pid)
+    except PermissionError as error:
+        text = f"process {process.pid} runs as another user: its sockets and threads are not shown"
+        raise LaunchError(text) from error
+    except FileNotFoundError:  # it has ended, and that is reported
+        pass
 
 
 def _sessions(process):
@@ -188,15 +210,13 @@ def distinct_names(programs, suffixes=()):
     def last_parts(one, count):
         return "/".join(parts[one][-1 if one in known else -count :])
 
-    def shortest(one):
-        others = parts.keys() - {one}
-        for count in range(1, len(parts[one])):
-            if last_parts(one, count) not in (last_parts(other, count) for other in others):
-                return last_parts(one, count)
-        return last_parts(one, 1)
+    def is_unique(one, count):
+        return last_parts(one, count) not in (last_parts(o, count) for o in parts if o != one)
 
-    names = [printable(shortest(one)) for one in programs]
-    names = list(map("".join, zip(names, suffixes, strict=True))) if suffixes else names
+    names = []
+    for one, suffix in zip(programs, suffixes or [""] * len(programs), strict=True):
+        counts = (count for count in range(1, len(parts[one])) if is_unique(one, count))
+        names.append(printable(last_parts(one, next(counts, 1))) + suffix)
     return [
         name if names.count(name) == 1 else f"{name} ({names[: place + 1].count(name)})"
         for place, name in enumerate(names)
@@ -278,24 +298,17 @@ def spawn(line, grace=0.0, **options):
     finally:
         with contextlib.ExitStack() as stack:  # also after a second Ctrl-C
             stack.callback(_notify_reaper, b"-", process)
-            stack.callback(_end, process, _descendants(process))
+            # The tree before SIGTERM: a process that loses its parent is not found later.
+            stack.callback(_end, process, running_tree(process))
             if grace and process.poll() is None:
-                process.terminate()
-                with contextlib.suppress(psutil.TimeoutExpired):
+                with contextlib.suppress(psutil.TimeoutExpired, psutil.AccessDenied):
+                    process.terminate()
                     process.wait(grace)
 
 
-def _descendants(process):
-    """Return the process tree before SIGTERM: a process that lost its parent is not found later."""
-    try:
-        return process_tree(process)
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _end(process, descendants):
-    for one in descendants:
-        with contextlib.suppress(psutil.NoSuchProcess):  # psutil notices a number that was reused
+def _end(process, tree):
+    for one in tree:
+        with contextlib.suppress(psutil.Error):  # psutil notices a number that was reused
             one.kill()
     if left := reaper.kill_tree(process.mark, _sessions(process)):
         print(f"these processes could not be ended: {sorted(left)}", file=sys.stderr)
@@ -367,17 +380,15 @@ def _address(server, timeout):
     """Return (host, port) from the line "listening on host:port" of the server's output."""
     deadline = time.monotonic() + timeout
     while True:
-        ended = server._out.ended
-        text = server._out.text()
+        ended, text = server._out.ended, server._out.text()
         if match := LISTENING.search(text if ended else text[: text.rfind("\n") + 1]):
             return _checked_address(match[1], int(match[2]))
         if ended or time.monotonic() > deadline:
             break
         time.sleep(0.002)
     line, end = " ".join(map(printable, server.process.args)), server.describe_exit()
-    error = LaunchError(f'{line} did not print "listening on HOST:PORT" and {end}')
-    error.log = server.log()
-    raise error
+    text = f'{line} did not print "listening on HOST:PORT" and {end}'
+    raise LaunchError(text, server.log())
 
 
 def _checked_address(host, port):
