@@ -197,7 +197,7 @@ def web(plan, console):
         options = ["--config", HERE / "locust.conf"]
         options += ["--web-port", port_of_page, "--server-pid", server.process.pid]
         console.print(f"{processes.distinct_names(plan.programs)[0]} listens on {host}:{port}.")
-        console.print(f"Open http://127.0.0.1:{port_of_page} and look at the tab Server.")
+        console.print(f"Open http://127.0.0.1:{port_of_page}/?tab=server: New starts the load.")
         console.print("Ctrl-C ends both.")
         with contextlib.suppress(KeyboardInterrupt):
             runs.locust(*options, "--host", f"tcp://{host}:{port}")

@@ -79,7 +79,8 @@ class GreetingUser(User):
 
     def __init__(self, environment):
         super().__init__(environment)
-        url = urlsplit(self.host if "//" in self.host else f"tcp://{self.host}")
+        host = self.host.split()[0]  # the page adds in words what load it is
+        url = urlsplit(host if "//" in host else f"tcp://{host}")
         self.address = url.hostname, url.port or 3267
         self.options, self.number = environment.parsed_options, next(user_numbers)
         self.sessions = itertools.count()
@@ -138,11 +139,6 @@ class GreetingUser(User):
             exception=error,
             context={},
         )
-
-    @classmethod
-    def json(cls):
-        """Return what the page's start form shows of a user class: also what load it is."""
-        return super().json() | {"load": cls.__doc__.partition("\n")[0]}
 
 
 class QuickSocket(gevent.socket.socket):
@@ -363,7 +359,7 @@ def choose(environment, runner, **_):
     elif not options.user_classes and not is_picked:
         environment.user_classes = [ClosedLoopUser]
     if page:
-        locust_tab.preselect(page, "ClosedLoopUser")
+        locust_tab.describe_classes(page, "ClosedLoopUser")
     if page and options.server_pid:
         locust_tab.add_tab(environment, options.server_pid, waiting)
     if options.seconds:
