@@ -4,12 +4,9 @@
 .venv/bin/python -m notebooks.execute 2_tcp --mode default    one of them, as Run All does
 """
 
-import argparse
 import tempfile
 
-import nbformat
-from nbclient import NotebookClient
-
+from clients.console.argtypes import command_parser
 from clients.system.processes import ROOT, marked_environment, require_linux, temp_dir
 
 HERE = ROOT / "notebooks"
@@ -21,6 +18,9 @@ def execute(path, mode):
 
     mode: one of MODES. Raises CellExecutionError with the failing cell's traceback.
     """
+    import nbformat  # not at the top: it takes a second
+    from nbclient import NotebookClient
+
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(
         notebook,
@@ -37,15 +37,15 @@ def execute(path, mode):
 
 def main():
     require_linux()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     names = sorted(path.stem for path in HERE.glob("*.ipynb"))
     parser.add_argument("notebooks", nargs="*", metavar="NAME", help=f"default: {', '.join(names)}")
     parser.add_argument("--mode", choices=MODES, default="full")
     args = parser.parse_args()
     if unknown := set(args.notebooks) - set(names):
         parser.error(f"no notebook {', '.join(unknown)}: choose from {', '.join(names)}")
+    import nbformat  # not at the top: it takes a second
+
     with temp_dir() as place:
         tempfile.tempdir = str(place)  # for Jupyter's connection file, which would outlive a kill
         for name in args.notebooks or names:

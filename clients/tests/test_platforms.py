@@ -54,12 +54,21 @@ elif sys.argv[0].endswith(".py"):
 else:
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
-RUN_EACH = """
-import contextlib, io, json, os, runpy, sys
-results = {}
-for command in json.loads(sys.argv[2]):
+TRY_ALL = """
+import contextlib, importlib, io, json, os, runpy, sys
+modules, commands = json.loads(sys.argv[2])
+sys.path.append("notebooks")
+failed, ended = {}, {}
+for module in modules:
+    try:
+        importlib.import_module(module)
+    except BaseException as error:
+        failed[module] = repr(error)
+for command in commands:
     out, err, status, path = io.StringIO(), io.StringIO(), 0, sys.path[:]
     sys.argv = command.split()
+    for module in (sys.argv[0], f"{sys.argv[0]}.__main__"):
+        sys.modules.pop(module, None)  # runpy would warn that it is there
     run = runpy.run_path if sys.argv[0].endswith(".py") else runpy.run_module
     sys.path.insert(0, os.path.dirname(sys.argv[0]))
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -67,20 +76,9 @@ for command in json.loads(sys.argv[2]):
             run(sys.argv[0], run_name="__main__")
         except SystemExit as end:  # as Python ends: a text is printed
             status = end.code if isinstance(end.code, int) else print(end, file=err) or 1
-    results[command] = [status, out.getvalue(), err.getvalue()]
+    ended[command] = [status, out.getvalue(), err.getvalue()]
     sys.path[:] = path
-print(json.dumps(results))
-"""
-IMPORT_EACH = """
-import importlib, json, sys
-sys.path.insert(0, "notebooks")
-failed = {}
-for module in json.loads(sys.argv[2]):
-    try:
-        importlib.import_module(module)
-    except BaseException as error:
-        failed[module] = repr(error)
-print(json.dumps(failed))
+print(json.dumps([failed, ended]))
 """
 SYSTEMS = ["darwin", "win32"]
 NEED_LINUX = [
@@ -134,30 +132,6 @@ def test_what_is_promised_runs(name, system):
             assert client.greet(b"ann") == b"Hello, ann"
 
 
-@pytest.fixture(scope="module")
-def ended():
-    """Return {system: {command: (exit status, standard output, standard error)}}."""
-    results = {}
-    for system in SYSTEMS:
-        commands = [name for name in NEED_LINUX if system != "darwin" or name != RUNS_ON_MACOS]
-        done = pretend(system, "-c", RUN_EACH, json.dumps(commands), ready="textual.app")
-        assert done.stderr == ""
-        results[system] = json.loads(done.stdout)
-    return results
-
-
-@pytest.mark.parametrize("system", SYSTEMS)
-@pytest.mark.parametrize("command", NEED_LINUX)
-def test_what_needs_linux_reports_it_in_one_line(ended, command, system):
-    if system == "darwin" and command == RUNS_ON_MACOS:
-        pytest.skip("uvloop runs on macOS")
-    status, out, err = ended[system][command]
-    assert status in (1, 2)
-    assert "Linux" in err
-    assert "container" in err
-    assert (out, err.count("\n")) == ("", 1)
-
-
 def modules():
     """Return the names of all modules of the repository, except tests and single programs."""
     for floor in ("clients", "load_tests", "notebooks"):
@@ -167,8 +141,28 @@ def modules():
                 yield ".".join(parts).removesuffix(".__init__").replace("notebooks.lab", "lab")
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_no_import_exits_or_fails(system):
+@pytest.fixture(scope="module", params=SYSTEMS)
+def tried(request):
+    """Return a system, {module: error of its import} and {command: (status, output, errors)}."""
+    system = request.param
     wanted = [module for module in modules() if module not in ON_LOCUST]
-    done = pretend(system, "-c", IMPORT_EACH, json.dumps(wanted), ready="textual.app")
-    assert json.loads(done.stdout) == {}
+    commands = [name for name in NEED_LINUX if system != "darwin" or name != RUNS_ON_MACOS]
+    done = pretend(system, "-c", TRY_ALL, json.dumps([wanted, commands]), ready="textual.app")
+    assert done.stderr == ""
+    return system, *json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("command", NEED_LINUX)
+def test_what_needs_linux_reports_it_in_one_line(tried, command):
+    system, _, ended = tried
+    if system == "darwin" and command == RUNS_ON_MACOS:
+        pytest.skip("uvloop runs on macOS")
+    status, out, err = ended[command]
+    assert status in (1, 2)
+    assert "Linux" in err
+    assert "container" in err
+    assert (out, err.count("\n")) == ("", 1)
+
+
+def test_no_import_exits_or_fails(tried):
+    assert tried[1] == {}

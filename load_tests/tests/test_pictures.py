@@ -6,12 +6,15 @@ from dataclasses import asdict, replace
 import pytest
 
 from clients.console.formatting import count
-from load_tests.harness import charts, figures, phrases, report, stats
+from load_tests.harness import phrases, report, stats
 from load_tests.harness.files import Screen
 from load_tests.harness.results import FailedRun
 from load_tests.harness.samples import Sample
 from load_tests.harness.stats import Value
 from load_tests.tests.made import comparison, run, sessions
+
+# What draws is imported by the one worker that runs these tests.
+pytestmark = pytest.mark.xdist_group("pictures")
 
 NAMES = "01_blocking", "02_threaded", "03_epoll"
 
@@ -71,6 +74,8 @@ def arrows(ax):
 
 def drawings(*runs):
     """Return the axes of all the figures of a comparison, of the report and of its picture."""
+    from load_tests.harness import charts, figures
+
     found = stats.summarise(comparison(*runs))
     named = figures.of_report(found) | dict(enumerate(figures.of_picture(found)))
     return {name: charts.draw(5, 4, one.draw).axes[0] for name, one in named.items()}
@@ -114,6 +119,8 @@ def test_fewer_than_100_samples_have_a_maximum_and_no_p99():
 
 
 def test_the_main_picture_shows_throughput_without_think_time_and_goodput_of_the_impatient():
+    from load_tests.harness import figures
+
     runs = [run("03_epoll", sessions(1, count=3))]
 
     def titles(**config):
@@ -179,6 +186,8 @@ def test_unknown_numbers_leave_a_gap_and_no_warning(recwarn):
 
 
 def test_the_name_of_a_line_that_ends_early_is_above_it():
+    from load_tests.harness import charts
+
     series = {"early": ("#000000", "o", [(1, [1]), (5, [5])])}
     series["late"] = ("#0072B2", "^", [(1, [1]), (9, [9])])
     figure = charts.draw(5, 4, lambda ax: charts.measured(ax, series, "title", "x", "y"))
@@ -189,6 +198,8 @@ def test_the_name_of_a_line_that_ends_early_is_above_it():
 
 
 def test_a_server_with_a_throughput_of_0_has_its_name_at_the_bottom_of_a_logarithmic_axis(recwarn):
+    from load_tests.harness import charts
+
     lines = {
         name: [(20, Value(rate, rate, rate, limited=True))]
         for name, rate in zip(NAMES, (0, 25), strict=False)

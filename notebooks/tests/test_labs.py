@@ -6,16 +6,17 @@ import os
 import socket
 from types import SimpleNamespace
 
-import pandas
 import pytest
-from lab import epoll, figures, gil, helpers, load, models, thread_limits
+from lab import epoll, helpers, models, thread_limits
 
 from clients.crowd.simulation import ClientRecord, Config, Event
 from clients.system import processes, procfs
-from load_tests.harness import charts
 from load_tests.harness.results import Percentile
 from load_tests.harness.rounds import Measured
 from load_tests.harness.samples import Sample
+
+# What draws, and what loads pandas, is imported by the one worker that runs these tests.
+pytestmark = pytest.mark.xdist_group("labs")
 
 EVENTS = {  # what happens: the event, what recv() returns
     "the client sends bob": ("EPOLLIN", "b'bob'"),
@@ -25,6 +26,27 @@ EVENTS = {  # what happens: the event, what recv() returns
     "the client resets": ("EPOLLIN EPOLLRDHUP EPOLLERR EPOLLHUP", "ConnectionResetError"),
     "both sides close their sending halves": ("EPOLLIN EPOLLRDHUP EPOLLHUP", "b''"),
 }
+
+
+@pytest.fixture(scope="session")
+def figures():
+    from lab import figures
+
+    return figures
+
+
+@pytest.fixture(scope="session")
+def gil():
+    from lab import gil
+
+    return gil
+
+
+@pytest.fixture(scope="session")
+def load():
+    from lab import load
+
+    return load
 
 
 def test_a_close_is_a_readable_end_of_file_and_no_hang_up():
@@ -111,7 +133,7 @@ def test_each_thread_is_found_on_its_line():
     assert models.summary(models.threads_of("03_epoll", 2)) == "1 thread: 1 in epoll_wait"
 
 
-def test_what_connections_cost_is_counted_for_those_that_were_greeted():
+def test_what_connections_cost_is_counted_for_those_that_were_greeted(load):
     empty, full = load.costs("02_threaded", [0, 20])
     assert full.reading.threads - empty.reading.threads == 20
     assert full.reading.descriptors - empty.reading.descriptors == 20
@@ -126,7 +148,7 @@ def measured(**fields):
     return Measured("server", 0, rounds=[SimpleNamespace(**{what: value}) for value in values])
 
 
-def test_a_ratio_is_of_rounds_side_by_side():
+def test_a_ratio_is_of_rounds_side_by_side(load):
     assert load.ratio(measured(cpu=[2, 6, 9]), measured(cpu=[1, 2, 3]), "cpu") == (
         "3.00 (2.50 to 3.00)"
     )
@@ -146,12 +168,12 @@ def test_a_ratio_is_of_rounds_side_by_side():
         ([1.3] * 8 + [1.0] * 3, "longer"),
     ],
 )
-def test_a_change_is_what_chance_hardly_makes(times, words):
+def test_a_change_is_what_chance_hardly_makes(load, times, words):
     one, other = measured(p99=times), measured(p99=[1] * len(times))
     assert load.verdict(one, other, "p99") == words
 
 
-def test_a_tool_that_counts_answers_reports_no_failure_where_visitors_are_unserved():
+def test_a_tool_that_counts_answers_reports_no_failure_where_visitors_are_unserved(load):
     found, frame = load.compare_with_samples("01_blocking", users=[8], seconds=1)
     [run] = found.runs
     assert run.outcomes.unserved >= 4
@@ -160,7 +182,7 @@ def test_a_tool_that_counts_answers_reports_no_failure_where_visitors_are_unserv
     assert (frame.request == "first_greeting").sum() == run.outcomes.visitors
 
 
-def test_a_closed_loop_hardly_asks_while_the_server_stalls():
+def test_a_closed_loop_hardly_asks_while_the_server_stalls(load):
     found = load.stalled(seconds=0.9, begins=0.3, lasts=0.35, users=2)
     during = {
         loop: [one for one in requests if found.began < one.due < found.ended]
@@ -171,23 +193,23 @@ def test_a_closed_loop_hardly_asks_while_the_server_stalls():
     assert min(one.answered for one in during["open loop"]) > found.ended
 
 
-def test_first_greetings_are_those_that_began_in_a_part_of_the_run():
+def test_first_greetings_are_those_that_began_in_a_part_of_the_run(load):
     rows = [(0.1, 5.1, "answered"), (1.0, 1.5, "answered"), (2.0, 9.0, "unanswered")]
     samples = [Sample(str(n), "first_greeting", *row) for n, row in enumerate(rows)]
-    run = pandas.DataFrame(samples)
+    run = load.pandas.DataFrame(samples)
     assert load.first_tail(run, 1, 2) == Percentile(500, exact=True)
     assert load.first_tail(run, 1, 3) == Percentile(7000, exact=False)
     assert load.first_tail(run, 3, 4) is None
 
 
-def test_a_lower_bound_has_its_arrow():
+def test_a_lower_bound_has_its_arrow(figures):
     found = [(10, Percentile(5, exact=True)), (60, Percentile(900, exact=False)), (70, None)]
     figure = figures.loops({"open loop": found}, 40, "waits")
     arrows = [text for text in figure.axes[0].texts if getattr(text, "arrow_patch", None)]
     assert [arrow.xy for arrow in arrows] == [(60, 900)]
 
 
-def test_a_load_test_that_fails_says_why():
+def test_a_load_test_that_fails_says_why(load):
     with pytest.raises(RuntimeError, match="no server 99_none"):
         load.compare("99_none")
 
@@ -233,7 +255,7 @@ def watched(events, samples, silent=None):
     return models.WatchedCrowd(("127.0.0.1", 1), Config(), 1.0, clients, samples=samples)
 
 
-def test_a_model_of_a_student_s_own_is_drawn_next_to_the_others():
+def test_a_model_of_a_student_s_own_is_drawn_next_to_the_others(figures, load):
     steps = [[0.0, "connects"], [0.0, "connected"], [0.1, "answered"], [1, "left"]]
     away = [[0.0, "connects"], [1.0, "cut off"]]
     data = watched([steps, away], [models.QueueSample(0.5, threads=3, queued=[])], silent=1)
@@ -242,12 +264,12 @@ def test_a_model_of_a_student_s_own_is_drawn_next_to_the_others():
     words = [text.get_text().strip() for ax in figure.axes for text in ax.texts]
     assert sorted(words) == sorted(2 * ["3 threads", "not connected", "cut off", "leaves last"])
     rows = [load.Cost(count, None, {"memory": mib}) for count, mib in ((0, 0), (512, 1))]
-    figure = charts.draw(5, 4, figures.cost({"04_mine": rows}, "memory", "memory"))
+    figure = figures.draw(5, 4, figures.cost({"04_mine": rows}, "memory", "memory"))
     [label] = figure.axes[0].get_legend().get_texts()
     assert label.get_text() == "04_mine: 2 KiB each"
 
 
-def test_a_queue_is_drawn_where_a_client_waits_and_nowhere_else():
+def test_a_queue_is_drawn_where_a_client_waits_and_nowhere_else(figures):
     steps = [[0.0, "connects"], [0.0, "connected"], [0.9, "answered"], [1, "left"]]
     queued = {at: [1] for at in range(3, 7)}
     samples = [models.QueueSample(at / 10, 1, queued.get(at, [])) for at in range(10)]
@@ -259,7 +281,7 @@ def test_a_queue_is_drawn_where_a_client_waits_and_nowhere_else():
     assert "below: its accept queue" in [text.get_text() for text in legend.get_texts()]
 
 
-def test_each_piece_that_arrived_is_drawn():
+def test_each_piece_that_arrived_is_drawn(figures):
     figure = figures.pieces({"one": [10, 90], "another": [100]}, "title")
     assert [text.get_text() for text in figure.axes[0].texts] == ["10", "90", "100"]
     assert [bar.get_width() for bar in figure.axes[0].patches] == [10, 90, 100]
@@ -278,18 +300,18 @@ def test_as_many_threads_as_asked_for_meet_no_limit():
 @pytest.mark.parametrize(
     ("line", "state"),
     [
-        ("running\n", gil.RUNS),
-        ("-1 0x7ffd 0x7f\n", gil.RUNS),
-        ("202 0x55 0x89 0x0\n", gil.WAITS),
-        ("230 0x1 0x0 0x7f\n", gil.BLOCKED),
+        ("running\n", "RUNS"),
+        ("-1 0x7ffd 0x7f\n", "RUNS"),
+        ("202 0x55 0x89 0x0\n", "WAITS"),
+        ("230 0x1 0x0 0x7f\n", "BLOCKED"),
     ],
 )
-def test_the_state_of_a_thread_is_read_from_the_kernel(line, state, monkeypatch):
+def test_the_state_of_a_thread_is_read_from_the_kernel(gil, line, state, monkeypatch):
     monkeypatch.setattr(procfs, "_NAMES", {202: "futex", 230: "clock_nanosleep"})
-    assert gil.state(line) == state
+    assert gil.state(line) == getattr(gil, state)
 
 
-def test_cpu_bound_threads_run_or_wait_for_the_gil():
+def test_cpu_bound_threads_run_or_wait_for_the_gil(gil):
     found = gil.gil_timeline(processes.find_server("02_threaded"), seconds=0.1)
     assert len(found) == 3  # main is blocked in accept()
     states = {what for spans in found.values() for what, _, _ in spans}
@@ -297,7 +319,7 @@ def test_cpu_bound_threads_run_or_wait_for_the_gil():
     assert states <= {gil.RUNS, gil.WAITS}
 
 
-def test_the_recorded_free_threaded_run_is_complete():
+def test_the_recorded_free_threaded_run_is_complete(gil):
     data = gil.FreeThreaded(**json.loads(gil.RECORDED.read_text()))
     assert set(data.timelines) == set(data.throughput) == {"with", "without"}
     for spans in data.timelines["without"].values():

@@ -4,10 +4,8 @@ import os
 import re
 import signal
 
-import nbformat
 import psutil
 import pytest
-from jupyter_client.manager import start_new_kernel
 
 from conftest import wait_until
 from notebooks import execute
@@ -15,6 +13,7 @@ from notebooks import execute
 pytestmark = pytest.mark.slow
 
 NOTEBOOKS = sorted(execute.HERE.glob("*.ipynb"))
+committed = pytest.mark.xdist_group("committed notebooks")  # one worker reads them
 LARGEST = 800_000  # bytes, pictures included: what a slow line loads in some seconds
 
 
@@ -25,6 +24,8 @@ def path(request):
 
 @pytest.fixture
 def notebook(path):
+    import nbformat  # not at the top: it takes a second, and most workers run no such test
+
     return nbformat.read(path, as_version=4)
 
 
@@ -37,7 +38,10 @@ def test_a_notebook_runs_from_top_to_bottom(path):
     assert [cell.execution_count for cell in code(done)] == list(range(1, len(code(done)) + 1))
 
 
+@committed
 def test_the_committed_outputs_come_from_one_run_without_errors(notebook):
+    import nbformat
+
     nbformat.validate(notebook)
     cells = code(notebook)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
@@ -47,11 +51,13 @@ def test_the_committed_outputs_come_from_one_run_without_errors(notebook):
     assert any("image/png" in output.get("data", {}) for output in outputs)
 
 
+@committed
 def test_a_notebook_is_small_and_so_are_its_cells(path, notebook):
     assert path.stat().st_size <= LARGEST
     assert max(len(cell.source.splitlines()) for cell in code(notebook)) <= 15
 
 
+@committed
 def test_no_notebook_names_the_machine_that_ran_it(notebook):
     for cell in code(notebook):
         for output in cell.outputs:
@@ -59,6 +65,8 @@ def test_no_notebook_names_the_machine_that_ran_it(notebook):
 
 
 def test_what_a_notebook_has_started_ends_with_its_kernel_however_that_ends():
+    from jupyter_client.manager import start_new_kernel
+
     manager, client = start_new_kernel(cwd=str(execute.HERE))
     try:
         lines = [

@@ -1,20 +1,15 @@
 """What notebook 2 shows: TCP behaves here as the textbook and the kernel's documents say."""
 
-import contextlib
 import dataclasses
 import json
 import re
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from lab import diagrams, emulated_link, tcp
-from lab.diagrams import longest_durations, state_durations
+from lab import emulated_link, tcp
 from lab.observation import Observation, Packet, from_json
 from lab.packet_loss import GUARDS
-from lab.sequence import TimeScale, sequence_diagram, state_intervals
-from matplotlib.text import Text
 
 from clients.system.processes import run_in_netns
 
@@ -25,9 +20,24 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("tcp")]
 @pytest.fixture(scope="module", autouse=True)
 def network():
     try:
-        tcp.live("two_listeners", {})
+        tcp.live("refused", [{}])
     except tcp.NamespaceDenied as reason:
         pytest.skip(f"no network of its own here: {reason}")
+
+
+# What draws is imported by the one worker that runs these tests.
+@pytest.fixture(scope="module")
+def diagrams():
+    from lab import diagrams
+
+    return diagrams
+
+
+@pytest.fixture(scope="module")
+def sequence():
+    from lab import sequence
+
+    return sequence
 
 
 def flags(data):
@@ -35,7 +45,9 @@ def flags(data):
 
 
 def states(data, end):
-    return [state for state, _, _ in state_intervals(data, end)]
+    from lab import sequence
+
+    return [state for state, _, _ in sequence.state_intervals(data, end)]
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +125,12 @@ def test_a_state_is_noted_with_the_packet_that_changes_it(life):
         "emulated_link.POLL_INTERVAL = 60",
         "experiments.main()",
     )
-    program = [sys.executable, "-c", "\n".join(lines), "conversation", "{}"]
+    program = [sys.executable, "-c", "\n".join(lines), "conversation", "[{}]"]
     done = run_in_netns(program, "--mount", cwd=tcp.NOTEBOOKS, timeout=60)
     assert done.returncode == 0, done.stderr
+    [data] = from_json(done.stdout)
     for end in ("client", "server"):
-        assert states(from_json(done.stdout), end) == states(life, end)
+        assert states(data, end) == states(life, end)
 
 
 def test_connect_returns_before_accept_does(life):
@@ -254,18 +267,20 @@ def test_an_accept_queue_holds_one_more_than_the_backlog(accept_queues, backlog)
     assert data.counters["ListenDrops"] == len(dropped) >= 2
 
 
-def test_listen_drops_counts_dropped_acknowledgements_as_well():
+def test_listen_drops_counts_dropped_acknowledgements_as_well(diagrams, sequence):
     data = tcp.run("accept_queue", backlog=1, arrivals=[0, 0.3, 0.3], seconds=0.9, delay=0.05)
     sent = [flag for sender, flag in flags(data) if sender == "client"]
     assert sent.count("SYN") == flags(data).count(("server", "SYN-ACK")) == 3
     assert data.counters["ListenDrops"] == 1
-    words = drawn(sequence_diagram(data, "title", port=diagrams.half_open_port(data)))
+    words = drawn(sequence.sequence_diagram(data, "title", port=diagrams.half_open_port(data)))
     assert "dropped" in words
     assert "being opened" in words
 
 
 def drawn(figure):
     """Return all that is written in a picture."""
+    from matplotlib.text import Text
+
     return " ".join(text.get_text() for text in figure.findobj(Text))
 
 
@@ -287,10 +302,11 @@ def test_data_comes_before_accept():
     assert data.received == "bob"
 
 
-def test_a_deferred_accept_stays_in_syn_received_until_the_client_sends():
+def test_a_deferred_accept_stays_in_syn_received_until_the_client_sends(sequence):
     data = tcp.run("deferred", silence=0.5)
     client, server = (
-        {state: at for state, at, _ in state_intervals(data, end)} for end in ("client", "server")
+        {state: at for state, at, _ in sequence.state_intervals(data, end)}
+        for end in ("client", "server")
     )
     first = next(packet for packet in data.packets if packet.length)
     assert client["ESTABLISHED"] < first.sent < server["ESTABLISHED"]
@@ -313,10 +329,6 @@ def test_time_wait_keeps_the_port_from_all_but_so_reuseaddr():
     assert data.ended is None
 
 
-def test_two_programs_cannot_listen_on_one_port():
-    assert tcp.run("two_listeners").error == "Address already in use"
-
-
 def test_the_backlog_limits_the_syn_queue_and_then_come_cookies():
     cases = {
         "cookies": {"backlog": 5, "clients": 9},
@@ -324,9 +336,11 @@ def test_the_backlog_limits_the_syn_queue_and_then_come_cookies():
         "max_syn_backlog": {"backlog": 99, "clients": 9, "cookies": 0, "max_syn_backlog": 8},
     }
     found = tcp.compare("syn_queue", cases)
-    assert (found["cookies"].half_open, found["cookies"].established) == (6, 9)
-    assert found["cookies"].counters["SyncookiesSent"] == 3
-    assert (found["no cookies"].half_open, found["no cookies"].established) == (6, 6)
+    queued = found["cookies"].half_open
+    assert queued in (5, 6)  # 6 from Linux 6.14 on
+    assert found["cookies"].established == 9
+    assert found["cookies"].counters["SyncookiesSent"] == 9 - queued
+    assert (found["no cookies"].half_open, found["no cookies"].established) == (queued, queued)
     assert found["max_syn_backlog"].half_open == 7  # three quarters of 8, and one more
 
 
@@ -338,13 +352,6 @@ def test_the_hosts_file_is_asked_before_dns():
     for options in ({}, other):
         data = tcp.run("resolve", name="example.com", dns=dns, **options)
         assert (data.addresses, data.queries) == (["127.0.0.7:80"], [["example.com", "A"]])
-
-
-def test_threads_that_read_one_file_of_the_kernel_at_once_all_see_it_whole():
-    file = emulated_link.ProcFile("/proc/self/net/tcp")
-    with contextlib.closing(file), ThreadPoolExecutor(4) as pool:
-        heads = pool.map(lambda _: file.read()[:24].split(), range(200))
-        assert {tuple(words[:2]) for words in heads} == {("sl", "local_address")}
 
 
 def test_the_machine_is_left_as_it_was():
@@ -380,7 +387,7 @@ def test_where_user_namespaces_are_forbidden_recorded_data_take_over(monkeypatch
 def test_where_the_kernel_lacks_a_setting_recorded_data_take_over():
     options = {"backlog": 0, "arrivals": [], "seconds": 0.1}
     with pytest.raises(tcp.NamespaceDenied, match="this kernel has no /proc/sys/net/ipv4/no_such"):
-        tcp.live("accept_queue", options | {"settings": {"net.ipv4.no_such": 1}})
+        tcp.live("accept_queue", [options | {"settings": {"net.ipv4.no_such": 1}}])
 
 
 def test_a_run_can_be_recorded_and_replayed(monkeypatch, tmp_path):
@@ -395,8 +402,8 @@ def test_a_run_can_be_recorded_and_replayed(monkeypatch, tmp_path):
     assert list(json.loads(tcp.RECORDED.read_text())) == ["refused {}"]
 
 
-def test_a_sequence_diagram_has_a_label_for_each_packet_and_state(life):
-    figure = sequence_diagram(life, "title")
+def test_a_sequence_diagram_has_a_label_for_each_packet_and_state(sequence, life):
+    figure = sequence.sequence_diagram(life, "title")
     words = " ".join(text.get_text() for text in figure.axes[0].texts)
     for packet in life.packets:
         assert packet.flags in words
@@ -417,65 +424,65 @@ def written(figure):
     return {text.get_text(): text.get_window_extent().transformed(inches) for text in texts}
 
 
-def test_names_of_states_that_follow_closely_do_not_overlap(life):
+def test_names_of_states_that_follow_closely_do_not_overlap(sequence, life):
     began = next(row.at for row in life.states if row.state == "FIN-WAIT-1")
-    boxes = written(sequence_diagram(life, "title", since=began - 0.005))
+    boxes = written(sequence.sequence_diagram(life, "title", since=began - 0.005))
     assert not boxes["ESTABLISHED"].overlaps(boxes["FIN-WAIT-1"])
 
 
-def test_a_state_that_is_over_at_once_shares_its_label_with_the_next(life):
+def test_a_state_that_is_over_at_once_shares_its_label_with_the_next(sequence, life):
     at = next(row.at for row in life.states if row.state == "CLOSE-WAIT")
     states = [
         dataclasses.replace(row, at=at) if row.state == "LAST-ACK" else row for row in life.states
     ]
-    figure = sequence_diagram(dataclasses.replace(life, states=states), "title")
+    figure = sequence.sequence_diagram(dataclasses.replace(life, states=states), "title")
     assert "CLOSE-WAIT,\nLAST-ACK" in written(figure)
 
 
-def test_two_packets_that_cross_keep_their_labels_apart(conversations):
-    boxes = written(sequence_diagram(conversations["both"], "title", since=0.3))
+def test_two_packets_that_cross_keep_their_labels_apart(sequence, conversations):
+    boxes = written(sequence.sequence_diagram(conversations["both"], "title", since=0.3))
     first, second = (box for text, box in boxes.items() if text.startswith("FIN-ACK"))
     assert not first.overlaps(second)
 
 
 @pytest.mark.parametrize("skew", range(0, 50, 5))
-def test_labels_are_apart_wherever_two_packets_cross(skew):
+def test_labels_are_apart_wherever_two_packets_cross(sequence, skew):
     packets = [
         Packet(end, at, at + 0.05, False, 50001, "FIN-ACK", seq, ack, 0)
         for end, at, seq, ack in (("client", 0.4, 4, 11), ("server", 0.4 + skew / 1000, 11, 4))
     ]
-    boxes = written(sequence_diagram(Observation(packets=packets), "title"))
+    boxes = written(sequence.sequence_diagram(Observation(packets=packets), "title"))
     first, second = (box for text, box in boxes.items() if text.startswith("FIN-ACK"))
     assert not first.overlaps(second)
     assert skew > 15 or first.x1 < second.x0  # near the middle, at different ends
 
 
-def test_an_event_without_a_packet_has_a_time_and_a_long_wait_has_two_parts(forgotten):
+def test_an_event_without_a_packet_has_a_time_and_a_long_wait_has_two_parts(sequence, forgotten):
     closed = next(row.at for row in forgotten.states if row.state == "CLOSED")
-    words = drawn(sequence_diagram(forgotten, "title", since=0.3))
+    words = drawn(sequence.sequence_diagram(forgotten, "title", since=0.3))
     for at in (closed, forgotten.calls[-1].began):  # the last is a send() that fails at once
         assert f" {round(at * 1000):,} " in words
     assert words.count(" ms left out") >= 2
     assert "CLOSED or LISTEN: no connection" in words
 
 
-def test_a_client_of_many_shows_its_own_connect(accept_queues):
+def test_a_client_of_many_shows_its_own_connect(sequence, accept_queues):
     data = accept_queues["two"]
     second = data.clients[1]
-    assert "connect() returns" in drawn(sequence_diagram(data, "title", port=second.port))
+    assert "connect() returns" in drawn(sequence.sequence_diagram(data, "title", port=second.port))
 
 
-def test_of_many_connections_none_is_drawn_until_one_is_named(accept_queues):
+def test_of_many_connections_none_is_drawn_until_one_is_named(diagrams, sequence, accept_queues):
     data = accept_queues["two"]
     ports = ".*".join(str(port) for port in sorted(client.port for client in data.clients))
     with pytest.raises(ValueError, match=ports):
-        sequence_diagram(data, "title")
+        sequence.sequence_diagram(data, "title")
     for end in ("client", "server"):
         with pytest.raises(ValueError, match=ports):
-            state_durations(data, end)
+            diagrams.state_durations(data, end)
 
 
-def test_a_client_in_syn_sent_is_drawn_until_the_experiment_ends():
+def test_a_client_in_syn_sent_is_drawn_until_the_experiment_ends(diagrams):
     arrivals = [0, 0.1, 0.2]
     data = tcp.run("accept_queue", backlog=0, arrivals=arrivals, seconds=1.5, accept_at=0.3)
     figure = diagrams.syn_timeline({"one": data}, "title")
@@ -485,26 +492,26 @@ def test_a_client_in_syn_sent_is_drawn_until_the_experiment_ends():
     assert [1.5] in [list(end) for end in ends]
 
 
-def test_only_durations_that_were_observed_to_their_end_are_compared(life, last_acks):
-    times = longest_durations([life, *last_acks.values()])
+def test_only_durations_that_were_observed_to_their_end_are_compared(diagrams, life, last_acks):
+    times = diagrams.longest_durations([life, *last_acks.values()])
     kept, normal = (
-        state_durations(last_acks["TIME-WAIT"], "server"),
-        state_durations(life, "server"),
+        diagrams.state_durations(last_acks["TIME-WAIT"], "server"),
+        diagrams.state_durations(life, "server"),
     )
     assert times["LAST-ACK"] >= kept["LAST-ACK"] > 3 * normal["LAST-ACK"]
     assert times["TIME-WAIT"] == 0
 
 
-def test_time_in_a_sequence_diagram_is_cut_only_in_long_pauses():
-    scale = TimeScale([0.0, 0.1, 5.0, 5.1], longest=0.2)
+def test_time_in_a_sequence_diagram_is_cut_only_in_long_pauses(sequence):
+    scale = sequence.TimeScale([0.0, 0.1, 5.0, 5.1], longest=0.2)
     assert scale(0.1) - scale(0.0) == pytest.approx(0.1)
     assert scale(5.1) - scale(5.0) == pytest.approx(0.1)
     assert scale(0.1) < scale(2.0) < scale(5.0) < scale(0.1) + 0.2
     assert [gap for _, _, gap in scale.cuts] == [pytest.approx(4.9)]
 
 
-def test_a_state_lasts_until_the_next_one(life):
+def test_a_state_lasts_until_the_next_one(diagrams, life):
     times = {change.state: change.at for change in life.states if change.end == "client"}
-    stays = state_durations(life, "client")
+    stays = diagrams.state_durations(life, "client")
     assert stays["SYN-SENT"] == times["ESTABLISHED"] - times["SYN-SENT"]
     assert stays["TIME-WAIT"] is None
