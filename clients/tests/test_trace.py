@@ -58,9 +58,7 @@ def row(event, client):
     return next(one for one in rows if one["client"] == client)
 
 
-@pytest.mark.parametrize(
-    ("scenario", "name"), [("reset", "02_threaded"), ("silent", "03_epoll")]
-)
+@pytest.mark.parametrize(("scenario", "name"), [("reset", "02_threaded"), ("silent", "03_epoll")])
 def test_a_recording_is_the_same_each_time_it_is_made(scenario, name):
     assert record(scenario, MODELS[name]) == steps(scenario, name)
 
@@ -126,9 +124,7 @@ def test_after_a_reset_the_sentence_still_names_the_client():
     assert sum("This handler is not for it" in text for text in said) == 1
 
 
-@pytest.mark.parametrize(
-    ("scenario", "name"), [("reset", "02_threaded"), ("silent", "03_epoll")]
-)
+@pytest.mark.parametrize(("scenario", "name"), [("reset", "02_threaded"), ("silent", "03_epoll")])
 def test_each_sentence_of_a_recording_is_true(scenario, name):
     lines = MODELS[name].read_text().splitlines()
     assert false_sentences(steps(scenario, name), lines) == []
