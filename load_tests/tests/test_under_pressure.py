@@ -13,6 +13,7 @@ from clients.system import processes, procfs
 from clients.system.processes import running_server
 from clients.system.sockets import reset_on_close
 from conftest import DEADLINE, wait_until
+from load_tests import balance
 
 pytestmark = pytest.mark.slow
 
@@ -284,3 +285,13 @@ def test_a_client_that_does_not_read_blocks_all_threads_without_a_limit():
         while not text.endswith(b"me?\n"):  # as soon as it reads, all go on
             text = text[-10:] + silent.socket.recv(65536)
         assert read_lines(other, 2).endswith(b"x\ndoes anybody hear me?\n")
+
+
+def test_three_ways_to_share_a_port_differ_as_the_page_says():
+    inherit, exclusive, reuseport = (balance.measure(share, 3, 90) for share in balance.SHARES)
+    for one in (inherit, exclusive, reuseport):
+        assert sum(one.accepted) == 90
+        assert one.unserved == max(one.accepted)  # a connection stays with its process
+    assert inherit.woken > exclusive.woken
+    assert reuseport.accepted[0] > 10
+    assert inherit.new_unserved == exclusive.new_unserved == 0 < reuseport.new_unserved < 100
