@@ -1,6 +1,7 @@
 """Restarts, load shedding and chat: what their alternatives do."""
 
 import contextlib
+import re
 import socket
 import sys
 import threading
@@ -12,7 +13,7 @@ from clients.client import Client
 from clients.system import processes, procfs
 from clients.system.processes import running_server
 from clients.system.sockets import reset_on_close
-from conftest import DEADLINE, wait_until
+from conftest import DEADLINE, cli, wait_until
 from load_tests import balance
 
 pytestmark = pytest.mark.slow
@@ -295,3 +296,24 @@ def test_three_ways_to_share_a_port_differ_as_the_page_says():
     assert inherit.woken > exclusive.woken
     assert reuseport.accepted[0] > 10
     assert inherit.new_unserved == exclusive.new_unserved == 0 < reuseport.new_unserved < 100
+
+
+def test_many_idle_connections_are_measured_and_the_limits_named_in_order():
+    done = cli("load_tests.million", "--connections", 300)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    assert "300 idle connections in" in done.stdout
+    each = dict(
+        re.findall(r"^ +(.+?) +[\d.]+ GiB +(-?[\d.]+) KiB each$", done.stdout, re.MULTILINE)
+    )
+    assert 4 < float(each["kernel, both ends"]) < 100  # two sockets; others use the kernel, too
+    assert "clients' processes" in each
+    met = [
+        int(found.replace(",", "")) for found in re.findall(r"([\d,]+) connections:", done.stdout)
+    ]
+    assert len(met) == 6
+    assert met == sorted(met)
+
+
+def test_without_memory_no_connection_is_made():
+    done = cli("load_tests.million", "--connections", 300, "--reserve", 1000)
+    assert (done.returncode, done.stderr) == (1, "less than 1000.0 GiB of memory are available\n")
