@@ -28,6 +28,8 @@ STEPS, BUSY = 20, 10
 EVEN = 0.95  # a process gets this share of what it may hold: a hash does not spread evenly
 SERVER_ONLY = ("eventpoll", "ep_head")  # kernel objects that the clients' end does not have
 KIB, GIB = 2**10, 2**30
+SCREEN = Screen()
+out = SCREEN.print
 
 
 def options():
@@ -50,22 +52,22 @@ def raise_setting(stack, name, needed):
     try:
         setting(name).write_text(f"{needed}")
     except OSError as error:
-        print(f"{name} is {before:,}, and {needed:,} are needed: {error.strerror}")
+        out(f"{name} is {before:,}, and {needed:,} are needed: {error.strerror}")
     else:
-        print(f"{name} is raised from {before:,} to {needed:,} until the end")
+        out(f"{name} is raised from {before:,} to {needed:,} until the end")
         stack.callback(setting(name).write_text, f"{before}")
 
 
 def connect(idle, args):
     """Open idle connections in steps; return their number, lower if memory is short."""
     made = 0
-    with Screen().status("") as status:
+    with SCREEN.status("") as status:
         for step in range(1, STEPS + 1):
             if psutil.virtual_memory().available < args.reserve * GIB:
                 text = f"less than {args.reserve} GiB of memory are available"
                 if not made:
                     raise bench.BenchError(text)
-                print(f"{text}: no more connections")
+                out(f"{text}: no more connections")
                 break
             count = args.connections * step // STEPS - made
             idle.share("connect idle", count)
@@ -97,18 +99,19 @@ def one_end(before, after, total):
 def limits(held, per_connection, available):
     """Return (connections, name, what it limits) of each limit, in the order they are met."""
     low, high = map(int, setting("net.ipv4.ip_local_port_range").read_text().split())
-    most = {name: int(setting(name).read_text()) for name in ("fs.nr_open", "fs.file-max")}
-    pids = int(setting("kernel.pid_max").read_text())
-    return sorted(
-        [
-            (high - low + 1, "net.ipv4.ip_local_port_range", "from one source address"),
-            (processes.raise_nofile_limit(), "RLIMIT_NOFILE (ulimit -n)", "of one process"),
-            (most["fs.nr_open"], "fs.nr_open", "of one process, if RLIMIT_NOFILE is raised"),
-            (most["fs.file-max"] // 2, "fs.file-max", "two open files each"),
-            (int(available / per_connection), "memory", f"{per_connection / KIB:.1f} KiB each"),
-            (pids // 2 * held, "kernel.pid_max", f"{held:,} of a process, at both ends"),
-        ]
-    )
+    names = "fs.nr_open", "fs.file-max", "kernel.pid_max"
+    nr_open, files, pids = (int(setting(name).read_text()) for name in names)
+    found = [
+        (high - low + 1, "net.ipv4.ip_local_port_range", "from one source address"),
+        (processes.raise_nofile_limit(), "RLIMIT_NOFILE (ulimit -n)", "of one process"),
+        (nr_open, names[0], "of one process, however that is raised"),
+        (files // 2, names[1], "two open files each"),
+        (pids // 2 * held, names[2], f"{held:,} of a process, at both ends"),
+    ]
+    if per_connection > 0:  # with few connections it is less than what other programs free
+        what = f"{per_connection / KIB:.1f} KiB each"
+        found.append((int(available / per_connection), "memory", what))
+    return sorted(found)
 
 
 def measure(args, stack):
@@ -131,7 +134,7 @@ def measure(args, stack):
     idle = bench.Target("prefork", server, others)
     idle.share("connect idle", len(others))
     trees = processes.process_tree(server.process), generators
-    print(f"{counts[0]} processes of the server, {len(others)} with its clients")
+    out(f"{counts[0]} processes of the server, {len(others)} with its clients")
 
     alone, available = busy.round("greet", BUSY, 2), psutil.virtual_memory().available
     before, objects, began = memory(trees), kernel_objects(), time.perf_counter()
@@ -140,14 +143,14 @@ def measure(args, stack):
     costs = [after - its for after, its in zip(memory(trees), before, strict=True)]
     end = one_end(objects, kernel_objects(), costs[2])
     among = busy.round("greet", BUSY, 2)
-    print(f"{made:,} idle connections in {seconds:.0f} s, {made / seconds:,.0f} per second")
+    out(f"{made:,} idle connections in {seconds:.0f} s, {made / seconds:,.0f} per second")
     names = "server's processes", "clients' processes", "kernel, both ends", "  server's end of it"
     for name, cost in zip(names, [*costs, *filter(None, [end])], strict=False):
-        print(f"  {name:20} {cost / GIB:7.2f} GiB {cost / made / KIB:7.2f} KiB each")
+        out(f"  {name:20} {cost / GIB:7.2f} GiB {cost / made / KIB:7.2f} KiB each")
     for title, one in ("without", alone), ("among", among):
-        print(f"{BUSY} busy connections {title} them: p50 {1e6 * one.p50:.0f} µs, ", end="")
-        print(f"p99 {1e6 * one.p99:.0f} µs, {one.throughput:,.0f} greetings per second")
-    print(*Path("/proc/net/sockstat").read_text().splitlines()[1:2])
+        text = f"p50 {1e6 * one.p50:.0f} µs, p99 {1e6 * one.p99:.0f} µs"
+        out(f"{BUSY} busy connections {title} them: {text}, {one.throughput:,.0f} greetings/s")
+    out(*Path("/proc/net/sockstat").read_text().splitlines()[1:2])
 
     began = time.perf_counter()
     for one in generators:
@@ -157,10 +160,10 @@ def measure(args, stack):
     clients = time.perf_counter() - began
     server.process.terminate()
     psutil.wait_procs(trees[0])
-    print(f"ended in {time.perf_counter() - began:.0f} s (the clients in {clients:.0f} s)")
-    print("limits, in the order in which they are met:")
+    out(f"ended in {time.perf_counter() - began:.0f} s (the clients in {clients:.0f} s)")
+    out("limits of connections, in the order in which they are met:")
     for count, name, what in limits(held, sum(costs) / made, available):
-        print(f"  {count:>13,} connections: {name}, {what}")
+        out(f"{count:>13,}: {name}, {what}")
 
 
 def main():

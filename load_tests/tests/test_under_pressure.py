@@ -14,7 +14,7 @@ from clients.system import processes, procfs
 from clients.system.processes import running_server
 from clients.system.sockets import reset_on_close
 from conftest import DEADLINE, cli, wait_until
-from load_tests import balance
+from load_tests.alternatives import balance
 
 pytestmark = pytest.mark.slow
 
@@ -302,15 +302,16 @@ def test_many_idle_connections_are_measured_and_the_limits_named_in_order():
     done = cli("load_tests.million", "--connections", 300)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     assert "300 idle connections in" in done.stdout
-    each = dict(
-        re.findall(r"^ +(.+?) +[\d.]+ GiB +(-?[\d.]+) KiB each$", done.stdout, re.MULTILINE)
-    )
-    assert 4 < float(each["kernel, both ends"]) < 100  # two sockets; others use the kernel, too
-    assert "clients' processes" in each
+    assert len(re.findall(r"GiB +-?[\d.]+ KiB each$", done.stdout, re.MULTILINE)) in (
+        3,
+        4,
+    )  # 4: as root
+    assert int(re.search(r"TCP: inuse (\d+)", done.stdout)[1]) >= 600  # both ends
     met = [
-        int(found.replace(",", "")) for found in re.findall(r"([\d,]+) connections:", done.stdout)
+        int(found.replace(",", ""))
+        for found in re.findall(r"^ +([\d,]+): ", done.stdout, re.MULTILINE)
     ]
-    assert len(met) == 6
+    assert len(met) >= 5
     assert met == sorted(met)
 
 

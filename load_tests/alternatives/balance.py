@@ -1,6 +1,6 @@
 """Measure how evenly the processes of prefork.py share connections, in each of its three ways.
 
-.venv/bin/python -m load_tests.balance --processes 4 --connections 1000
+.venv/bin/python -m load_tests.alternatives.balance --processes 4 --connections 1000
 
 Connections come one after another, each when the one before has been accepted. Then the process
 that has the most is stopped (SIGSTOP), all clients ask, and so do 100 new ones.
@@ -12,6 +12,7 @@ import select
 import socket
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.table import Table
 
@@ -19,7 +20,7 @@ from clients.console.argtypes import command_parser, number
 from clients.system import processes, procfs
 from load_tests.harness.files import Screen
 
-PREFORK = processes.ROOT / "load_tests" / "alternatives" / "prefork.py"
+PREFORK = Path(__file__).with_name("prefork.py")
 SHARES = ["inherit", "exclusive", "reuseport"]
 NEW = 100
 
