@@ -7,6 +7,7 @@
 Start a server first. Ctrl-C ends it early; the summary comes in any case.
 """
 
+import functools
 import json
 import sys
 from dataclasses import asdict
@@ -21,6 +22,7 @@ from clients.console.printable import replace_unencodable
 from clients.crowd.simulation import MOST, Config, crowd
 from clients.crowd.stats import summary
 from clients.crowd.timeline import final_timeline, summary_table, timeline
+from clients.system.processes import LaunchError
 
 
 def show(address, config):
@@ -29,11 +31,8 @@ def show(address, config):
     if not console.is_terminal:
         return crowd(address, **config)
     with Live(console=console, refresh_per_second=10, vertical_overflow="crop") as live:
-
-        def progress(result):
-            live.update(timeline(result, console.width, console.height))
-
-        result = crowd(address, **config, progress=progress)
+        draw = functools.partial(timeline, width=console.width, height=console.height)
+        result = crowd(address, **config, progress=lambda so_far: live.update(draw(so_far)))
         live.update(final_timeline(result, console))
     return result
 
@@ -63,7 +62,10 @@ def main():
     replace_unencodable()
     config = vars(options())
     address, file = (config.pop("host"), config.pop("port")), config.pop("json")
-    result = show(address, config)
+    try:
+        result = show(address, config)
+    except LaunchError as error:
+        return str(error)
     Console(highlight=False, soft_wrap=True).print(summary_table(result))
     if file:
         file.write_text(json.dumps(asdict(result)) + "\n")

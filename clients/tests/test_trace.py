@@ -141,9 +141,21 @@ def test_each_sentence_of_the_committed_page_is_true(name):
         assert false_sentences(found[name], lines) == [], scenario
 
 
+def test_no_step_of_the_committed_page_needs_more_than_twenty_words():
+    said = [
+        event["sentence"]
+        for recording in SHOWN["recordings"].values()
+        for events in recording.values()
+        for event in events
+    ]
+    assert [text for text in said if len(text.split()) > 20] == []
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
+        ("client 2 is in clients, too (2 in all)", "client 2 is no longer in clients (1 left)"),
+        ("unknown to the program", "known to the program"),
         ("hands all 10 bytes", "hands all 9 bytes"),
         ("finds the accept queue empty", "finds the accept queue full"),
         ("descriptor 6 (client 2)", "descriptor 5 (client 1)"),
@@ -173,6 +185,7 @@ class Visit:
         self.s, self.out = s, bytearray()
 
     def pieces(self):
+        select.select([self.s], [], [])
         while got := self.s.recv(1024):
             yield got
 
@@ -183,6 +196,7 @@ class Visit:
             self.out += b"Hello, " + piece
             n = self.s.send(self.out)
             del self.out[:n]
+        self.s.shutdown(socket.SHUT_WR)
         self.s.close()
 
 def work():
@@ -233,13 +247,16 @@ def other(tmp_path_factory):
         "poll() blocks: no descriptor that it watches is ready.",
         "poll() reports descriptor 3 (the listening socket).",
         "accept() of the program is called with listener = listening socket (descriptor 3).",
-        "This handler is not for it: on to line 36.",
-        "The exception is caught here: on to line 37.",
+        "This handler is not for it: on to line 38.",
+        "The exception is caught here: on to line 39.",
+        "select() blocks: no descriptor that it watches is ready.",
+        "select() reports descriptor 4 (client 1).",
+        "shutdown(SHUT_WR): the kernel sends FIN to client 2, after all bytes; descriptor 5 stays",
         "SimpleQueue.get() blocks: the queue is empty.",
         "Visit.pieces() is suspended: it yields b'ann'.",
         "Visit.pieces() goes on where it was suspended.",
-        "The block begins: on to line 16.",
-        "The block is left: on to line 17.",
+        "The block begins: on to line 17.",
+        "The block is left: on to line 18.",
         "Now self.out is b'Hello, ann'.",
         "send() hands all 10 bytes to the kernel, for client 1.",
         "recv() raises ConnectionResetError: client 1 has reset the connection.",

@@ -5,7 +5,7 @@ import types
 import typing
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 
-SCHEMA = 2  # the number of this form of results.json; other numbers are refused
+SCHEMA = 3  # the number of this form of results.json; other numbers are refused
 USER_CLASSES = {
     "think-time": "ClosedLoopUser",
     "no-think-time": "NoThinkTimeUser",
@@ -30,6 +30,7 @@ class RunConfig:
     timeout: float  # seconds after which a visitor gives up; 0: never
     retries: int  # further attempts after the first timeout
     processes: int  # Locust processes
+    workers: int  # those of them that joined, on other machines; 0: all are on this one
 
     @property
     def user_class(self):
@@ -169,6 +170,7 @@ class GeneratorHealth:
     cpu_share: float  # of the busiest Locust process, of one core
     lag_ms_p99: float  # by which its sleeps were too long
     limited: str  # why the run is generator-limited, in words; "" if it is not
+    workers_left: list[str] = field(default_factory=list)  # during the run, in words
 
 
 @dataclass(frozen=True)

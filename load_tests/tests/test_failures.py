@@ -445,3 +445,13 @@ def test_no_command_opens_a_port_to_every_machine():
     for words, (status, page, master) in zip(lines, found, strict=True):
         assert (status, page) == (0, "127.0.0.1")
         assert master == "127.0.0.1" or ("--master" in words and master == "192.168.1.10")
+
+
+def test_a_server_of_another_user_is_named_as_such(other_user, tmp_path):
+    wrapper, program = other_user
+    options = (program, "--users", 2, "--seconds", 1, "--out", tmp_path)
+    done = cli("load_tests.compare", *options, wrapper=wrapper)
+    said = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 1
+    assert "runs as another user: its sockets and threads are not shown" in said
+    assert "Traceback" not in said
