@@ -232,9 +232,9 @@ class EmulatedLink:
                     moved = True
             while in_flight and in_flight[0][0] <= self.now():
                 _, number, data = heapq.heappop(in_flight)
-                packet = self.packets[number]
-                packet.arrived = self.now()
+                packet, at = self.packets[number], self.now()
                 os.write(self.hosts[OTHER_END[packet.sender]].tun, data)
+                packet.arrived = at  # set only now: the kernel has done what the packet asks for
                 moved = True
             if moved:  # most states change with a packet
                 self._record_states()
