@@ -57,19 +57,18 @@ def state_durations(data, end, port=None):
     }
 
 
-def state_diagram(durations, title, note, names=None):
-    """Draw TCP's states and mark those that were observed.
+def state_diagram(paths, title, note):
+    """Return a Figure of TCP's states, with the paths marked: {name: (colour, durations)}.
 
-    durations: [(colour, what state_durations() returns), ...]. Of several paths in one colour the
-    longest duration counts. names: {name: colour}, written next to the diagram.
+    durations: of state_durations().
     """
     seen, taken = {place: {} for place in PLACES}, {}
-    for colour, one in durations:
-        path = dict.fromkeys(BEFORE.get(next(iter(one)), []))
-        path |= {END if state == "CLOSED" else state: one[state] for state in one}
+    for colour, durations in paths.values():
+        path = dict.fromkeys(BEFORE.get(next(iter(durations)), []))
+        path |= {END if state == "CLOSED" else state: durations[state] for state in durations}
         taken |= dict.fromkeys(itertools.pairwise(path), colour)
         for place, seconds in path.items():
-            seen[place][colour] = max(seconds or 0, seen[place].get(colour, 0))
+            seen[place][colour] = seconds
 
     def panel(ax):
         ax.set(xlim=(-0.55, 3.15), ylim=(-0.5, 6.45))
@@ -80,7 +79,9 @@ def state_diagram(durations, title, note, names=None):
         words = "stays in LISTEN:\neach SYN gets\na new socket"
         x, y = PLACES["LISTEN"]
         write(ax, (x - 0.6 * WIDTH, y), words, ha="right", fontsize=8.5)
-        for rank, (name, colour) in enumerate((names or {}).items()):
+        colours = {name: colour for name, (colour, _) in paths.items()}
+        colours |= {"both": "black", "not taken in this experiment": UNSEEN}
+        for rank, (name, colour) in enumerate(colours.items()):
             ax.text(-0.5, 6.3 - 0.25 * rank, name, color=colour, fontweight="bold", fontsize=11)
         legend(ax)
         caption(ax, note, below=40)
@@ -90,13 +91,13 @@ def state_diagram(durations, title, note, names=None):
 
 
 def state_box(ax, place, seen):
-    """Draw a state and return its box; seen: {colour of a path: seconds, 0: unknown}."""
+    """Draw a state and return its box; seen: {colour of a path: seconds or None}."""
     (x, y), state = PLACES[place], "CLOSED" if place == END else place
     times = [(colour, duration(seconds)) for colour, seconds in seen.items() if seconds]
-    corner = (x - WIDTH / 2, y - HEIGHT / 2)
-    box = FancyBboxPatch(corner, WIDTH, HEIGHT, boxstyle="round,pad=0.02", zorder=3)
-    box.set(facecolor=COLOUR[state] if seen else "white", lw=2.5 if seen else 1)
-    box.set_edgecolor(next(iter(seen)) if len(seen) == 1 else "black" if seen else "#BBBBBB")
+    edge = "black" if len(seen) > 1 else next(iter(seen), "#BBBBBB")
+    look = {"facecolor": COLOUR[state] if seen else "white", "lw": 2.5 if seen else 1, "zorder": 3}
+    corner, style = (x - WIDTH / 2, y - HEIGHT / 2), "round,pad=0.02"
+    box = FancyBboxPatch(corner, WIDTH, HEIGHT, boxstyle=style, edgecolor=edge, **look)
     ax.add_patch(box)
     look = {"color": "black" if seen else UNSEEN, "fontweight": "bold", "fontsize": 10}
     write(ax, (x, y + (0.06 if times else 0)), state, zorder=4, **look)

@@ -41,11 +41,14 @@ def conversation(closer="client", pause=0.15, delay=0.05):
         first, second = ("client", client), ("server", conn)
         if closer == "server":
             first, second = second, first
+        if closer == "reset":
+            # On, 0 s: close() resets (socket(7)).
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         ready = threading.Barrier(2)  # a thread takes milliseconds to start on a slow machine
 
         def lead():
             ready.wait()
-            link.close(*first, reset=closer == "reset")
+            link.close(*first)
 
         def follow():
             ready.wait()

@@ -62,20 +62,20 @@ def nat_forgets(keepalive, forgets=1.5, delay=0.005):
 
         def loses(packet):
             nonlocal last
-            if packet.sent - last > forgets:  # for ever: no later packet brings it back
-                return True
-            last = packet.sent
-            return False
+            if packet.sent - last <= forgets:  # once later, always: no packet brings the entry back
+                last = packet.sent
+            return last != packet.sent
 
-        link.loses, began = loses, link.now()
+        link.loses, began = loses, last
 
         def wait(sock):
-            """Return what recv() gave within thrice the time, and when."""
+            """Return what recv() returned or raised, and when."""
             sock.settimeout(3.5 * forgets - (link.now() - began))
             try:
-                return repr(sock.recv(1024)), link.now() - began
-            except OSError as error:
-                return "nothing" if error.errno is None else error.strerror, link.now() - began
+                said = repr(sock.recv(1024))
+            except OSError as error:  # without a number: settimeout()
+                said = error.strerror if error.errno else "nothing"
+            return said, link.now() - began
 
         def server_program():
             time.sleep(2 * forgets)

@@ -246,16 +246,6 @@ def test_only_a_guarded_server_notices_that_a_client_has_vanished():
     assert sending.sent > 2
 
 
-def test_each_server_keeps_a_half_open_connection():
-    models = ("01_blocking", "02_threaded", "03_epoll")
-    cases = {name: {"model": name, "seconds": 1.5} for name in models}
-    found = tcp.compare("model_server", cases)
-    kept = [(data.state, data.sent, data.timer_runs) for data in found.values()]
-    assert kept == [("ESTABLISHED", 0, False)] * 3
-    assert [data.threads for data in found.values()] == [1, 3, 1]
-    assert [data.second for data in found.values()] == [None, "Hello, ann", "Hello, ann"]
-
-
 @pytest.mark.parametrize("backlog", [0, 1, 5])
 def test_an_accept_queue_holds_one_more_than_the_backlog(accept_queues, backlog):
     data = accept_queues[backlog]
