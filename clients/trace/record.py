@@ -1,7 +1,6 @@
-"""Play a scenario to a server under the tracer, and record each step with the kernel's side.
+"""Play a scenario to a server under the tracer, and print each step with the kernel's side as JSON.
 
-It prints a recording as JSON. bundle.py runs it in a network namespace of its own, where the
-kernel's buffers are small: there a client that does not read has filled them after some steps.
+bundle.py runs it in a network namespace of its own, where the kernel's buffers are small.
 """
 
 import array
@@ -66,13 +65,11 @@ class ScenarioClient:
                     self.is_reading = True
                     while chunk := self.sock.recv(1 << 16):
                         self.received += chunk
-                case "leaves":
+                case "leaves" | "resets":
+                    if does == "resets":
+                        reset_on_close(self.sock)
                     self.sock.close()
-                    self.left = "left"
-                case "resets":
-                    reset_on_close(self.sock)
-                    self.sock.close()
-                    self.left = "reset"
+                    self.left = "left" if does == "leaves" else "reset"
                 case _:
                     raise ValueError(f"no client {does}")
 
