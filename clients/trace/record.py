@@ -4,7 +4,9 @@ bundle.py runs it in a network namespace of its own, where the kernel's buffers 
 """
 
 import array
+import collections
 import contextlib
+import itertools
 import json
 import re
 import socket
@@ -97,7 +99,8 @@ class Player:
         self.clients, self.events, self.action = {}, [], 0
         self.kernel = KernelView(self.server, BACKLOG, self.clients)
         self.report, self.quiescent = session.report(), []
-        self.ids, self.names = {}, {}  # {thread: its number here, what it is called}
+        self.ids = collections.defaultdict(itertools.count().__next__)  # {thread: its number here}
+        self.names = {}  # {thread: what it is called}
         self.seen = {}  # {thread: the snapshot that was recorded last}
         self.frames = {}  # {frame: its variables as they were seen last}
         self.current, self.logged = None, 0
@@ -177,10 +180,7 @@ class Player:
         return event.sent
 
     def record_wakeups(self, event, kernel, threads):
-        """Record an event, then one for each thread that it has woken.
-
-        kernel, threads: the state after the event, before any thread has run.
-        """
+        """Record an event with the state after it, then one for each thread that it has woken."""
         self.session.settle()
         self.report = self.session.report()
         ready = {fd for found in self.report.ready.values() for fd in found}
@@ -247,7 +247,6 @@ class Player:
         if thread.id not in self.session.threads:  # it has ended
             self.record(TraceEvent("end", self.ids[thread.id], self.names[thread.id]))
             return
-        self.ids.setdefault(thread.id, len(self.ids))
         self.wait_until_quiescent()
         self.report = self.session.report()
         before, calls = self.seen.get(thread.id), thread.taken()
@@ -279,12 +278,10 @@ class Player:
         self.logged = len(log)
 
     def states(self):
-        found = []
-        for thread in self.ordered(self.session.threads.values()):
-            number = self.ids.setdefault(thread.id, len(self.ids))
-            where = self.place(thread)[:2]
-            found.append(ThreadState(number, self.name(thread), *where, thread.call, thread.fd))
-        return found
+        return [
+            ThreadState(self.ids[one.id], self.name(one), *self.place(one)[:2], one.call, one.fd)
+            for one in self.ordered(self.session.threads.values())
+        ]
 
     def place(self, thread):
         """Return the [function, line, frame] in which a thread is."""
