@@ -12,6 +12,7 @@ from lab.observation import Observation, Packet, from_json
 from lab.packet_loss import GUARDS
 
 from clients.system.processes import run_in_netns
+from conftest import skip_without
 
 # The experiments below run once for all tests.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("tcp")]
@@ -22,7 +23,7 @@ def network():
     try:
         tcp.live("refused", [{}])
     except tcp.NamespaceDenied as reason:
-        pytest.skip(f"no network of its own here: {reason}")
+        skip_without("network namespaces", reason)
 
 
 # What draws is imported by the one worker that runs these tests.
