@@ -111,12 +111,9 @@ class Session:
         return report
 
     def ask(self, request, seconds):
-        """Return the tracer's answer to "frames" or "report"; raise TimeoutError after seconds.
-
-        At most one request of a kind is under way, and a late answer is lost.
-        """
+        """Return the tracer's answer to "frames" or "report"; raise TimeoutError after seconds."""
         self.receive()
-        if request not in self._unanswered:
+        if request not in self._unanswered:  # or else its answer is late, and is waited for again
             self._unanswered.add(request)
             self._orders.sendall(request.encode() + b"\n")
         deadline = time.monotonic() + seconds
