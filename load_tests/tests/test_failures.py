@@ -25,7 +25,7 @@ from load_tests.tests.made import comparison, run, sessions
 
 pytestmark = pytest.mark.slow
 
-READMES = [ROOT / "README.md", ROOT / "load_tests" / "README.md"]
+READMES = [ROOT / "README.md", *ROOT.glob("load_tests/*.md")]
 QUICK = ["--users", 2, "--seconds", 0.5]
 TABLE = [*QUICK, "--no-pictures"]
 BAD = "\x1b[31m\u202e[/red]:boom:"  # a terminal's command, a letter that turns the line, markup
