@@ -1,9 +1,13 @@
-"""Run a check against a server program: as a ServerUnderTest, with all that a check needs of it."""
+"""Run checks against a server program: as a ServerUnderTest, with all that a check needs of it."""
 
 import contextlib
+import re
 import socket
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partialmethod
+from pathlib import Path
 from statistics import mean
 from typing import Literal
 
@@ -13,9 +17,9 @@ from clients.contract.errors import (
     DEADLINE_FACTOR,
     ContractViolation,
     DeadlineExceeded,
+    Explaining,
     NotApplicable,
     expect,
-    explaining,
     last_exception,
 )
 from clients.contract.probe_client import ProbeClient
@@ -26,6 +30,7 @@ TIMEOUT = 20.0
 QUIET_PERIOD = 1.0
 WAKEUPS = 100  # per second: an idle server wakes rarely
 CRASHED = "the server crashed: "
+JOBS = 4  # servers that run at a time: most of a check is waiting
 
 
 @dataclass(frozen=True)
@@ -37,33 +42,63 @@ class CheckResult:
     reason: str = ""  # empty if it passed
 
 
-def run_check(program, check, *options, timeout=TIMEOUT, quiet_period=QUIET_PERIOD, load=1.0):
+def run_checks(program, checks, *options, **limits):
+    """Run checks against a server program; yield the CheckResult of each, in order.
+
+    Checks with the same options share a server, but for those that leave it changed. limits: see
+    run_check.
+    """
+    groups, results = {}, {check: Future() for check in checks}
+    for check in results:
+        groups.setdefault(check if check.alone else check.options, []).append(check)
+
+    def run(group):
+        todo = iter(group)
+        try:
+            for result in run_in_turn(program, group, *options, **limits):
+                results[next(todo)].set_result(result)
+        except Exception as error:
+            for check in todo:
+                results[check].set_exception(error)
+
+    with ThreadPoolExecutor(JOBS) as pool:
+        pool.map(run, groups.values())
+        for result in results.values():
+            yield result.result()
+
+
+def run_check(program, check, *options, **limits):
     """Start program with the options of the check, and these; return the CheckResult.
 
-    timeout, quiet_period, load: see ServerUnderTest.
+    limits: timeout, quiet_period, load; see ServerUnderTest.
     """
-    options = (*check.options, *options)
-    limit = DEADLINE_FACTOR * (timeout + quiet_period)
-    outcome, reason = "passed", ""
-    try:
-        with processes.running_server(
-            program, *options, timeout=timeout, grace=timeout / 4
-        ) as running:
-            deadline = time.monotonic() + limit
-            server = ServerUnderTest(running, timeout, quiet_period, load, deadline, options)
-            try:
-                check(server)
-            except DeadlineExceeded:
-                outcome, reason = "failed", f"not done within {limit:g} s: {server.slowness()}"
-            except (NotApplicable, psutil.AccessDenied) as error:  # a set-user-ID program
-                outcome, reason = "not applicable", str(error)
-            except psutil.Error as error:
-                outcome, reason = "failed", server.explain(f"the server has ended: {error}")
-            except (ContractViolation, OSError) as error:
-                outcome, reason = "failed", server.explain(str(error))
-    except processes.LaunchError as error:
-        outcome, reason = "failed", str(error)
-    return CheckResult(check.__name__, outcome, reason)
+    (result,) = run_in_turn(program, [check], *options, **limits)
+    return result
+
+
+def run_in_turn(program, checks, *options, timeout=TIMEOUT, **limits):
+    """Yield the CheckResult of each check; they have the same options, and share a server.
+
+    A check that fails on a used server is run again, and from then on each gets a new one.
+    """
+    options, todo, share = (*checks[0].options, *options), list(checks), True
+    while todo:
+        is_new = True
+        try:
+            with processes.running_server(
+                program, *options, timeout=timeout, grace=timeout / 4
+            ) as running:
+                while todo and (share or is_new):
+                    server = ServerUnderTest(running, timeout, options=options, **limits)
+                    result = server.result_of(todo[0])
+                    share &= result.outcome != "failed"
+                    if not share and not is_new:
+                        break
+                    is_new = False
+                    del todo[0]
+                    yield result
+        except processes.LaunchError as error:
+            yield CheckResult(todo.pop(0).__name__, "failed", str(error))
 
 
 @dataclass
@@ -78,8 +113,37 @@ class ServerUnderTest:
     options: tuple = ()  # with which the server was started
     read_times: list[float] = field(default_factory=list)  # seconds of each read by a client
 
+    def __post_init__(self):
+        self.log_start = len(self.server.log())  # what other checks have caused comes before
+
     def __getattr__(self, name):
         return getattr(self.server, name)
+
+    def log(self):
+        """Return what the server has written to standard error during this check."""
+        return self.server.log()[self.log_start :]
+
+    def result_of(self, check):
+        """Run a check; return its CheckResult."""
+        limit = DEADLINE_FACTOR * (self.timeout + self.quiet_period)
+        self.deadline = time.monotonic() + limit
+        try:
+            check(self)
+            return CheckResult(check.__name__, "passed")
+        except (psutil.AccessDenied, PermissionError) as error:
+            reason = (
+                f"the server belongs to another user ({error}): start this command as that user"
+            )
+            return CheckResult(check.__name__, "not applicable", reason)
+        except NotApplicable as error:
+            return CheckResult(check.__name__, "not applicable", str(error))
+        except DeadlineExceeded:
+            reason = f"not done within {limit:g} s: {self.slowness()}"
+        except psutil.Error as error:
+            reason = self.explain(f"the server has ended: {error}")
+        except (ContractViolation, OSError) as error:
+            reason = self.explain(str(error))
+        return CheckResult(check.__name__, "failed", reason)
 
     def explain(self, reason):
         """Return why a check failed: reason, and an exception in the log that explains it."""
@@ -112,24 +176,25 @@ class ServerUnderTest:
         ) as server:
             yield replace(self, server=server, options=options)
 
-    def connect(self, receive_buffer=None):
-        """Return a connected ProbeClient. receive_buffer: bytes, instead of the kernel's choice."""
+    def connect(self, small_buffers=False):
+        """Return a connected ProbeClient. small_buffers: some KiB in the kernel, not some MiB."""
         self.check_deadline()
         client = ProbeClient(self)
-        if receive_buffer:  # before it connects: the handshake announces it
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if small_buffers:  # before it connects: the handshake announces both
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            # Both ends then have small segments, and room for some of them in their send buffers.
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
         client.settimeout(self.timeout)
-        try:
-            with explaining("a connection failed: "):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(client)  # closed if it cannot connect
+            with Explaining("a connection failed"):
                 client.connect(self.address)
-        except ContractViolation:
-            client.close()
-            raise
+            stack.pop_all()
         return client
 
     def assert_serves_new_client(self):
         """Raise ContractViolation unless a new client is greeted."""
-        with explaining("a new client was not served: "), self.connect() as client:
+        with Explaining("a new client was not served"), self.connect() as client:
             client.request(b"next, please")
 
     def is_concurrent(self):
@@ -140,32 +205,36 @@ class ServerUnderTest:
                 second.sendall(b"second")
                 return second.has_reply()
 
-    def assert_still_serving(self, concurrent):
-        """Raise ContractViolation unless new clients are greeted, if the server is_concurrent()."""
-        for _ in range(3 if concurrent else 0):
-            self.assert_serves_new_client()
+    @contextlib.contextmanager
+    def serving_others(self):
+        """Expect that after the block a new client is greeted.
+
+        Yields a function that expects it within the block, if the server is_concurrent().
+        """
+        count = 3 if self.is_concurrent() else 0
+        yield lambda: [self.assert_serves_new_client() for _ in range(count)]
+        self.assert_serves_new_client()
 
     @contextlib.contextmanager
     def sigstopped(self):
         """Stop the server's processes while the block runs: only its kernel goes on."""
-        stopped = self.processes()
-        try:
-            for process in stopped:
+        with contextlib.ExitStack() as stack:
+            for process in (stopped := self.processes()):
+                stack.callback(process.resume)
                 process.suspend()
             pids = [process.pid for process in stopped]
             self.wait_until(lambda: all(map(all_stopped, pids)), "a server stopped by SIGSTOP")
             yield
-        finally:
-            for process in stopped:
-                process.resume()
 
     def wait_until(self, condition, description):
-        """Wait until condition() is true; raise ContractViolation after the timeout."""
-        deadline = time.monotonic() + self.timeout
-        while not condition():
+        """Return condition() as soon as it is true; raise ContractViolation after the timeout."""
+        began = time.monotonic()
+        while not (result := condition()):
             self.check_deadline()
-            expect(time.monotonic() < deadline, f"not within {self.timeout} s: {description}")
-            time.sleep(0.005)
+            waited = time.monotonic() - began
+            expect(waited < self.timeout, f"not within {self.timeout} s: {description}")
+            time.sleep(0.002 + waited / 20)
+        return result
 
     def assert_no_busy_loop(self, situation, periods=1):
         """Raise ContractViolation if the server uses a tenth of a core, or wakes too often.
@@ -200,8 +269,8 @@ class ServerUnderTest:
 
     def has_unread(self, client):
         """Return True if the server has not yet read all that client has sent."""
-        ends, lines = (client.getpeername(), client.getsockname()), tcp_sockets(self.address[1])
-        return any(line.recv_q for line in lines if (line.local, line.remote) == ends)
+        lines, name = tcp_sockets(self.address[1]), client.getsockname()
+        return any(line.recv_q for line in lines if line.remote == name)
 
     def wait_for_descriptors(self, limit):
         """Wait until at most limit descriptors are open."""
@@ -211,32 +280,21 @@ class ServerUnderTest:
         """Return the server's process and all that it has started; none if all have ended."""
         return processes.running_tree(self.process)
 
-    # What its processes use in all.
-
-    def cpu_seconds(self):
-        """Return the seconds of CPU time used so far (to 0.01 s)."""
-        return self._sum(lambda process: sum(process.cpu_times()[:2]))
-
-    def wakeups(self):
-        """Return how many times its threads have been blocked so far (proc_pid_status(5))."""
-        return self._sum(lambda process: sum(switches(task.id) for task in process.threads()))
-
-    def descriptors(self):
-        """Return how many descriptors are open."""
-        return self._sum(psutil.Process.num_fds)
-
-    def threads(self):
-        """Return how many threads there are."""
-        return self._sum(psutil.Process.num_threads)
-
-    def memory(self):
-        """Return the bytes of its private memory, without what processes share."""
-        return self._sum(lambda process: process.memory_full_info().uss)
-
     def _sum(self, measure):
         return processes.sum_over_tree(self.process, measure)
 
+    # What its processes use in all.
+    descriptors = partialmethod(_sum, psutil.Process.num_fds)
+    threads = partialmethod(_sum, psutil.Process.num_threads)
+    cpu_seconds = partialmethod(_sum, lambda process: sum(process.cpu_times()[:2]))  # to 0.01 s
+    memory = partialmethod(_sum, lambda process: process.memory_full_info().uss)  # private bytes
+    wakeups = partialmethod(
+        _sum, lambda process: sum(map(switches, Path(f"/proc/{process.pid}/task").glob("*")))
+    )
 
-def switches(tid):
-    """Return how many times a thread has been blocked so far."""
-    return psutil.Process(tid).num_ctx_switches().voluntary
+
+def switches(task):
+    """Return how many times a thread has been blocked so far (proc_pid_status(5))."""
+    with contextlib.suppress(OSError):  # it has ended
+        return int(re.search(r"\nvoluntary\w+:\s(\d+)", (task / "status").read_text())[1])
+    return 0

@@ -7,6 +7,7 @@
 Start a server first. Ctrl-C ends it early; the summary comes in any case.
 """
 
+import functools
 import json
 import sys
 from dataclasses import asdict
@@ -30,11 +31,8 @@ def show(address, config):
     if not console.is_terminal:
         return crowd(address, **config)
     with Live(console=console, refresh_per_second=10, vertical_overflow="crop") as live:
-
-        def progress(result):
-            live.update(timeline(result, console.width, console.height))
-
-        result = crowd(address, **config, progress=progress)
+        draw = functools.partial(timeline, width=console.width, height=console.height)
+        result = crowd(address, **config, progress=lambda so_far: live.update(draw(so_far)))
         live.update(final_timeline(result, console))
     return result
 

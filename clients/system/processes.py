@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # A server must flush its first line itself: this variable would hide that it does not.
 ENVIRONMENT = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
 LISTENING = re.compile(r"^listening on (\S+):(\d+)$", re.MULTILINE)
+PIPES = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 MARK = secrets.token_hex(6)  # in the environment of each process that we start: see reaper.py
 _numbers = itertools.count()
 _reaper_pipe = []  # our end of the pipe to the reaper, once it is started
@@ -55,14 +56,12 @@ def find_server(name):
     known = models()
     if name in known:
         return known[name]
-    path = Path(name)
-    if (path / "server.py").is_file():
-        path /= "server.py"
-    if not path.is_file():
-        raise LaunchError(
-            f"no server {printable(name)}: name one of {', '.join(known)}, or a program's path"
-        )
-    return path.resolve()
+    for path in (Path(name, "server.py"), Path(name)):
+        if path.is_file():
+            return path.resolve()
+    raise LaunchError(
+        f"no server {printable(name)}: name one of {', '.join(known)}, or a program's path"
+    )
 
 
 class LaunchError(RuntimeError):
@@ -107,7 +106,7 @@ class Server:
 
     @property
     def name(self):
-        """The folder's name of a model, the file's name of another program."""
+        """See server_name()."""
         return server_name(self.program)
 
     @property
@@ -139,12 +138,8 @@ class Server:
 
 
 def running_tree(process):
-    """Return those of a process and its descendants that have not ended.
-
-    Of a process that spawn() has started, daemons are included: see reaper.process_tree.
-    """
-    found = [process] if process.is_running() else []
-    mark = getattr(process, "mark", "")
+    """Return those of a process and its descendants (reaper.process_tree) that have not ended."""
+    found, mark = [process] if process.is_running() else [], getattr(process, "mark", "")
     for pid in reaper.process_tree(mark, _sessions(process)) - {process.pid}:
         with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
             found.append(psutil.Process(pid))
@@ -160,13 +155,12 @@ def process_tree(process):
 
 def require_access(process):
     """Raise LaunchError if this user may not read what a process has open (proc_pid_fd(5))."""
-    try:
-        procfs.socket_fds(process.pid)
-    except PermissionError as error:
-        text = f"process {process.pid} runs as another user: its sockets and threads are not shown"
-        raise LaunchError(text) from error
-    except FileNotFoundError:  # it has ended, and that is reported
-        pass
+    with contextlib.suppress(FileNotFoundError):  # it has ended, and that is reported
+        try:
+            procfs.socket_fds(process.pid)
+        except PermissionError as error:
+            text = "runs as another user: its sockets and threads are not shown"
+            raise LaunchError(f"process {process.pid} {text}") from error
 
 
 def _sessions(process):
@@ -177,11 +171,11 @@ def _sessions(process):
 
 def sum_over_tree(process, measure):
     """Return the sum of measure(one) over a process and its descendants."""
-    values = []
+    total = 0
     for one in process_tree(process):
         with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
-            values.append(measure(one))
-    return sum(values)
+            total += measure(one)
+    return total
 
 
 def tail(text, lines=5):
@@ -245,12 +239,11 @@ def _reaper():
     """
     if not _reaper_pipe:
         line = [sys.executable, "-I", "-S", reaper.__file__, MARK, tempfile.gettempdir()]
+        # A session and an environment of its own: nothing that ends us ends it.
+        apart = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/", "env": {}}
         theirs, ours = os.pipe()
-        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
-        try:  # a session and an environment of its own: nothing that ends us ends it
-            subprocess.run(line, stdin=theirs, start_new_session=True, env={}, **silent)
-        finally:
-            os.close(theirs)
+        with open(theirs) as stdin:
+            subprocess.run(line, stdin=stdin, start_new_session=True, **apart)
         _reaper_pipe.append(ours)
     return _reaper_pipe[0]
 
@@ -319,11 +312,9 @@ def _end(process, tree):
 def run_captured(line, timeout=None, **options):
     """Run a program to its end; return a subprocess.CompletedProcess with its output as text.
 
-    timeout: seconds until subprocess.TimeoutExpired is raised. options: see spawn. Raises
-    LaunchError if there is no such program.
+    timeout: seconds until subprocess.TimeoutExpired is raised. options, errors: see spawn.
     """
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with spawn(line, **pipes, text=True, errors="replace", **options) as process:
+    with spawn(line, **PIPES, text=True, errors="replace", **options) as process:
         out, err = process.communicate(timeout=timeout)
     return subprocess.CompletedProcess(line, process.returncode, out, err)
 
@@ -335,8 +326,8 @@ class NamespaceDenied(RuntimeError):
 def run_in_netns(line, *more, **options):
     """Run a program to its end as root of a new network namespace (unshare(1)).
 
-    more: further options of unshare, such as "--mount". options: see run_captured, which describes
-    the result as well. Raises NamespaceDenied where this is not allowed.
+    more: further options of unshare, such as "--mount". options, result: see run_captured. Raises
+    NamespaceDenied where this is not allowed.
     """
     unshare = ["unshare", "--user", "--map-root-user", "--net", *more]
     try:
@@ -345,9 +336,8 @@ def run_in_netns(line, *more, **options):
         done = run_captured([*unshare, *line], **options)
     except LaunchError as error:
         raise NamespaceDenied("there is no program unshare (it belongs to util-linux)") from error
-    words = done.stderr.strip()
-    if words.startswith("unshare:"):
-        raise NamespaceDenied(words.splitlines()[-1])
+    if done.stderr.startswith("unshare:"):
+        raise NamespaceDenied(done.stderr.strip().splitlines()[-1])
     return done
 
 
@@ -363,10 +353,9 @@ def running_server(program, *options, port=0, timeout=10.0, grace=5.0, wrapper=(
     """
     options = options if port is None else ("--port", port, *options)
     line = command(program, *options, wrapper=wrapper)
-    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with spawn(line, grace, **streams, env=ENVIRONMENT) as process:
-        output, log = BoundedLog(process.stdout), BoundedLog(process.stderr)
-        server = Server(Path(program), None, process, output, log)
+    with spawn(line, grace, **PIPES, env=ENVIRONMENT) as process:
+        logs = BoundedLog(process.stdout), BoundedLog(process.stderr)
+        server = Server(Path(program), None, process, *logs)
         try:
             server.address = _address(server, timeout)
             yield server
@@ -382,23 +371,17 @@ def _address(server, timeout):
     while True:
         ended, text = server._out.ended, server._out.text()
         if match := LISTENING.search(text if ended else text[: text.rfind("\n") + 1]):
-            return _checked_address(match[1], int(match[2]))
-        if ended or time.monotonic() > deadline:
             break
+        if ended or time.monotonic() > deadline:
+            line, end = " ".join(map(printable, server.process.args)), server.describe_exit()
+            text = f'{line} did not print "listening on HOST:PORT" and {end}'
+            raise LaunchError(text, server.log())
         time.sleep(0.002)
-    line, end = " ".join(map(printable, server.process.args)), server.describe_exit()
-    text = f'{line} did not print "listening on HOST:PORT" and {end}'
-    raise LaunchError(text, server.log())
-
-
-def _checked_address(host, port):
-    """Return (host, port). Raises LaunchError if no client can connect to such an address."""
-    try:
+    host, port = match[1], int(match[2])
+    with contextlib.suppress(OSError, UnicodeError):  # no client could connect to it
         socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)
         if 0 < port < 65536:
             return host, port
-    except (OSError, UnicodeError):
-        pass
     place = printable(f"{host}:{port}")
     why = ": that is IPv6, and these clients use IPv4 only" if ":" in host else ""
     raise LaunchError(f"it reports that it listens on {place}, where nobody can connect{why}")

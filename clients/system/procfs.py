@@ -103,8 +103,9 @@ def remote_addresses(pid):
     found = {}
     with contextlib.suppress(OSError):  # the process has ended; no /proc on this system
         fds = socket_fds(pid)
-        for one in map(parse_tcp_line, _tcp_lines(pid)):
-            if one.state != "LISTEN" and one.inode in fds:
+        own = [line for line in _tcp_lines(pid) if int(line.split()[9]) in fds]  # of thousands
+        for one in map(parse_tcp_line, own):
+            if one.state != "LISTEN":
                 found[fds[one.inode]] = "%s:%d" % one.remote
     return found
 

@@ -3,6 +3,8 @@
 That each check can fail is proved by the mutants: see test_break_it.py.
 """
 
+import functools
+import json
 import re
 import resource
 import time
@@ -12,7 +14,7 @@ import pytest
 
 from clients.contract.checks import CHECKS, isolation
 from clients.contract.checks.resource_limits import limit
-from clients.contract.server_under_test import ServerUnderTest, run_check
+from clients.contract.server_under_test import ServerUnderTest, run_check, run_checks
 from clients.system import processes
 from clients.system.procfs import thread_state
 from conftest import cli
@@ -20,9 +22,33 @@ from conftest import cli
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
-def test_check(model, check):
-    result = run_check(model[1], check)
+@pytest.fixture(scope="module")
+def results_of(request):
+    """Return results_of(a model's name): {check's name: CheckResult} of the tests of this run.
+
+    The checks of a model are run together: they share servers.
+    """
+
+    @functools.cache
+    def results_of(name):
+        tests = [item for item in request.session.items if item.originalname == "test_check"]
+        chosen = [test.callspec.params for test in tests]
+        checks = [CHECKS[params["check"]] for params in chosen if params["name"] == name]
+        return {one.check: one for one in run_checks(processes.models()[name], checks)}
+
+    return results_of
+
+
+MODELS = [
+    pytest.param(name, marks=pytest.mark.xdist_group(f"contract {name}"))
+    for name in processes.models()
+]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("name", MODELS)
+def test_check(results_of, name, check):
+    result = results_of(name)[check]
     if result.outcome == "not applicable":
         pytest.skip(result.reason)
     assert result.outcome == "passed", result.reason
@@ -70,7 +96,7 @@ FAILURES = {  # name: (model, text in its server, what replaces it, check, reaso
         SAID,
         "logging.info(chunks)",
         "each_message_is_greeted",
-        "sent b'bob', expected b'Hello, bob', received b'' and the end of the stream. "
+        "sent b'bob': expected b'Hello, bob', received b'' and the end of the stream. "
         "The last exception in its log: NameError: name 'chunks' is not defined",
     ),
     "the first wrong byte of a long reply": (
@@ -107,7 +133,7 @@ FAILURES = {  # name: (model, text in its server, what replaces it, check, reaso
         "except (OSError, OverflowError, TypeError)",
         "except (OSError, TypeError)",
         "bad_options_get_one_clear_line",
-        "server.py --port 0 --port 65536: expected one line on standard error",
+        "--port 65536: expected one line on standard error",
     ),
 }
 
@@ -229,3 +255,12 @@ def test_no_check_raises_a_hard_limit_which_only_root_may(number, value):
         for wanted, soft in ((2, 1), (1 / 4, 1 / 4), (1 / 2, 1 / 2)):
             limit(process, number, int(wanted * value))
             assert process.rlimit(number) == (soft * value, value)
+
+
+def test_a_server_of_another_user_is_no_failure(other_user):
+    wrapper, program = other_user
+    names = "memory_does_not_grow_with_connections", "out_of_threads_it_keeps_serving"
+    done = cli("clients.contract", program, *names, "--json", wrapper=wrapper)
+    for result in json.loads(done.stdout)["checks"]:
+        assert result["outcome"] == "not applicable"
+        assert result["reason"].startswith("the server belongs to another user (")

@@ -184,15 +184,15 @@ def per(amount, count):
 
 def health(log, not_started, server_share):
     """Return the GeneratorHealth of a run. server_share: the server's CPU, of one core."""
-    processes = log["generators"].values()
+    processes, cores = log["generators"].values(), usable_cores()
     lags = sorted(lag for seen in processes for lag in seen["lag"]) or [0.0]
     late = stats.nearest_rank(lags, 99) * 1000
-    busiest = max(processes, key=lambda one: one["cpu"] / min(1, one["cores"]))
+    here = [one["cpu"] for one in processes if one["host"] == socket.gethostname()]
+    used, most = max((one["cpu"] / min(1, one["cores"]), one["cores"]) for one in processes)
     reasons = []
-    if busiest["cpu"] > SATURATED * min(1, busiest["cores"]):
-        reasons.append(f"used {busiest['cpu']:.0%} of {count(min(1, busiest['cores']), 'core')}")
-    cores, here = usable_cores(), [one for one in processes if one["host"] == socket.gethostname()]
-    if cores < 2 and here and sum(one["cpu"] for one in here) + server_share > cores / 2:
+    if used > SATURATED:
+        reasons.append(f"used {used:.0%} of {f'{most:g} cores' if most < 1 else 'a core'}")
+    if cores < 2 and here and sum(here) + server_share > cores / 2:
         reasons.append(f"shared {count(cores, 'core')} with the server")
     reasons += [f"was {late:.0f} ms late"] if late > 50 else []
     reasons += [f"could not start {not_started:,} visitors"] if not_started else []
