@@ -11,18 +11,11 @@ from flask import request
 
 from load_tests.harness.monitor import reading
 
+TITLES = {"name": "What", "now": "Now", "meaning": "What it means"}
+COLUMNS = [{"key": key, "title": title} for key, title in TITLES.items()]
 TAB = {
     "extended_tabs": [{"title": "Server", "key": "server"}],
-    "extended_tables": [
-        {
-            "key": "server",
-            "structure": [
-                {"key": "name", "title": "What"},
-                {"key": "now", "title": "Now"},
-                {"key": "meaning", "title": "What it means"},
-            ],
-        }
-    ],
+    "extended_tables": [{"key": "server", "structure": COLUMNS}],
 }
 
 
