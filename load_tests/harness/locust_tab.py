@@ -4,11 +4,13 @@ It is there when --server-pid names the server's process, on this machine.
 """
 
 import json
+import sys
 from urllib.parse import urlsplit
 
 import psutil
 from flask import request
 
+from clients.system.processes import LaunchError, require_access
 from load_tests.harness.monitor import reading
 
 TITLES = {"name": "What", "now": "Now", "meaning": "What it means"}
@@ -64,9 +66,14 @@ def describe_classes(page, first):
 
 
 def add_tab(environment, pid, waiting):
-    """Add the tab to the page; its rows come with /stats/requests."""
-    process, page = psutil.Process(pid), environment.web_ui
-    readings, update = [], page.update_template_args
+    """Add the tab to the page; its rows come with /stats/requests. Exits if pid is unreadable."""
+    try:
+        process = psutil.Process(pid)
+        require_access(process)
+    except (psutil.NoSuchProcess, LaunchError) as error:
+        sys.exit(f"--server-pid: {error}")
+    page, readings = environment.web_ui, []
+    update = page.update_template_args
 
     def look():
         readings.append(reading(process, urlsplit(environment.host).port or 3267))
@@ -87,8 +94,6 @@ def add_tab(environment, pid, waiting):
         if request.path == "/stats/requests":
             try:
                 table = look()
-            except (psutil.AccessDenied, PermissionError) as error:
-                table = [{"name": "server", "now": "of another user", "meaning": str(error)}]
             except (psutil.Error, OSError) as error:
                 table = [{"name": "server", "now": "ended", "meaning": str(error)}]
             more = {"state": state(), "extended_stats": [{"key": "server", "data": table}]}

@@ -2,16 +2,20 @@
 
 import contextlib
 import json
+import os
 import re
+import shutil
 import subprocess
 import urllib.request
 
+import psutil
 import pytest
 
 from clients.system.processes import module_command
 from clients.system.procfs import accept_queue_limit
 from clients.tests.browser import CHROMIUM, in_a_browser, opened
-from conftest import wait_until
+from conftest import cli, wait_until
+from load_tests.harness.runs import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -112,3 +116,29 @@ def test_the_tab_in_a_browser(page):
 
 def shown(browser):
     return browser.value("document.body?.innerText ?? ''")
+
+
+@pytest.mark.parametrize("whose", ["nobody", "another user"])
+def test_a_process_that_cannot_be_read_is_refused_in_one_line(whose):
+    if os.geteuid() != 0 or not shutil.which("setpriv"):
+        pytest.skip("a process of another user needs root and setpriv")
+    user = ["setpriv", "--reuid", "65534", "--clear-groups"]
+    with subprocess.Popen([*user, "sleep", "600"]) as process:
+        try:
+            if whose == "nobody":
+                process.kill()
+                process.wait()
+            else:
+                wait_until(lambda: psutil.Process(process.pid).uids().real == 65534)
+            options = ("--server-pid", process.pid, "--host", "tcp://127.0.0.1:1")
+            done = cli(
+                "locust",
+                *("-f", "load_tests/locustfile.py", "--web-port", free_port(), *options),
+                wrapper=["setpriv", "--bounding-set", "-all"],
+            )
+        finally:
+            process.kill()
+    [line] = re.findall(r"--server-pid: .*", done.stderr)
+    assert "runs as another user" in line if whose != "nobody" else "not found" in line
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 1
