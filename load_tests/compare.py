@@ -23,7 +23,7 @@ import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import track
 
 from clients.console.argtypes import command_parser, number, numbers
 from clients.system import processes
@@ -34,7 +34,6 @@ from load_tests.harness.results import Comparison, FailedRun, RunConfig
 
 HERE = Path(__file__).resolve().parent
 CONFIG = Path("load_tests", "locust.conf")
-START = 1.6  # seconds that starting a server and Locust takes, for the time left
 WIDE = 130  # columns of a terminal that holds the whole table
 DESCRIPTORS = 100  # what a process needs besides its connections
 
@@ -138,21 +137,15 @@ def compare(plan, joined, console):
         {"model": name, "program": str(program), "load": load, "repeat": repeat}
         for load, repeat, (name, program) in order
     ]
+    bar = track(keys, "time left", console=console, disable=not console.is_terminal)
     packed = io.BytesIO()  # not a file: a disk that fills up takes nothing away
-    with gzip.open(packed, "wt", 1) as file:
+    with gzip.open(packed, "wt", 1) as file, contextlib.closing(bar):
         table = csv.writer(file)
         table.writerow(samples.COLUMNS)
         try:
-            with progress(console) as bar:
-                task = bar.add_task("", total=len(keys), left="")
-                for done, key in enumerate(keys):
-                    left = (len(keys) - done) * (plan.config.seconds + START)
-                    text = f"{key['model']}, {phrases.load_text(plan.config, key['load'])}"
-                    bar.update(task, description=text, left=f"about {left:.0f} s left")
-                    if not console.is_terminal:
-                        console.print(text)
-                    measure(key, plan, joined, found, table, console)
-                    bar.update(task, advance=1, left="done")
+            for key in bar:
+                console.print(f"{key['model']}, {phrases.load_text(plan.config, key['load'])}")
+                measure(key, plan, joined, found, table, console)
         except KeyboardInterrupt:
             interruptible(False)
             found.interrupted = True
@@ -169,15 +162,6 @@ def measure(key, plan, joined, found, table, console):
         return
     found.runs.append(run)
     table.writerows(samples.row(run, sample) for sample in its_samples)
-
-
-def progress(console):
-    """Return a bar that shows what runs now and how long all of it will still take."""
-    name = TextColumn("{task.description:32}", markup=False)
-    count, left = TextColumn("{task.completed}/{task.total}"), TextColumn("{task.fields[left]}")
-    return Progress(
-        name, BarColumn(), count, left, console=console, disable=not console.is_terminal
-    )
 
 
 def web(plan, console):

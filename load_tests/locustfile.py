@@ -9,6 +9,7 @@ import gc
 import itertools
 import json
 import math
+import os
 import random
 import socket
 import sys
@@ -308,6 +309,8 @@ locust.stats.bucket_response_time = lambda ms: round(ms, 2 if ms < 100 else 0)
 locust.stats.HISTORY_STATS_INTERVAL_SEC = 1  # seconds between two points of its charts
 runners.WORKER_REPORT_INTERVAL = 1.0
 runners.HEARTBEAT_DEAD_INTERNAL = -math.inf  # the users of a worker that left start nowhere else
+# All users exist when all workers have reported theirs: seconds that it waits for them at most.
+os.environ["LOCUST_WAIT_FOR_WORKERS_REPORT_AFTER_RAMP_UP"] = "30"
 gc.freeze()  # and rarely search the samples, which hold nothing that could be a cycle
 gc.set_threshold(100_000, 100, 1000)
 # A name is looked up in a thread pool otherwise, even where it is a number: 20 ms at first.
@@ -336,7 +339,7 @@ def add_options(parser):
 @events.init.add_listener
 def choose(environment, runner, **_):
     """Choose ClosedLoopUser if nothing else is; show the server that --server-pid names."""
-    options, page = environment.parsed_options, environment.web_ui
+    options = environment.parsed_options
     if isinstance(runner, runners.WorkerRunner):  # the master chooses
         return
     SlowRequestUser.fixed_count = options.slow_requests
@@ -346,10 +349,8 @@ def choose(environment, runner, **_):
         environment.user_classes = with_tags(environment.user_classes, options)
     elif not options.user_classes and not is_picked:
         environment.user_classes = [ClosedLoopUser]
-    if page:
-        locust_tab.describe_classes(page, "ClosedLoopUser")
-    if page and options.server_pid:
-        locust_tab.add_tab(environment, options.server_pid, open_requests)
+    if environment.web_ui:
+        locust_tab.describe(environment, "ClosedLoopUser", options.server_pid, open_requests)
     if options.seconds:
         events.spawning_complete.add_listener(lambda **_: end_later(runner, options.seconds))
 

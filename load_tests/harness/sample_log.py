@@ -78,10 +78,12 @@ class SampleLog:
         A worker without a complete report has left. What it had reported as waiting is entered as
         unanswered at that moment: for how long it waited afterwards is not known.
         """
-        gone = {name: one for name, one in self.last_reports.items() if not one["complete"]}
-        for worker, last in gone.items():
-            self.add(worker, last["waiting"])
-        left = [(worker.rpartition("_")[0], last["at"]) for worker, last in gone.items()]
+        left = []
+        for worker, last in self.last_reports.items():
+            if not last["complete"]:
+                self.add(worker, last["waiting"])
+                host, text = worker.rpartition("_")[0], "only what it had reported is counted"
+                left.append(f"the worker on {host} left after {last['at']:.1f} s; {text}")
         names = ("samples", "errors", "generators", "locust", "started")
         return {name: getattr(self, name) for name in names} | {"left": left}
 
