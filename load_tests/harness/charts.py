@@ -7,8 +7,8 @@ import math
 import statistics
 import textwrap
 
-import matplotlib.pyplot as plt
-from matplotlib import ticker
+import matplotlib
+from matplotlib import image, ticker
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.path import Path
@@ -255,15 +255,15 @@ def darken(png):
     In HLS colours, adding 1 - (highest + lowest) to red, green and blue turns the lightness L
     into 1 - L, and changes nothing else.
     """
-    colours, dark = plt.imread(io.BytesIO(png))[:, :, :3], io.BytesIO()
+    colours, dark = image.imread(io.BytesIO(png))[:, :, :3], io.BytesIO()
     colours = colours + 1 - colours.max(2, keepdims=True) - colours.min(2, keepdims=True)
-    plt.imsave(dark, 0.05 + 0.95 * colours.clip(0, 1))  # no screen's page is quite black
+    image.imsave(dark, 0.05 + 0.95 * colours.clip(0, 1))  # no screen's page is quite black
     return dark.getvalue()
 
 
 def draw(width, height, panel):
     """Return a Figure of one panel: panel(ax) draws it."""
-    with plt.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         panel(figure.add_subplot())
     return figure
@@ -271,7 +271,7 @@ def draw(width, height, panel):
 
 def sheet(panels, title, note, columns=3, size=(19.2, 9)):
     """Return a Figure of many panels, each a function that draws on an Axes; size in inches."""
-    with plt.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         figure.get_layout_engine().set(w_pad=0.1)  # inches: the panels' last and first numbers
         axes = figure.subplots(-(-len(panels) // columns), columns, squeeze=False)

@@ -140,21 +140,16 @@ def usage(readings, greetings, backlog, incomplete):
 
     connections = peak("descriptors") - first.descriptors
     return ServerUsage(
-        cpu_seconds=increase("cpu"),
         cpu_us_per_greeting=per(increase("cpu") * 1e6, greetings),
         cpu_share=increase("cpu") / increase("at"),
         cpu_incomplete=incomplete,
-        switches_per_greeting=per(increase("switches"), greetings),
-        rss_start=first.rss,
         rss_peak=peak("rss"),
         rss_per_connection=per(peak("rss") - first.rss, connections),
         connections_peak=connections,
         threads_peak=peak("threads"),
-        descriptors_peak=peak("descriptors"),
         accept_queue_peak=peak("accept_queue"),
         accept_queue_limit=accept_queue_limit(backlog),
         syn_sent_peak=max(reading.clients.get("SYN-SENT", 0) for reading in readings),
-        listen_overflows=increase("listen_overflows"),
         listen_drops=increase("listen_drops"),
         readings=readings,
     )

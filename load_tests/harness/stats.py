@@ -106,7 +106,7 @@ def moments(samples, end, least=0.1):
     in_service = itertools.accumulate(changes[place] for place in range(count))
     middles = [statistics.median_low(times) if times else None for times in answers]
     return [
-        Moment(round(n * every, 6), now, len(times), failures[n], middle, max(times, default=None))
+        Moment(round(n * every, 6), now, len(times), failures[n], middle)
         for n, (now, times, middle) in enumerate(zip(in_service, answers, middles, strict=True))
     ]
 
@@ -138,7 +138,6 @@ def summary(samples):
         "abandoned": abandoned,
         "goodput": greetings / seconds,
         "throughput": (greetings + abandoned) / seconds,
-        "sessions_per_second": latency["session"].answered / seconds,
         "in_service_mean": statistics.fmean(one.in_service for one in series),
         "moments": series,
         "distribution": distribution(visitors),
