@@ -1,10 +1,14 @@
 """What all the tests share: each model on a free port, a command's output, waiting for a state."""
 
 import contextlib
+import os
 import re
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,12 +23,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def cli(module, *options, **more):
     """Run a module of the repository as a reader does, at its top; return a CompletedProcess.
 
-    Its output is captured as text, its input is empty. more: for subprocess.run, such as input.
+    Its output is captured as text, its input is empty. more: for subprocess.run, such as input; or
+    wrapper, the words before the command.
     """
+    line = [*more.pop("wrapper", ()), *processes.module_command(module, *options)]
     how = {"cwd": processes.ROOT, "text": True, "timeout": DEADLINE, "capture_output": True}
     if "input" not in more:
         how["stdin"] = subprocess.DEVNULL
-    return subprocess.run(processes.module_command(module, *options), **how | more)
+    return subprocess.run(line, **how | more)
 
 
 def wait_until(condition, what="the expected state"):
@@ -47,6 +53,26 @@ def serve():
         yield lambda name, *options: stack.enter_context(
             processes.running_server(processes.find_server(name), *options)
         )
+
+
+@pytest.fixture
+def other_user():
+    """Return the words before a command that take root's rights away, and a server's program.
+
+    To this command the program, a copy of a model, is another user's: its Python is set-user-ID.
+    """
+    python = shutil.which("python3", path="/usr/bin")
+    if os.geteuid() != 0 or not python or not shutil.which("setpriv"):
+        pytest.skip("a program of another user needs root, /usr/bin/python3 and setpriv")
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        copy, program = Path(place, "python3"), Path(place, "server")
+        shutil.copy(python, copy)
+        os.chown(copy, 65534, 65534)  # nobody
+        copy.chmod(0o4755)
+        program.write_text(f"#!{copy}\n{processes.find_server('02_threaded').read_text()}")
+        program.chmod(0o755)
+        yield ["setpriv", "--bounding-set", "-all"], program
 
 
 def pytest_ignore_collect(collection_path, config):

@@ -18,19 +18,18 @@ def serve(listener, greet):
     listener.setblocking(False)  # accept() then reports an empty queue, and does not wait
     epoll = select.epoll()
     epoll.register(listener, select.EPOLLIN)
-    listener_fd, clients, paused = listener.fileno(), {}, False  # clients: {descriptor: Client}
+    listener_fd, clients, retry_at = listener.fileno(), {}, None  # clients: {descriptor: Client}
     while True:
-        events = epoll.poll(1 if paused else None)
-        for fd, _ in events:  # recv() and send() show which event it is
+        for fd, _ in epoll.poll(1 if retry_at else None):  # recv() and send() show which event
             if fd == listener_fd:
-                paused = accept_all(listener, epoll, clients)
+                retry_at = accept_all(listener, epoll, clients)
             elif not handle(clients[fd], greet, epoll):
                 client = clients.pop(fd)
                 client.conn.close()  # the last copy: this also removes it from the interest list
                 logging.info("%s:%d left, %d bytes received", *client.remote, client.bytes_received)
                 epoll.modify(listener, select.EPOLLIN)  # a descriptor is free: see accept_all()
-        if not events:  # a second has passed
-            paused = False
+        if retry_at and time.monotonic() >= retry_at:
+            retry_at = None
             epoll.modify(listener, select.EPOLLIN)
 
 
@@ -45,7 +44,7 @@ class Client:
 
 
 def accept_all(listener, epoll, clients):
-    """Accept all connections in the accept queue; return True if it must pause."""
+    """Accept all connections in the accept queue; return the time to try again, or None."""
     try:
         while True:
             conn, remote = listener.accept()
@@ -54,11 +53,11 @@ def accept_all(listener, epoll, clients):
             logging.info("%s:%d connected", *remote)
             clients[conn.fileno()] = Client(conn, remote)
     except (BlockingIOError, ConnectionAbortedError):  # the queue is empty; a client has gone
-        return False
+        return None
     except OSError as error:  # out of descriptors, or another error of accept(2)
         logging.warning("cannot accept: %s; trying again in a second", error)
         epoll.modify(listener, 0)  # or epoll reports it again at once, and forever
-        return True
+        return time.monotonic() + 1
 
 
 def handle(client, greet, epoll):

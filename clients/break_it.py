@@ -9,7 +9,6 @@ the copy is deleted. Without a terminal on standard input the command ends after
 exit status 0 if the check caught the fault.
 """
 
-import argparse
 import contextlib
 import difflib
 import signal
@@ -23,6 +22,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from clients.console.argtypes import command_parser
 from clients.console.printable import printable, replace_unencodable
 from clients.contract.checks import CHECKS
 from clients.contract.server_under_test import run_check
@@ -160,9 +160,7 @@ def practise(console, mutant, hide):
 
 def main():
     processes.require_linux()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("server", help="a model's name, or a server with a faults.toml next to it")
     parser.add_argument("mutant", nargs="?", help="without it, all are listed")
     parser.add_argument("--hide", action="store_true", help="do not show the change")

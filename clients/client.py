@@ -23,7 +23,7 @@ HINTS = {  # for errors of connect() whose own words are not enough
 }
 
 
-class Client:
+class Client(contextlib.AbstractContextManager):
     """One connection to a greeting server.
 
     The protocol has no framing: a server greets each chunk that one recv(1024) returns. So
@@ -96,23 +96,21 @@ class Client:
             raise ConnectionError(
                 f"lost {self.server}: {error}; look at its log, and connect again if it still runs"
             ) from error
+        if greeting == expected:
+            return greeting
+        self.close()
         if not greeting:
-            self.close()
             raise ConnectionError(f"{self.server} closed the connection; look at its log")
-        if greeting != expected:
-            self.close()
-            raise ConnectionError(
-                f"{self.server} replied {greeting!r} and not {expected!r}: "
-                "it is not a greeting server, or it closed the connection; look at its log"
-            )
-        return greeting
+        raise ConnectionError(
+            f"{self.server} replied {greeting!r} and not {expected!r}: "
+            "it is not a greeting server, or it closed the connection; look at its log"
+        )
 
     def _receive(self, size):
         """Return the next size bytes, or fewer if the server closes the connection before."""
         received = b""
         while len(received) < size:  # TCP may deliver a greeting in pieces
-            chunk = self.socket.recv(size - len(received))
-            if not chunk:
+            if not (chunk := self.socket.recv(size - len(received))):
                 break
             received += chunk
         return received
@@ -120,9 +118,6 @@ class Client:
     def close(self):
         """Close the connection; may be called twice."""
         self.socket.close()
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *exc_info):
         self.close()
@@ -136,12 +131,6 @@ def prompted_messages():
         except EOFError:
             print()
             return
-
-
-def piped_messages():
-    """Yield each line of standard input, as bytes, without its line end."""
-    for line in sys.stdin.buffer:
-        yield line.rstrip(b"\r\n")
 
 
 def greet_all(client, messages):
@@ -167,8 +156,6 @@ def main():
     args = parser.parse_args()
     if args.timeout is not None and not 0 < args.timeout < 1e6:
         parser.error("--timeout takes a number of seconds above 0")
-    if not 0 < args.port < 65536:
-        parser.error("--port takes a number from 1 to 65535")
     if args.message is None and sys.stdin is None:
         parser.error("standard input is closed: give a --message")
     for stream in (sys.stdout, sys.stderr):
@@ -179,7 +166,7 @@ def main():
             if args.message is not None:
                 return greet_all(client, [args.message])
             if not sys.stdin.isatty():
-                return greet_all(client, piped_messages())
+                return greet_all(client, (line.rstrip(b"\r\n") for line in sys.stdin.buffer))
             print(f"connected to {client.server}; Ctrl-D ends")
             return greet_all(client, prompted_messages())
     except KeyboardInterrupt:

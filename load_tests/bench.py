@@ -11,7 +11,6 @@ affects all of them. Each server has one core, its generators have another; READ
 benchmark".
 """
 
-import argparse
 import contextlib
 import os
 import pickle
@@ -28,7 +27,7 @@ import psutil
 from rich.table import Table
 from rich.text import Text
 
-from clients.console.argtypes import number, numbers
+from clients.console.argtypes import command_parser, number, numbers
 from clients.console.formatting import count
 from clients.console.printable import printable
 from clients.system import processes
@@ -64,9 +63,7 @@ class Spec:
 
 def options(arguments=None):
     """Return the command line's options; exits with one line if they make no sense."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     counts, idle = (numbers(int, low, 100_000, distinct=False) for low in (1, 0))
     add, words = parser.add_argument, "more connections, all silent; N,N,... is one for each server"
     add("servers", nargs="+", metavar="SERVER", help='a model, a folder, "PROGRAM OPTIONS"')

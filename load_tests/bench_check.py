@@ -7,7 +7,6 @@ harness/bench_client.c, compiled with cc, sends the requests, each server is sta
 round, and its CPU time is what /proc/PID/stat counts (psutil). The ratios should be the same.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -16,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from clients.console.argtypes import number, numbers
+from clients.console.argtypes import command_parser, number, numbers
 from clients.system import processes
 from clients.system.processes import LaunchError
 from load_tests import bench
@@ -28,9 +27,7 @@ SERVERS = ["03_epoll", *(f"load_tests/alternatives/{name}.py" for name in ALTERN
 
 def options():
     """Return the command line's options; specs are bench.py's. Exits if they make no sense."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("servers", nargs="*", default=SERVERS, metavar="SERVER")
     connections = numbers(int, 1, 10_000)
     parser.add_argument("--connections", type=connections, default=[10, 100, 1000])

@@ -4,15 +4,17 @@
 .venv/bin/python -m load_tests.compare --seconds 1            a quick look
 .venv/bin/python -m load_tests.compare 03_epoll my/server.py --users 100 --load no-think-time
 .venv/bin/python -m load_tests.compare --web 01_blocking      Locust's own page
+.venv/bin/python -m load_tests.compare --workers 2 --master-bind-host 192.168.1.10
+.venv/bin/python -m load_tests.compare --join 192.168.1.10    on two other machines
 """
 
-import argparse
 import contextlib
 import csv
 import datetime
 import functools
 import gzip
 import io
+import ipaddress
 import math
 import os
 import signal
@@ -22,10 +24,10 @@ from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn
 
-from clients.console.argtypes import number, numbers
+from clients.console.argtypes import command_parser, number, numbers
 from clients.system import processes
 from clients.system.processes import LaunchError
-from load_tests.harness import phrases, report, results, runs, samples, stats
+from load_tests.harness import phrases, report, results, runs, samples, stats, workers
 from load_tests.harness.files import CannotWrite, Screen, lines, locked, save
 from load_tests.harness.results import Comparison, FailedRun, RunConfig
 
@@ -46,6 +48,8 @@ class Plan:
     old: Comparison | None  # of --against
     pictures: bool  # draw them, and write the page
     web: bool  # open Locust's page on the first program instead
+    address: str  # where workers may join
+    join: str | None  # be a worker of the comparison there instead
 
     def connections(self):
         """Return the most connections that one process opens at a time."""
@@ -60,9 +64,7 @@ class Plan:
 
 def options(arguments=None):
     """Return the Plan of the command line; exits with one line if the options make no sense."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     add, counts, rates = parser.add_argument, numbers(int, 1, 20_000), numbers(float, 0.01, 20_000)
     some, length = number(int, 0, 1000), number(float, 0, 3600)
     add("servers", nargs="*", metavar="MODEL|PATH", help="default: all models")
@@ -86,6 +88,11 @@ def options(arguments=None):
     add("--timeout", type=length, default=0.0, metavar="S", help=words)
     add("--retries", type=some, default=0, metavar="N", help="with --timeout: they try again")
     add("--processes", type=number(int, 1, 64), default=1, help="Locust processes")
+    add("--workers", type=number(int, 0, 1000), default=0, metavar="N", help="wait for N --join")
+    words = "an address of this machine, for the server and the workers"
+    add("--master-bind-host", type=ip_address, default="127.0.0.1", metavar="ADDRESS", help=words)
+    words = "make load for the comparison at this address, until it ends"
+    add("--join", metavar="ADDRESS", help=words)
     add("--out", type=Path, default=HERE / "results", metavar="DIR")
     add("--against", type=Path, metavar="RESULTS.JSON", help="print the ratios; needs --repeat")
     words = "write the table, results.json and samples.csv.gz alone"
@@ -98,8 +105,11 @@ def options(arguments=None):
         parser.error("--slow-requests needs --compute or --wait, which make them slow")
     if args.retries and not args.timeout:
         parser.error("--retries needs --timeout")
+    if args.workers and args.processes > 1:
+        parser.error("--workers and --processes exclude each other")
+    args.processes = args.workers or args.processes
     if not args.arrivals and min(args.users) < args.processes:
-        parser.error("--users takes one for each of the --processes or more")
+        parser.error("--users takes one for each of the --processes or --workers, or more")
     try:
         names = [args.web] if args.web else args.servers
         programs = [*map(processes.find_server, names)] or [*processes.models().values()]
@@ -114,10 +124,19 @@ def options(arguments=None):
     args.loop = "open" if args.arrivals else "closed"
     config = RunConfig(**{one.name: getattr(args, one.name) for one in fields(RunConfig)})
     loads = args.arrivals or args.users
-    return Plan(config, programs, loads, args.out.resolve(), old, args.pictures, bool(args.web))
+    more = args.pictures, bool(args.web), args.master_bind_host, args.join
+    return Plan(config, programs, loads, args.out.resolve(), old, *more)
 
 
-def compare(plan, console):
+def ip_address(text):
+    """Return the IPv4 address of one machine, as text. Raises ValueError."""
+    address = ipaddress.IPv4Address(text)
+    if address.is_unspecified:
+        raise ValueError(f"{text} is no address that workers can connect to")
+    return text
+
+
+def compare(plan, joined, console):
     """Return the Comparison of all runs, interrupted or not, and the bytes of samples.csv.gz."""
     date = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     found = Comparison(date=date, machine=runs.machine(), config=plan.config)
@@ -141,7 +160,7 @@ def compare(plan, console):
                     bar.update(task, description=text, left=f"about {left:.0f} s left")
                     if not console.is_terminal:
                         console.print(text)
-                    measure(key, plan, found, table, console)
+                    measure(key, plan, joined, found, table, console)
                     bar.update(task, advance=1, left="done")
         except KeyboardInterrupt:
             interruptible(False)
@@ -149,10 +168,10 @@ def compare(plan, console):
     return found, packed.getvalue()
 
 
-def measure(key, plan, found, table, console):
+def measure(key, plan, joined, found, table, console):
     """Add one run to a Comparison, and its samples to a csv.writer."""
     try:
-        run, its_samples = runs.run(plan.config, plan.out, **key)
+        run, its_samples = runs.run(plan.config, plan.out, joined, **key)
     except (LaunchError, runs.RunError) as error:
         console.print(f"{key['model']}, {key['load']:g}: ", end="", style="red")
         console.print(str(error))
@@ -178,7 +197,7 @@ def web(plan, console):
         options = ["--config", HERE / "locust.conf"]
         options += ["--web-port", port_of_page, "--server-pid", server.process.pid]
         console.print(f"{processes.distinct_names(plan.programs)[0]} listens on {host}:{port}.")
-        console.print(f"Open http://127.0.0.1:{port_of_page} and look at the tab Server.")
+        console.print(f"Open http://127.0.0.1:{port_of_page}/?tab=server: New starts the load.")
         console.print("Ctrl-C ends both.")
         with contextlib.suppress(KeyboardInterrupt):
             runs.locust(*options, "--host", f"tcp://{host}:{port}")
@@ -256,11 +275,16 @@ def main():
     plan, console = options(), Screen()
     interruptible(True)
     try:
+        if plan.join:
+            processes.raise_nofile_limit()
+            return workers.join(plan.join, console.print)
         processes.raise_nofile_limit(plan.connections() + DESCRIPTORS)
         if plan.web:
             return web(plan, console)
         with locked(plan.out):
-            return finish(*compare(plan, console), plan, console)
+            with workers.joined(plan.address, plan.config.workers, console.print) as joined:
+                found = compare(plan, joined, console)
+            return finish(*found, plan, console)
     except (LaunchError, CannotWrite) as error:
         return lines(str(error))
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ locust --config load_tests/locust.conf --web-host 127.0.0.1 --host tcp://127.0.0
 """
 
 import contextlib
+import functools
 import gc
 import itertools
 import json
@@ -23,6 +24,7 @@ import locust.runners
 import locust.stats
 from gevent import GreenletExit
 from locust import User, constant, events, tag, task
+from locust.runners import MasterRunner, WorkerRunner
 
 from clients.client import Client
 from clients.console.argtypes import number
@@ -44,6 +46,7 @@ WHOLE = ("connect", "first_greeting", "session")  # the requests that begin with
 # Locust rounds to whole milliseconds, and on the loopback that is 0.
 locust.stats.bucket_response_time = lambda ms: round(ms, 2 if ms < 100 else 0)
 locust.runners.WORKER_REPORT_INTERVAL = 1.0
+locust.runners.HEARTBEAT_DEAD_INTERNAL = -math.inf  # users of a worker that left start nowhere else
 locust.stats.HISTORY_STATS_INTERVAL_SEC = 1  # seconds between two points of its charts
 gc.freeze()  # and rarely search the samples, which hold nothing that could be a cycle
 gc.set_threshold(100_000, 100, 1000)
@@ -76,7 +79,8 @@ class GreetingUser(User):
 
     def __init__(self, environment):
         super().__init__(environment)
-        url = urlsplit(self.host if "//" in self.host else f"tcp://{self.host}")
+        host = self.host.split()[0]  # the page adds in words what load it is
+        url = urlsplit(host if "//" in host else f"tcp://{host}")
         self.address = url.hostname, url.port or 3267
         self.options, self.number = environment.parsed_options, next(user_numbers)
         self.sessions = itertools.count()
@@ -135,11 +139,6 @@ class GreetingUser(User):
             exception=error,
             context={},
         )
-
-    @classmethod
-    def json(cls):
-        """Return what the page's start form shows of a user class: also what load it is."""
-        return super().json() | {"load": cls.__doc__.partition("\n")[0]}
 
 
 class QuickSocket(gevent.socket.socket):
@@ -347,19 +346,24 @@ def add_options(parser):
 
 
 @events.init.add_listener
-def choose(environment, **_):
+def choose(environment, runner, **_):
     """Choose ClosedLoopUser if nothing else is; show the server that --server-pid names."""
-    options = environment.parsed_options
+    options, page = environment.parsed_options, environment.web_ui
+    if isinstance(runner, WorkerRunner):  # the master chooses
+        return
     SlowRequestUser.fixed_count = options.slow_requests
+    OpenLoopUser.fixed_count = options.worker_count
     is_picked = options.class_picker and not options.headless and not options.autostart
     if options.tags or options.exclude_tags:
         environment.user_classes = with_tags(environment.user_classes, options)
     elif not options.user_classes and not is_picked:
         environment.user_classes = [ClosedLoopUser]
-    if environment.web_ui:
-        locust_tab.preselect(environment.web_ui, "ClosedLoopUser")
-    if environment.web_ui and options.server_pid:
+    if page:
+        locust_tab.describe_classes(page, "ClosedLoopUser")
+    if page and options.server_pid:
         locust_tab.add_tab(environment, options.server_pid, waiting)
+    if options.seconds:
+        events.spawning_complete.add_listener(lambda **_: end_later(runner, options.seconds))
 
 
 def with_tags(classes, options):
@@ -387,12 +391,13 @@ def waiting():
 def start(environment, **_):
     global user_numbers
     user_numbers = itertools.count()
-    log.started, log.over = time.monotonic(), math.inf
-    seconds = environment.parsed_options.seconds
-    if seconds and not isinstance(environment.runner, locust.runners.WorkerRunner):
-        gevent.spawn_later(seconds, finish, environment.runner)
-    if not isinstance(environment.runner, locust.runners.MasterRunner):
-        log.start_watching()
+    log.start(watch=not isinstance(environment.runner, MasterRunner))
+
+
+@functools.cache  # once, and not again when a worker comes or goes
+def end_later(runner, seconds):
+    """Let the load end this many seconds after all users have been started."""
+    gevent.spawn_later(seconds, finish, runner)
 
 
 def finish(runner):
@@ -411,12 +416,13 @@ def end(environment, **_):
     }
 
 
-events.test_stop.add_listener(lambda **_: log.stop_watching())
+events.test_stop.add_listener(lambda **_: log.stop())
 
 
 @events.report_to_master.add_listener
 def hand_over(client_id, data):
-    data["sample_log"] = log.drain()
+    waits = [(one.name, request, at) for one in present for request, at in one.open.items()]
+    data["sample_log"] = log.report(waits)
 
 
 @events.worker_report.add_listener
@@ -429,5 +435,5 @@ def take_over(client_id, data):
 def save(environment, **_):
     """Write the sample log where all of it has come together."""
     path = environment.parsed_options.sample_log
-    if path and not isinstance(environment.runner, locust.runners.WorkerRunner):
-        Path(path).write_text(json.dumps(log.drain()))
+    if path and not isinstance(environment.runner, WorkerRunner):
+        Path(path).write_text(json.dumps(log.content()))

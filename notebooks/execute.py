@@ -4,9 +4,9 @@
 .venv/bin/python -m notebooks.execute 2_tcp --mode default    one of them, as Run All does
 """
 
-import argparse
 import tempfile
 
+from clients.console.argtypes import command_parser
 from clients.system.processes import ROOT, marked_environment, require_linux, temp_dir
 
 HERE = ROOT / "notebooks"
@@ -37,9 +37,7 @@ def execute(path, mode):
 
 def main():
     require_linux()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     names = sorted(path.stem for path in HERE.glob("*.ipynb"))
     parser.add_argument("notebooks", nargs="*", metavar="NAME", help=f"default: {', '.join(names)}")
     parser.add_argument("--mode", choices=MODES, default="full")

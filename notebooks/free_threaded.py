@@ -7,7 +7,6 @@ distribution (Fedora: python3.14-freethreading). What is measured is written to
 notebooks/lab/free_threaded.json, with its date and machine.
 """
 
-import argparse
 import datetime
 import json
 import os
@@ -15,6 +14,7 @@ import platform
 import subprocess
 import sys
 
+from clients.console.argtypes import command_parser
 from clients.system.processes import LaunchError, require_linux
 from notebooks.lab import gil
 from notebooks.lab.tcp import shortened
@@ -22,9 +22,7 @@ from notebooks.lab.tcp import shortened
 
 def main():
     require_linux()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("--python", required=True, help="a free-threaded Python")
     try:
         found = gil.measure(parser.parse_args().python)

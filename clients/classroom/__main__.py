@@ -8,14 +8,13 @@ The server's program runs unchanged; the screen shows what the kernel and the sa
 times per second.
 """
 
-import argparse
 import asyncio
 import re
 import sys
 from pathlib import Path
 
 from clients.classroom.app import INTERVAL, Classroom
-from clients.console.argtypes import number
+from clients.console.argtypes import command_parser, number
 from clients.console.printable import replace_unencodable
 from clients.system.processes import LaunchError, find_server, models, require_linux
 
@@ -41,9 +40,7 @@ async def take_screenshot(app, file):
 
 def options():
     """Return the command line's options; exits with one line if they make no sense."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("server", nargs="?", default="01_blocking", metavar="MODEL|PATH")
     port = number(int, 0, 65_535)
     parser.add_argument("--host", default="127.0.0.1", help="IPv4; 0.0.0.0: all can connect")

@@ -12,7 +12,7 @@ import psutil
 from clients.classroom.stepper import Stepper
 from clients.console.printable import docstring_summary
 from clients.system import procfs
-from clients.system.processes import LaunchError, running_server, server_name
+from clients.system.processes import LaunchError, require_access, running_server, server_name
 from clients.trace.session import traced
 
 SAID = re.compile(r"^(\S+:\d+) said (.{0,200})", re.MULTILINE)
@@ -69,10 +69,12 @@ class ServerMonitor:
             start = traced if self.is_python else running_server
             try:
                 started = self._stack.enter_context(start(self.program, *words))
+                self.server = started.server if self.is_python else started
+                require_access(self.server.process)
             except LaunchError as error:
+                self._stack.close()
                 self.ended = error.log, str(error).partition("\n")[0]
                 return
-            self.server = started.server if self.is_python else started
             self.stepper = Stepper(started) if self.is_python else None
             host, self.port = self.server.address
             self.host = socket.gethostbyname(host)

@@ -1,13 +1,24 @@
-"""Types for argparse: numbers within limits. A wrong value is reported in one line.
+"""A command's line: its parser, and numbers within limits. A wrong value is reported in one line.
 
+parser = command_parser(__doc__)
 parser.add_argument("--seconds", type=number(float, 0.5, 3600))
 parser.add_argument("--users", type=numbers(int, 1, 20_000), metavar="N,N,...")
 """
 
 import argparse
 import contextlib
+import sys
 
 NAMES = {int: "whole number", float: "number"}
+
+
+def command_parser(doc):
+    """Return an ArgumentParser for a module that is run with "python -m". doc: its docstring."""
+    spec = sys.modules["__main__"].__spec__
+    name = spec and f"python -m {spec.name.removesuffix('.__main__')}"
+    return argparse.ArgumentParser(
+        name, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def number(kind, low, high):

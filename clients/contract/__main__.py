@@ -8,7 +8,6 @@ CONTRACT.md says on one page what such a program must do. The exit status is 0 o
 failed.
 """
 
-import argparse
 import json
 import os
 import signal
@@ -19,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from rich.console import Console
 
-from clients.console.argtypes import number
+from clients.console.argtypes import command_parser, number
 from clients.console.printable import printable, replace_unencodable
 from clients.contract.checks import CHECKS
 from clients.contract.server_under_test import CRASHED, CheckResult, run_check
@@ -72,11 +71,7 @@ def show(console, result):
 
 def main():
     processes.require_linux()
-    parser = argparse.ArgumentParser(
-        prog="python -m clients.contract",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("server", help="a program's path, or a model's name")
     parser.add_argument("check", nargs="*", default=[], help="only these; without any, all")
     parser.add_argument("--json", action="store_true", help="print all results as one JSON object")

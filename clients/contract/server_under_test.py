@@ -209,10 +209,7 @@ class ServerUnderTest:
 
     def processes(self):
         """Return the server's process and all that it has started; none if all have ended."""
-        try:
-            return processes.process_tree(self.process)
-        except psutil.NoSuchProcess:
-            return []
+        return processes.running_tree(self.process)
 
     # What its processes use in all.
 

@@ -7,7 +7,7 @@
 Start a server first. Ctrl-C ends it early; the summary comes in any case.
 """
 
-import argparse
+import functools
 import json
 import sys
 from dataclasses import asdict
@@ -17,11 +17,12 @@ from rich.console import Console
 from rich.live import Live
 
 from clients.client import HOST, PORT
-from clients.console.argtypes import number
+from clients.console.argtypes import command_parser, number
 from clients.console.printable import replace_unencodable
 from clients.crowd.simulation import MOST, Config, crowd
 from clients.crowd.stats import summary
 from clients.crowd.timeline import final_timeline, summary_table, timeline
+from clients.system.processes import LaunchError
 
 
 def show(address, config):
@@ -30,20 +31,15 @@ def show(address, config):
     if not console.is_terminal:
         return crowd(address, **config)
     with Live(console=console, refresh_per_second=10, vertical_overflow="crop") as live:
-
-        def progress(result):
-            live.update(timeline(result, console.width, console.height))
-
-        result = crowd(address, **config, progress=progress)
+        draw = functools.partial(timeline, width=console.width, height=console.height)
+        result = crowd(address, **config, progress=lambda so_far: live.update(draw(so_far)))
         live.update(final_timeline(result, console))
     return result
 
 
 def options():
     """Return the command line's options; exits with one line if they make no sense."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("--host", default=HOST, help="a name or an IPv4 address")
     parser.add_argument("--port", type=number(int, 1, 65_535), default=PORT)
     clients, seconds = number(int, 1, MOST), number(float, 0, 3600)
@@ -66,7 +62,10 @@ def main():
     replace_unencodable()
     config = vars(options())
     address, file = (config.pop("host"), config.pop("port")), config.pop("json")
-    result = show(address, config)
+    try:
+        result = show(address, config)
+    except LaunchError as error:
+        return str(error)
     Console(highlight=False, soft_wrap=True).print(summary_table(result))
     if file:
         file.write_text(json.dumps(asdict(result)) + "\n")

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from clients.client import Client
+from clients.system.processes import LaunchError, raise_nofile_limit
+from clients.system.procfs import full_cgroup
 
 MOST = 1000  # clients: each has a thread here, and a descriptor
+OTHER_DESCRIPTORS = 30  # that this process needs besides its connections
 ENDS = ("left", "cut off", "failed")
 
 
@@ -51,8 +54,10 @@ def crowd(address, clients=Config.clients, progress=lambda result: None, **confi
     """Send a crowd of clients to the server at address (host, port); return a CrowdResult.
 
     config: the other fields of Config. progress: called with the result so far about ten times
-    per second. Ctrl-C cuts all clients off.
+    per second. Ctrl-C cuts all clients off. Raises LaunchError if this process may not have as
+    many descriptors or threads.
     """
+    raise_nofile_limit(clients + OTHER_DESCRIPTORS)
     run = _Run(address, Config(clients, **config))
     try:
         run.follow(progress)
@@ -86,10 +91,17 @@ class _Run:
 
     def follow(self, progress):
         """Start a thread for each client, and call progress until all have ended."""
-        threads = {}
-        for one in self.clients:
-            threads[one.number] = threading.Thread(target=self.run_client, args=[one], daemon=True)
-            threads[one.number].start()
+        threads = {
+            one.number: threading.Thread(target=self.run_client, args=[one], daemon=True)
+            for one in self.clients
+        }
+        try:
+            for thread in threads.values():
+                thread.start()
+        except RuntimeError as error:
+            why = full_cgroup() or error
+            self.end()
+            raise LaunchError(f"no thread for each of {len(threads)} clients: {why}") from error
         while alive := {number for number, thread in threads.items() if thread.is_alive()}:
             progress(self.so_far())
             if alive == {self.config.silent}:

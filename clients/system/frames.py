@@ -8,10 +8,10 @@ All that is imported here is in the server's process too: the standard library a
 
 import json
 import os
+import runpy
 import socket
 import sys
 import threading
-import types
 from pathlib import Path
 
 FIRST_OWN_FD = 200  # our channels have this descriptor or a higher one; a server's begin at 3
@@ -69,13 +69,10 @@ def run_program(program, options):
             traceback = traceback.tb_next
         sys.__excepthook__(kind, error.with_traceback(traceback), traceback)
 
-    main = types.ModuleType("__main__")
-    main.__file__ = program
-    sys.modules["__main__"] = main
     sys.argv = [program, *options]
     sys.path[0] = str(Path(program).resolve().parent)
     sys.excepthook = print_exception  # without the frames of this file
-    exec(compile(Path(program).read_bytes(), program, "exec"), main.__dict__)
+    runpy.run_path(program, run_name="__main__")
 
 
 if __name__ == "__main__":

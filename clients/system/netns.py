@@ -41,13 +41,12 @@ def bring_up(device, address=None, mtu=None):
     """
     import fcntl  # not at the top: Windows does not have it
 
-    requests = [(SIOCSIFFLAGS, struct.pack("H", IFF_UP))]
-    if mtu:
-        requests.append((SIOCSIFMTU, struct.pack("i", mtu)))
+    requests = [(SIOCSIFMTU, struct.pack("i", mtu))] if mtu else []
     if address:
         kind = struct.pack("HH", socket.AF_INET, 0)  # the beginning of a struct sockaddr_in
-        requests.insert(0, (SIOCSIFADDR, kind + socket.inet_aton(address)))
-        requests.insert(1, (SIOCSIFNETMASK, kind + socket.inet_aton("255.255.255.0")))
+        requests.append((SIOCSIFADDR, kind + socket.inet_aton(address)))
+        requests.append((SIOCSIFNETMASK, kind + socket.inet_aton("255.255.255.0")))
+    requests.append((SIOCSIFFLAGS, struct.pack("H", IFF_UP)))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         for request, value in requests:
             fcntl.ioctl(control, request, struct.pack("16s24s", device.encode(), value))

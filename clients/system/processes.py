@@ -6,6 +6,7 @@ with running_server(models()["03_epoll"]) as server:
 
 import contextlib
 import itertools
+import math
 import os
 import re
 import secrets
@@ -21,12 +22,13 @@ import psutil
 
 from clients.console.bounded_log import BoundedLog
 from clients.console.printable import printable
-from clients.system import reaper
+from clients.system import procfs, reaper
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # A server must flush its first line itself: this variable would hide that it does not.
 ENVIRONMENT = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
 LISTENING = re.compile(r"^listening on (\S+):(\d+)$", re.MULTILINE)
+PIPES = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 MARK = secrets.token_hex(6)  # in the environment of each process that we start: see reaper.py
 _numbers = itertools.count()
 _reaper_pipe = []  # our end of the pipe to the reaper, once it is started
@@ -54,20 +56,23 @@ def find_server(name):
     known = models()
     if name in known:
         return known[name]
-    path = Path(name)
-    if (path / "server.py").is_file():
-        path /= "server.py"
-    if not path.is_file():
-        raise LaunchError(
-            f"no server {printable(name)}: name one of {', '.join(known)}, or a program's path"
-        )
-    return path.resolve()
+    for path in (Path(name, "server.py"), Path(name)):
+        if path.is_file():
+            return path.resolve()
+    raise LaunchError(
+        f"no server {printable(name)}: name one of {', '.join(known)}, or a program's path"
+    )
 
 
 class LaunchError(RuntimeError):
-    """A server program was not found, ended at once, or did not report that it listens."""
+    """A server program was not found, ended at once, or does not report that it listens.
 
-    log = ""  # what the program wrote to standard error
+    Or what was asked for needs more than this process may have or see. log: the program's.
+    """
+
+    def __init__(self, text, log=""):
+        super().__init__(text)
+        self.log = log
 
 
 def raise_nofile_limit(wanted=0):
@@ -75,8 +80,10 @@ def raise_nofile_limit(wanted=0):
 
     wanted: descriptors. Raises LaunchError if the hard limit is lower.
     """
-    import resource  # not at the top: Windows does not have it
-
+    try:
+        import resource
+    except ImportError:  # Windows: its sockets have no such limit
+        return math.inf
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     if limit != resource.RLIM_INFINITY and wanted > limit:
@@ -99,7 +106,7 @@ class Server:
 
     @property
     def name(self):
-        """The folder's name of a model, the file's name of another program."""
+        """See server_name()."""
         return server_name(self.program)
 
     @property
@@ -130,21 +137,30 @@ class Server:
         return f"{what}. The end of its log: {tail(self.log())}"
 
 
-def process_tree(process):
-    """Return a process and its descendants. Raises psutil.NoSuchProcess if all have ended.
-
-    Of a process that spawn() has started, daemons are included: see reaper.process_tree.
-    """
-    found = []
-    mark = getattr(process, "mark", "")
+def running_tree(process):
+    """Return those of a process and its descendants (reaper.process_tree) that have not ended."""
+    found, mark = [process] if process.is_running() else [], getattr(process, "mark", "")
     for pid in reaper.process_tree(mark, _sessions(process)) - {process.pid}:
         with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
             found.append(psutil.Process(pid))
-    if process.is_running():
-        return [process, *found]
-    if not found:
-        raise psutil.NoSuchProcess(process.pid)
     return found
+
+
+def process_tree(process):
+    """Return running_tree(process). Raises psutil.NoSuchProcess if all have ended."""
+    if found := running_tree(process):
+        return found
+    raise psutil.NoSuchProcess(process.pid)
+
+
+def require_access(process):
+    """Raise LaunchError if this user may not read what a process has open (proc_pid_fd(5))."""
+    with contextlib.suppress(FileNotFoundError):  # it has ended, and that is reported
+        try:
+            procfs.socket_fds(process.pid)
+        except PermissionError as error:
+            text = "runs as another user: its sockets and threads are not shown"
+            raise LaunchError(f"process {process.pid} {text}") from error
 
 
 def _sessions(process):
@@ -155,11 +171,11 @@ def _sessions(process):
 
 def sum_over_tree(process, measure):
     """Return the sum of measure(one) over a process and its descendants."""
-    values = []
+    total = 0
     for one in process_tree(process):
         with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
-            values.append(measure(one))
-    return sum(values)
+            total += measure(one)
+    return total
 
 
 def tail(text, lines=5):
@@ -188,15 +204,13 @@ def distinct_names(programs, suffixes=()):
     def last_parts(one, count):
         return "/".join(parts[one][-1 if one in known else -count :])
 
-    def shortest(one):
-        others = parts.keys() - {one}
-        for count in range(1, len(parts[one])):
-            if last_parts(one, count) not in (last_parts(other, count) for other in others):
-                return last_parts(one, count)
-        return last_parts(one, 1)
+    def is_unique(one, count):
+        return last_parts(one, count) not in (last_parts(o, count) for o in parts if o != one)
 
-    names = [printable(shortest(one)) for one in programs]
-    names = list(map("".join, zip(names, suffixes, strict=True))) if suffixes else names
+    names = []
+    for one, suffix in zip(programs, suffixes or [""] * len(programs), strict=True):
+        counts = (count for count in range(1, len(parts[one])) if is_unique(one, count))
+        names.append(printable(last_parts(one, next(counts, 1))) + suffix)
     return [
         name if names.count(name) == 1 else f"{name} ({names[: place + 1].count(name)})"
         for place, name in enumerate(names)
@@ -225,12 +239,11 @@ def _reaper():
     """
     if not _reaper_pipe:
         line = [sys.executable, "-I", "-S", reaper.__file__, MARK, tempfile.gettempdir()]
+        # A session and an environment of its own: nothing that ends us ends it.
+        apart = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/", "env": {}}
         theirs, ours = os.pipe()
-        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
-        try:  # a session and an environment of its own: nothing that ends us ends it
-            subprocess.run(line, stdin=theirs, start_new_session=True, env={}, **silent)
-        finally:
-            os.close(theirs)
+        with open(theirs) as stdin:
+            subprocess.run(line, stdin=stdin, start_new_session=True, **apart)
         _reaper_pipe.append(ours)
     return _reaper_pipe[0]
 
@@ -278,24 +291,17 @@ def spawn(line, grace=0.0, **options):
     finally:
         with contextlib.ExitStack() as stack:  # also after a second Ctrl-C
             stack.callback(_notify_reaper, b"-", process)
-            stack.callback(_end, process, _descendants(process))
+            # The tree before SIGTERM: a process that loses its parent is not found later.
+            stack.callback(_end, process, running_tree(process))
             if grace and process.poll() is None:
-                process.terminate()
-                with contextlib.suppress(psutil.TimeoutExpired):
+                with contextlib.suppress(psutil.TimeoutExpired, psutil.AccessDenied):
+                    process.terminate()
                     process.wait(grace)
 
 
-def _descendants(process):
-    """Return the process tree before SIGTERM: a process that lost its parent is not found later."""
-    try:
-        return process_tree(process)
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _end(process, descendants):
-    for one in descendants:
-        with contextlib.suppress(psutil.NoSuchProcess):  # psutil notices a number that was reused
+def _end(process, tree):
+    for one in tree:
+        with contextlib.suppress(psutil.Error):  # psutil notices a number that was reused
             one.kill()
     if left := reaper.kill_tree(process.mark, _sessions(process)):
         print(f"these processes could not be ended: {sorted(left)}", file=sys.stderr)
@@ -306,11 +312,9 @@ def _end(process, descendants):
 def run_captured(line, timeout=None, **options):
     """Run a program to its end; return a subprocess.CompletedProcess with its output as text.
 
-    timeout: seconds until subprocess.TimeoutExpired is raised. options: see spawn. Raises
-    LaunchError if there is no such program.
+    timeout: seconds until subprocess.TimeoutExpired is raised. options, errors: see spawn.
     """
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with spawn(line, **pipes, text=True, errors="replace", **options) as process:
+    with spawn(line, **PIPES, text=True, errors="replace", **options) as process:
         out, err = process.communicate(timeout=timeout)
     return subprocess.CompletedProcess(line, process.returncode, out, err)
 
@@ -322,8 +326,8 @@ class NamespaceDenied(RuntimeError):
 def run_in_netns(line, *more, **options):
     """Run a program to its end as root of a new network namespace (unshare(1)).
 
-    more: further options of unshare, such as "--mount". options: see run_captured, which describes
-    the result as well. Raises NamespaceDenied where this is not allowed.
+    more: further options of unshare, such as "--mount". options, result: see run_captured. Raises
+    NamespaceDenied where this is not allowed.
     """
     unshare = ["unshare", "--user", "--map-root-user", "--net", *more]
     try:
@@ -332,9 +336,8 @@ def run_in_netns(line, *more, **options):
         done = run_captured([*unshare, *line], **options)
     except LaunchError as error:
         raise NamespaceDenied("there is no program unshare (it belongs to util-linux)") from error
-    words = done.stderr.strip()
-    if words.startswith("unshare:"):
-        raise NamespaceDenied(words.splitlines()[-1])
+    if done.stderr.startswith("unshare:"):
+        raise NamespaceDenied(done.stderr.strip().splitlines()[-1])
     return done
 
 
@@ -350,10 +353,9 @@ def running_server(program, *options, port=0, timeout=10.0, grace=5.0, wrapper=(
     """
     options = options if port is None else ("--port", port, *options)
     line = command(program, *options, wrapper=wrapper)
-    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with spawn(line, grace, **streams, env=ENVIRONMENT) as process:
-        output, log = BoundedLog(process.stdout), BoundedLog(process.stderr)
-        server = Server(Path(program), None, process, output, log)
+    with spawn(line, grace, **PIPES, env=ENVIRONMENT) as process:
+        logs = BoundedLog(process.stdout), BoundedLog(process.stderr)
+        server = Server(Path(program), None, process, *logs)
         try:
             server.address = _address(server, timeout)
             yield server
@@ -367,27 +369,19 @@ def _address(server, timeout):
     """Return (host, port) from the line "listening on host:port" of the server's output."""
     deadline = time.monotonic() + timeout
     while True:
-        ended = server._out.ended
-        text = server._out.text()
+        ended, text = server._out.ended, server._out.text()
         if match := LISTENING.search(text if ended else text[: text.rfind("\n") + 1]):
-            return _checked_address(match[1], int(match[2]))
-        if ended or time.monotonic() > deadline:
             break
+        if ended or time.monotonic() > deadline:
+            line, end = " ".join(map(printable, server.process.args)), server.describe_exit()
+            text = f'{line} did not print "listening on HOST:PORT" and {end}'
+            raise LaunchError(text, server.log())
         time.sleep(0.002)
-    line, end = " ".join(map(printable, server.process.args)), server.describe_exit()
-    error = LaunchError(f'{line} did not print "listening on HOST:PORT" and {end}')
-    error.log = server.log()
-    raise error
-
-
-def _checked_address(host, port):
-    """Return (host, port). Raises LaunchError if no client can connect to such an address."""
-    try:
+    host, port = match[1], int(match[2])
+    with contextlib.suppress(OSError, UnicodeError):  # no client could connect to it
         socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)
         if 0 < port < 65536:
             return host, port
-    except (OSError, UnicodeError):
-        pass
     place = printable(f"{host}:{port}")
     why = ": that is IPv6, and these clients use IPv4 only" if ":" in host else ""
     raise LaunchError(f"it reports that it listens on {place}, where nobody can connect{why}")

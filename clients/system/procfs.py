@@ -11,21 +11,16 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-# The kernel's numbers (include/net/tcp_states.h) and the names of RFC 9293.
-STATES = {
-    "01": "ESTABLISHED",
-    "02": "SYN-SENT",
-    "03": "SYN-RECEIVED",
-    "04": "FIN-WAIT-1",
-    "05": "FIN-WAIT-2",
-    "06": "TIME-WAIT",
-    "07": "CLOSED",
-    "08": "CLOSE-WAIT",
-    "09": "LAST-ACK",
-    "0A": "LISTEN",
-    "0B": "CLOSING",
-    "0C": "SYN-RECEIVED",
-}
+from clients.system.reaper import stat
+
+OWN_CGROUPS, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+
+# The names of RFC 9293, in the order of the kernel's numbers (include/net/tcp_states.h).
+_STATES = (
+    "ESTABLISHED SYN-SENT SYN-RECEIVED FIN-WAIT-1 FIN-WAIT-2 TIME-WAIT CLOSED CLOSE-WAIT LAST-ACK "
+    "LISTEN CLOSING SYN-RECEIVED"
+)
+STATES = dict(enumerate(_STATES.split(), 1))
 
 # The system calls in which servers sleep (arch/x86/entry/syscalls, asm-generic/unistd.h).
 _NUMBERS = {
@@ -64,9 +59,13 @@ def tcp_sockets(port, pid="self"):
 
     pid: a process, whose network namespace is read.
     """
-    wanted = f":{port:04X}"
+    return list(map(parse_tcp_line, _tcp_lines(pid, f":{port:04X}")))
+
+
+def _tcp_lines(pid, ends=""):
+    """Return the lines of /proc/net/tcp, except the head, of which the ends contain this text."""
     lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
-    return [parse_tcp_line(line) for line in lines if wanted in line[:35]]
+    return [line for line in lines if ends in line[:35]]
 
 
 def parse_tcp_line(line):
@@ -76,7 +75,7 @@ def parse_tcp_line(line):
     kind, ticks = (int(number, 16) for number in timer.split(":"))
     left = ticks / os.sysconf("SC_CLK_TCK") if kind else None
     ends = _address(local), _address(remote)
-    return TcpSocket(*ends, STATES[state], send_q, recv_q, left, int(inode))
+    return TcpSocket(*ends, STATES[int(state, 16)], send_q, recv_q, left, int(inode))
 
 
 def _address(text):
@@ -86,15 +85,16 @@ def _address(text):
 
 
 def socket_fds(pid):
-    """Return {inode: descriptor} of the sockets that a process has open."""
+    """Return {inode: descriptor} of the sockets that a process has open.
+
+    Raises PermissionError for a process of another user, or of a set-user-ID program.
+    """
     found = {}
     for fd in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            target = os.readlink(f"/proc/{pid}/fd/{fd}")
-        except FileNotFoundError:  # closed meanwhile
-            continue
-        if target.startswith("socket:["):
-            found[int(target[8:-1])] = int(fd)
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            kind, _, inode = os.readlink(f"/proc/{pid}/fd/{fd}").partition(":")
+            if kind == "socket":
+                found[int(inode[1:-1])] = int(fd)
     return found
 
 
@@ -103,10 +103,10 @@ def remote_addresses(pid):
     found = {}
     with contextlib.suppress(OSError):  # the process has ended; no /proc on this system
         fds = socket_fds(pid)
-        for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] != "0A" and int(fields[9]) in fds:
-                found[fds[int(fields[9])]] = "%s:%d" % _address(fields[2])
+        own = [line for line in _tcp_lines(pid) if int(line.split()[9]) in fds]  # of thousands
+        for one in map(parse_tcp_line, own):
+            if one.state != "LISTEN":
+                found[fds[one.inode]] = "%s:%d" % one.remote
     return found
 
 
@@ -142,10 +142,9 @@ def thread_state(task):
 
     task: the thread's folder, /proc/PID/task/TID.
     """
-    try:
-        return (task / "stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return None
+    with contextlib.suppress(OSError):
+        return stat(task)[0].decode()
+    return None
 
 
 def zombies(parents):
@@ -153,8 +152,8 @@ def zombies(parents):
     found = []
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):  # it has ended
-            fields = Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")[2].split()
-            if fields[0] == b"Z" and int(fields[1]) in parents:
+            state, parent = stat(f"/proc/{name}")[:2]
+            if state == b"Z" and int(parent) in parents:
                 found.append(int(name))
     return found
 
@@ -167,24 +166,41 @@ def all_stopped(pid):
     return all(thread_state(task) in ("T", None) for task in Path(f"/proc/{pid}/task").glob("*"))
 
 
-def usable_cores(groups=Path("/proc/self/cgroup"), root=Path("/sys/fs/cgroup")):
+def usable_cores(groups=OWN_CGROUPS, root=CGROUPS):
     """Return how many cores this process may use, by its affinity and its CPU quota.
 
     Source: "cpu.max" in cgroup-v2.rst, "cpu.cfs_quota_us" (-1: none) in sched-bwc.rst.
     """
     found = [len(os.sched_getaffinity(0))]
-    for line in groups.read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        own = root / controllers / path[1:]
-        for folder in (own, *own.parents):  # each limits those below it
-            names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
+    for folder in cgroups("cpu", groups, root):
+        for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
             with contextlib.suppress(OSError, ValueError):  # there is no quota
                 texts = [(folder / name).read_text() for name in names]
                 quota, period = map(int, " ".join(texts).split())
                 found.append(quota / period if quota > 0 else found[0])
     return min(found)
+
+
+def full_cgroup(groups=OWN_CGROUPS, root=CGROUPS):
+    """Return "pids.max of FOLDER is N" if this process can have no more threads for it, or "".
+
+    Source: "pids.max", "pids.current" in cgroup-v2.rst; version 1 has the same files.
+    """
+    for folder in cgroups("pids", groups, root):
+        with contextlib.suppress(OSError, ValueError):  # there is no limit, it is "max"
+            most = int((folder / "pids.max").read_text())
+            if int((folder / "pids.current").read_text()) >= most:
+                return f"pids.max of {folder} is {most:,}"
+    return ""
+
+
+def cgroups(controller, groups=OWN_CGROUPS, root=CGROUPS):
+    """Yield the folders of the cgroups that limit this process: its own, and those above it."""
+    for line in groups.read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers or controller in controllers.split(","):  # version 2, or 1
+            own = root / controllers / path[1:]
+            yield from (own, *own.parents)
 
 
 def accept_queue_limit(backlog):

@@ -29,27 +29,27 @@ def process_tree(mark, sessions=()):
     """
     parents, found = {}, set()
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
-        try:
-            state, parent, session = _stat(name)
-            if state not in "ZX" and parent != 2:  # 2: the kernel's own threads
-                parents[int(name)] = parent
-                if session in sessions or (mark and mark.encode() in _read(name, "environ")):
-                    found.add(int(name))
-        except (OSError, ValueError):  # it has ended, is not a process, or is another user's
-            continue
+        with contextlib.suppress(OSError, ValueError):  # ended, not a process, another user's
+            state, parent, _, session = stat(f"/proc/{int(name)}")[:4]
+            if state in b"ZX" or parent == b"2":  # 2: the kernel's own threads
+                continue
+            parents[int(name)] = int(parent)
+            is_ours = int(session) in sessions
+            if is_ours or (mark and mark.encode() in _read(f"/proc/{name}/environ")):
+                found.add(int(name))
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
     return found
 
 
-def _stat(name):
-    state, parent, _, session, _ = _read(name, "stat").rpartition(b") ")[2].split(None, 4)
-    return state.decode(), int(parent), int(session)
+def stat(folder):
+    """Return the state, parent, group, session, ... of a process or thread (proc_pid_stat(5))."""
+    return _read(f"{folder}/stat").rpartition(b")")[2].split()
 
 
-def _read(name, file):
-    with open(f"/proc/{int(name)}/{file}", "rb", buffering=0) as source:
-        return source.read()
+def _read(path):
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
 
 
 def kill_tree(mark, sessions):

@@ -1,28 +1,19 @@
 """The sampler: on which line, and in which system call, each thread of a server is.
 
-.venv/bin/python -m clients.system.sampler 01_blocking/server.py --port 3267
-
-runs a server and prints a line of JSON whenever a thread has moved. Lines of Python are known
-only inside the server: frames.py reports them on request. System calls and sockets are read from
-/proc by the program that asks, so that it takes no descriptor from the server.
+Lines of Python are known only inside the server: frames.py reports them on request. System calls
+and sockets are read from /proc by the program that asks, so that it takes no descriptor from the
+server.
 """
 
-import argparse
 import contextlib
 import json
-import os
 import socket
-import sys
-import threading
-import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 from clients.system import frames, procfs
 from clients.system.processes import Server, running_server
 from clients.system.sockets import unix_listener
 
-INTERVAL = 0.1  # seconds between two samples of the command
 TIMEOUT = 10.0  # seconds that a server's Python may take to report its frames
 
 
@@ -86,32 +77,3 @@ def sampled_server(program, *options):
             with listener.accept()[0] as channel:
                 channel.settimeout(TIMEOUT)
                 yield Sampler(server, channel)
-
-
-def print_changes(program):
-    """Print the threads of this process, a line of JSON on standard error, when one has moved."""
-    last = None
-    while True:
-        states = thread_states(os.getpid(), lambda: frames.frames(program))
-        if states != last:
-            line = json.dumps({"at": time.time(), "threads": [asdict(one) for one in states]})
-            sys.stderr.write(line + "\n")  # at once: the server's log is there, too
-            last = states
-        time.sleep(INTERVAL)
-
-
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("program", help="the server's file")
-    parser.add_argument("options", nargs=argparse.REMAINDER, help="the server's own")
-    args = parser.parse_args()
-    if not Path(args.program).is_file():
-        parser.error(f"there is no file {args.program}")
-    threading.Thread(target=print_changes, args=(args.program,), daemon=True).start()
-    frames.run_program(args.program, args.options)
-
-
-if __name__ == "__main__":
-    main()

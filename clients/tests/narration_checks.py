@@ -99,50 +99,44 @@ def owner(event, fd):
 
 # What clients do
 
-CONNECTS = r"Client (\d+) connects: the kernels complete the handshake, and the connection is in "
+CONNECTS = r"Client (\d+) connects: the kernels complete the handshake; the connection is in "
 
 
-@true_if(CONNECTS + r"the accept queue\. The program does not know of it yet\.")
+@true_if(CONNECTS + r"the accept queue, unknown to the program\.")
 def _(m, e, b, lines):
     return row(e, m[1])["queued"] and row(e, m[1])["fd"] is None and row(b, m[1]) is None
 
 
-@true_if(r"(\d+) clients connect: (\d+) connections are in the accept queue\.")
-def _(m, e, b, lines):
-    return len(e["actors"]) == int(m[1]) and e["kernel"]["queue"] == int(m[2])
+MANY = r"(\d+) clients connect: (\d+) connections (are in|fill) the accept queue"
 
 
-@true_if(r"It is full: the SYN of ([\d, ]+) is dropped, the state SYN-SENT\.")
+@true_if(MANY + r"(?:; the SYN of ([\d, ]+) is dropped)?\.")
 def _(m, e, b, lines):
     out = [one["client"] for one in e["kernel"]["connections"] if one["client_state"] == "SYN-SENT"]
-    return e["kernel"]["queue"] == e["kernel"]["limit"] and out == list(map(int, m[1].split(", ")))
+    dropped = [int(one) for one in (m[4] or "").split(", ") if one]
+    full = (e["kernel"]["queue"] == e["kernel"]["limit"]) == (m[3] == "fill")
+    counts = [len(e["actors"]), e["kernel"]["queue"]] == [int(m[1]), int(m[2])]
+    return full and out == dropped and counts
 
 
 WHERE = (
-    r"([\d,]+) bytes? (?:is|are) in the receive buffer of (?:descriptor (\d+)|a connection that is "
+    r"([\d,]+) bytes? (?:is|are) in the receive buffer of (?:descriptor (\d+)|a connection "
+    r"that is not accepted yet)\."
 )
-WHERE += r"not accepted yet)(?:, ([\d,]+) in the client's send buffer)?\."
-
-
-def is_where(m, at, e, who):
-    one = row(e, who)
-    numbers = [number(m[at + 2] or "0"), number(m[at])]
-    return one["buffers"][:2] == numbers and one["fd"] == (int(m[at + 1]) if m[at + 1] else None)
+BOTH = r"([\d,]+) are in the server's receive buffer, ([\d,]+) in the client's send buffer\."
 
 
 @true_if(r"Client (\d+) sends (b'.*?'): " + WHERE)
 def _(m, e, b, lines):
-    return (
-        e["words"] == m[2]
-        and client(e, m[1])["sent"].endswith(m[2][2:])
-        and is_where(m, 3, e, m[1])
-    )
+    said = e["words"] == m[2] and client(e, m[1])["sent"].endswith(m[2][2:])
+    one = row(e, m[1])
+    return said and one["buffers"][:2] == [0, number(m[3])] and str(one["fd"]) == str(m[4])
 
 
-@true_if(r"Client (\d+) sends what the buffers take, ([\d,]+) bytes\. Now " + WHERE)
+@true_if(r"Client (\d+) sends what fits, ([\d,]+) bytes: " + BOTH)
 def _(m, e, b, lines):
     more = size(client(e, m[1])["sent"]) - size(client(b, m[1])["sent"])
-    return more == number(m[2]) and is_where(m, 3, e, m[1])
+    return more == number(m[2]) and row(e, m[1])["buffers"][:2] == [number(m[4]), number(m[3])]
 
 
 @true_if(r"Client (\d+) sends nothing: no buffer has room for more bytes\.")
@@ -362,7 +356,7 @@ def has_arguments(text, event):
     parts = [f"{name} = {value}" for name, value in event["variables"].items()]
     for part in sorted(parts, key=len, reverse=True):
         text = text.replace(part, "")
-    return not text.strip(", ")
+    return not text.strip(", ") and len(text.split()) <= 20
 
 
 @true_if(r"(\w+)\(\) is called(?: with (.*?))?\.(?=$| Meanwhile)")
@@ -438,13 +432,30 @@ def _(m, e, b, lines):
     return name and e["variables"][name[1]].startswith("connection") and goes_in(e, lines)
 
 
+def clients_in(text):
+    return set(re.findall(r"client \d+", text))
+
+
 @true_if(r"Now (.*?)\.(?=$| Meanwhile)")
 def _(m, e, b, lines):
     parts = [f"{name} is {e['variables'][name]}" for name in e["changed"]]
     text = m[1]
     for part in sorted(parts, key=len, reverse=True):
         text = text.replace(part, "")
-    return parts and not text.replace(" and ", "").strip()
+    for name in e["changed"]:
+        now, seen = clients_in(e["variables"][name]), (b["variables"] or {}).get(name)
+        same = b["function"] == e["function"] and seen is not None
+        news = re.search(
+            rf"(client \d+) is (no longer )?in {name}(, too)? \((\d+) \w+( all)?\)", text
+        )
+        if news:
+            fits = (news[1] in now) == (not news[2]) == bool(news[3]) == bool(news[5])
+            known = not same or clients_in(seen) ^ now == {news[1]}
+            if fits and known and len(now) == int(news[4]):
+                text = text.replace(news[0], "")
+        if len(e["variables"][name]) > 80:
+            text = text.replace(f"{name} has changed", "")
+    return e["changed"] and not text.replace(" and ", "").strip()
 
 
 @true_if(r"On to line (\d+), in (\w+)\(\)\.")

@@ -1,10 +1,11 @@
-"""Numbers on a command line are within their limits, or one clear line says what they must be."""
+"""A command's help, and its numbers: within their limits, or one line says what they must be."""
 
 import argparse
 
 import pytest
 
 from clients.console.argtypes import number, numbers
+from conftest import cli
 
 
 @pytest.mark.parametrize(
@@ -52,3 +53,10 @@ def test_argparse_says_it_in_one_line(capsys):
         "program: error: argument --users: "
         r"expected whole numbers from 1 to 100, such as 1,10,50, not '1,many\x1b[2J'"
     )
+
+
+@pytest.mark.parametrize("module", ["clients.crowd", "load_tests.bench"])
+def test_the_help_says_how_to_run_the_command(module):
+    said = cli(module, "--help").stdout
+    assert said.startswith(f"usage: python -m {module} [-h]")
+    assert f"\n.venv/bin/python -m {module} " in said

@@ -1,8 +1,10 @@
 """A crowd shows which client waits for which, and its numbers add up."""
 
+import contextlib
 import io
 import itertools
 import json
+import os
 import re
 import signal
 import socket
@@ -18,7 +20,9 @@ from clients.crowd.__main__ import main
 from clients.crowd.simulation import ClientRecord, Config, CrowdResult, Event
 from clients.crowd.stats import intervals
 from clients.crowd.timeline import final_timeline, summary_table, timeline
+from clients.system import procfs
 from clients.system.processes import module_command
+from conftest import cli
 
 TOGETHER = ["02_threaded", "03_epoll"]
 
@@ -147,6 +151,44 @@ def test_ctrl_c_cuts_all_clients_off_and_prints_the_summary(serve):
     assert (program.returncode, err) == (130, "")
     assert re.match(r"([1-5]) of 5 clients came: 0 left, \1 cut off, 0 failed", out)
     assert "still waiting" in out
+
+
+def test_a_limit_of_descriptors_is_reported_before_the_first_client_comes():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        wrapper = ["sh", "-c", 'ulimit -n 40; exec "$@"', "sh"]
+        options = ("--port", listener.getsockname()[1], "--clients", 20, "--every", 0)
+        done = cli("clients.crowd", *options, wrapper=wrapper)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("this needs 50 descriptors and may have 40: ")
+        assert done.stderr.count("\n") == 1
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+def test_a_limit_of_threads_is_named(serve, pids_cgroup):
+    wrapper = ["sh", "-c", f'echo $$ > {pids_cgroup}/cgroup.procs; exec "$@"', "sh"]
+    options = ("--port", serve("03_epoll").address[1], "--clients", 100, "--every", 9)
+    done = cli("clients.crowd", *options, wrapper=wrapper)
+    why = f"pids.max of {pids_cgroup} is 30"
+    assert done.stderr == f"no thread for each of 100 clients: {why}\n"
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+@pytest.fixture
+def pids_cgroup():
+    """The folder of a cgroup for at most 30 threads."""
+    own = procfs.cgroups("pids")
+    folder = next((one for one in own if (one / "cgroup.procs").is_file()), procfs.CGROUPS)
+    folder /= f"test-{os.getpid()}"
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir()
+            stack.callback(folder.rmdir)
+            (folder / "pids.max").write_text("30")
+        except OSError as error:
+            pytest.skip(f"no cgroup with a limit can be made here: {error}")
+        yield folder
 
 
 def test_an_answer_after_the_end_does_not_count(serve):

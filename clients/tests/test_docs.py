@@ -19,6 +19,7 @@ FRONT = ROOT / "README.md"
 PAGES = sorted([FRONT, *ROOT.glob("[0-9a-z]*/**/*.md")])
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
 OUTPUTS = {"my/server.py", "path/to/server.py", "04_mine/server.py"}  # the reader's own
+KERNEL = ("tcp_", "sk_", "cpu_", "listen_", "accept_", "ip_")  # its names, and the system's
 LINK = re.compile(r'(?:\]\(|src="|srcset=")([^)\s"]+)')
 COMMAND = re.compile(r"python3? (?:-m |\.\./)?([\w/.]+)([^\n|;&`]*)")
 
@@ -61,7 +62,8 @@ def wrong_commands(text):
             continue
         known = "".join(source.read_text() for source in sources)
         words = re.sub(r'"[^"]*"', "", rest).replace("'", " ").split()
-        yield from (word for word in words if word.startswith("--") and f'"{word}"' not in known)
+        given = (word for word in words if word.startswith("--"))
+        yield from (word for word in given if not is_defined(word, known))
         models = [word for word in words if word in processes.models()]
         names = [word for word in words if re.fullmatch(r"[a-z]\w*_\w+|[a-z]+(-[a-z]+)+", word)]
         if program == "clients.contract":
@@ -73,6 +75,11 @@ def wrong_commands(text):
         if program == "clients.break_it" and models:
             faults = tomllib.loads((ROOT / models[0] / "faults.toml").read_text())
             yield from (name for name in names if name not in faults)
+
+
+def is_defined(option, source):
+    """Return True if a source defines an option: by "--name", or name=, as the alternatives do."""
+    return f'"{option}"' in source or f"{option[2:].replace('-', '_')}=" in source
 
 
 def sources_of(program):
@@ -131,7 +138,9 @@ def test_each_test_and_check_that_a_page_names_exists(page):
         known |= set(re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE))
         known.add(file.stem)
     for name in re.findall(r"`(test_\w+|\w+(?:_\w+){3,})`", text_of(page)):
-        assert name in known or name.startswith(("tcp_", "cpu_", "listen_", "accept_", "ip_")), name
+        assert name in known or name.startswith(
+            ("tcp_", "sk_", "cpu_", "listen_", "accept_", "ip_")
+        ), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -6,7 +6,9 @@ import difflib
 import re
 import signal
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -130,17 +132,29 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     "error", ["ECONNABORTED", "EPROTO", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EPERM"]
 )
 @pytest.mark.parametrize("name", LINES)
-def test_after_an_error_of_accept_new_clients_are_served_while_others_stay(name, error):
+def test_after_an_error_of_accept_new_clients_are_served_while_others_talk(name, error):
     wrapper = ("-c", FAILING_ACCEPT, error)
+    served = threading.Event()
+
+    def talk(client):
+        while not served.wait(0.2):  # an event more often than the server tries again
+            client.greet(b"I stay")
+
     with processes.running_server(processes.models()[name], wrapper=wrapper) as server:
-        with Client(*server.address) as silent:
-            silent.greet(b"I stay")
+        with Client(*server.address) as first, ThreadPoolExecutor() as background:
+            first.greet(b"I stay")
             if name == "01_blocking":  # it serves one client at a time
-                silent.close()
+                first.close()
+                served.set()
             if error == "ECONNABORTED":  # this client is aborted
                 Client(*server.address).close()
-            with Client(*server.address, 60) as client:
-                client.greet(b"and I?")
+            talking = background.submit(talk, first)
+            try:
+                with Client(*server.address, 60) as client:
+                    client.greet(b"and I?")
+            finally:
+                served.set()
+            talking.result()
         assert ("cannot accept" in server.log()) == (error != "ECONNABORTED")
 
 

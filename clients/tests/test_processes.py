@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from textwrap import dedent
 
 import psutil
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from clients.client import Client
 from clients.system import processes
 from clients.system.processes import LaunchError, find_server, running_server
-from conftest import DEADLINE, wait_until
+from conftest import DEADLINE, cli, wait_until
 
 
 def write(path, text):
@@ -202,3 +203,29 @@ while True:
         assert server.log().startswith("first")
         assert server.output[0] == "listening on 127.0.0.1:9\n"
     assert "endless wrote without end: " in capsys.readouterr().err
+
+
+def test_a_server_of_another_user_is_named_as_such_and_ends(other_user):
+    wrapper, program = other_user
+    code = dedent("""
+        import sys
+        from clients.system import processes
+        with processes.running_server(processes.find_server(sys.argv[1])) as server:
+            print(server.process.pid, flush=True)
+            processes.require_access(server.process)
+    """)
+    line = [*wrapper, sys.executable, "-c", code, program]
+    done = subprocess.run(line, cwd=processes.ROOT, capture_output=True, text=True)
+    pid = int(done.stdout)
+    last = done.stderr.splitlines()[-1]
+    assert f"LaunchError: process {pid} runs as another user" in last
+    assert not psutil.pid_exists(pid)
+
+
+def test_the_classroom_says_that_a_server_is_another_user_s(other_user, tmp_path):
+    wrapper, program = other_user
+    options = (program, "--screenshot", tmp_path / "screen.svg")
+    done = cli("clients.classroom", *options, wrapper=wrapper)
+    assert done.returncode == 1
+    assert "runs as another user" in done.stderr
+    assert done.stderr.strip().count("\n") == 0

@@ -64,3 +64,18 @@ def test_a_cpu_quota_is_seen(kind, tmp_path, monkeypatch):
         (tmp_path / "root" / name).write_text(text + "\n")
     (tmp_path / "groups").write_text(groups + "\n")
     assert procfs.usable_cores(tmp_path / "groups", tmp_path / "root") == cores
+
+
+@pytest.mark.parametrize(
+    ("groups", "folder"), [("0::/a/b", "a"), ("8:pids:/a/b\n0::/", "pids/a"), ("8:cpu:/a", "")]
+)
+@pytest.mark.parametrize(("now", "most"), [(29, "30"), (30, "30"), (9, "max")])
+def test_a_cgroup_without_room_for_a_thread_is_named(groups, folder, now, most, tmp_path):
+    own = tmp_path / "root" / folder
+    (own / "b").mkdir(parents=True)
+    (own / "pids.max").write_text(f"{most}\n")
+    (own / "pids.current").write_text(f"{now}\n")
+    (tmp_path / "groups").write_text(groups + "\n")
+    found = procfs.full_cgroup(tmp_path / "groups", tmp_path / "root")
+    is_full = folder and str(now) == most
+    assert found == (f"pids.max of {own} is 30" if is_full else "")

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -204,23 +203,6 @@ def test_a_server_ends_when_the_program_that_watches_it_is_killed():
         with contextlib.suppress(psutil.NoSuchProcess):
             server.kill()
         parent.stdout.close()
-
-
-def test_the_command_prints_what_changes():
-    command = processes.module_command(
-        "clients.system.sampler", processes.find_server("01_blocking"), "--port", 0
-    )
-    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert program.stdout.readline().startswith("listening on ")
-    printed = ""
-    while "accept4" not in printed:
-        printed = program.stderr.readline()
-        assert printed
-    time.sleep(0.3)  # for three more samples, which bring nothing new
-    program.send_signal(signal.SIGTERM)
-    out, err = program.communicate(timeout=DEADLINE)
-    assert (out, program.returncode) == ("", 0)
-    assert "accept4" not in err
 
 
 def test_a_crash_shows_its_exception(tmp_path):

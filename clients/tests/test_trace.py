@@ -17,15 +17,17 @@ import pytest
 from clients.client import Client
 from clients.console import palette
 from clients.system import processes
+from clients.system.sockets import unix_listener
 from clients.tests.narration_checks import false_sentences
 from clients.tests.steps_page import bundle_of, outdated
-from clients.trace import animated_svg, bundle
+from clients.trace import animated_svg, bundle, tracer
 from clients.trace.__main__ import write
 from clients.trace.interpret import interpret
 from clients.trace.page import STEPS
 from clients.trace.scenarios import SCENARIOS
 from clients.trace.session import traced
-from clients.trace.tracer import FIRST_TRACER_FD, Snapshot
+from clients.trace.tracer import FIRST_TRACER_FD, SPARE_CHANNELS, Snapshot
+from conftest import wait_until
 
 MODELS = {name: processes.models()[name] for name in palette.MODELS}  # a 04 of yours is none
 SHOWN = bundle_of(STEPS.read_text())
@@ -139,9 +141,21 @@ def test_each_sentence_of_the_committed_page_is_true(name):
         assert false_sentences(found[name], lines) == [], scenario
 
 
+def test_no_step_of_the_committed_page_needs_more_than_twenty_words():
+    said = [
+        event["sentence"]
+        for recording in SHOWN["recordings"].values()
+        for events in recording.values()
+        for event in events
+    ]
+    assert [text for text in said if len(text.split()) > 20] == []
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
+        ("client 2 is in clients, too (2 in all)", "client 2 is no longer in clients (1 left)"),
+        ("unknown to the program", "known to the program"),
         ("hands all 10 bytes", "hands all 9 bytes"),
         ("finds the accept queue empty", "finds the accept queue full"),
         ("descriptor 6 (client 2)", "descriptor 5 (client 1)"),
@@ -171,6 +185,7 @@ class Visit:
         self.s, self.out = s, bytearray()
 
     def pieces(self):
+        select.select([self.s], [], [])
         while got := self.s.recv(1024):
             yield got
 
@@ -181,6 +196,7 @@ class Visit:
             self.out += b"Hello, " + piece
             n = self.s.send(self.out)
             del self.out[:n]
+        self.s.shutdown(socket.SHUT_WR)
         self.s.close()
 
 def work():
@@ -231,13 +247,16 @@ def other(tmp_path_factory):
         "poll() blocks: no descriptor that it watches is ready.",
         "poll() reports descriptor 3 (the listening socket).",
         "accept() of the program is called with listener = listening socket (descriptor 3).",
-        "This handler is not for it: on to line 36.",
-        "The exception is caught here: on to line 37.",
+        "This handler is not for it: on to line 38.",
+        "The exception is caught here: on to line 39.",
+        "select() blocks: no descriptor that it watches is ready.",
+        "select() reports descriptor 4 (client 1).",
+        "shutdown(SHUT_WR): the kernel sends FIN to client 2, after all bytes; descriptor 5 stays",
         "SimpleQueue.get() blocks: the queue is empty.",
         "Visit.pieces() is suspended: it yields b'ann'.",
         "Visit.pieces() goes on where it was suspended.",
-        "The block begins: on to line 16.",
-        "The block is left: on to line 17.",
+        "The block begins: on to line 17.",
+        "The block is left: on to line 18.",
         "Now self.out is b'Hello, ann'.",
         "send() hands all 10 bytes to the kernel, for client 1.",
         "recv() raises ConnectionResetError: client 1 has reset the connection.",
@@ -340,6 +359,24 @@ def test_the_servers_descriptors_are_what_they_are_without_the_tracer():
         held = [int(fd) for fd in os.listdir(f"/proc/{process.pid}/fd")]
         assert sorted(fd for fd in held if fd < FIRST_TRACER_FD) == [0, 1, 2, 3, 4, 5]
         assert process.num_fds() - session.tracer_descriptors() == 6
+
+
+def test_all_channels_of_the_tracer_are_open_before_the_program_begins(tmp_path):
+    program, last = tmp_path / "counts.py", str(FIRST_TRACER_FD + SPARE_CHANNELS - 1)
+    program.write_text("import os, socket\nprint(len(os.listdir('/proc/self/fd')) - 4)\n"
+                       "print(socket.socket().fileno(), flush=True)\n")  # fmt: skip
+    with unix_listener() as (listener, path):
+        listener.listen(SPARE_CHANNELS - 1)  # its queue has no room for the last connection
+        line = [*processes.module_command(tracer.__name__, path, "run"), program]
+        with processes.spawn(line, cwd=processes.ROOT, stdout=subprocess.PIPE) as process:
+            held = f"/proc/{process.pid}/fd"
+            wait_until(lambda: process.poll() is not None or {"3", last} <= set(os.listdir(held)))
+            assert process.poll() is None, "the program has run before"
+            channels = [listener.accept()[0] for _ in range(1 + SPARE_CHANNELS)]
+            out, _ = process.communicate()
+        for channel in channels:
+            channel.close()
+    assert out.split() == [b"%d" % len(channels), b"3"]
 
 
 def test_a_server_ends_with_the_recorder_that_is_killed_in_the_middle_of_a_step():

@@ -11,13 +11,13 @@ a network namespace of its own: Linux only, a few seconds per scenario. The page
 it in a browser, no network is needed.
 """
 
-import argparse
 import contextlib
 import os
 import signal
 import sys
 from pathlib import Path
 
+from clients.console.argtypes import command_parser
 from clients.console.palette import MODELS
 from clients.system.processes import distinct_names, find_server, require_linux
 from clients.trace.animated_svg import FRONT, draw
@@ -27,11 +27,7 @@ from clients.trace.scenarios import SCENARIOS
 
 
 def parse_options():
-    parser = argparse.ArgumentParser(
-        prog="python -m clients.trace",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     text = "a program's path, or a model's name; without any, the three models"
     parser.add_argument("server", nargs="*", help=text)
     text = "record only this one (may be repeated)"

@@ -85,8 +85,11 @@ def play(scenario, program):
 
 
 def narrated(events, lines):
+    """Return events with their sentences, and without "was", which only these need."""
     pairs = zip([None, *events], events, strict=False)
-    return [event | {"sentence": sentence(event, before, lines)} for before, event in pairs]
+    sentences = [sentence(event, before, lines) for before, event in pairs]
+    found = [event | {"sentence": text} for event, text in zip(events, sentences, strict=True)]
+    return [{name: one[name] for name in one if name != "was"} for one in found]
 
 
 def folded(events):

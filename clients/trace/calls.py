@@ -22,11 +22,12 @@ from clients.trace.values import describe, remote_of
 
 MOST = 1000  # calls of a thread that are kept: it may never stop
 # <linux/eventpoll.h>; other systems do not have the names
-EVENTS = {"IN": 1, "OUT": 4, "ERR": 8, "HUP": 0x10, "RDHUP": 0x2000}
+EVENTS = {"IN": 1, "PRI": 2, "OUT": 4, "ERR": 8, "HUP": 0x10, "RDHUP": 0x2000}
 EVENTS |= {"ONESHOT": 1 << 30, "ET": 1 << 31}
+HOW = {socket.SHUT_RD: "SHUT_RD", socket.SHUT_WR: "SHUT_WR", socket.SHUT_RDWR: "SHUT_RDWR"}
 USUAL = 7  # the event mask if register() is not given one
 ONCE = EVENTS["ONESHOT"] | EVENTS["ET"]  # an event of these is reported by one poll() only
-METHODS = ["_accept", "recv", "recv_into", "send", "sendall", "setblocking", "close"]
+METHODS = ["_accept", "recv", "recv_into", "send", "sendall", "setblocking", "shutdown", "close"]
 transports = weakref.WeakKeyDictionary()  # {asyncio's transport: its socket}
 interest_lists = weakref.WeakSet()  # every Epoll of the program
 _calls = {}  # {thread's identifier: its calls since the last take()}
@@ -37,10 +38,10 @@ class TracedCall:
     """One call; the fields that its kind does not have are None."""
 
     name: str  # "accept", "recv", "poll", "register", ...
-    owner: str  # "socket", "epoll", "poll" or "time"
+    owner: str  # "socket", "epoll", "poll", "select" or "time"
     fd: int | None = None  # the socket's or the interest list's
     remote: str | None = None  # "host:port" of the socket's other end
-    given: float | str | None = None  # bytes to send, event mask, seconds, True or False
+    given: float | str | None = None  # bytes to send, mask, seconds, True or False, SHUT_WR
     target: int | None = None  # the descriptor that is accepted, registered, unregistered
     count: int | None = None  # bytes received, or taken by the kernel
     text: str | None = None  # what was received, as a reader would write it
@@ -86,6 +87,8 @@ def _socket_method(name):
             given = memoryview(first).nbytes
         elif name == "setblocking":
             given = str(first)
+        elif name == "shutdown":
+            given = HOW[first]
         with recorded(name.lstrip("_"), "socket", fd, remote=remote_of(sock), given=given) as call:
             result = real(sock, *args, **options)
             match name:
@@ -102,6 +105,10 @@ def _socket_method(name):
 
     method.__name__ = name
     return method
+
+
+def number_of(file):
+    return file if isinstance(file, int) else file.fileno()
 
 
 class Poll:
@@ -125,7 +132,7 @@ class Poll:
         self._change("unregister", fd)
 
     def _change(self, name, fd, *mask):
-        number = fd if isinstance(fd, int) else fd.fileno()
+        number = number_of(fd)
         with recorded(name, self.owner, self._fd, target=number, given=next(iter(mask), None)):
             getattr(self._real, name)(fd, *mask)
         return number
@@ -199,6 +206,16 @@ def twin():
         return _epoll.fromfd(fcntl.fcntl(low.fileno(), fcntl.F_DUPFD_CLOEXEC, FIRST_OWN_FD))
 
 
+def _select(readers, writers, exceptional, timeout=None):
+    with recorded("select", "select", given=timeout) as call:
+        found, masks = _real_select(readers, writers, exceptional, timeout), {}
+        for name, ready in zip(("IN", "OUT", "PRI"), found, strict=True):
+            for fd in map(number_of, ready):
+                masks[fd] = masks.get(fd, 0) | EVENTS[name]
+        call.events = [list(pair) for pair in masks.items()]
+    return found
+
+
 def _sleep(seconds):
     with recorded("sleep", "time", given=seconds):
         _real_sleep(seconds)
@@ -206,10 +223,13 @@ def _sleep(seconds):
 
 def install():
     """Record all calls from now on."""
-    global _epoll, _real_sleep
-    _epoll, _real_sleep, real_poll = select.epoll, time.sleep, select.poll
+    global _epoll, _real_sleep, _real_select
+    _epoll, _real_sleep, _real_select = select.epoll, time.sleep, select.select
+    real_poll = select.poll
     for name in METHODS:
         setattr(socket.socket, name, _socket_method(name))
-    select.epoll, select.poll, time.sleep = Epoll, lambda: Poll(real_poll()), _sleep
+    select.epoll, select.poll, select.select = Epoll, lambda: Poll(real_poll()), _select
+    time.sleep = _sleep
     selectors.EpollSelector._selector_cls = Epoll
     selectors.PollSelector._selector_cls = select.poll
+    selectors.SelectSelector._select = staticmethod(_select)

@@ -68,6 +68,7 @@ class TraceEvent:
     next_line: int | None = None
     how: str = ""  # as in Snapshot; "begins": a new thread's first call; "callback": a library's
     changed: list[str] = field(default_factory=list)  # variables
+    was: dict[str, str] = field(default_factory=dict)  # variables as they were seen last
     variables: dict[str, str] | None = None
     value: str | None = None  # what was returned or raised
     calls: list[TracedCall] = field(default_factory=list)
@@ -110,6 +111,7 @@ def interpret(before, after, known, calls, lines):
     changed = [name for name, text in after.variables.items() if known.get(name) != text]
     event = TraceEvent(after.event, function=function, line=line, next_line=here, how=how)
     event.changed, event.variables = changed if before else [], after.variables
+    event.was = {name: known[name] for name in event.changed if name in known}
     event.value, event.calls = after.value, calls
     return event if is_worth_seeing(event, before, lines) else None
 

@@ -1,8 +1,7 @@
-"""What has happened in a step, in one or two sentences, from what was recorded of it.
+"""What has happened in a step, in one or two short sentences, from what was recorded of it.
 
-Nothing here depends on a program's names. It uses the calls and their results, the variables that
-have changed, the kernel's state before and after, and the kind of statement. Where these do not
-show what has happened, a sentence gives the next line only.
+Nothing here depends on a program's names. Where the calls, the variables, the kernel's state and
+the kind of statement do not show what has happened, a sentence gives the next line only.
 """
 
 import ast
@@ -12,9 +11,10 @@ import re
 
 from clients.trace.calls import EVENTS
 
-LONGEST = 80  # characters of a line of the log
-CALLS = {"accept", "recv", "recv_into", "send", "sendall", "poll", "register", "modify"}
-CALLS |= {"unregister", "close", "sleep", "setblocking"}
+LONGEST = 80  # characters of a line of the log, of a variable
+WORDS = 20  # of a sentence about variables, at most
+CALLS = {"accept", "recv", "recv_into", "send", "sendall", "poll", "select", "register", "modify"}
+CALLS |= {"unregister", "close", "shutdown", "sleep", "setblocking"}
 
 
 def sentence(event, before, lines):
@@ -57,7 +57,7 @@ def of_clients(event, before):
         case "sends":
             return f"{name} sends {event['words']}: {where(row)}"
         case "floods":
-            return f"{name} sends what the buffers take, {event['sent']:,} bytes. Now {where(row)}"
+            return f"{name} sends what fits, {event['sent']:,} bytes: {where(row)}"
         case "reads":
             had, count = was["buffers"][3] if was else 0, event["received"]
             more = f", {count - had:,} of which have arrived meanwhile" if count > had else ""
@@ -76,14 +76,13 @@ def of_clients(event, before):
 def of_connections(event):
     rows = [row_with("client", number, event) for number in event["actors"]]
     queued = sum(row["queued"] for row in rows)
-    text = f"{len(rows)} clients connect: {queued} connections are in the accept queue."
-    if len(rows) == 1:
-        done = ": the kernels complete the handshake, and the connection is in the accept queue"
-        text = f"Client {rows[0]['client']} connects{done * queued}."
-        text += " The program does not know of it yet." * queued
     dropped = ", ".join(str(row["client"]) for row in rows if row["client_state"] == "SYN-SENT")
-    full = f" It is full: the SYN of {dropped} is dropped, the state SYN-SENT." if dropped else ""
-    return text + full
+    text = f"{len(rows)} clients connect: {queued} connections "
+    text += "fill the accept queue" if dropped else "are in the accept queue"
+    if len(rows) == 1:
+        done = ": the kernels complete the handshake; the connection is in the accept queue, "
+        text = f"Client {rows[0]['client']} connects{(done + 'unknown to the program') * queued}"
+    return f"{text}; the SYN of {dropped} is dropped." if dropped else f"{text}."
 
 
 def of_time(event, before):
@@ -107,8 +106,10 @@ def where(row):
     """Return where the bytes are that a client has sent and the program has not read."""
     unsent, unread = row["buffers"][:2]
     of = f"descriptor {row['fd']}" if row["fd"] else "a connection that is not accepted yet"
-    text = f"{unread:,} byte{' is' if unread == 1 else 's are'} in the receive buffer of {of}"
-    return f"{text}, {unsent:,} in the client's send buffer." if unsent else f"{text}."
+    if unsent:
+        theirs = f"{unsent:,} in the client's send buffer"
+        return f"{unread:,} are in the server's receive buffer, {theirs}."
+    return f"{unread:,} byte{' is' if unread == 1 else 's are'} in the receive buffer of {of}."
 
 
 # What the program does
@@ -140,8 +141,8 @@ def of_blocking(event):
             return f"{name}() blocks: there is no room{rest} until client {row['client']} reads."
         case "epoll_wait" | "epoll_pwait":
             return "epoll.poll() blocks: its ready list is empty."
-        case "poll" | "ppoll" if name == "poll":
-            return "poll() blocks: no descriptor that it watches is ready."
+        case "poll" | "ppoll" | "select" | "pselect6" if name in ("poll", "select"):
+            return f"{name}() blocks: no descriptor that it watches is ready."
         case "clock_nanosleep" if name == "sleep":
             return f"time.sleep({pending['given']:g}): the thread sleeps."
         case "futex" if (waits_in or "").endswith("Queue.get"):
@@ -154,17 +155,20 @@ def of_blocking(event):
 
 def of_call(event):
     function = function_name(event)
+    if event["how"] == "resumed":
+        return f"{function} goes on where it was suspended."
+    text = {"begins": f"{thread_name(event)} begins: it calls {function}"}
+    text |= {"callback": f"A library calls {function}"}
+    text = text.get(event["how"], f"{function} is called")
     own = {name: text for name, text in event["variables"].items() if "." not in name}
-    shown = [f"{name} = {text}" for name, text in own.items() if len(text) <= LONGEST]
-    given = f" with {', '.join(shown[:3])}" if shown else ""
-    match event["how"]:
-        case "resumed":
-            return f"{function} goes on where it was suspended."
-        case "begins":
-            return f"{thread_name(event)} begins: it calls {function}{given}."
-        case "callback":
-            return f"A library calls {function}{given}."
-    return f"{function} is called{given}."
+    shown = [f"{name} = {value}" for name, value in own.items() if len(value) <= LONGEST][:3]
+    given = ", ".join(fitting(shown, WORDS - len(f"{text} with".split())))
+    return f"{text} with {given}." if given else f"{text}."
+
+
+def fitting(parts, room):
+    """Return the first of these texts, as many as have together at most this many words."""
+    return [part for at, part in enumerate(parts) if len(" ".join(parts[: at + 1]).split()) <= room]
 
 
 def of_line(event, before, lines):
@@ -198,10 +202,7 @@ def of_return(event):
 
 def of_statement(event, lines):
     """Return what a statement has done that has called nothing of the kernel."""
-    values = {name: event["variables"][name] for name in event["changed"]}
-    parts = [name for name in values if "." in name]
-    whole = {part.partition(".")[0] for part in parts}  # their fields say it
-    news = " and ".join([f"{name} is {values[name]}" for name in values if name not in whole][:3])
+    news = " and ".join(fitting(news_of(event), WORDS - 2))
     onward = f"on to line {event['next_line']}"
     node = statement_at("\n".join(lines), event["line"])
     body = getattr(node, "body", None)
@@ -225,6 +226,25 @@ def of_statement(event, lines):
         case ast.With() | ast.AsyncWith() if not inside and not news:
             return f"The block is left: {onward}."
     return f"Now {news}." if news else f"{onward.capitalize()}, in {event['function']}()."
+
+
+def news_of(event):
+    """Return ["n is 3", ...] of at most three variables that have changed."""
+    changed, found = event["changed"], []
+    whole = {name.partition(".")[0] for name in changed if "." in name}  # their fields say it
+    for name in [name for name in changed if name not in whole][:3]:
+        values = event["was"].get(name, ""), event["variables"][name]
+        then, now = (set(re.findall(r"\bclient \d+", text)) for text in values)
+        if max(map(len, values)) <= LONGEST:
+            found.append(f"{name} is {values[1]}")
+        elif len(then ^ now) != 1 or "…" in "".join(values):
+            found.append(f"{name} has changed")
+        else:
+            [client] = then ^ now
+            what = f"in {name}, too ({len(now)} in all)"
+            gone = f"no longer in {name} ({len(now)} left)"
+            found.append(f"{client} is {what if then < now else gone}")
+    return found
 
 
 def is_in(node, line):
@@ -271,14 +291,16 @@ def of_kernel_call(call, event, before):
             return f"{name}() hands {part} bytes to the kernel: no room for the other {rest:,}."
         case "send" | "sendall":
             return f"{name}() hands all {call['given']:,} bytes to the kernel, for {remote}."
-        case "poll":
-            name = "epoll.poll" if call["owner"] == "epoll" else "poll"
+        case "poll" | "select":
+            name = "epoll.poll" if call["owner"] == "epoll" else name
             names = [reported(*one, event, before) for one in call["events"]]
             return f"{name}() reports {', '.join(names) or 'nothing: no descriptor is ready'}."
         case "register" | "modify" | "unregister":
             return of_interest(call, event, before)
         case "close":
             return of_close(fd, event, before)
+        case "shutdown":
+            return of_shutdown(call, before)
         case "sleep":
             return f"time.sleep({call['given']:g}) is over."
         case "setblocking" if call["given"] == "False":
@@ -332,6 +354,15 @@ def of_interest(call, event, before):
     return f"{name} {still}watches {of} for {' and '.join(wanted)}{how}."
 
 
+def of_shutdown(call, before):
+    row, how, what = row_with("fd", call["fd"], before), call["given"], ""
+    if how == "SHUT_RD":
+        what = f"the program reads no more from {call['remote']}; "
+    elif row and row["server_state"] in ("ESTABLISHED", "CLOSE-WAIT"):
+        what = f"the kernel sends FIN to {call['remote']}, after all bytes; "
+    return f"shutdown({how}): {what}descriptor {call['fd']} stays open."
+
+
 def of_close(fd, event, before):
     if fd in event["kernel"]["descriptors"]:
         return ""  # another object still uses it
@@ -342,6 +373,8 @@ def of_close(fd, event, before):
     what = f"the connection with {client} is closed at both ends"
     if then["buffers"][1]:
         what = f"unread bytes are dropped, and the kernel sends {client} a reset"
+    elif then["server_state"].startswith("FIN-WAIT"):  # after shutdown()
+        return f"close(): descriptor {fd} is free."
     elif then["client_state"] in ("ESTABLISHED", "CLOSE-WAIT"):
         what = f"the kernel sends FIN to {client}"
     return f"close(): descriptor {fd} is free, and {what}."

@@ -52,13 +52,10 @@ class TracedThread:
 @contextlib.contextmanager
 def traced(program, *options, pause=False, **more):
     """Start a server under the tracer, yield a Session. pause: stop as soon as it listens."""
-    with contextlib.ExitStack() as stack:
-        listener, path = stack.enter_context(unix_listener())
+    with unix_listener() as (listener, path), contextlib.ExitStack() as channels:
         wrapper = ("-m", tracer.__name__, path, "pause" if pause else "run")
-        session = Session(listener, pause)
-        stack.callback(session.close)
         with processes.running_server(program, *options, wrapper=wrapper, **more) as server:
-            session.connect(server)
+            session = Session(server, listener, channels, pause)
             try:
                 yield session
             finally:
@@ -68,25 +65,20 @@ def traced(program, *options, pause=False, **more):
 class Session:
     """server: a Server. threads: {the kernel's number: TracedThread}."""
 
-    def __init__(self, listener, paused):
-        self.server, self.threads, self.paused = None, {}, paused
-        self._orders, self._tracer, self._has_ended = None, None, False
+    def __init__(self, server, listener, channels, paused):
+        self.server, self.threads, self.paused = server, {}, paused
+        self._listener, self._stack, self._has_ended = listener, channels, False
         self._answers, self._unanswered = {}, set()
-        self._channels, self._listener, self._texts = selectors.DefaultSelector(), listener, {}
-        listener.setblocking(False)
+        self._channels = channels.enter_context(selectors.DefaultSelector())
         self._channels.register(listener, selectors.EVENT_READ)
+        self._orders = self._accept()
+        self._tracer = int(self._orders.recv(64))  # the number of its thread
 
-    def connect(self, server):
-        """Wait until the tracer in the server has connected."""
-        self.server = server
-        while self._orders is None:
-            self.receive(1)
-
-    def close(self):
-        for key in list(self._channels.get_map().values()):
-            if key.fileobj is not self._listener:
-                key.fileobj.close()
-        self._channels.close()
+    def _accept(self):
+        """Return the next connection from the tracer; it is closed at the end."""
+        channel = self._stack.enter_context(self._listener.accept()[0])
+        self._channels.register(channel, selectors.EVENT_READ, bytearray())
+        return channel
 
     def pause(self):
         """Make each thread stop at its next line."""
@@ -108,13 +100,15 @@ class Session:
 
     def report(self, seconds=TIMEOUT):
         """Return a tracer.Report, and keep the calls of the threads."""
-        threads, ready, buffered = self.ask("report", seconds).values()
-        threads = {int(number): tracer.ThreadReport(**row) for number, row in threads.items()}
-        for number in threads.keys() & self.threads.keys():
-            if not self.threads[number].stopped:
-                self.threads[number].add(threads[number].calls)
-        ready = {int(fd): ready for fd, ready in ready.items()}
-        return tracer.Report(threads, ready, buffered)
+        report = tracer.Report(**self.ask("report", seconds))
+        rows, report.threads = report.threads, {}
+        for number, row in rows.items():
+            found = report.threads[int(number)] = tracer.ThreadReport(**row)
+            thread = self.threads.get(int(number))
+            if thread and not thread.stopped:
+                thread.add(found.calls)
+        report.ready = {int(fd): ready for fd, ready in report.ready.items()}
+        return report
 
     def ask(self, request, seconds):
         """Return the tracer's answer to "frames" or "report"; raise TimeoutError after seconds.
@@ -149,34 +143,30 @@ class Session:
         events = self._channels.select(seconds)
         for key, _ in events:
             if key.fileobj is self._listener:
-                with contextlib.suppress(BlockingIOError):
-                    self._channels.register(self._listener.accept()[0], selectors.EVENT_READ)
+                self._accept()
             else:
-                self._read(key.fileobj)
+                self._read(key.fileobj, key.data)
         return bool(events)
 
-    def _read(self, channel):
+    def _read(self, channel, text):
+        """Take what a channel has; text: what has come before of a message."""
         chunk = b""
         with contextlib.suppress(ConnectionError):
             chunk = channel.recv(1 << 20)
         if not chunk:
             self._has_ended |= channel is self._orders
             self._channels.unregister(channel)
-            channel.close()
-            return
-        text = self._texts.pop(channel, b"") + chunk
-        if not text.endswith(b"\n"):
-            self._texts[channel] = text
+        text += chunk
+        if not chunk.endswith(b"\n"):
             return
         for message in map(json.loads, text.splitlines()):
             match message:
-                case {"orders": number}:
-                    self._orders, self._tracer = channel, number
                 case {"request": request, "answer": answer}:
                     self._answers[request] = answer
                     self._unanswered.discard(request)
                 case _:
                     self._stop(channel, tracer.Snapshot(**message))
+        text.clear()
 
     def _stop(self, channel, snapshot):
         thread = self.threads.setdefault(snapshot.thread, TracedThread(snapshot.thread, snapshot))

@@ -5,9 +5,9 @@
 Each thread of the server has a channel, a connection to SOCKET (a Unix socket's path). Before a
 line of the program's file is executed, when a function of it is entered or left, and when a line
 has raised an exception, the thread sends a Snapshot, a line of JSON, and waits: "step" lets it
-execute one line. Another connection carries orders for all: "pause" makes the threads stop, "run"
-lets them run (as they do at first), "frames" is answered by what frames.py returns, "report" by a
-Report, and its end ends the server.
+execute one line. The first connection begins with the number of the tracer's own thread and carries
+orders for all: "pause" makes the threads stop, "run" lets them run (as they do at first), "frames"
+is answered by what frames.py returns, "report" by a Report, and its end ends the server.
 
 All that is imported here is in the server's process too: the standard library and no more.
 """
@@ -18,7 +18,7 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from clients.system import frames
 from clients.trace import calls
@@ -58,23 +58,9 @@ class ThreadReport:
 class Report:
     """What is to be seen of the process."""
 
-    threads: dict[int, ThreadReport] = field(default_factory=dict)  # by the kernel's number
-    ready: dict[int, list[int]] = field(default_factory=dict)  # {epoll: its ready list}
-    buffered: dict[str, int] = field(default_factory=dict)  # {"host:port": bytes asyncio holds}
-
-
-class Announced:
-    """Standard output that makes a tracer stop threads when the server says that it listens."""
-
-    def __init__(self, output, tracer):
-        self._output, self._tracer = output, tracer
-
-    def write(self, text):
-        self._tracer.stepping |= text.startswith("listening on ")
-        return self._output.write(text)
-
-    def __getattr__(self, name):
-        return getattr(self._output, name)
+    threads: dict[int, ThreadReport]  # by the kernel's number
+    ready: dict[int, list[int]]  # {epoll: its ready list}
+    buffered: dict[str, int]  # {"host:port": bytes asyncio holds}
 
 
 class Tracer:
@@ -83,39 +69,45 @@ class Tracer:
     def __init__(self, program, path):
         self.program, self.path = program, path
         self.stepping = False
-        self.spare = [frames.connect(path) for _ in range(SPARE_CHANNELS)]
+        # All before the program begins: while connect() is under way it holds a low descriptor
+        self.orders, *self.spare = (frames.connect(path) for _ in range(1 + SPARE_CHANNELS))
         self.channels = {}  # {thread: its channel}
         self.in_c = {}  # {thread's identifier: the function in C that it has called last}
         self.lock = threading.Lock()
 
+    def stop_when_it_listens(self):
+        write = sys.stdout.write
+
+        def announce(text):
+            self.stepping |= text.startswith("listening on ")
+            return write(text)
+
+        sys.stdout.write = announce
+
     def obey(self):
         """Follow the orders that come; when no more can come, end the server."""
-        orders = frames.connect(self.path)
-        orders.sendall(to_line({"orders": threading.get_native_id()}))
+        self.orders.sendall(to_line(threading.get_native_id()))
         answers = {"frames": lambda: frames.frames(self.program), "report": self.report}
-        with orders.makefile() as lines:
+        with self.orders.makefile() as lines:
             for request in map(str.strip, lines):
                 if request in answers:
-                    orders.sendall(to_line({"request": request, "answer": answers[request]()}))
+                    self.orders.sendall(to_line({"request": request, "answer": answers[request]()}))
                 else:
                     self.stepping = request == "pause"
         os.kill(os.getpid(), signal.SIGKILL)
 
     def report(self):
-        innermost, found = sys._current_frames(), Report()
+        innermost, found = sys._current_frames(), {}
         for thread in threading.enumerate():
             if thread.ident in innermost and thread is not threading.current_thread():
                 stack = self.stack(innermost[thread.ident])
                 waits_in = getattr(self.in_c.get(thread.ident), "__qualname__", None)
                 made = calls.take(thread.ident) if stack else []
-                found.threads[thread.native_id] = ThreadReport(stack, waits_in, made)
-        for epoll in list(calls.interest_lists):
-            if not epoll.closed:
-                found.ready[epoll.fileno()] = epoll.ready()
-        for transport, sock in list(calls.transports.items()):
-            if sock.fileno() >= 0 and remote_of(sock):
-                found.buffered[remote_of(sock)] = buffered_by(transport)
-        return found
+                found[thread.native_id] = ThreadReport(stack, waits_in, made)
+        epolls, transports = list(calls.interest_lists), list(calls.transports.items())
+        ready = {epoll.fileno(): epoll.ready() for epoll in epolls if not epoll.closed}
+        held = {remote_of(sock): buffered_by(transport) for transport, sock in transports}
+        return Report(found, ready, {remote: size for remote, size in held.items() if remote})
 
     # What Python calls before each call, line, return and exception (sys.settrace)
 
@@ -154,19 +146,22 @@ class Tracer:
             for old in [old for old in self.channels if not old.is_alive()]:
                 self.spare.append(self.channels.pop(old))
             if thread not in self.channels:
-                spare = self.spare or [frames.connect(self.path)]
-                self.channels[thread] = spare.pop()
+                self.channels[thread] = (self.spare or [frames.connect(self.path)]).pop()
             return self.channels[thread]
 
     def snapshot(self, frame, event, value):
-        thread = threading.current_thread()
-        name = "main" if thread is threading.main_thread() else thread.name
-        stack, variables = self.stack(frame), variables_of(frame)
-        value = describe(value[1] if event == "exception" else value)
-        made, how = calls.take(thread.ident), how_of(frame, event)
-        caller = frame.f_back
-        direct = caller is not None and caller.f_code.co_filename == self.program
-        return Snapshot(thread.native_id, name, event, how, direct, stack, variables, value, made)
+        thread, caller = threading.current_thread(), frame.f_back
+        return Snapshot(
+            thread=thread.native_id,
+            name="main" if thread is threading.main_thread() else thread.name,
+            event=event,
+            how=how_of(frame, event),
+            direct=caller is not None and caller.f_code.co_filename == self.program,
+            stack=self.stack(frame),
+            variables=variables_of(frame),
+            value=describe(value[1] if event == "exception" else value),
+            calls=calls.take(thread.ident),
+        )
 
     def stack(self, frame):
         found = []
@@ -206,11 +201,10 @@ def main():
     tracer = Tracer(program, path)
     threading.Thread(target=tracer.obey, name="tracer", daemon=True).start()
     if order == "pause":
-        sys.stdout = Announced(sys.stdout, tracer)
-    threading.settrace(tracer.enter)
-    threading.setprofile(tracer.note)
-    sys.settrace(tracer.enter)
-    sys.setprofile(tracer.note)
+        tracer.stop_when_it_listens()
+    for module in (threading, sys):
+        module.settrace(tracer.enter)
+        module.setprofile(tracer.note)
     frames.run_program(program, options)
 
 

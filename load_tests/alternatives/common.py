@@ -15,18 +15,26 @@ import sys
 import time
 
 
-def run(serve, description, prepare=None, **more):
+def listen(options):
+    """Return a new listening socket."""
+    reuse_port = getattr(options, "reuse_port", False)
+    address = options.host, options.port
+    return socket.create_server(address, backlog=options.backlog, reuse_port=reuse_port)
+
+
+def run(serve, description, prepare=None, listen=listen, **more):
     """Run an alternative until SIGTERM or Ctrl-C.
 
     description: its docstring. prepare: called with the same arguments as serve, before the line
-    "listening on ..." is printed. more: its own options, {name: keywords of add_argument()}.
+    "listening on ..." is printed. listen: returns the listening socket. more: its own options,
+    {name: keywords of add_argument()}.
     """
     options = parse(description, more)
     for number in (signal.SIGTERM, signal.SIGINT):
         # Not KeyboardInterrupt: each framework makes something else of an exception anywhere.
         signal.signal(number, lambda *_: os._exit(0))
     try:
-        listener = socket.create_server((options.host, options.port), backlog=options.backlog)
+        listener = listen(options)
     except (OSError, OverflowError, TypeError) as error:
         sys.exit(f"cannot listen on {options.host}:{options.port}: {error}")
     if prepare:
@@ -44,7 +52,7 @@ def parse(description, more):
     parser.add_argument("--compute", type=float, default=0, help="seconds each one computes")
     parser.add_argument("--quiet", action="store_true", help="log only warnings and errors")
     for name, settings in more.items():
-        parser.add_argument(f"--{name}", **settings)
+        parser.add_argument("--" + name.replace("_", "-"), **settings)
     options = parser.parse_args()
     if not (options.host and 0 <= options.wait <= 3600 and 0 <= options.compute <= 3600):
         parser.error("--host takes an address, --wait and --compute 0 to 3600 seconds")

@@ -30,7 +30,7 @@ def start_worker(listener, options):
     parent = os.getpid()
     if os.fork() == 0:
         end_with(parent)
-        selectors_loop.serve(listener, options)
+        selectors_loop.Loop(listener, options).run()
 
 
 def serve(listener, options):

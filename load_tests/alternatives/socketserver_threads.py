@@ -8,7 +8,7 @@ import socketserver
 from common import converse, run
 
 
-def serve(listener, options):
+def serve(listener, options, converse=converse):
     class Handler(socketserver.BaseRequestHandler):
         def handle(self):
             converse(self.request, self.client_address, options)

@@ -4,11 +4,13 @@ It is there when --server-pid names the server's process, on this machine.
 """
 
 import json
+import sys
 from urllib.parse import urlsplit
 
 import psutil
-from flask import Blueprint, render_template, request
+from flask import request
 
+from clients.system.processes import LaunchError, require_access
 from load_tests.harness.monitor import reading
 
 TAB = {
@@ -49,39 +51,50 @@ def rows(now, before, first, waits):
     ]
 
 
-def preselect(page, name):
-    """Open the page with this user class alone selected, and first in the list.
+def describe_classes(page, first):
+    """Open the page with the user class named first alone selected, and the load of each in words.
 
-    Locust's page ticks the "availableUserClasses" at first, and lists the "users" (its webui).
+    Locust's page ticks the "availableUserClasses" at first, and lists the "users" with their hosts.
     """
     update = page.update_template_args
 
-    def update_and_select():
+    def update_and_describe():
         update()
         users = page.template_args["users"]
-        page.template_args["users"] = {name: users[name], **users}
-        page.template_args["available_user_classes"] = [name]
+        for name, one in users.items():
+            user_class = page.environment.available_user_classes[name]
+            load = user_class.__doc__.partition("\n")[0]
+            one["host"] = f"{page.environment.host or user_class.host.split()[0]} {load}"
+        page.template_args |= {"users": {first: users[first], **users}}
+        page.template_args["available_user_classes"] = [first]
 
-    page.update_template_args = update_and_select
+    page.update_template_args = update_and_describe
     page.app.jinja_env.policies["json.dumps_kwargs"] = {"sort_keys": False}
 
 
 def add_tab(environment, pid, waiting):
-    """Add the tab to the page: on /, and alone on /extend; its rows come with /stats/requests."""
-    process, page = psutil.Process(pid), environment.web_ui
-    readings = []
+    """Add the tab to the page; its rows come with /stats/requests. Exits if pid is unreadable."""
+    try:
+        process = psutil.Process(pid)
+        require_access(process)
+    except (psutil.NoSuchProcess, LaunchError) as error:
+        sys.exit(f"--server-pid: {error}")
+    page, readings = environment.web_ui, []
+    update = page.update_template_args
 
     def look():
         readings.append(reading(process, urlsplit(environment.host).port or 3267))
         del readings[1:-2]  # only the first and the last two are used
         return rows(readings[-1], readings[-2:][0], readings[0], waiting())
 
-    extend = Blueprint("extend", __name__)
+    def state():
+        """Return the state for the page, which has no tabs in Locust's first one, "ready"."""
+        now = environment.runner.state
+        return "stopped" if now == "ready" else now
 
-    @extend.route("/extend")
-    def extended_page():
-        page.update_template_args()
-        return render_template("index.html", template_args={**page.template_args, **TAB})
+    def update_and_show():
+        update()
+        page.template_args["state"] = state()
 
     @page.app.after_request
     def add_rows(response):
@@ -90,9 +103,9 @@ def add_tab(environment, pid, waiting):
                 table = look()
             except (psutil.Error, OSError) as error:
                 table = [{"name": "server", "now": "ended", "meaning": str(error)}]
-            stats = [{"key": "server", "data": table}]
-            response.set_data(json.dumps({**response.json, "extended_stats": stats}))
+            more = {"state": state(), "extended_stats": [{"key": "server", "data": table}]}
+            response.set_data(json.dumps(response.json | more))
         return response
 
     page.template_args |= TAB
-    page.app.register_blueprint(extend)
+    page.update_template_args = update_and_show

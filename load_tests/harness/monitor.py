@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from clients.system import procfs
-from clients.system.processes import process_tree, sum_over_tree
+from clients.system.processes import process_tree, require_access, sum_over_tree
 from load_tests.harness.results import Reading
 
 KERNEL = ("Slab", "KernelStack", "PageTables")  # of /proc/meminfo, in KiB (proc(5))
@@ -24,7 +24,11 @@ KERNEL = ("Slab", "KernelStack", "PageTables")  # of /proc/meminfo, in KiB (proc
 
 @contextlib.contextmanager
 def watching(process, port, every=0.5):
-    """Yield a list to which a Reading of process is added every `every` seconds, and at the end."""
+    """Yield a list to which a Reading of process is added every `every` seconds, and at the end.
+
+    Raises LaunchError if this user may not read what the kernel knows of the process.
+    """
+    require_access(process)
     readings, over = [], threading.Event()
 
     def watch():
@@ -148,5 +152,5 @@ def sockets(port, pid="self"):
 
 
 def drops(pid="self"):
-    """Return ListenDrops of a network namespace: SYNs that the kernel dropped (snmp_counter.rst)."""
+    """Return ListenDrops of a network namespace: dropped SYNs (snmp_counter.rst)."""
     return procfs.tcp_counters(Path(f"/proc/{pid}/net/netstat").read_text())["ListenDrops"]

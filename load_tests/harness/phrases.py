@@ -67,10 +67,11 @@ def asked(results):
     names = ("wait", "compute", "slow_requests", "timeout", "retries")
     given = [(name.replace("_", "-"), getattr(config, name)) for name in names]
     extra = "".join(f", --{name} {value:g}" for name, value in given if value)
+    source = count(config.processes, "Locust worker" if config.workers else "Locust process")
     repeats = "one run each" if config.repeats == 1 else f"median of {config.repeats} runs"
     return (
         f"{loop} Load: {config.load}, {config.seconds:g} s per run, {repeats}, seed {config.seed}, "
-        f"--backlog {config.backlog}{extra}, {count(config.processes, 'Locust process')}. "
+        f"--backlog {config.backlog}{extra}, {source}. "
         f"{machine(results)}"
     )
 
@@ -106,14 +107,16 @@ def footnotes(summary):
 
 
 def failures(results):
-    """Return a line for each run in which visitors failed: how many, and the commonest reason."""
+    """Return a line for each worker that left a run, and for each run in which visitors failed."""
     lines = []
     for run in results.runs:
+        name = f"{run.model}, {load_text(results.config, run.load)}"
+        lines += [f"{name}: {text}" for text in run.generator.workers_left]
         if failed := run.outcomes.failed:
             reason = max(run.errors, key=run.errors.get, default="no reason was given")
             what = f"{failed} of {run.outcomes.visitors} visitors failed"
             what += ", and no visitor was served" if run.outcomes.all_failed else ""
-            lines.append(f"{run.model}, {load_text(results.config, run.load)}: {what}: {reason}")
+            lines.append(f"{name}: {what}: {reason}")
     return lines
 
 

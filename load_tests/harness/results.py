@@ -30,6 +30,7 @@ class RunConfig:
     timeout: float  # seconds after which a visitor gives up; 0: never
     retries: int  # further attempts after the first timeout
     processes: int  # Locust processes
+    workers: int  # those of them that joined, on other machines; 0: all are on this one
 
     @property
     def user_class(self):
@@ -162,6 +163,7 @@ class GeneratorHealth:
     cpu_share: float  # of the busiest Locust process, of one core
     lag_ms_p99: float  # by which its sleeps were too long
     limited: str  # why the run is generator-limited, in words; "" if it is not
+    workers_left: list[str] = field(default_factory=list)  # during the run, in words
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ LOCUSTFILE = Path("load_tests", "locustfile.py")  # in ROOT: Locust would split 
 SLOW_REQUESTS = Path(__file__).with_name("slow_requests.py")
 FULL = 2**20  # bytes: a disk with less room than this explains what is missing
 SATURATED = 0.8  # of a core, on average: users join during the first quarter of a run
+WORKERS_START = 30  # seconds that workers which have joined may take to start Locust
 SLACK = 60  # seconds after which a Locust that should have ended is killed
 
 
@@ -32,23 +33,28 @@ class RunError(RuntimeError):
     """A run that gave no numbers, and why."""
 
 
-def run(config, out, *, model, program, load, repeat):
-    """Return a Run and its Samples; Locust's report is in out. Raises LaunchError or RunError."""
+def run(config, out, workers, *, model, program, load, repeat):
+    """Return a Run and its Samples; Locust's report is in out. Raises LaunchError or RunError.
+
+    workers: Workers that have joined, or None.
+    """
     report = f"locust-{model}-{load:g}{f'-{repeat + 1}' if repeat else ''}.html"
     (out / report).parent.mkdir(exist_ok=True, parents=True)  # friend/03_epoll
     wrapper = (SLOW_REQUESTS, config.switch_interval) if config.slow_requests else ()
-    with running_server(program, *server_options(config), wrapper=wrapper) as server:
+    where = ("--host", workers.address) if workers else ()
+    with running_server(program, *where, *server_options(config), wrapper=wrapper) as server:
         warm(server.address)
         with watching(server.process, server.address[1]) as readings:
-            log = make_load(server.address, config, out / report, load, repeat)
+            count = workers.start(f"{model}, {load:g}") if workers else config.processes
+            options = several(count, workers and workers.address)
+            log = make_load(server.address, config, out / report, load, repeat, count, options)
         if server.process.poll() is not None:
             raise RunError(f"it {server.describe_exit()}")
         incomplete = loses_child_cpu(server.process)
     samples = [Sample(*one) for one in log["samples"]]
     numbers = stats.summary(samples)
     readings = [replace(one, at=one.at - log["started"]) for one in readings]
-    used = usage(readings, numbers["greetings"], config.backlog, incomplete)
-    not_started = numbers["outcomes"].not_started
+    used = usage(readings, numbers, config.backlog, incomplete)
     return Run(
         **numbers,
         model=model,
@@ -56,7 +62,7 @@ def run(config, out, *, model, program, load, repeat):
         load=load,
         repeat=repeat,
         usage=used,
-        generator=health(log["generators"].values(), not_started, used.cpu_share),
+        generator=health(log, numbers["outcomes"].not_started, used.cpu_share),
         errors=log["errors"],
         locust_report=report,
         locust_counted={name: LocustRow(*row) for name, row in log["locust"].items()},
@@ -69,21 +75,23 @@ def server_options(config):
     return ["--quiet", "--backlog", config.backlog, *slow]
 
 
-def make_load(address, config, page, amount, repeat):
-    """Let Locust load a server and write its report to page; return the content of its log."""
+def make_load(address, config, page, amount, repeat, count, several):
+    """Let Locust load a server and write its report to page; return the content of its log.
+
+    count: its processes; several: options for them.
+    """
     host, port = address
     is_open, slow = config.loop == "open", config.slow_requests
-    users = (config.processes if is_open else amount) + slow
+    users = (count if is_open else amount) + slow
     with temp_dir() as place:
         sample_log, output = Path(place, "samples.json"), Path(place, "output")
         report = Path(place, "report.html")  # in the name of a report Locust replaces {u} and more
-        options = ["-f", LOCUSTFILE, "--headless", "-u", users, "-r", users]
+        options = [*several, "-f", LOCUSTFILE, "--headless", "-u", users, "-r", users]
         options += ["--host", f"tcp://{host}:{port}", "--seconds", config.seconds]
         options += ["--sample-log", sample_log, "--html", report, "--seed", config.seed + repeat]
         options += ["--timeout", config.timeout, "--retries", config.retries]
         options += ["--exit-code-on-error", 0, "--only-summary", "--loglevel", "WARNING"]
         options += ["--arrivals", amount] if is_open else []
-        options += workers(config.processes) if config.processes > 1 else []
         options += ["--slow-requests", slow] if slow else []
         classes = [config.user_class, *(["SlowRequestUser"] if slow else [])]
         with open(output, "wb") as file:
@@ -102,12 +110,21 @@ def make_load(address, config, page, amount, repeat):
     return content
 
 
-def workers(processes):
-    """Return the options that make Locust run as a master with workers on this machine."""
+def several(count, address):
+    """Return the options that make Locust the master of count workers, which it starts itself.
+
+    address: where it waits for workers that have joined instead. Raises RunError if all have left.
+    """
+    if not count:
+        raise RunError("all workers have left")
+    options = ["--expect-workers", count, "--worker-count", count]
+    if address:
+        options += ["--master", "--master-bind-host", address]
+        return [*options, "--expect-workers-max-wait", WORKERS_START]
     port = free_port()  # 5557 may be another run's master
-    options = ["--processes", processes, "--expect-workers", processes]
-    options += ["--worker-count", processes, "--master-bind-host", "127.0.0.1"]
-    return [*options, "--master-bind-port", port, "--master-port", port]
+    options += ["--processes", count, "--master-bind-host", "127.0.0.1"]
+    options += ["--master-bind-port", port, "--master-port", port]
+    return options if count > 1 else []
 
 
 def free_port(wanted=0):
@@ -128,9 +145,9 @@ def locust(*options, output=subprocess.DEVNULL, timeout=None):
             process.wait(timeout)
 
 
-def usage(readings, greetings, backlog, incomplete):
-    """Return the ServerUsage of a run from its Readings."""
-    first, last = readings[0], readings[-1]
+def usage(readings, numbers, backlog, incomplete):
+    """Return the ServerUsage of a run from its Readings. numbers: what its samples give."""
+    first, last, greetings = readings[0], readings[-1], numbers["greetings"]
 
     def peak(name):
         return max(getattr(reading, name) for reading in readings)
@@ -141,7 +158,7 @@ def usage(readings, greetings, backlog, incomplete):
     connections = peak("descriptors") - first.descriptors
     return ServerUsage(
         cpu_us_per_greeting=per(increase("cpu") * 1e6, greetings),
-        cpu_share=increase("cpu") / increase("at"),
+        cpu_share=increase("cpu") / numbers["seconds"],  # readings begin before the load
         cpu_incomplete=incomplete,
         rss_peak=peak("rss"),
         rss_per_connection=per(peak("rss") - first.rss, connections),
@@ -160,18 +177,26 @@ def per(amount, count):
     return amount / count if count else None
 
 
-def health(processes, not_started, server_share):
+def health(log, not_started, server_share):
     """Return the GeneratorHealth of a run. server_share: the server's CPU, of one core."""
-    cores = usable_cores()
+    processes, cores = log["generators"].values(), usable_cores()
     lags = sorted(lag for seen in processes for lag in seen["lag"]) or [0.0]
-    cpu = max((seen["cpu"] for seen in processes), default=0.0)
     late = stats.nearest_rank(lags, 99) * 1000
-    reasons = [f"used {cpu:.0%} of a core"] if cpu > SATURATED else []
-    if cores < 2 and cpu + server_share > cores / 2:
+    here = [one["cpu"] for one in processes if one["host"] == socket.gethostname()]
+    used, most = max((one["cpu"] / min(1, one["cores"]), one["cores"]) for one in processes)
+    reasons = []
+    if used > SATURATED:
+        reasons.append(f"used {used:.0%} of {f'{most:g} cores' if most < 1 else 'a core'}")
+    if cores < 2 and here and sum(here) + server_share > cores / 2:
         reasons.append(f"shared {count(cores, 'core')} with the server")
     reasons += [f"was {late:.0f} ms late"] if late > 50 else []
     reasons += [f"could not start {not_started:,} visitors"] if not_started else []
-    return GeneratorHealth(cpu, late, " and ".join(reasons))
+    reasons += [f"lost {count(len(log['left']), 'worker')}"] if log["left"] else []
+    left = [
+        f"the worker on {host} left after {at:.1f} s; only what it had reported is counted"
+        for host, at in log["left"]
+    ]
+    return GeneratorHealth(max(one["cpu"] for one in processes), late, " and ".join(reasons), left)
 
 
 def machine():

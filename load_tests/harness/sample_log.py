@@ -2,11 +2,13 @@
 
 import math
 import os
+import socket
 import time
 from collections import Counter
 
 import gevent
 
+from clients.system.procfs import usable_cores
 from load_tests.harness.samples import Sample
 
 
@@ -16,10 +18,20 @@ class SampleLog:
     def __init__(self):
         self.samples: list[Sample] = []
         self.errors: Counter[str] = Counter()
-        self.generators: dict[str, dict] = {}  # process: {"cpu": share of a core, "lag": [s, …]}
+        self.generators: dict[str, dict] = {}  # of each process: see watch_generator()
         self.locust: dict[str, list] = {}  # see results.LocustRow
         self.started = self.over = math.inf  # time.monotonic() of the load's start and end
+        self.last_reports: dict[str, dict] = {}  # of each worker
         self.own_monitor = None
+
+    def start(self, watch):
+        """Begin a load; watch this process as well if it makes some of it."""
+        self.started, self.over = time.monotonic(), math.inf
+        self.own_monitor = gevent.spawn(self.watch_generator) if watch else None
+
+    def stop(self):
+        if self.own_monitor:
+            self.own_monitor.kill()
 
     def note(self, session, request, began, ended, outcome):
         """Add a request, with times of time.monotonic(), if it began before the load ended."""
@@ -32,32 +44,53 @@ class SampleLog:
         times = round(began - self.started, 6), round(ended - self.started, 6)
         self.samples.append(Sample(session, request, *times, outcome))
 
-    def drain(self):
-        """Return the content as plain data, and forget the samples and errors."""
-        names = ("samples", "errors", "generators", "locust", "started")
-        content = {name: getattr(self, name) for name in names}
+    def report(self, waiting):
+        """Return what a worker has recorded since its last report, as plain data.
+
+        waiting: (session, request, time at which it began) of each request without an answer.
+        """
+        now, started = time.monotonic(), self.started
+        content = {
+            "samples": self.samples,
+            "errors": self.errors,
+            "generators": self.generators,
+            "complete": self.over < math.inf,
+            "waiting": [(*names, began - started, now - started) for *names, began in waiting],
+            "at": now - started,
+        }
         self.samples, self.errors = [], Counter()
         return content
 
     def take(self, content, worker):
-        """Add what a worker has drained; its sessions get the worker's name."""
-        for session, *rest in content["samples"]:
-            self.samples.append(Sample(f"{worker}/{session}", *rest))
+        """Add a report of a worker; its sessions get the worker's name."""
+        self.add(worker, content["samples"])
         for name, generator in content["generators"].items():
             self.generators[f"{worker}/{name}"] = generator
         self.errors.update(content["errors"])
+        self.last_reports[worker] = content
 
-    def start_watching(self):
-        self.own_monitor = gevent.spawn(self.watch_generator)
+    def add(self, worker, samples):
+        self.samples += [Sample(f"{worker}/{session}", *rest) for session, *rest in samples]
 
-    def stop_watching(self):
-        if self.own_monitor:
-            self.own_monitor.kill()
+    def content(self):
+        """Return all that was recorded, as plain data; see runs.make_load().
+
+        A worker without a last report has left. What it had reported as waiting is entered as
+        unanswered at that moment: for how long it waited afterwards is not known.
+        """
+        left = []
+        for worker, last in self.last_reports.items():
+            if not last["complete"]:
+                self.add(worker, [(*one, "unanswered") for one in last["waiting"]])
+                left.append((worker.rpartition("_")[0], last["at"]))
+        names = ("samples", "errors", "generators", "locust", "started")
+        return {name: getattr(self, name) for name in names} | {"left": left}
 
     def watch_generator(self, every=0.05):
         """Measure by how much sleep() oversleeps, and the CPU time of this process."""
         started, before = time.monotonic(), time.process_time()
-        seen = self.generators[str(os.getpid())] = {"cpu": 0.0, "lag": []}
+        where = {"host": socket.gethostname(), "cores": usable_cores()}
+        seen = self.generators[str(os.getpid())] = {"cpu": 0.0, "lag": [], **where}
         while True:
             due = time.monotonic() + every
             gevent.sleep(every)

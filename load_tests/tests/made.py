@@ -17,6 +17,7 @@ CONFIG = {
     "timeout": 0.0,
     "retries": 0,
     "processes": 1,
+    "workers": 0,
 }
 MACHINE = results.Machine("abacus", 2, 1.0, "6.1", "3.11", "2.47", "26")
 

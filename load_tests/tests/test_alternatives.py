@@ -28,6 +28,9 @@ FOLDER = Path(__file__).parent.parent / "alternatives"
 FLOOD = "a_flooding_client_does_not_starve_others"
 THOUSAND = "a_thousand_idle_connections_stay_open"
 DIFFERENCES = {
+    "graceful": {
+        "a_signal_ends_it_during_a_request": "it answers what was asked, and ends after --deadline",
+    },
     "gevent_server": {
         FLOOD: "it lets the others run only where it would wait, and a client that always has "
         "something to read never makes it wait",
@@ -106,6 +109,9 @@ CASES = {
     "asyncio_streams": ALL - OPTIONS,
     "gevent_server": ALL - OPTIONS - COMPUTE,  # converse() in common.py
     "loop_with_pool": WORKING - {FLOOD},  # without work it is asyncio_streams
+    "graceful": LIFECYCLE - OPTIONS - COMPUTE - {"it_obeys_host_and_backlog"},
+    "handover": {"sigterm_ends_it"},  # without --control it is graceful
+    "shedding --clients 9999 --max-age 3600": set(vars(framing)) & ALL,  # it receives otherwise
     "prefork": ALL - OPTIONS - ONE_CONNECTION,  # selectors_loop
     "selectors_loop --selector select": ALL - LIFECYCLE - ONE_CONNECTION,
     "selectors_loop --selector poll": ALL - LIFECYCLE - ONE_CONNECTION,
@@ -125,8 +131,9 @@ CASES = {
     "socketserver_threads working": WITH_WORK,
     "uvloop_protocol working": WITH_WORK,
 }
-# With work, prefork serves as selectors_loop does, and thread_pool as socketserver_threads.
-SAME_WITH_WORK = {"prefork", "thread_pool"}
+# With work, these serve as selectors_loop does, and thread_pool as socketserver_threads.
+SAME_WITH_WORK = {"graceful", "handover", "prefork", "shedding", "thread_pool"}
+CHATS = {"chat_loop", "chat_threads"}  # another protocol: test_under_pressure.py
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -168,7 +175,7 @@ def run_in_turn(program, checks, options):
 
 
 def test_each_alternative_and_each_check_is_tried():
-    programs = {path.stem for path in FOLDER.glob("*.py")} - {"common"}
+    programs = {path.stem for path in FOLDER.glob("*.py")} - {"common"} - CHATS
     assert programs == {case.split()[0] for case in CASES}
     working = {case.split()[0] for case in CASES if "working" in case}
     assert working == programs - SAME_WITH_WORK

@@ -1,25 +1,28 @@
-"""Several machines: Locust's master and workers, each in a network of its own, and the server.
+"""Several machines as one load: a comparison and two workers, each in a network of its own.
 
 The networks are namespaces that this test makes and removes; nothing leaves them. Three of them,
-in a row: near (master and a worker) - middle (the server, which also routes) - far (a worker).
+in a row: near (a worker) - middle (the comparison and the server; it also routes) - far (a worker).
 """
 
 import contextlib
-import json
 import os
+import signal
+import socket
 import subprocess
-import sys
+from pathlib import Path
 
+import pandas
 import pytest
 
 from clients.system import processes
-from load_tests.harness import stats
-from load_tests.harness.samples import Sample
+from clients.system.procfs import parse_tcp_line
+from conftest import wait_until
+from load_tests.harness import results, workers
 
 pytestmark = pytest.mark.slow
 
-LOCUSTFILE = processes.ROOT / "load_tests" / "locustfile.py"
-SERVER, MASTER = "10.77.1.1", "10.77.1.2"
+MIDDLE = "10.77.1.1"
+JOIN = "--join", MIDDLE
 SETUP = """
 netns add {near}
 netns add {middle}
@@ -68,45 +71,71 @@ def ip(*words):
     return subprocess.run(["ip", *words], capture_output=True, text=True)
 
 
-def test_master_workers_and_server_on_three_machines(networks, tmp_path):
-    program = processes.models()["03_epoll"]
-    script = tmp_path / "server"
-    inside = f"ip netns exec {networks['middle']} {sys.executable} {program}"
-    script.write_text(f'#!/bin/sh\nexec {inside} "$@"\n')
-    script.chmod(0o755)
-    sample_log = tmp_path / "samples.json"
-    with processes.running_server(script, "--host", SERVER, "--quiet") as server:
-        host = ["--host", f"tcp://{SERVER}:{server.address[1]}"]
-        master = ["--master", "--master-bind-host", MASTER, "--expect-workers", 2, "--headless"]
-        load = ["-u", 10, "-r", 10, "--seconds", 3, "--sample-log", sample_log, *host]
-        worker = ["--worker", "--master-host", MASTER]
-        with contextlib.ExitStack() as stack:
-            first = stack.enter_context(locust(networks["near"], *master, *load))
-            stack.enter_context(locust(networks["near"], *worker))
-            stack.enter_context(locust(networks["far"], *worker))
-            output, _ = first.communicate(timeout=120)
-    assert sample_log.is_file(), output
-    content = json.loads(sample_log.read_text())
-    samples = [Sample(*one) for one in content["samples"]]
-    found = stats.outcomes(samples)
-    assert found.finished > 0
-    assert found.failed == 0
-    assert len({sample.session.split("/")[0] for sample in samples}) == 2
-    assert len(content["generators"]) == 2
+def test_a_comparison_whose_load_two_workers_make(networks, tmp_path):
+    """One worker leaves in the first run, by Ctrl-C; Ctrl-C ends the comparison in the second."""
+    options = ["--users", 20, "--seconds", 3, "--repeat", 9, "--no-pictures", "--out", tmp_path]
+    options += ["--workers", 2, "--master-bind-host", MIDDLE, "03_epoll"]
+    with contextlib.ExitStack() as stack:
+        comparison, near, far = (
+            stack.enter_context(compare(networks[where], *words))
+            for where, words in [("middle", options), ("near", JOIN), ("far", JOIN)]
+        )
+        assert next(far.stdout).startswith("Joined the comparison")
+        # Of its ten users some are at their second visitor: it has reported some of the first ones.
+        wait_until(lambda: len(sockets_of(far)) >= 16)
+        assert {one.local[0] for one in sockets_of(comparison, "LISTEN")} == {MIDDLE}
+        assert not sockets_of(far, "LISTEN")
+        far.send_signal(signal.SIGINT)
+        assert [next(near.stdout) for _ in range(3)][1:] == ["03_epoll, 20\n"] * 2
+        wait_until(lambda: sockets_of(near, "ESTABLISHED"))
+        comparison.send_signal(signal.SIGINT)
+        said, errors = comparison.communicate()
+        assert (comparison.returncode, near.wait(), far.wait()) == (0, 0, 1), errors
+        assert near.stdout.read() == "The comparison has ended, after 2 runs here.\n"
+        for name in networks.values():
+            wait_until(lambda name=name: ip("netns", "pids", name).stdout == "")
+    found = results.read(tmp_path / "results.json")
+    assert found.interrupted
+    [run] = found.runs
+    assert run.outcomes.failed == 0
+    assert "lost 1 worker" in run.generator.limited
+    [left] = run.generator.workers_left
+    assert left in " ".join(said.split())
+    frame = pandas.read_csv(tmp_path / "samples.csv.gz", dtype={"session": str})
+    assert (frame.request == "session").sum() == run.outcomes.visitors
+    frame["worker"] = frame.session.str.partition("/")[0]
+    by_worker = frame.groupby("worker")
+    assert frame.began.min() >= 0
+    assert by_worker.session.nunique().min() >= 10  # visitors of each
+    assert by_worker.ended.max().min() < 3 <= by_worker.ended.max().max()
+    rows = by_worker.get_group(by_worker.ended.max().idxmin())
+    assert set(rows.outcome) == {"answered", "unanswered"}  # of the one that left
+
+
+def sockets_of(process, state=""):
+    """Return the TcpSockets in a process's network, but those of the comparison itself."""
+    lines = Path(f"/proc/{process.pid}/net/tcp").read_text().splitlines()[1:]
+    found, ours = map(parse_tcp_line, lines), (workers.PORT, 5557)
+    return [one for one in found if state in one.state and one.remote[1] not in ours]
 
 
 @contextlib.contextmanager
-def locust(network, *options):
-    """Run Locust in a network namespace, and end it."""
-    line = ["ip", "netns", "exec", network, sys.executable, "-m", "locust", "-f", LOCUSTFILE]
-    process = subprocess.Popen(
-        [*map(str, line), *map(str, options), "--exit-code-on-error", "0", "ClosedLoopUser"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+def compare(network, *options):
+    """Run a comparison in a network namespace, and end it."""
+    line = ["ip", "netns", "exec", network, *processes.module_command("load_tests.compare")]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*line, *map(str, options)], cwd=processes.ROOT, **streams) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_nothing_to_join_ends_in_one_line(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setattr(workers, "PORT", listener.getsockname()[1])
+    monkeypatch.setattr(workers, "JOIN_TIMEOUT", 0.3)
+    line = workers.join("127.0.0.1", print)
+    assert (
+        line == "for 0.3 s no comparison has waited for workers at 127.0.0.1 (Connection refused)"
     )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)

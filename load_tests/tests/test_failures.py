@@ -459,3 +459,13 @@ def test_a_terminal_without_letters_and_without_room(namesakes):
     assert done.returncode == 0, done.stderr
     for text in (namesakes[1], done.stdout):
         assert re.search(r"01_\w+ +\|? *[0-9]", text)  # and not "01_…"
+
+
+def test_a_server_of_another_user_is_named_as_such(other_user, tmp_path):
+    wrapper, program = other_user
+    options = (program, "--users", 2, "--seconds", 1, "--out", tmp_path)
+    done = cli("load_tests.compare", *options, wrapper=wrapper)
+    said = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 1
+    assert "runs as another user: its sockets and threads are not shown" in said
+    assert "Traceback" not in said

@@ -2,23 +2,27 @@
 
 import contextlib
 import json
+import os
 import re
+import shutil
 import subprocess
 import urllib.request
 
+import psutil
 import pytest
 
 from clients.system.processes import module_command
 from clients.system.procfs import accept_queue_limit
-from clients.tests.browser import in_a_browser, opened
-from conftest import wait_until
+from clients.tests.browser import CHROMIUM, in_a_browser, opened
+from conftest import cli, wait_until
+from load_tests.harness.runs import free_port
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def page():
-    """The address of Locust's page, while 20 users load the blocking server."""
+def url():
+    """The address of Locust's page for the blocking server."""
     process = subprocess.Popen(
         module_command("load_tests.compare", "--web", "01_blocking"),
         stdout=subprocess.PIPE,
@@ -28,29 +32,40 @@ def page():
         for line in process.stdout:
             if found := re.search(r"http://127.0.0.1:\d+", line):
                 break
-        swarm(found[0])
+        wait_until(lambda: asked(found[0]), "an answer of Locust's page")
         yield found[0]
     finally:
         process.terminate()
         assert process.wait(30) == 0
 
 
-def swarm(url):
-    """Start 20 visitors as the page's button does, as soon as Locust answers."""
+@pytest.fixture(scope="module")
+def before(url):
+    """What a browser shows of the server before the load has been started."""
+    if not CHROMIUM:
+        return None
+    with opened(f"{url}/?tab=server") as browser, browser.sized(1280, 800):
+        browser.until(lambda: re.search(r"NEW\s(?s:.*)8 memory\s", shown(browser)))
+        return shown(browser)
+
+
+@pytest.fixture(scope="module")
+def page(url, before):
+    """The same address, while 20 users load the server; started as the page's button does."""
     form = b"user_count=20&spawn_rate=20&user_classes=ClosedLoopUser"
+    assert json.loads(asked(f"{url}/swarm", form))["success"]
+    return url
 
-    def started():
-        with contextlib.suppress(OSError):  # it does not listen yet
-            with urllib.request.urlopen(f"{url}/swarm", form) as answer:
-                return json.load(answer)["success"]
 
-    wait_until(started, "an answer of Locust's page")
+def asked(url, form=None):
+    """Return the page's answer, None if it does not listen yet."""
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, form) as answer:
+        return answer.read().decode()
 
 
 def rows(url):
     """Return {name: what the tab shows now}."""
-    with urllib.request.urlopen(f"{url}/stats/requests") as answer:
-        [table] = json.load(answer)["extended_stats"]
+    [table] = json.loads(asked(f"{url}/stats/requests"))["extended_stats"]
     assert table["key"] == "server"
     return {row["name"].split(maxsplit=1)[1]: row["now"] for row in table["data"]}
 
@@ -72,27 +87,58 @@ def test_the_tab_shows_the_queue(page):
 
 @pytest.mark.xdist_group("page")
 def test_the_page_opens_with_one_class_selected_and_the_others_to_choose(page):
-    with urllib.request.urlopen(page) as answer:
-        text = answer.read().decode()
-    found = json.loads(re.search(r"templateArgs\s*=\s*(\{.*\})", text)[1])
+    found = json.loads(re.search(r"templateArgs\s*=\s*(\{.*\})", asked(page))[1])
     assert found["available_user_classes"] == ["ClosedLoopUser"]  # what is ticked at first
     assert next(iter(found["users"])) == "ClosedLoopUser"
     assert {"OpenLoopUser", "NoThinkTimeUser", "IdleUser"} < set(found["users"])
-    assert found["users"]["OpenLoopUser"]["load"].startswith("Open loop: --arrivals visitors")
+    text = found["users"]["OpenLoopUser"]["host"]  # the form shows it next to the class
+    assert text.startswith(f"{found['host']} Open loop: --arrivals visitors")
 
 
 @in_a_browser
 @pytest.mark.xdist_group("page")
-@pytest.mark.parametrize("path", ["/?tab=server", "/extend?tab=server"])
-def test_the_tab_in_a_browser(page, path):
+def test_the_tab_is_there_before_the_load_is_started(before):
+    assert re.search(r"Status\s+STOPPED", before)
+    assert re.search(r"3 accept queue\s+0\s+connected, and waiting for accept", before)
+
+
+@in_a_browser
+@pytest.mark.xdist_group("page")
+def test_the_tab_in_a_browser(page):
     expected = [
         r"3 accept queue\s+\d+\s+connected, and waiting for accept",
         r"6 threads\s+1\s",
         r"8 memory\s+[1-9]\d*\.\d MiB",
     ]
-    with opened(page + path) as browser:
+    with opened(f"{page}/?tab=server") as browser:
         browser.until(lambda: all(re.search(one, shown(browser)) for one in expected))
 
 
 def shown(browser):
     return browser.value("document.body?.innerText ?? ''")
+
+
+@pytest.mark.parametrize("whose", ["nobody", "another user"])
+def test_a_process_that_cannot_be_read_is_refused_in_one_line(whose):
+    if os.geteuid() != 0 or not shutil.which("setpriv"):
+        pytest.skip("a process of another user needs root and setpriv")
+    user = ["setpriv", "--reuid", "65534", "--clear-groups"]
+    with subprocess.Popen([*user, "sleep", "600"]) as process:
+        try:
+            if whose == "nobody":
+                process.kill()
+                process.wait()
+            else:
+                wait_until(lambda: psutil.Process(process.pid).uids().real == 65534)
+            options = ("--server-pid", process.pid, "--host", "tcp://127.0.0.1:1")
+            done = cli(
+                "locust",
+                *("-f", "load_tests/locustfile.py", "--web-port", free_port(), *options),
+                wrapper=["setpriv", "--bounding-set", "-all"],
+            )
+        finally:
+            process.kill()
+    [line] = re.findall(r"--server-pid: .*", done.stderr)
+    assert "runs as another user" in line if whose != "nobody" else "not found" in line
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 1

@@ -100,12 +100,24 @@ def test_watching_goes_on_after_the_end_of_the_server(serve, monkeypatch):
     assert len(readings) == known  # there is nothing to read any more
 
 
+HERE = socket.gethostname()
+
+
 @pytest.mark.parametrize(
-    ("cores", "cpu", "words"),
-    [(2, 0.4, ""), (0.5, 0.2, "shared 0.5 cores with the server"), (1, 0.1, ""), (2, 0.85, "85%")],
+    ("cores", "cpu", "host", "words"),
+    [
+        (2, 0.4, HERE, ""),
+        (2, 0.85, HERE, "used 85% of a core"),
+        (0.5, 0.2, HERE, "shared 0.5 cores with the server"),
+        (0.5, 0.2, "elsewhere", ""),
+        (0.5, 0.45, "elsewhere", "used 90% of 0.5 cores"),
+        (1, 0.1, HERE, ""),
+    ],
 )
-def test_a_generator_that_shares_a_core_with_the_server_is_a_limit(cores, cpu, words, monkeypatch):
+def test_a_generator_that_shares_a_core_with_the_server_is_a_limit(
+    cores, cpu, host, words, monkeypatch
+):
     monkeypatch.setattr(runs, "usable_cores", lambda: cores)
-    limited = runs.health([{"cpu": cpu, "lag": [0.001]}], 0, server_share=0.3).limited
-    assert words in limited
-    assert bool(limited) == bool(words)
+    process = {"cpu": cpu, "lag": [0.001], "cores": cores, "host": host}
+    log = {"generators": {"1": process}, "left": []}
+    assert runs.health(log, 0, server_share=0.3).limited == words

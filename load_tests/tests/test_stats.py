@@ -244,7 +244,7 @@ def test_what_happens_while_users_are_stopped_is_not_part_of_the_load():
     log.note("4", "first_greeting", 9.9, 10.2, "failed")
     for outcome in ("answered", "unanswered", "failed"):
         log.note("5", "first_greeting", 10.0, 10.1, outcome)
-    assert log.drain()["samples"] == [
+    assert log.content()["samples"] == [
         ("1", "first_greeting", 7.0, 7.5, "answered"),
         *[(name, "first_greeting", 7.9, 8.0, "unanswered") for name in "234"],
     ]

@@ -20,7 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from clients.system import netns, procfs
-from clients.system.sockets import reset_on_close
 
 from .observation import Call, Packet, StateChange
 
@@ -50,23 +49,6 @@ class NotSupported(RuntimeError):
     """This system does not allow the experiment, and why."""
 
 
-class ProcFile:
-    """A file of /proc that stays open, and with it the namespace in which it was opened."""
-
-    def __init__(self, path):
-        self._file = open(path)  # noqa: SIM115
-        self._lock = threading.Lock()  # one thread at a time between seek and read
-
-    def read(self):
-        """Return what the kernel writes now; any thread may call this."""
-        with self._lock:
-            self._file.seek(0)
-            return self._file.read()
-
-    def close(self):
-        self._file.close()
-
-
 class Host:
     """One end: its network namespace, its device, and its list of TCP sockets."""
 
@@ -80,8 +62,6 @@ class Host:
             self.tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
             fcntl.ioctl(self.tun, TUNSETIFF, struct.pack("16sH22x", b"link", IFF_TUN | IFF_NO_PI))
             netns.bring_up("link", self.address)
-            self._sockets = ProcFile("/proc/thread-self/net/tcp")
-            self._counters = ProcFile("/proc/thread-self/net/netstat")
 
     def socket(self):
         """Return a new TCP socket that belongs to this host, in whichever thread it is used."""
@@ -96,22 +76,25 @@ class Host:
                 raise NotSupported(f"this kernel has no {path}")
             path.write_text(str(value))
 
-    def get(self, name):
-        """Return one of this host's settings, a number; None if the kernel has no such setting."""
-        with in_namespace(self.namespace), contextlib.suppress(FileNotFoundError):
-            return int(Path("/proc/sys", name.replace(".", "/")).read_text())
+    def read(self, path):
+        """Return the text of a file of /proc, as it is for this host."""
+        with in_namespace(self.namespace):
+            return Path("/proc", path).read_text()
 
     def sockets(self):
         """Return a TcpSocket for each TCP socket of this host."""
-        return [procfs.parse_tcp_line(line) for line in self._sockets.read().splitlines()[1:]]
+        lines = self.read("thread-self/net/tcp").splitlines()[1:]
+        return [procfs.parse_tcp_line(line) for line in lines]
+
+    def connections(self):
+        """Return sockets() without the listening ones."""
+        return [row for row in self.sockets() if row.remote[1]]
 
     def counters(self):
         """Return the TCP counters of this host: {name: number}."""
-        return procfs.tcp_counters(self._counters.read())
+        return procfs.tcp_counters(self.read("thread-self/net/netstat"))
 
     def close(self):
-        for file in (self._sockets, self._counters):
-            file.close()
         os.close(self.tun)
         os.close(self.namespace)
 
@@ -131,11 +114,15 @@ class EmulatedLink:
         except OSError as error:
             raise NotSupported(f"no network namespace or no /dev/net/tun: {error}") from error
         self.client, self.server = self.hosts.values()
-        self._start = time.monotonic()
+        self.start_clock()
         self._first_seq = {}  # {(sender, the client's port): the first sequence number}
-        self._known = {}  # {(end, port, remote port): state}
+        self._known = {}  # {end: {(port, remote port): state}}
         self._recording, self._over = threading.Lock(), threading.Event()
         self._threads = [threading.Thread(target=run) for run in (self._forward, self._poll_states)]
+
+    def start_clock(self):
+        """Let the times begin now: before the first packet."""
+        self._start = time.monotonic()
 
     def now(self):
         return time.monotonic() - self._start
@@ -199,6 +186,8 @@ class EmulatedLink:
 
     def close(self, end, sock, reset=False):
         if reset:
+            from clients.system.sockets import reset_on_close
+
             reset_on_close(sock)
         with self.traced(end, "close(), SO_LINGER 0" if reset else "close()"):
             sock.close()
@@ -278,15 +267,13 @@ class EmulatedLink:
         """Record each change of state of each connection at both ends."""
         with self._recording:
             for end, host in self.hosts.items():
-                rows = [row for row in host.sockets() if row.remote[1]]
-                states = {(end, row.local[1], row.remote[1]): row.state for row in rows}
-                gone = [key for key in self._known if key[0] == end and key not in states]
-                for key, state in [*states.items(), *((key, "CLOSED") for key in gone)]:
-                    if self._known.get(key) != state:
-                        self._known[key] = state
-                        self.states.append(StateChange(self.now(), *key, state))
-                for key in gone:
-                    del self._known[key]
+                before = self._known.get(end, {})
+                now = dict.fromkeys(before, "CLOSED")  # unless the kernel's list still has it
+                now |= {(row.local[1], row.remote[1]): row.state for row in host.connections()}
+                for ports, state in now.items():
+                    if before.get(ports) != state:
+                        self.states.append(StateChange(self.now(), end, *ports, state))
+                self._known[end] = now
 
 
 def concurrently(*functions):

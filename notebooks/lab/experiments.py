@@ -1,17 +1,15 @@
 """Experiments that make TCP visible: tcp.py runs each in a network namespace of its own.
 
 There this program is root, so it may read every packet and change the kernel's settings. Nothing
-else on the machine changes.
+else on the machine changes. It is started often: what few experiments need is imported in them.
 """
 
 import contextlib
-import importlib
 import json
 import os
 import socket
-import subprocess
+import struct
 import sys
-import tempfile
 import threading
 import time
 
@@ -108,12 +106,6 @@ def try_to_listen(link, reuse):
     return BindAttempt(link.now(), reuse, failure)
 
 
-def two_listeners():
-    """A second program listens on a port in use, with SO_REUSEADDR, and fails."""
-    with EmulatedLink() as link, link.listener():
-        return Observation(error=try_to_listen(link, reuse=True).error)
-
-
 def forgotten_close(seconds=4.0, fin_timeout=2, delay=0.05):
     """The client closes, the server never does, and writes once more at the end.
 
@@ -175,7 +167,6 @@ def resolve(name, hosts="", dns=None, order="files dns"):
     replace("/etc/hosts", hosts + "\n")
     replace("/etc/nsswitch.conf", f"hosts: {order}\n")
     replace("/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:5 attempts:2\n")
-    importlib.import_module("scapy.layers.dns")  # before the first query: it takes a second
     queries, found, error = [], [], None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 53))
@@ -191,6 +182,9 @@ def resolve(name, hosts="", dns=None, order="files dns"):
 
 def replace(path, text):
     """Replace a system's file by one with this text, for this program alone."""
+    import subprocess
+    import tempfile
+
     with tempfile.NamedTemporaryFile("w") as file:
         file.write(text)
         file.flush()
@@ -199,26 +193,40 @@ def replace(path, text):
 
 
 def answer_queries(server, known, queries):
-    """Be a small DNS server for {name: address}, and record each query."""
-    from scapy.layers.dns import DNS, DNSRR
-
+    """Be a small DNS server for {name: address}, and record each query (RFC 1035, 4.1)."""
     with contextlib.suppress(OSError):  # the socket is closed at the end
         while True:
-            packet, remote = server.recvfrom(512)
-            query = DNS(packet)
-            question = query.qd[0]
-            name = question.qname.decode().rstrip(".")
-            queries.append((name, {1: "A", 28: "AAAA"}.get(question.qtype, "another")))
-            records = [DNSRR(rrname=question.qname, rdata=known[name])] if name in known else []
-            code = 0 if records else 3  # 3: there is no such name
-            reply = DNS(id=query.id, qr=1, rd=1, ra=1, qd=query.qd, an=records, rcode=code)
-            server.sendto(bytes(reply), remote)
+            query, remote = server.recvfrom(512)
+            labels, rest = [], query[12:]  # behind the header: the name, its type and class
+            while size := rest[0]:
+                labels.append(rest[1 : 1 + size].decode())
+                rest = rest[1 + size :]
+            name, kind = ".".join(labels), int.from_bytes(rest[1:3])
+            queries.append((name, {1: "A", 28: "AAAA"}.get(kind, "another")))
+            flags = 0x8180 if name in known else 0x8183  # an answer; 3: there is no such name
+            reply = query[:2] + struct.pack("!5H", flags, 1, name in known, 0, 0)
+            reply += query[12 : len(query) - len(rest) + 5]
+            if name in known:  # 0xC00C: the name is that of the question; type A, class IN
+                reply += struct.pack("!HHHIH", 0xC00C, 1, 1, 0, 4) + socket.inet_aton(known[name])
+            server.sendto(reply, remote)
+
+
+def run(name, options):
+    return {**vars(queues), **vars(packet_loss), **globals()}[name](**options)
 
 
 def main():
-    name, options = sys.argv[1], json.loads(sys.argv[2])
+    name, cases = sys.argv[1], json.loads(sys.argv[2])
     try:
-        print(to_json({**vars(queues), **vars(packet_loss), **globals()}[name](**options)))
+        if len(cases) == 1:
+            found = [run(name, cases[0])]
+        else:  # a process for each case, with the modules that are imported here
+            from concurrent.futures import ProcessPoolExecutor
+            from multiprocessing import get_context
+
+            with ProcessPoolExecutor(len(cases), get_context("fork")) as pool:
+                found = list(pool.map(run, [name] * len(cases), cases))
+        print(to_json(found))
     except NotSupported as error:
         print(error, file=sys.stderr)
         sys.exit(NOT_SUPPORTED)

@@ -5,7 +5,6 @@ import statistics
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
@@ -14,27 +13,18 @@ from matplotlib.ticker import MaxNLocator
 from clients.console.formatting import count as amount
 from clients.console.formatting import milliseconds, number
 from clients.console.palette import MODELS, OTHER_STYLES, styles
-from load_tests.harness import figures, stats
-from load_tests.harness.charts import (
-    STYLE,
-    arrow,
-    draw,
-    label_ends,
-    measured,
-    sheet,
-    value_axis,
-)
-from load_tests.harness.stats import nearest_rank
+from load_tests.harness.charts import STYLE, arrow, curves, draw, measured, sheet, value_axis
+from load_tests.harness.stats import Value, nearest_rank
 
-from . import gil, load
+from . import gil
 from .models import SAMPLING_INTERVAL
 from .sequence import GREY, write
-
-LOOPS = {"closed loop": OTHER_STYLES[0], "open loop": OTHER_STYLES[5]}  # their colours and markers
 
 
 def of_comparison(results, name, height, title):
     """Return a figure of a comparison's report ("outcomes", "tail", …) with this title."""
+    from load_tests.harness import figures, stats  # not at the top: the report's page comes with it
+
     figure = figures.of_report(stats.summarise(results))[name]
     return draw(9, height, lambda ax: figure.draw(ax, title))
 
@@ -42,8 +32,7 @@ def of_comparison(results, name, height, title):
 def stall(found, since, until):
     """Return a Figure of a load.Stall, from since to until in seconds: one bar per request."""
 
-    def panel(ax, loop):
-        colour, _ = LOOPS[loop]
+    def panel(ax, loop, colour):
         rows = sorted(found.requests[loop])
         latencies = sorted(1000 * (one.answered - one.due) for one in rows)
         users = rows[-1].user + 1
@@ -68,7 +57,8 @@ def stall(found, since, until):
         ax.set_yticks(range(users), range(1, users + 1))
         ax.grid(visible=False)
 
-    panels = [functools.partial(panel, loop=loop) for loop in LOOPS]
+    colours = styles(found.requests).items()
+    panels = [functools.partial(panel, loop=loop, colour=colour) for loop, (colour, _) in colours]
     title = "The closed loop sends hardly any request while the server stalls"
     note = (
         "Shaded: the server stalls. A bar: one request, from when it should have started "
@@ -80,32 +70,21 @@ def stall(found, since, until):
 def loops(points, most, title):
     """Return a Figure of how long first greetings took (p99): {loop: [(asked, tail), …]}.
 
-    asked: sessions per second; tail: a Percentile, see load.first_tail(). most: the sessions per
-    second that the server can do at best.
+    asked: sessions per second; tail: a Percentile, see load.first_tail(), or None. most: the
+    sessions per second that the server can do at best.
     """
+    lines = {
+        loop: [(asked, Value(*[one.ms] * 3, bound=not one.exact)) for asked, one in found if one]
+        for loop, found in points.items()
+    }
+    labels = {"title": title, "ylabel": "ms, p99 of the first greeting"}
+    labels["xlabel"] = "sessions per second, if every answer came immediately"
 
     def panel(ax):
-        ends, meaning = [], ""
-        for loop, found in points.items():
-            (colour, marker), found = LOOPS[loop], [point for point in found if point[1]]
-            if not found:  # no visitor in a short run
-                continue
-            xs, ys = [asked for asked, _ in found], [tail.ms for _, tail in found]
-            ax.plot(xs, ys, color=colour, marker=marker, ms=8)
-            for x, tail in found:
-                if not tail.exact:
-                    meaning = " (arrow: lower bound)"
-                    arrow(ax, (x, tail.ms), "up", colour)
-            ends.append((loop, xs[-1], ys[-1], colour))
+        curves(ax, lines, labels, log=True)
         ax.axvline(most, color="#7F7F7F", ls=":")
-        place = ax.get_xaxis_transform()
-        ax.text(most, 0.02, f" the server can do {most:g}", transform=place, color="#555555")
-        ax.set_yscale("log")
-        ax.set_ylim(top=3 * ax.get_ylim()[1])  # room for the arrows
-        value_axis(ax, True)
-        ax.set(title=title, ylabel=f"ms, p99 of the first greeting{meaning}")
-        ax.set_xlabel("sessions per second, if every answer came immediately")
-        label_ends(ax, ends)
+        place = {"transform": ax.get_xaxis_transform(), "color": "#555555"}
+        ax.text(most, 0.02, f" the server can do {most:g}", **place)
 
     return draw(9, 5, panel)
 
@@ -131,18 +110,23 @@ def cost(usage, kind, title):
     return panel
 
 
+def model(one):
+    """Return the name of a Measured server, without what bench() adds to distinguish it."""
+    return one.server.split()[0]
+
+
 def rounds(found, what, title, unit):
     """Return a panel of a sheet: each round of load.bench() at its number of idle connections.
 
     what: a field of a Round in seconds, drawn in µs. The servers' rounds are side by side, each in
     its server's colour; a short line is their median.
     """
-    names = dict.fromkeys(load.model(one) for one in found)
+    names = dict.fromkeys(map(model, found))
     places = sorted({one.idle for one in found})
 
     def panel(ax):
         for side, (name, (colour, marker)) in enumerate(styles(names).items()):
-            for one in (one for one in found if load.model(one) == name):
+            for one in (one for one in found if model(one) == name):
                 x = places.index(one.idle) + 0.3 * (side - (len(names) - 1) / 2)
                 times = [1e6 * getattr(each, what) for each in one.rounds]
                 ax.plot([x] * len(times), times, marker, color=colour, alpha=0.5, ms=5, mew=0)
@@ -167,12 +151,12 @@ def rounds(found, what, title, unit):
 
 def busy(found, what, title, unit, factor):
     """Return a panel of a sheet: a field of each round, times factor; {clients: load.bench()}."""
-    names = dict.fromkeys(load.model(one) for servers in found.values() for one in servers)
+    names = dict.fromkeys(model(one) for servers in found.values() for one in servers)
     series = {name: (*look, []) for name, look in styles(names).items()}
     for count, servers in found.items():
         for one in servers:
             values = [factor * getattr(each, what) for each in one.rounds]
-            series[load.model(one)][2].append((count, values))
+            series[model(one)][2].append((count, values))
     labels = "busy clients, with zero think time", unit
     return lambda ax: measured(ax, series, title, *labels)
 
@@ -310,21 +294,15 @@ def crowds(results, title):
         figure.suptitle(f"{title}\n\n", x=0.01, ha="left", fontsize=13, fontweight="bold")
         below = (0, 1 - 0.2 / figure.get_figheight())  # the empty lines of the title
         look = {"loc": "upper left", "bbox_to_anchor": below, "frameon": False, "fontsize": 10}
-        look |= {"handler_map": {tuple: HandlerTuple(ndivide=None)}, "handlelength": 4.5}
-        figure.legend(*crowd_legend(style.values()), ncols=3, **look)
+        signs = [  # a row above a row: it is filled column by column
+            Line2D([], [], color=GREY, marker="o", ls="", label="an answer"),
+            Line2D([], [], color=GREY, lw=1.8, label="below: the server's threads"),
+            Patch(color=GREY, alpha=0.35, lw=0, label="accepted by the server"),
+            Patch(**dotted(GREY), label="below: its accept queue"),
+            Line2D([], [], color=GREY, ls=":", label="in the accept queue"),
+        ]
+        figure.legend(handles=signs, ncols=3, **look)
     return figure
-
-
-def crowd_legend(colours):
-    """Return the handles and labels of the legend of crowds(): each sign in all these colours."""
-    signs = {  # a row above a row: it is filled column by column
-        "an answer": lambda colour: Line2D([], [], color=colour, marker="o", ls=""),
-        "below: the server's threads": lambda colour: Line2D([], [], color=colour, lw=1.8),
-        "accepted by the server": lambda colour: Patch(color=colour, alpha=0.35, lw=0),
-        "below: its accept queue": lambda colour: Patch(**dotted(colour)),
-        "in the accept queue": lambda colour: Line2D([], [], color=colour, ls=":"),
-    }
-    return [tuple(map(sign, colours)) for sign in signs.values()], list(signs)
 
 
 def dotted(colour):

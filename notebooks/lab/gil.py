@@ -18,8 +18,6 @@ from pathlib import Path
 from clients.client import Client
 from clients.system import processes, procfs
 
-from . import load
-
 RECORDED = Path(__file__).with_name("free_threaded.json")
 RUNS, WAITS, BLOCKED = "runs", "waits for the GIL", "is blocked"
 VERSION = "import platform; print(platform.python_version())"
@@ -92,6 +90,8 @@ def run_by(python, gil):
 
 def measure(python):
     """Return the FreeThreaded of a free-threaded Python."""
+    from . import load  # not at the top: only this needs the load comparison
+
     done = subprocess.run([python, "-c", VERSION], capture_output=True, text=True, check=True)
     found = FreeThreaded(done.stdout.strip())
     work = {"users": [20], "seconds": 4, "load": "no-think-time", "compute": 0.005, "backlog": 64}

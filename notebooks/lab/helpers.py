@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 from IPython.display import Image
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image as Pixels
 
 from clients.system import processes, procfs
@@ -32,10 +33,12 @@ def show(figure):
 
     As SVG it would be smaller still, but GitHub leaves out parts of an SVG in a notebook.
     """
-    drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=choose(DPI / 2, 2 * DPI, 2 * DPI))
+    figure.set_dpi(choose(DPI / 2, 2 * DPI, 2 * DPI))
+    canvas, small = FigureCanvasAgg(figure), io.BytesIO()
+    canvas.draw()
     # A palette by octree has the colours of rare marks, too, not only the most frequent ones.
-    few = Pixels.open(drawn).convert("RGB").quantize(255, Pixels.Quantize.FASTOCTREE)
+    drawn = Pixels.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba())
+    few = drawn.convert("RGB").quantize(255, Pixels.Quantize.FASTOCTREE)
     few.save(small, "png", optimize=True)
     return Image(small.getvalue(), format="png", width=few.width // 2)
 

@@ -22,6 +22,8 @@ from load_tests.harness.results import Reading
 from load_tests.harness.samples import Sample
 from load_tests.harness.stats import percentile, quartiles
 
+from .figures import model
+
 MEMORY = ("resident memory", "virtual memory", "kernel memory")
 
 
@@ -52,7 +54,8 @@ def compare_with_samples(*servers, users=(), arrivals=(), **config):
         )
         processes.raise_nofile_limit(plan.connections() + comparison.DESCRIPTORS)
         handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
-        found, packed = comparison.compare(plan, Console(quiet=True, force_jupyter=False))
+        console = Console(quiet=True, force_jupyter=False)
+        found, packed = comparison.compare(plan, None, console)
     if found.interrupted:  # then signals are ignored
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -134,47 +137,36 @@ def stalled(seconds, begins, lasts, every=0.1, users=5):
             client.greet(b"bob")
             found[loop].append(Request(user, due - start, now() - start))
 
-    def closed(user):
-        due = start + every * user / users
-        while due < start + seconds:
-            time.sleep(max(0, due - now()))
-            ask("closed loop", user, due)
-            due = now() + every
-
-    def opened(user):
+    def ask_again(loop, user):
         due, asked = start + every * user / users, []
         while due < start + seconds:
             time.sleep(max(0, due - now()))
-            asked.append(pool.submit(ask, "open loop", user, due))
+            asked.append(pool.submit(ask, loop, user, due))
+            if loop == "closed loop":
+                asked[-1].result()
+                due = now()
             due += every
         for one in asked:
             one.result()
 
+    program, options = processes.find_server("03_epoll"), ("--quiet", "--backlog", 1024)
     with (
-        processes.running_server(
-            processes.find_server("03_epoll"), "--quiet", "--backlog", 1024
-        ) as server,
+        processes.running_server(program, *options) as server,
         ThreadPoolExecutor(int(2 * users * (2 + lasts / every))) as pool,
     ):
         start = now()
-        tasks = [pool.submit(loop, user) for loop in (closed, opened) for user in range(users)]
+        tasks = [pool.submit(ask_again, loop, user) for loop in found for user in range(users)]
         time.sleep(begins)
-        began, ended = sigstop(server.process, lasts)
+        server.process.suspend()
+        began = now()
+        try:
+            time.sleep(lasts)
+        finally:
+            ended = now()
+            server.process.resume()
         for task in tasks:
             task.result()
     return Stall(found, began - start, ended - start)
-
-
-def sigstop(process, seconds):
-    """Stop a process for some seconds; return when that began and ended, by perf_counter()."""
-    process.suspend()
-    began = time.perf_counter()
-    try:
-        time.sleep(seconds)
-    finally:
-        ended = time.perf_counter()
-        process.resume()
-    return began, ended
 
 
 def throughputs(works):
@@ -196,11 +188,6 @@ def two_pieces(way, size):
     began = time.perf_counter()
     list(way(compute, [size, size]))
     return time.perf_counter() - began
-
-
-def model(one):
-    """Return the name of a Measured server, without what bench() adds to distinguish it."""
-    return one.server.split()[0]
 
 
 def first_and_last(found, name):

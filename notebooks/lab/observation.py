@@ -123,18 +123,10 @@ class Vanished(Observation):
     state: str  # of the connection at the server, at the end
     sent: int  # packets that the server sent to the vanished client
     timer_runs: bool  # of the kernel, for this connection, at the end
-
-
-@dataclass(kw_only=True)
-class GuardedServer(Vanished):
-    noticed: float | None  # after how many seconds its program got the error
-    settings: dict[str, int]  # the kernel's, for programs that set nothing
-
-
-@dataclass(kw_only=True)
-class ModelServer(Vanished):
-    threads: int
-    second: str | None  # what another client received meanwhile
+    noticed: float | None = None  # after how many seconds the server's program got the error
+    settings: dict[str, int] = field(default_factory=dict)  # the kernel's
+    threads: int = 0  # of a model's server
+    second: str | None = None  # what another client received meanwhile
 
 
 TYPES = {name: kind for name, kind in globals().items() if hasattr(kind, "__dataclass_fields__")}

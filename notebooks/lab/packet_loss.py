@@ -4,12 +4,8 @@ import contextlib
 import socket
 import time
 
-import psutil
-
-from clients.system import processes
-
 from .emulated_link import PORT, EmulatedLink, concurrently, in_namespace
-from .observation import GuardedServer, ModelServer, Observation
+from .observation import Observation, Vanished
 
 
 def only_first(wanted):
@@ -122,16 +118,16 @@ def guarded_server(guard, seconds, deadline=2.0, delay=0.005):
             if failure.errno or guard.endswith("deadline"):  # or else the seconds are over
                 noticed, error = link.now() - began, f"{type(failure).__name__}: {failure}"
         time.sleep(4 * delay)  # a kernel that gives up may still send a reset
-        rows = [row for row in link.server.sockets() if row.remote[1]]
+        rows = link.server.connections()
         with client, conn:
-            return GuardedServer(
+            return Vanished(
                 noticed=noticed,
                 error=error,
                 watched=seconds,
                 sent=len(link.packets) - packets,
                 state=rows[0].state if rows else "CLOSED",
                 timer_runs=bool(rows and rows[0].timer is not None),
-                settings={name: link.server.get(f"net.ipv4.{name}") for name in SETTINGS},
+                settings={name: int(link.server.read(f"sys/net/ipv4/{name}")) for name in SETTINGS},
             )
 
 
@@ -148,6 +144,8 @@ def ask(link, client, name, timeout):
 
 def model_server(model, seconds, delay=0.005):
     """A model's server greets a client, which vanishes; another client connects after it."""
+    from clients.system import processes  # not at the top: the other experiments start faster
+
     gone = set()  # the link loses the packets of clients with these ports
     with (
         EmulatedLink(delay, lambda packet: packet.port in gone) as link,
@@ -164,13 +162,13 @@ def model_server(model, seconds, delay=0.005):
         gone.add(port)
         reply = ask(link, second, b"ann", seconds)
         time.sleep(max(0, began + seconds - link.now()))
-        row = next(row for row in link.server.sockets() if row.remote[1] == port)
+        row = next(row for row in link.server.connections() if row.remote[1] == port)
         later = [packet for packet in link.packets if packet.sent > began and packet.port == port]
-        return ModelServer(
+        return Vanished(
             watched=seconds,
             state=row.state,
             timer_runs=row.timer is not None,
             sent=sum(packet.sender == "server" for packet in later),
-            threads=psutil.Process(server.process.pid).num_threads(),
+            threads=server.process.num_threads(),
             second=reply,
         )

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import threading
 import time
 
 from .emulated_link import PORT, EmulatedLink, concurrently
@@ -19,13 +20,17 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
             for host in link.hosts.values():
                 host.set(name, value)
         listening = stack.enter_context(link.listener(backlog))
-        before, stop = link.server.counters(), link.now() + seconds
+        before = link.server.counters()
+        # A busy machine takes its time to start threads: all moments are counted from here on.
+        ready = threading.Barrier(len(arrivals) + 1, link.start_clock)
 
         def client_program(at):
             sock = stack.enter_context(link.client.socket())
-            return connect_and_wait(link, sock, at, stop)
+            ready.wait()
+            return connect_and_wait(link, sock, at, seconds)
 
         def server_program():
+            ready.wait()
             if accept_at is not None:
                 sleep_until(link, accept_at)
                 stack.enter_context(link.accept(listening))
@@ -74,9 +79,7 @@ def increase(before, after):
 
 def states_of(link):
     """Return the state of each connection at each end: {end: {the client's port: state}}."""
-    client, server = (
-        [row for row in host.sockets() if row.remote[1]] for host in link.hosts.values()
-    )
+    client, server = (host.connections() for host in link.hosts.values())
     return {
         "client": {str(row.local[1]): row.state for row in client},
         "server": {str(row.remote[1]): row.state for row in server},
@@ -116,5 +119,5 @@ def syn_queue(backlog, clients, max_syn_backlog=None, cookies=1, seconds=0.3, de
                 established=list(states["client"].values()).count("ESTABLISHED"),
                 queue=accept_queue_length(link),
                 counters=increase(before, link.server.counters()),
-                limit=link.server.get("net.ipv4.tcp_max_syn_backlog"),
+                limit=int(link.server.read("sys/net/ipv4/tcp_max_syn_backlog")),
             )

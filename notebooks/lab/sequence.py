@@ -176,7 +176,7 @@ def sequence_diagram(data, title, since=0.0, until=float("inf"), port=None):
         ax.set_title(title, pad=42)
 
     figure = draw(10, MARGIN + PACKET * length / delay, panel)
-    figure.draw_without_rendering()  # a first layout leaves too much room next to long calls
+    figure.get_layout_engine().execute(figure)  # the first leaves too much room next to long calls
     return figure
 
 

@@ -13,8 +13,6 @@ import json
 import os
 import platform
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from clients.system.processes import NamespaceDenied, run_in_netns
@@ -24,48 +22,49 @@ from .observation import from_json, to_json
 
 RECORDED = Path(__file__).with_name("recorded.json")
 NOTEBOOKS = Path(__file__).resolve().parent.parent
-_recording = threading.Lock()
 _explained = set()  # the reasons for recorded data that have been printed
 
 
 def run(experiment, **options):
-    """Run an experiment in a network of its own and return its Observation.
+    """Run an experiment in a network of its own and return its Observation: see compare()."""
+    return compare(experiment, {"": options})[""]
+
+
+def compare(experiment, cases):
+    """Run an experiment once per case, {name: options}, all at once; return {name: Observation}.
 
     Raises RuntimeError with the end of the experiment's log if it fails.
     """
     try:
-        data = live(experiment, options)
+        found = live(experiment, cases.values())
         if os.environ.get("TCPLAB") == "record":
-            record(experiment, options, data)
+            record(experiment, cases.values(), found)
     except NamespaceDenied as error:
         explain(str(error))
-        data = recorded(experiment, options)
-    return data
+        found = [recorded(experiment, options) for options in cases.values()]
+    return dict(zip(cases, found, strict=True))
 
 
-def compare(experiment, cases):
-    """Run an experiment once per case, {name: options}, all at once; return {name: Observation}."""
-    with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda options: run(experiment, **options), cases.values())
-        return dict(zip(cases, found, strict=True))
+def live(experiment, cases):
+    """Return the Observations of the cases, run in a new network namespace.
 
-
-def live(experiment, options):
-    """Run an experiment in a new network namespace. Raises Forbidden if that is not allowed."""
+    Raises NamespaceDenied if that is not allowed.
+    """
     if os.environ.get("TCPLAB") == "recorded":
         raise NamespaceDenied("TCPLAB=recorded was asked for")
-    program = [sys.executable, "-m", "lab.experiments", experiment, json.dumps(options)]
-    limit = options.get("seconds", 0) + 60
+    program = [sys.executable, "-m", "lab.experiments", experiment, json.dumps([*cases])]
+    limit = max(options.get("seconds", 0) for options in cases) + 60
     done = run_in_netns(program, "--mount", cwd=NOTEBOOKS, timeout=limit)
     log = done.stderr.strip()
     if done.returncode == NOT_SUPPORTED:
         raise NamespaceDenied(log.splitlines()[-1])
     if done.returncode:
         raise RuntimeError(f"{experiment} failed: {log}")
-    data = from_json(done.stdout)
-    data.when = f"{datetime.date.today()}, Linux {platform.release()}"
-    data.source = f"observed live, {data.when}"
-    return data
+    found = from_json(done.stdout)
+    for data in found:
+        data.when = f"{datetime.date.today()}, Linux {platform.release()}"
+        data.source = f"observed live, {data.when}"
+    return found
 
 
 def explain(reason):
@@ -96,10 +95,10 @@ def shortened(text):
     return json.loads(text, parse_float=lambda digits: round(float(digits), 5))
 
 
-def record(experiment, options, data):
+def record(experiment, cases, found):
     """Add to the recorded data."""
-    with _recording:
-        known = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
+    known = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
+    for options, data in zip(cases, found, strict=True):
         known[key(experiment, options)] = shortened(to_json(data))
-        lines = [f"{json.dumps(name)}: {json.dumps(known[name])}" for name in sorted(known)]
-        RECORDED.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    lines = [f"{json.dumps(name)}: {json.dumps(known[name])}" for name in sorted(known)]
+    RECORDED.write_text("{\n" + ",\n".join(lines) + "\n}\n")

@@ -1,11 +1,9 @@
 """What notebook 2 shows: TCP behaves here as the textbook and the kernel's documents say."""
 
-import contextlib
 import dataclasses
 import json
 import re
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("tcp")]
 @pytest.fixture(scope="module", autouse=True)
 def network():
     try:
-        tcp.live("two_listeners", {})
+        tcp.live("refused", [{}])
     except tcp.NamespaceDenied as reason:
         pytest.skip(f"no network of its own here: {reason}")
 
@@ -127,11 +125,12 @@ def test_a_state_is_noted_with_the_packet_that_changes_it(life):
         "emulated_link.POLL_INTERVAL = 60",
         "experiments.main()",
     )
-    program = [sys.executable, "-c", "\n".join(lines), "conversation", "{}"]
+    program = [sys.executable, "-c", "\n".join(lines), "conversation", "[{}]"]
     done = run_in_netns(program, "--mount", cwd=tcp.NOTEBOOKS, timeout=60)
     assert done.returncode == 0, done.stderr
+    [data] = from_json(done.stdout)
     for end in ("client", "server"):
-        assert states(from_json(done.stdout), end) == states(life, end)
+        assert states(data, end) == states(life, end)
 
 
 def test_connect_returns_before_accept_does(life):
@@ -330,10 +329,6 @@ def test_time_wait_keeps_the_port_from_all_but_so_reuseaddr():
     assert data.ended is None
 
 
-def test_two_programs_cannot_listen_on_one_port():
-    assert tcp.run("two_listeners").error == "Address already in use"
-
-
 def test_the_backlog_limits_the_syn_queue_and_then_come_cookies():
     cases = {
         "cookies": {"backlog": 5, "clients": 9},
@@ -341,9 +336,11 @@ def test_the_backlog_limits_the_syn_queue_and_then_come_cookies():
         "max_syn_backlog": {"backlog": 99, "clients": 9, "cookies": 0, "max_syn_backlog": 8},
     }
     found = tcp.compare("syn_queue", cases)
-    assert (found["cookies"].half_open, found["cookies"].established) == (6, 9)
-    assert found["cookies"].counters["SyncookiesSent"] == 3
-    assert (found["no cookies"].half_open, found["no cookies"].established) == (6, 6)
+    queued = found["cookies"].half_open
+    assert queued in (5, 6)  # 6 from Linux 6.14 on
+    assert found["cookies"].established == 9
+    assert found["cookies"].counters["SyncookiesSent"] == 9 - queued
+    assert (found["no cookies"].half_open, found["no cookies"].established) == (queued, queued)
     assert found["max_syn_backlog"].half_open == 7  # three quarters of 8, and one more
 
 
@@ -355,13 +352,6 @@ def test_the_hosts_file_is_asked_before_dns():
     for options in ({}, other):
         data = tcp.run("resolve", name="example.com", dns=dns, **options)
         assert (data.addresses, data.queries) == (["127.0.0.7:80"], [["example.com", "A"]])
-
-
-def test_threads_that_read_one_file_of_the_kernel_at_once_all_see_it_whole():
-    file = emulated_link.ProcFile("/proc/self/net/tcp")
-    with contextlib.closing(file), ThreadPoolExecutor(4) as pool:
-        heads = pool.map(lambda _: file.read()[:24].split(), range(200))
-        assert {tuple(words[:2]) for words in heads} == {("sl", "local_address")}
 
 
 def test_the_machine_is_left_as_it_was():
@@ -397,7 +387,7 @@ def test_where_user_namespaces_are_forbidden_recorded_data_take_over(monkeypatch
 def test_where_the_kernel_lacks_a_setting_recorded_data_take_over():
     options = {"backlog": 0, "arrivals": [], "seconds": 0.1}
     with pytest.raises(tcp.NamespaceDenied, match="this kernel has no /proc/sys/net/ipv4/no_such"):
-        tcp.live("accept_queue", options | {"settings": {"net.ipv4.no_such": 1}})
+        tcp.live("accept_queue", [options | {"settings": {"net.ipv4.no_such": 1}}])
 
 
 def test_a_run_can_be_recorded_and_replayed(monkeypatch, tmp_path):
