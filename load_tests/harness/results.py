@@ -103,9 +103,13 @@ class Outcomes:
         return self.unserved_established + self.unserved_syn_sent
 
     @property
+    def served(self):
+        return self.finished + self.in_session + self.idle
+
+    @property
     def all_failed(self):
         """True if visitors failed, and no visitor was served."""
-        return self.failed > 0 and not self.finished + self.in_session + self.idle
+        return self.failed > 0 and not self.served
 
 
 OUTCOMES = {one.name: one.metadata for one in fields(Outcomes)}  # label and meaning

@@ -186,7 +186,9 @@ def health(log, not_started, server_share):
     used, most = max((one["cpu"] / min(1, one["cores"]), one["cores"]) for one in processes)
     reasons = []
     if used > SATURATED:
-        reasons.append(f"used {used:.0%} of {f'{most:g} cores' if most < 1 else 'a core'}")
+        reasons.append(
+            f"used {used:.0%} of {f'{most:g} cores' if most < 1 else 'a core'} on average"
+        )
     if cores < 2 and here and sum(here) + server_share > cores / 2:
         reasons.append(f"shared {count(cores, 'core')} with the server")
     reasons += [f"was {late:.0f} ms late"] if late > 50 else []
