@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import textwrap
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 
 from rich.console import Console
@@ -21,10 +20,9 @@ from rich.console import Console
 from clients.console.argtypes import command_parser, number
 from clients.console.printable import printable, replace_unencodable
 from clients.contract.checks import CHECKS
-from clients.contract.server_under_test import CRASHED, CheckResult, run_check
+from clients.contract.server_under_test import CRASHED, CheckResult, run_checks
 from clients.system import processes
 
-JOBS = 4  # checks that run at a time: most of a check is waiting
 STYLES = {"passed": "green", "failed": "bold red", "not applicable": "yellow"}
 
 
@@ -45,19 +43,15 @@ class Report:
         return f"{printable(self.server)}: {', '.join(counts)}"
 
 
-def run_checks(program, names, timeout):
-    """Run the checks against program, each with a server of its own; yield each CheckResult."""
-    processes.raise_nofile_limit()  # the server inherits it: each check runs with the same limit
-    with processes.running_server(program, timeout=timeout):  # or no check needs to run
-        crashes = set()
-    with ThreadPoolExecutor(JOBS) as pool:
-        checks = map(CHECKS.get, names)
-        for result in pool.map(lambda one: run_check(program, one, timeout=timeout), checks):
-            if result.reason in crashes:
-                result = replace(result, reason="the same crash")
-            elif result.reason.startswith(CRASHED):
-                crashes.add(result.reason)
-            yield result
+def without_repeated_crashes(results):
+    """Yield each CheckResult; the reason of a crash is in the first one only."""
+    crashes = set()
+    for result in results:
+        if result.reason in crashes:
+            result = replace(result, reason="the same crash")
+        elif result.reason.startswith(CRASHED):
+            crashes.add(result.reason)
+        yield result
 
 
 def show(console, result):
@@ -88,7 +82,11 @@ def main():
     console, report = Console(highlight=False), Report(args.server)
     try:
         program = processes.find_server(args.server)
-        for result in run_checks(program, args.check or CHECKS, args.timeout):
+        processes.raise_nofile_limit()  # all servers inherit it
+        with processes.running_server(program, timeout=args.timeout):
+            pass  # or no check needs to run
+        checks = [CHECKS[name] for name in args.check or CHECKS]
+        for result in without_repeated_crashes(run_checks(program, checks, timeout=args.timeout)):
             report.checks.append(result)
             if not args.json:
                 show(console, result)

@@ -24,11 +24,14 @@ class NotApplicable(Exception):
     """The check has no meaning for this server, or cannot run on this machine."""
 
 
-def check(*options):
-    """Mark a function as a check whose server is started with these options."""
+def check(*options, alone=False):
+    """Mark a function as a check whose server is started with these options.
+
+    alone: no other check uses this server, because the check ends it or changes its limits.
+    """
 
     def mark(function):
-        function.options = options
+        function.options, function.alone = options, alone
         return function
 
     return mark
@@ -40,13 +43,16 @@ def expect(condition, message):
         raise ContractViolation(message)
 
 
-@contextlib.contextmanager
-def explaining(beginning):
-    """Put the beginning of a sentence before the message of an error in the block."""
-    try:
-        yield
-    except (OSError, ContractViolation) as error:
-        raise ContractViolation(f"{beginning}{error}") from error
+class Explaining(contextlib.AbstractContextManager):
+    """Put the beginning of a sentence, and a message, before that of an error in the block."""
+
+    def __init__(self, beginning, message=None):
+        self.beginning, self.message = beginning, message
+
+    def __exit__(self, kind, error, traceback):
+        if isinstance(error, (OSError, ContractViolation)):
+            message = "" if self.message is None else f"{self.message!r:.100}"
+            raise ContractViolation(f"{self.beginning}{message}: {error}") from error
 
 
 def expect_equal(description, expected, found):

@@ -1,23 +1,24 @@
 """A client that knows what the server owes it."""
 
 import contextlib
-import functools
 import select
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 
 from clients.client import PREFIX
-from clients.contract.errors import ContractViolation, difference, expect, explaining
+from clients.contract.errors import ContractViolation, Explaining, difference, expect
 from clients.system.sockets import reset_on_close
 
 MEBIBYTE = 2**20
+NOISE = Random(0).randbytes(MEBIBYTE)
 
 
-@functools.cache
-def numbers():
-    """Return a mebibyte of numbers, each of them once."""
-    return b"".join(b"%07d " % number for number in range(MEBIBYTE // 8))
+def noise(start, end):
+    """Return a part of an endless text in which every missing or repeated piece shows."""
+    start, end = start % MEBIBYTE, end - start + start % MEBIBYTE
+    return (NOISE * (1 + end // MEBIBYTE))[start:end]
 
 
 class ProbeClient(socket.socket):
@@ -29,14 +30,14 @@ class ProbeClient(socket.socket):
 
     def request(self, message):
         """Send message and expect its greeting."""
-        with explaining(f"sending {message!r:.100}: "):
+        with Explaining("sending ", message):
             self.sendall(message)
         self.expect_greeting(message)
 
     def expect_greeting(self, message):
         """Expect the greeting of a message that has been sent."""
         expected = PREFIX + message
-        with explaining(f"sent {message!r:.100}, "):
+        with Explaining("sent ", message):
             received = self.read(len(expected))
             end = " and the end of the stream" if len(received) < len(expected) else ""
             if received != expected:
@@ -44,22 +45,20 @@ class ProbeClient(socket.socket):
 
     def expect_eof(self):
         """Expect that the server closes its side, and sends nothing before."""
-        with explaining("expected the server to close the connection, "):
+        with Explaining("expected the server to close the connection"):
             received = self.recv(1)
             expect(not received, f"received {received!r}")
 
     def read(self, size):
         """Return the next size bytes, or fewer if the stream ends before."""
         received, began = bytearray(), time.monotonic()
-        while len(received) < size:
-            self.server.check_deadline()
-            with explaining(
-                f"expected {size} bytes, received {len(received)} ({bytes(received[:50])!r}): "
-            ):
-                chunk = self.recv(min(65536, size - len(received)))
-            if not chunk:
-                break
-            received += chunk
+        try:
+            while len(received) < size and (chunk := self.recv(min(65536, size - len(received)))):
+                self.server.check_deadline()
+                received += chunk
+        except OSError as error:
+            text = f"expected {size} bytes, received {len(received)} ({bytes(received[:50])!r}): "
+            raise ContractViolation(f"{text}{error}") from error
         self.server.read_times.append(time.monotonic() - began)
         return bytes(received)
 
@@ -85,35 +84,30 @@ class ProbeClient(socket.socket):
         sent = 0
         while sent < limit and self._is_ready(select.POLLOUT, self.server.quiet_period / 2):
             self.server.check_deadline()
-            start = sent % MEBIBYTE
-            sent += self.send(numbers()[start : start + limit - sent])  # what the send buffer takes
-        return (numbers() * (1 + sent // MEBIBYTE))[:sent]
+            sent += self.send(noise(sent, min(sent + 65536, limit)))  # what the send buffer takes
+        return noise(0, sent)
 
     @contextlib.contextmanager
     def flood_in_background(self, limit):
-        """While the block runs, send up to limit bytes and read the replies, without a pause.
+        """While the block runs, keep 256 KiB on the way, until limit bytes of replies have come.
 
-        Yields a function that returns how many bytes of replies have come.
+        Yields a function that returns how many have come.
         """
         bytes_received = 0
 
-        def send():
-            with contextlib.suppress(OSError):
-                for _ in range(0, limit, 65536):
-                    self.sendall(bytes(65536))
-
-        def receive():
+        def flood():
             nonlocal bytes_received
             with contextlib.suppress(OSError):
-                while chunk := self.recv(MEBIBYTE):
+                self.sendall(bytes(MEBIBYTE // 4))
+                while bytes_received < limit and (chunk := self.recv(65536)):
                     bytes_received += len(chunk)
+                    self.sendall(bytes(len(chunk)))
 
-        with ThreadPoolExecutor(2) as pool:
-            pool.submit(send)
-            pool.submit(receive)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(flood)
             try:
                 yield lambda: bytes_received
-            finally:  # wake a thread blocked in sendall() or recv()
+            finally:  # wake the thread, which is blocked in sendall() or recv()
                 with contextlib.suppress(OSError):  # ENOTCONN: the server has reset the connection
                     self.shutdown(socket.SHUT_RDWR)
 

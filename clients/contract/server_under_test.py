@@ -1,9 +1,12 @@
-"""Run a check against a server program: as a ServerUnderTest, with all that a check needs of it."""
+"""Run checks against a server program: as a ServerUnderTest, with all that a check needs of it."""
 
 import contextlib
+import re
 import socket
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import mean
 from typing import Literal
 
@@ -13,9 +16,9 @@ from clients.contract.errors import (
     DEADLINE_FACTOR,
     ContractViolation,
     DeadlineExceeded,
+    Explaining,
     NotApplicable,
     expect,
-    explaining,
     last_exception,
 )
 from clients.contract.probe_client import ProbeClient
@@ -26,6 +29,7 @@ TIMEOUT = 20.0
 QUIET_PERIOD = 1.0
 WAKEUPS = 100  # per second: an idle server wakes rarely
 CRASHED = "the server crashed: "
+JOBS = 4  # servers that run at a time: most of a check is waiting
 
 
 @dataclass(frozen=True)
@@ -37,33 +41,64 @@ class CheckResult:
     reason: str = ""  # empty if it passed
 
 
-def run_check(program, check, *options, timeout=TIMEOUT, quiet_period=QUIET_PERIOD, load=1.0):
+def run_checks(program, checks, *options, **limits):
+    """Run checks against a server program; yield the CheckResult of each, in order.
+
+    Checks with the same options share a server, but for those that leave it changed. limits: see
+    run_check.
+    """
+    groups, results = {}, {check: Future() for check in checks}
+    for check in results:
+        groups.setdefault(check if check.alone else check.options, []).append(check)
+
+    def run(group):
+        todo = iter(group)
+        try:
+            for result in run_in_turn(program, group, *options, **limits):
+                results[next(todo)].set_result(result)
+        except Exception as error:
+            for check in todo:
+                results[check].set_exception(error)
+
+    with ThreadPoolExecutor(JOBS) as pool:
+        for group in groups.values():
+            pool.submit(run, group)
+        for result in results.values():
+            yield result.result()
+
+
+def run_check(program, check, *options, **limits):
     """Start program with the options of the check, and these; return the CheckResult.
 
-    timeout, quiet_period, load: see ServerUnderTest.
+    limits: timeout, quiet_period, load; see ServerUnderTest.
     """
-    options = (*check.options, *options)
-    limit = DEADLINE_FACTOR * (timeout + quiet_period)
-    outcome, reason = "passed", ""
-    try:
-        with processes.running_server(
-            program, *options, timeout=timeout, grace=timeout / 4
-        ) as running:
-            deadline = time.monotonic() + limit
-            server = ServerUnderTest(running, timeout, quiet_period, load, deadline, options)
-            try:
-                check(server)
-            except DeadlineExceeded:
-                outcome, reason = "failed", f"not done within {limit:g} s: {server.slowness()}"
-            except (NotApplicable, psutil.AccessDenied) as error:  # a set-user-ID program
-                outcome, reason = "not applicable", str(error)
-            except psutil.Error as error:
-                outcome, reason = "failed", server.explain(f"the server has ended: {error}")
-            except (ContractViolation, OSError) as error:
-                outcome, reason = "failed", server.explain(str(error))
-    except processes.LaunchError as error:
-        outcome, reason = "failed", str(error)
-    return CheckResult(check.__name__, outcome, reason)
+    return next(run_in_turn(program, [check], *options, **limits))
+
+
+def run_in_turn(program, checks, *options, timeout=TIMEOUT, **limits):
+    """Yield the CheckResult of each check; they have the same options, and share a server.
+
+    A check that fails on a server that is not new is run again, and from then on each gets a new
+    one: a fault that one check has met is no fault of the next.
+    """
+    options, todo, share = (*checks[0].options, *options), list(checks), True
+    while todo:
+        is_new = True
+        try:
+            with processes.running_server(
+                program, *options, timeout=timeout, grace=timeout / 4
+            ) as running:
+                while todo and (share or is_new):
+                    server = ServerUnderTest(running, timeout, options=options, **limits)
+                    result = server.result_of(todo[0])
+                    share &= result.outcome != "failed"
+                    if not share and not is_new:
+                        break
+                    is_new = False
+                    del todo[0]
+                    yield result
+        except processes.LaunchError as error:
+            yield CheckResult(todo.pop(0).__name__, "failed", str(error))
 
 
 @dataclass
@@ -78,8 +113,33 @@ class ServerUnderTest:
     options: tuple = ()  # with which the server was started
     read_times: list[float] = field(default_factory=list)  # seconds of each read by a client
 
+    def __post_init__(self):
+        self.log_start = len(self.server.log())  # what other checks have caused comes before
+
     def __getattr__(self, name):
         return getattr(self.server, name)
+
+    def log(self):
+        """Return what the server has written to standard error during this check."""
+        return self.server.log()[self.log_start :]
+
+    def result_of(self, check):
+        """Run a check; return its CheckResult."""
+        limit = DEADLINE_FACTOR * (self.timeout + self.quiet_period)
+        self.deadline = time.monotonic() + limit
+        outcome, reason = "failed", ""
+        try:
+            check(self)
+            outcome = "passed"
+        except DeadlineExceeded:
+            reason = f"not done within {limit:g} s: {self.slowness()}"
+        except (NotApplicable, psutil.AccessDenied) as error:  # a set-user-ID program
+            outcome, reason = "not applicable", str(error)
+        except psutil.Error as error:
+            reason = self.explain(f"the server has ended: {error}")
+        except (ContractViolation, OSError) as error:
+            reason = self.explain(str(error))
+        return CheckResult(check.__name__, outcome, reason)
 
     def explain(self, reason):
         """Return why a check failed: reason, and an exception in the log that explains it."""
@@ -112,15 +172,20 @@ class ServerUnderTest:
         ) as server:
             yield replace(self, server=server, options=options)
 
-    def connect(self, receive_buffer=None):
-        """Return a connected ProbeClient. receive_buffer: bytes, instead of the kernel's choice."""
+    def connect(self, small_buffers=False):
+        """Return a connected ProbeClient.
+
+        small_buffers: the kernels keep some KiB for it, not some MiB.
+        """
         self.check_deadline()
         client = ProbeClient(self)
-        if receive_buffer:  # before it connects: the handshake announces it
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if small_buffers:  # before it connects: the handshake announces both
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            # Both ends then have small segments, and room for some of them in their send buffers.
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
         client.settimeout(self.timeout)
         try:
-            with explaining("a connection failed: "):
+            with Explaining("a connection failed"):
                 client.connect(self.address)
         except ContractViolation:
             client.close()
@@ -129,7 +194,7 @@ class ServerUnderTest:
 
     def assert_serves_new_client(self):
         """Raise ContractViolation unless a new client is greeted."""
-        with explaining("a new client was not served: "), self.connect() as client:
+        with Explaining("a new client was not served"), self.connect() as client:
             client.request(b"next, please")
 
     def is_concurrent(self):
@@ -161,11 +226,12 @@ class ServerUnderTest:
 
     def wait_until(self, condition, description):
         """Wait until condition() is true; raise ContractViolation after the timeout."""
-        deadline = time.monotonic() + self.timeout
+        began = time.monotonic()
         while not condition():
             self.check_deadline()
-            expect(time.monotonic() < deadline, f"not within {self.timeout} s: {description}")
-            time.sleep(0.005)
+            waited = time.monotonic() - began
+            expect(waited < self.timeout, f"not within {self.timeout} s: {description}")
+            time.sleep(0.002 + waited / 20)
 
     def assert_no_busy_loop(self, situation, periods=1):
         """Raise ContractViolation if the server uses a tenth of a core, or wakes too often.
@@ -219,7 +285,9 @@ class ServerUnderTest:
 
     def wakeups(self):
         """Return how many times its threads have been blocked so far (proc_pid_status(5))."""
-        return self._sum(lambda process: sum(switches(task.id) for task in process.threads()))
+        return self._sum(
+            lambda process: sum(map(switches, Path(f"/proc/{process.pid}/task").glob("*")))
+        )
 
     def descriptors(self):
         """Return how many descriptors are open."""
@@ -237,6 +305,8 @@ class ServerUnderTest:
         return processes.sum_over_tree(self.process, measure)
 
 
-def switches(tid):
-    """Return how many times a thread has been blocked so far."""
-    return psutil.Process(tid).num_ctx_switches().voluntary
+def switches(task):
+    """Return how many times a thread has been blocked so far; task: its folder in /proc."""
+    with contextlib.suppress(OSError):  # it has ended
+        return int(re.search(r"\nvoluntary\w+:\s(\d+)", (task / "status").read_text())[1])
+    return 0

@@ -17,7 +17,7 @@ import sys
 import time
 
 ENVIRONMENT_VARIABLE = "STARTED_BY"  # the marks of the programs above a process, outermost first
-TIMEOUT = 10.0  # seconds after which a process that still runs cannot be ended
+TIMEOUT = 10.0  # seconds without progress after which a process counts as one that cannot be ended
 
 
 def process_tree(mark, sessions=()):
@@ -53,15 +53,35 @@ def _read(path):
 
 
 def kill_tree(mark, sessions):
-    """Kill a process tree; return the numbers of the processes that run in spite of that."""
+    """Kill a process tree; return the numbers of the processes that run in spite of that.
+
+    A process that holds thousands of connections takes seconds to end: they are waited for.
+    """
     for session in sessions:
         _signal(os.killpg, session)  # without /proc this is all that can be done
-    deadline = time.monotonic() + TIMEOUT
-    while (left := process_tree(mark, sessions)) and time.monotonic() < deadline:
+    used = deadline = None
+    while left := process_tree(mark, sessions):
+        if used != (used := _exit_ticks(left)):
+            deadline = time.monotonic() + TIMEOUT
+        elif time.monotonic() > deadline:
+            break
         for pid in left:
             _signal(os.kill, pid)
         time.sleep(0.005)  # SIGKILL takes a moment, and one may just have forked
     return left
+
+
+def _exit_ticks(pids):
+    """Return the CPU time that processes have used which are ending (PF_EXITING, proc_pid_stat(5)).
+
+    It grows while the kernel closes what they had open.
+    """
+    ticks = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has ended
+            fields = stat(f"/proc/{pid}")
+            ticks += (int(fields[11]) + int(fields[12])) * (int(fields[6]) & 4 != 0)
+    return ticks
 
 
 def _signal(send, pid):

@@ -5,6 +5,7 @@ They also prove that each check can fail.
 
 import ast
 import dataclasses
+import functools
 import os
 import pty
 import signal
@@ -124,11 +125,15 @@ WITHOUT_MUTANT = {
 
 def statements(source):
     """Return the statements of a program as "function: first line", without comments."""
+    scopes = [scope for scope in ast.parse(source).body if hasattr(scope, "name")]
+    return sum((statements_of(scope.name, ast.unparse(scope)) for scope in scopes), Counter())
+
+
+@functools.cache  # a mutant changes one function, or two
+def statements_of(name, source):
     return Counter(
-        f"{scope.name}: {ast.unparse(node).splitlines()[0]}"
-        for scope in ast.parse(source).body
-        if hasattr(scope, "name")
-        for node in ast.walk(scope)
+        f"{name}: {ast.unparse(node).splitlines()[0]}"
+        for node in ast.walk(ast.parse(source).body[0])
         if isinstance(node, (ast.stmt, ast.excepthandler)) and not is_plumbing(node)
     )
 

@@ -3,6 +3,7 @@
 That each check can fail is proved by the mutants: see test_break_it.py.
 """
 
+import functools
 import re
 import resource
 import time
@@ -12,7 +13,7 @@ import pytest
 
 from clients.contract.checks import CHECKS, isolation
 from clients.contract.checks.resource_limits import limit
-from clients.contract.server_under_test import ServerUnderTest, run_check
+from clients.contract.server_under_test import ServerUnderTest, run_check, run_checks
 from clients.system import processes
 from clients.system.procfs import thread_state
 from conftest import cli
@@ -20,9 +21,33 @@ from conftest import cli
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
-def test_check(model, check):
-    result = run_check(model[1], check)
+@pytest.fixture(scope="module")
+def results_of(request):
+    """Return results_of(a model's name): {check's name: CheckResult} of the tests of this run.
+
+    The checks of a model are run together: they share servers.
+    """
+
+    @functools.cache
+    def results_of(name):
+        tests = [item for item in request.session.items if item.originalname == "test_check"]
+        chosen = [test.callspec.params for test in tests]
+        checks = [CHECKS[params["check"]] for params in chosen if params["name"] == name]
+        return {one.check: one for one in run_checks(processes.models()[name], checks)}
+
+    return results_of
+
+
+MODELS = [
+    pytest.param(name, marks=pytest.mark.xdist_group(f"contract {name}"))
+    for name in processes.models()
+]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("name", MODELS)
+def test_check(results_of, name, check):
+    result = results_of(name)[check]
     if result.outcome == "not applicable":
         pytest.skip(result.reason)
     assert result.outcome == "passed", result.reason
@@ -70,7 +95,7 @@ FAILURES = {  # name: (model, text in its server, what replaces it, check, reaso
         SAID,
         "logging.info(chunks)",
         "each_message_is_greeted",
-        "sent b'bob', expected b'Hello, bob', received b'' and the end of the stream. "
+        "sent b'bob': expected b'Hello, bob', received b'' and the end of the stream. "
         "The last exception in its log: NameError: name 'chunks' is not defined",
     ),
     "the first wrong byte of a long reply": (

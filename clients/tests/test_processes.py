@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from clients.client import Client
-from clients.system import processes
+from clients.system import processes, reaper
 from clients.system.processes import LaunchError, find_server, running_server
 from conftest import DEADLINE, cli, wait_until
 
@@ -123,7 +123,7 @@ time.sleep(600)
 def test_what_a_killed_program_has_started_ends_with_it_and_its_folder_is_gone(tmp_path):
     text = """
 import time
-from clients.system import processes
+from clients.system import processes, reaper
 program = processes.find_server("02_threaded")
 with processes.temp_dir() as place, processes.running_server(program) as server:
     print(place, server.process.pid, flush=True)
@@ -203,6 +203,25 @@ while True:
         assert server.log().startswith("first")
         assert server.output[0] == "listening on 127.0.0.1:9\n"
     assert "endless wrote without end: " in capsys.readouterr().err
+
+
+def test_processes_that_take_long_to_end_are_waited_for_and_others_reported(monkeypatch):
+    monkeypatch.setattr(reaper, "TIMEOUT", 0.02)
+    trees = iter([{1, 2}] * 20 + [{2}] * 1000)
+    ticks = iter([*range(20), *[20] * 1000])
+    monkeypatch.setattr(reaper, "process_tree", lambda *_: next(trees))
+    monkeypatch.setattr(reaper, "_exit_ticks", lambda _: next(ticks))
+    monkeypatch.setattr(reaper, "_signal", lambda *_: None)
+    assert reaper.kill_tree("mark", []) == {2}
+
+
+def test_only_a_process_that_is_ending_makes_progress():
+    code = "import os; x = bytearray(10**8); print(flush=True); os._exit(0)"
+    assert reaper._exit_ticks([os.getpid()]) == 0
+    with processes.spawn([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        process.stdout.read()
+        wait_until(lambda: process.status() == "zombie")
+        assert reaper._exit_ticks([process.pid]) > 0
 
 
 def test_a_server_of_another_user_is_named_as_such_and_ends(other_user):

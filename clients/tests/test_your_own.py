@@ -56,7 +56,7 @@ def test_a_failure_says_what_was_sent_expected_and_received_in_80_columns():
     assert done.returncode == 1
     assert "failed          each_message_is_greeted" in done.stdout
     text = " ".join(done.stdout.split())
-    assert "sent b'x', expected b'Hello, x', received b'bobHello'" in text
+    assert "sent b'x': expected b'Hello, x', received b'bobHello'" in text
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 

@@ -8,11 +8,12 @@ from typing import TypedDict
 
 from clients.console.printable import docstring_summary, printable
 from clients.system import processes
+from clients.trace.differences import differences
 from clients.trace.narration import sentence
 from clients.trace.record import NOT_POSSIBLE
 from clients.trace.scenarios import SCENARIOS
 
-SCHEMA = 2
+SCHEMA = 3
 SHOWN = 2  # iterations of a loop that are shown if more do the same: the first and the last
 LONGEST = 40  # steps of an iteration, at most
 
@@ -27,6 +28,7 @@ class Bundle(TypedDict):
     scenarios: dict[str, dict]  # Scenarios as data
     programs: dict[str, Program]
     recordings: dict[str, dict[str, list[dict]]]  # {scenario: {program: TraceEvents as data}}
+    differences: dict[str, list[str]]  # {scenario: a sentence for its start and each action}
 
 
 def record(programs, scenarios=SCENARIOS):
@@ -55,16 +57,21 @@ def record(programs, scenarios=SCENARIOS):
         text = path.read_text(encoding="utf-8")
         described[name] = Program(sentence=docstring_summary(text), lines=text.splitlines())
     complete = [one for one in scenarios if one not in {scenario for scenario, _ in failed}]
+    recordings = {
+        scenario: {
+            name: folded(narrated(played[scenario, name].result(), program["lines"]))
+            for name, program in described.items()
+        }
+        for scenario in complete
+    }
     return Bundle(
         schema=SCHEMA,
         scenarios={scenario: asdict(scenarios[scenario]) for scenario in complete},
         programs=described,
-        recordings={
-            scenario: {
-                name: folded(narrated(played[scenario, name].result(), program["lines"]))
-                for name, program in described.items()
-            }
-            for scenario in complete
+        recordings=recordings,
+        differences={
+            scenario: differences(found, scenarios[scenario].actions)
+            for scenario, found in recordings.items()
         },
     ), failed
 

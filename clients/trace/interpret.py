@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from clients.system.sampler import ThreadState
 from clients.trace.calls import TracedCall
 
+PYTHON_NAMES = {  # of the system calls in which threads block
+    "accept4": "accept", "recvfrom": "recv", "sendto": "send", "epoll_wait": "epoll.poll",
+    "clock_nanosleep": "time.sleep",
+}  # fmt: skip
 # Lines at which nothing happens that a reader would want to see
 QUIET = re.compile(r"\s*(try:|else:|finally:|pass|while True:)\s*(#.*)?$")
 

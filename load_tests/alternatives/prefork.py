@@ -1,9 +1,11 @@
-"""All cores: an event loop in each of several processes, which share the listening socket.
+"""All cores: an event loop in each of several processes, which share the port.
 
-Run it: python3 load_tests/alternatives/prefork.py --processes 2 --port 3267
+Run it: python3 load_tests/alternatives/prefork.py --processes 2 --share exclusive --port 3267
 
-A new connection wakes every loop that sleeps; the first to call accept() gets it, the others get
-EAGAIN and sleep again (thundering herd).
+--share inherit: all watch one listening socket. A new connection wakes every loop that sleeps; the
+first to call accept() gets it, the others get EAGAIN and sleep again (thundering herd).
+--share exclusive: the same socket, watched with EPOLLEXCLUSIVE: the kernel wakes one of them.
+--share reuseport: a listening socket for each (SO_REUSEPORT); a hash of the addresses chooses.
 """
 
 import logging
@@ -12,35 +14,57 @@ import select
 import sys
 import time
 
+import common
 import selectors_loop
-from common import end_with, run
 
 PROCESSES = {"type": int, "default": os.cpu_count(), "help": "how many (default: as many as cores)"}
+SHARE = {"choices": ["inherit", "exclusive", "reuseport"], "default": "inherit"}
+
+
+def listen(options):
+    options.reuse_port = options.share == "reuseport"
+    return common.listen(options)
 
 
 def start_workers(listener, options):
     if not hasattr(select, "epoll"):
         sys.exit("this needs Linux (epoll, prctl): run it in a container")
-    options.selector = "epoll"
-    for _ in range(options.processes):
-        start_worker(listener, options)
+    options.selector, options.listener_of = "epoll", {}  # {worker's pid: its listening socket}
+    options.port = listener.getsockname()[1]
+    listeners = [listener] * options.processes
+    if options.reuse_port:
+        listeners = [listener, *(listen(options) for _ in listeners[1:])]
+    for one in listeners:
+        start_worker(one, options)
 
 
 def start_worker(listener, options):
-    parent = os.getpid()
-    if os.fork() == 0:
-        end_with(parent)
-        selectors_loop.Loop(listener, options).run()
+    parent, kind = os.getpid(), Exclusive if options.share == "exclusive" else selectors_loop.Loop
+    if pid := os.fork():
+        options.listener_of[pid] = listener
+    else:
+        common.end_with(parent)
+        kind(listener, options).run()
 
 
-def serve(listener, options):
-    """Replace each worker that ends."""
+class Exclusive(selectors_loop.Loop):
+    """An event loop that is one of several which watch the same listening socket."""
+
+    def watch_listener(self):
+        super().watch_listener()
+        epoll = self.selector._selector  # selectors has no name for the flag
+        epoll.unregister(self.listener)  # modify() does not take it, see epoll_ctl(2)
+        epoll.register(self.listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+
+
+def serve(_, options):
+    """Replace each worker that ends; its listening socket, open here, keeps its accept queue."""
     while True:
         pid, status = os.wait()
         logging.warning("worker %d ended (wait status %d); starting another", pid, status)
         time.sleep(0.1)  # workers that end at once do not fill the machine
-        start_worker(listener, options)
+        start_worker(options.listener_of.pop(pid), options)
 
 
 if __name__ == "__main__":
-    run(serve, __doc__, start_workers, processes=PROCESSES)
+    common.run(serve, __doc__, start_workers, listen, processes=PROCESSES, share=SHARE)

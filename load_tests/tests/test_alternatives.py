@@ -82,6 +82,11 @@ ONE_CONNECTION = {  # checks of the code that serves one connection
     "a_reset_during_a_reply_ends_one_connection",
     *COMPUTE,
 }
+SHARING = {  # checks of the listening socket
+    "out_of_descriptors_it_keeps_serving",
+    "simultaneous_clients_are_all_greeted",
+    "without_a_free_descriptor_it_retries",
+}
 FAST = {"timeout": 1.0, "quiet_period": 0.25}  # what never comes is not waited for
 LOAD = 0.25  # resets more clients than a pool has threads, and sends twice what may be kept
 WORK = ["--wait", "0.001", "--compute", "0.0001"]
@@ -113,6 +118,8 @@ CASES = {
     "handover": {"sigterm_ends_it"},  # without --control it is graceful
     "shedding --clients 9999 --max-age 3600": set(vars(framing)) & ALL,  # it receives otherwise
     "prefork": ALL - OPTIONS - ONE_CONNECTION,  # selectors_loop
+    "prefork --share exclusive": SHARING,
+    "prefork --share reuseport": SHARING,
     "selectors_loop --selector select": ALL - LIFECYCLE - ONE_CONNECTION,
     "selectors_loop --selector poll": ALL - LIFECYCLE - ONE_CONNECTION,
     "selectors_loop --selector epoll": ALL,
@@ -175,7 +182,7 @@ def run_in_turn(program, checks, options):
 
 
 def test_each_alternative_and_each_check_is_tried():
-    programs = {path.stem for path in FOLDER.glob("*.py")} - {"common"} - CHATS
+    programs = {path.stem for path in FOLDER.glob("*.py")} - {"balance", "common"} - CHATS
     assert programs == {case.split()[0] for case in CASES}
     working = {case.split()[0] for case in CASES if "working" in case}
     assert working == programs - SAME_WITH_WORK

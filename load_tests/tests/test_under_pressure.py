@@ -1,6 +1,7 @@
 """Restarts, load shedding and chat: what their alternatives do."""
 
 import contextlib
+import re
 import socket
 import sys
 import threading
@@ -12,7 +13,8 @@ from clients.client import Client
 from clients.system import processes, procfs
 from clients.system.processes import running_server
 from clients.system.sockets import reset_on_close
-from conftest import DEADLINE, wait_until
+from conftest import DEADLINE, cli, wait_until
+from load_tests.alternatives import balance
 
 pytestmark = pytest.mark.slow
 
@@ -284,3 +286,35 @@ def test_a_client_that_does_not_read_blocks_all_threads_without_a_limit():
         while not text.endswith(b"me?\n"):  # as soon as it reads, all go on
             text = text[-10:] + silent.socket.recv(65536)
         assert read_lines(other, 2).endswith(b"x\ndoes anybody hear me?\n")
+
+
+def test_three_ways_to_share_a_port_differ_as_the_page_says():
+    inherit, exclusive, reuseport = (balance.measure(share, 3, 90) for share in balance.SHARES)
+    for one in (inherit, exclusive, reuseport):
+        assert sum(one.accepted) == 90
+        assert one.unserved == max(one.accepted)  # a connection stays with its process
+    assert inherit.woken > exclusive.woken
+    assert reuseport.accepted[0] > 10
+    assert inherit.new_unserved == exclusive.new_unserved == 0 < reuseport.new_unserved < 100
+
+
+def test_many_idle_connections_are_measured_and_the_limits_named_in_order():
+    done = cli("load_tests.million", "--connections", 300)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    assert "300 idle connections in" in done.stdout
+    assert len(re.findall(r"GiB +-?[\d.]+ KiB each$", done.stdout, re.MULTILINE)) in (
+        3,
+        4,
+    )  # 4: as root
+    assert int(re.search(r"TCP: inuse (\d+)", done.stdout)[1]) >= 600  # both ends
+    met = [
+        int(found.replace(",", ""))
+        for found in re.findall(r"^ +([\d,]+): ", done.stdout, re.MULTILINE)
+    ]
+    assert len(met) >= 5
+    assert met == sorted(met)
+
+
+def test_without_memory_no_connection_is_made():
+    done = cli("load_tests.million", "--connections", 300, "--reserve", 1000)
+    assert (done.returncode, done.stderr) == (1, "less than 1000.0 GiB of memory are available\n")

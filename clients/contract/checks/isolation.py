@@ -10,7 +10,7 @@ from clients.system.processes import LaunchError, raise_nofile_limit
 from clients.system.procfs import accept_queue_limit
 
 
-@check("--quiet", "--backlog", "100")
+@check("--quiet", "--backlog", "2048")
 def a_reset_before_the_first_byte_ends_one_connection(server):
     reset_thousands(server, b"")
 
@@ -25,7 +25,7 @@ def reset_thousands(server, message):
         server.assert_serves_new_client()
 
 
-@check("--quiet", "--backlog", "100")
+@check("--quiet", "--backlog", "2048")
 def a_reset_after_the_first_byte_ends_one_connection(server):
     with server.connect() as bystander:
         bystander.request(b"I stay")
@@ -44,7 +44,7 @@ def a_reset_during_a_reply_ends_one_connection(server):
     baseline = server.baseline_descriptors()
     concurrent = server.is_concurrent()
     client = server.connect()
-    client.flood(64 * MEBIBYTE)
+    client.flood(16 * MEBIBYTE)
     client.reset()
     server.assert_still_serving(concurrent)
     server.wait_for_descriptors(baseline)
@@ -66,7 +66,7 @@ def a_client_that_never_reads_meets_backpressure(server):
     concurrent = server.is_concurrent()
     before = server.memory()
     with server.connect() as client:
-        sent = client.flood(64 * MEBIBYTE)
+        sent = client.flood(16 * MEBIBYTE)
         grown = server.memory() - before
         what = f"after {len(sent)} unread bytes, memory has grown by {grown} bytes"
         expect(grown <= 8 * MEBIBYTE, what)
@@ -108,7 +108,9 @@ def a_flooding_client_does_not_starve_others(server):
     concurrent = server.is_concurrent()
     limit = 16 * MEBIBYTE  # of bytes, not seconds: on a busy machine all of this is slower
     with server.connect() as client, client.flood_in_background(limit) as bytes_received:
-        server.wait_until(lambda: bytes_received() > MEBIBYTE, "1 MiB of replies to the flood")
+        server.wait_until(
+            lambda: bytes_received() > MEBIBYTE // 2, "512 KiB of replies to the flood"
+        )
         server.assert_still_serving(concurrent)
         received = bytes_received()
         what = f"new clients waited until the flood had {received} bytes of replies"
@@ -116,7 +118,7 @@ def a_flooding_client_does_not_starve_others(server):
     server.assert_serves_new_client()
 
 
-@check("--quiet", "--backlog", "50")
+@check("--quiet", "--backlog", "2048")
 def simultaneous_clients_are_all_greeted(server):
     concurrent = server.is_concurrent()
     with contextlib.ExitStack() as stack:
@@ -148,7 +150,7 @@ def a_thousand_idle_connections_stay_open(server):
         for _ in range(count):
             idle.append(stack.enter_context(server.connect()))
             if concurrent and len(idle) % 64 == 0:  # somaxconn may limit the accept queue
-                server.wait_until(lambda: not any(server.accept_queues()), "an empty accept queue")
+                idle[-1].request(b"I am behind the others in the queue")
         if concurrent:
             expected = baseline + count
             server.wait_until(lambda: server.descriptors() >= expected, f"{expected} descriptors")

@@ -4,7 +4,7 @@ from clients.contract.errors import check, expect
 from clients.contract.probe_client import MEBIBYTE, ProbeClient
 
 
-@check("--quiet", "--backlog", "100")
+@check("--quiet", "--backlog", "2048")
 def no_descriptor_or_thread_leaks(server):
     baseline = server.baseline_descriptors()
     hello = b"hello, then good-bye"

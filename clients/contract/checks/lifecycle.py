@@ -78,10 +78,13 @@ def assert_backlog(server, backlog):
             sock = stack.enter_context(socket.socket())
             sock.setblocking(False)
             sock.connect_ex(server.address)
-        limit = accept_queue_limit(backlog)
-        what = f"{limit} connections in the accept queue"
-        server.wait_until(lambda: sum(server.accept_queues()) >= limit, what)
-        queues = server.accept_queues()
+        limit, queues = accept_queue_limit(backlog), []
+
+        def are_full():
+            queues[:] = server.accept_queues()
+            return sum(queues) >= limit
+
+        server.wait_until(are_full, f"{limit} connections in the accept queue")
     if len(queues) > 1:
         raise NotApplicable("it listens with several sockets, and each has an accept queue")
     expect_equal(f"connections in the accept queue with a backlog of {backlog}", limit, queues[0])
@@ -155,25 +158,26 @@ def the_wait_option_only_sleeps(server):
                 client.expect_greeting(words % number)
                 waited = time.perf_counter() - began
                 expect(waited >= 0.3, f"--wait 0.3: a reply after {waited:.3f} s")
-    used = server.cpu_seconds() - before
-    expect(used <= 0.2, f"--wait 0.3: used {used:.2f} s of CPU time, as if it computed")
+                used = server.cpu_seconds() - before
+                expect(used <= 0.2, f"--wait 0.3: used {used:.2f} s of CPU time, as if it computed")
 
 
-@check("--compute", "0.3")
+@check("--compute", "0.1")
 def the_compute_option_uses_cpu(server):
-    before = server.cpu_seconds()
     with server.connect() as client:  # while connected: the process that serves it lives
-        client.request(b"compute")
-        used = server.cpu_seconds() - before
-    expect(used >= 0.28, f"--compute 0.3: used only {used:.2f} s of CPU time")
+        for _ in range(2):
+            before = server.cpu_seconds()
+            client.request(b"compute")
+            used = server.cpu_seconds() - before
+            expect(used >= 0.08, f"--compute 0.1: used only {used:.2f} s of CPU time")
 
 
-@check()
+@check(alone=True)
 def ctrl_c_ends_it(server):
     assert_ends(server, signal.SIGINT)
 
 
-@check()
+@check(alone=True)
 def sigterm_ends_it(server):
     assert_ends(server, signal.SIGTERM)
 
@@ -250,7 +254,7 @@ def fill(pipe):
             pass
 
 
-@check()
+@check(alone=True)
 def it_can_restart_on_the_same_port_at_once(server):
     with server.connect() as client:
         client.request(b"hello")

@@ -10,7 +10,7 @@ from clients.contract.errors import ContractViolation, NotApplicable, check, exp
 from clients.contract.probe_client import MEBIBYTE
 
 
-@check("--quiet", "--backlog", "50")
+@check("--quiet", "--backlog", "2048", alone=True)
 def out_of_descriptors_it_keeps_serving(server):
     if not server.is_concurrent():
         raise NotApplicable("it serves one client at a time, and needs one descriptor for it")
@@ -19,7 +19,7 @@ def out_of_descriptors_it_keeps_serving(server):
     connect_too_many(server)
 
 
-@check("--quiet")
+@check("--quiet", alone=True)
 def without_a_free_descriptor_it_retries(server):
     server.wait_for_descriptors(server.baseline_descriptors())
     before = {process: process.rlimit(psutil.RLIMIT_NOFILE)[0] for process in server.processes()}
@@ -49,7 +49,7 @@ def open_files(process):
     return {int(fd) for fd in os.listdir(f"/proc/{process.pid}/fd")}
 
 
-@check("--quiet", "--backlog", "50")
+@check("--quiet", "--backlog", "2048", alone=True)
 def out_of_threads_it_keeps_serving(server):
     idle = server.threads()
     with server.connect() as client:
