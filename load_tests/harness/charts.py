@@ -160,10 +160,12 @@ def timelines(ax, series, labels, log=False):
     for model, (colour, marker) in styles(series).items():
         xs, ys = zip(*series[model] or [(0.0, None)], strict=True)
         numbers = [math.nan if y is None else y for y in ys]  # a gap in the line
-        ax.plot(xs, numbers, color=colour, marker=marker, markevery=max(1, len(xs) // 8))
+        ax.plot(xs, numbers, ".-", color=colour, ms=5)  # a number between two gaps is a dot
+        ax.plot(xs, numbers, marker, color=colour, markevery=max(1, len(xs) // 8))
         if known := [(x, y) for x, y in series[model] if y is not None]:
             ends.append((model, *known[-1], colour))
     value_axis(ax, log)
+    ax.margins(x=0.01)  # the names are right of the axes
     ax.set(**labels)
     label_ends(ax, [(model, max(end[1] for end in ends), y, c) for model, _, y, c in ends])
 
@@ -184,7 +186,7 @@ def distributions(ax, curves_of, labels):
     ax.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
     ax.set(ylim=(0, 1.04), **labels)
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(frameon=False, loc="lower right")
+        ax.legend(frameon=False)
 
 
 def shares(ax, parts, labels, columns=5):

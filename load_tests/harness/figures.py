@@ -74,8 +74,7 @@ def curve(summary, name):
 
 def bar(summary, name):
     """Return the Figure of a measure as a bar per model, for the most load."""
-    sentence, axis = MEASURES[name]
-    values = dict.fromkeys(models_of(summary)) | summary.value(name)
+    (sentence, axis), values = MEASURES[name], summary.value(name)
     nothing = "fewer than 10 at a time" if name == "memory" else "none"
     texts = {
         model: (value, phrases.shown(name, value) if value else nothing)

@@ -191,6 +191,7 @@ def test_a_server_without_a_run_with_the_most_load_is_left_out_where_only_that_i
         [text.get_text() for text in drawn[name].texts] for name in ("tail", "latency_over_time")
     ]
     assert names == [["b", "a"], ["a"]]
+    assert [len(drawn[panel].get_yticks()) for panel in range(3)] == [1, 1, 1]  # side by side
 
 
 def test_the_name_of_a_line_that_ends_early_is_above_it():
