@@ -27,7 +27,7 @@ from clients.trace.page import STEPS
 from clients.trace.scenarios import SCENARIOS
 from clients.trace.session import traced
 from clients.trace.tracer import FIRST_TRACER_FD, SPARE_CHANNELS, Snapshot
-from conftest import wait_until
+from conftest import skip_without, wait_until
 
 MODELS = {name: processes.models()[name] for name in palette.MODELS}  # a 04 of yours is none
 SHOWN = bundle_of(STEPS.read_text())
@@ -39,7 +39,7 @@ def record(scenario, program):
     try:
         return bundle.narrated(bundle.play(scenario, program), program.read_text().splitlines())
     except processes.NamespaceDenied as error:
-        pytest.skip(str(error))
+        skip_without("network namespaces", error)
 
 
 @functools.cache
@@ -453,7 +453,7 @@ def run(*words, **more):
         processes.module_command("clients.trace", *words), timeout=300, cwd=processes.ROOT, **more
     )
     if "unshare:" in done.stderr or "network namespace is needed" in done.stderr:
-        pytest.skip(done.stderr)
+        skip_without("network namespaces", done.stderr)
     return done
 
 
@@ -539,7 +539,7 @@ def test_a_summary_that_nobody_reads_loses_nothing(tmp_path):
     )
     os.close(write)
     if b"namespace" in done.stderr or b"unshare" in done.stderr:
-        pytest.skip(done.stderr.decode())
+        skip_without("network namespaces", done.stderr.decode())
     assert done.returncode == 0
     assert done.stderr.count(b"\n") == 1  # that it is recording
     assert list(bundle_of(page.read_text())["recordings"]) == ["two"]

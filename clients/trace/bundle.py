@@ -1,5 +1,6 @@
 """Recordings of all scenarios with some servers, as plain data for the page and the picture."""
 
+import itertools
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -37,12 +38,9 @@ def record(programs, scenarios=SCENARIOS):
     programs: {name: path of the program}. A scenario that cannot be recorded with each server is
     left out. Raises NamespaceDenied if this system does not allow recordings.
     """
+    pairs = itertools.product(scenarios, programs)
     with ThreadPoolExecutor(os.cpu_count()) as workers:
-        played = {
-            (scenario, name): workers.submit(play, scenario, program)
-            for scenario in scenarios
-            for name, program in programs.items()
-        }
+        played = {pair: workers.submit(play, pair[0], programs[pair[1]]) for pair in pairs}
         try:
             errors = {pair: future.exception() for pair, future in played.items()}
         except BaseException:  # Ctrl-C, too: what has not begun need not
@@ -92,11 +90,11 @@ def play(scenario, program):
 
 
 def narrated(events, lines):
-    """Return events with their sentences, and without "was", which only these need."""
     pairs = zip([None, *events], events, strict=False)
-    sentences = [sentence(event, before, lines) for before, event in pairs]
-    found = [event | {"sentence": text} for event, text in zip(events, sentences, strict=True)]
-    return [{name: one[name] for name in one if name != "was"} for one in found]
+    found = [event | {"sentence": sentence(event, before, lines)} for before, event in pairs]
+    for event in found:
+        del event["was"]  # which only the sentences need
+    return found
 
 
 def folded(events):

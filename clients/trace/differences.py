@@ -52,11 +52,11 @@ def difference(names, was, now, acting):
             text = text.removesuffix(" before")
         elif what == ANSWERED:
             text += " only now"
-        short.append(f"{have([name for name, _ in servers])} {text}")
-        events = [event for _, event in servers]
+        found, events = zip(*servers, strict=True)
+        short.append(f"{joined(found)} {'have' if len(found) > 1 else 'has'} {text}")
         whole.append(short[-1] + (reason(events, same, whose) if what == QUEUED else ""))
     texts = ["; ".join(parts) + "." for parts in (whole, short, short[:1])]
-    return next(text for text in texts if len(text.split()) <= WORDS or text == texts[-1])
+    return next((text for text in texts if len(text.split()) <= WORDS), "")
 
 
 def done_for(client, was, now):
@@ -117,7 +117,3 @@ def clients_named(numbers):
 def joined(names):
     *names, last = names
     return f"{', '.join(names)} and {last}" if names else last
-
-
-def have(names):
-    return f"{joined(names)} {'have' if len(names) > 1 else 'has'}"
