@@ -147,30 +147,24 @@ def locust(*options, output=subprocess.DEVNULL, timeout=None):
 
 def usage(readings, numbers, backlog, incomplete):
     """Return the ServerUsage of a run from its Readings. numbers: what its samples give."""
-    first, last, greetings = readings[0], readings[-1], numbers["greetings"]
-    peaks = {
-        name: max(getattr(one, name) for one in readings)
-        for name in ("rss", "threads", "descriptors", "accept_queue")
-    }
+    first, last = readings[0], readings[-1]
 
-    def increase(name):
-        return getattr(last, name) - getattr(first, name)
+    def peak(name):
+        return max(getattr(reading, name) for reading in readings)
 
-    connections = peaks["descriptors"] - first.descriptors
+    cpu, connections = last.cpu - first.cpu, peak("descriptors") - first.descriptors
     return ServerUsage(
-        **{f"{name}_peak": value for name, value in peaks.items()},
-        cpu_seconds=increase("cpu"),
-        cpu_us_per_greeting=per(increase("cpu") * 1e6, greetings),
-        cpu_share=increase("cpu") / numbers["seconds"],  # readings begin before the load
+        cpu_us_per_greeting=per(cpu * 1e6, numbers["greetings"]),
+        cpu_share=cpu / numbers["seconds"],  # readings begin before the load
         cpu_incomplete=incomplete,
-        switches_per_greeting=per(increase("switches"), greetings),
-        rss_start=first.rss,
-        rss_per_connection=per(peaks["rss"] - first.rss, connections),
+        rss_peak=peak("rss"),
+        rss_per_connection=per(peak("rss") - first.rss, connections),
         connections_peak=connections,
+        threads_peak=peak("threads"),
+        accept_queue_peak=peak("accept_queue"),
         accept_queue_limit=accept_queue_limit(backlog),
         syn_sent_peak=max(reading.clients.get("SYN-SENT", 0) for reading in readings),
-        listen_overflows=increase("listen_overflows"),
-        listen_drops=increase("listen_drops"),
+        listen_drops=last.listen_drops - first.listen_drops,
         readings=readings,
     )
 
@@ -189,7 +183,9 @@ def health(log, not_started, server_share):
     used, most = max((one["cpu"] / min(1, one["cores"]), one["cores"]) for one in processes)
     reasons = []
     if used > SATURATED:
-        reasons.append(f"used {used:.0%} of {f'{most:g} cores' if most < 1 else 'a core'}")
+        reasons.append(
+            f"used {used:.0%} of {f'{most:g} cores' if most < 1 else 'a core'} on average"
+        )
     if cores < 2 and here and sum(here) + server_share > cores / 2:
         reasons.append(f"shared {count(cores, 'core')} with the server")
     reasons += [f"was {late:.0f} ms late"] if late > 50 else []

@@ -41,20 +41,21 @@ class SampleLog:
             return
         if ended > self.over:
             ended, outcome = self.over, "unanswered"
-        started = self.started
-        self.samples.append(Sample(session, request, began - started, ended - started, outcome))
+        # Rounded as they are stored: what is computed from the stored samples is the same.
+        times = round(began - self.started, 6), round(ended - self.started, 6)
+        self.samples.append(Sample(session, request, *times, outcome))
 
     def report(self, waiting):
         """Return what a worker has recorded since its last report, as plain data.
 
         waiting: (session, request, time at which it began) of each request without an answer.
         """
-        started, now = self.started, time.monotonic() - self.started
+        started, now = self.started, round(time.monotonic() - self.started, 6)
         content = {
             "samples": self.samples,
             "errors": self.errors,
             "generators": self.generators,
-            "waiting": [(*names, at - started, now, "unanswered") for *names, at in waiting],
+            "waiting": [(*it, round(at - started, 6), now, "unanswered") for *it, at in waiting],
             "at": now,
             "complete": self.over < math.inf,
         }
