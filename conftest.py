@@ -1,5 +1,6 @@
 """What all the tests share: each model on a free port, a command's output, waiting for a state."""
 
+import collections
 import contextlib
 import os
 import re
@@ -46,6 +47,12 @@ def wait_until(condition, what="the expected state"):
     return result
 
 
+def skip_without(what, reason):
+    """Skip the test: this machine cannot make what it needs. reason: text, or an exception."""
+    last = str(reason).strip().splitlines()[-1]
+    pytest.skip(f"this machine cannot make {what} ({last})")
+
+
 @pytest.fixture
 def serve():
     """Return a starter: serve("01_blocking", "--wait", 1) runs that model until the test ends."""
@@ -68,8 +75,11 @@ def other_user():
         os.chmod(place, 0o755)
         copy, program = Path(place, "python3"), Path(place, "server")
         shutil.copy(python, copy)
-        os.chown(copy, 65534, 65534)  # nobody
-        copy.chmod(0o4755)
+        try:
+            os.chown(copy, 65534, 65534)  # nobody
+            copy.chmod(0o4755)
+        except PermissionError as error:  # root, without its rights
+            skip_without("a program of another user", error)
         program.write_text(f"#!{copy}\n{processes.find_server('02_threaded').read_text()}")
         program.chmod(0o755)
         yield ["setpriv", "--bounding-set", "-all"], program
@@ -87,3 +97,14 @@ def pytest_generate_tests(metafunc):
     """Run a test that asks for a model once for each of them, by the folder's name."""
     if "model" in metafunc.fixturenames:
         metafunc.parametrize("model", processes.models().items(), ids=processes.models())
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Count and name the skipped tests, by what this machine lacks: they have tested nothing."""
+    names = collections.defaultdict(list)
+    for report in terminalreporter.stats.get("skipped", ()):
+        reason = report.longrepr[2].removeprefix("Skipped: ").partition(" (")[0]
+        names[reason].append(report.nodeid.rpartition("/")[2])
+    for reason, skipped in names.items():
+        what = f"skipped because {reason}: {len(skipped)} tests: "
+        terminalreporter.line(what + ", ".join(sorted(skipped)))

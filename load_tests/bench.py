@@ -7,8 +7,8 @@
 .venv/bin/python -m load_tests.bench 03_epoll 02_threaded --load visit
 
 The servers run at the same time and alternate, A B A B ..., so that whatever else the machine does
-affects all of them. Each server has one core, its generators have another; README.md, "The
-benchmark".
+affects all of them. Each server has one core, its generators have another: BENCH.md says how it
+measures.
 """
 
 import contextlib
@@ -72,7 +72,7 @@ def options(arguments=None):
     add("--seconds", type=number(float, 0.05, 60), default=1.0, help="length of a round")
     add("--load", choices=LOADS, default="greet", help="visit: connect, one greeting, leave")
     add("--idle", type=idle, default=[0], metavar="N", help=words)
-    add("--cold", action="store_true", help="do not warm the servers: see README.md first")
+    add("--cold", action="store_true", help="do not warm the servers: see BENCH.md first")
     add("--processes", type=number(int, 1, 16), default=1, help="generators for each server")
     add("--json", type=Path, metavar="FILE", help="write every round there")
     args = parser.parse_args(arguments)

@@ -92,7 +92,7 @@ class ServerMonitor:
         try:
             if process.poll() is not None:
                 raise psutil.NoSuchProcess(process.pid)
-            held, sockets = procfs.socket_fds(process.pid), procfs.tcp_sockets(self.port)
+            fds, sockets = procfs.socket_fds(process.pid), procfs.tcp_sockets(self.port)
             self.descriptors = process.num_fds()
             self.thread_count = process.num_threads()
             self.resident = process.memory_info().rss
@@ -103,10 +103,11 @@ class ServerMonitor:
         self.dropped = self.server.dropped()
         self.said |= dict(SAID.findall(self.server.log(LATEST)))
         sockets = [one for one in sockets if self.owns(one.local) or self.owns(one.remote)]
-        self.connections = self._connections(sockets, held)
+        self.connections = self._connections(sockets, fds)
         if self.is_python:
             with contextlib.suppress(OSError):  # Python is too busy to report, or has just ended
-                self.threads = self.stepper.sample({row.fd: row.client for row in self.connections})
+                held = {row.fd: row.client for row in self.connections if row.fd is not None}
+                self.threads = self.stepper.sample(held)
             self.anchors |= {one.line for one in self.threads if one.line and one.fd is not None}
             self.descriptors -= self.stepper.session.tracer_descriptors()
             self.thread_count = len(self.threads)
@@ -124,8 +125,8 @@ class ServerMonitor:
             return port == self.port and (host in self.hosts or host.startswith("127."))
         return end == (self.host, self.port)
 
-    def _connections(self, sockets, held):
-        """Return a Connection per client; held: {inode: the server's descriptor}."""
+    def _connections(self, sockets, fds):
+        """Return a Connection per client; fds: {inode: the server's descriptor}."""
         rows = {}
         for one in sockets:
             if one.state in ("LISTEN", "TIME-WAIT"):
@@ -135,7 +136,7 @@ class ServerMonitor:
             row = rows.setdefault(client, Connection(client))
             if ours:
                 row.server_state, row.recv_q, row.send_q = one.state, one.recv_q, one.send_q
-                row.fd = held.get(one.inode)
+                row.fd = fds.get(one.inode)
                 row.queued = one.in_accept_queue
             else:
                 row.client_state = one.state

@@ -72,9 +72,10 @@ class ProbeClient(socket.socket):
     def has_reply(self, timeout=None):
         """Return True if there is something to read within timeout seconds (the quiet period)."""
         timeout = self.server.quiet_period if timeout is None else timeout
-        return self._is_ready(select.POLLIN, timeout)
+        return self.is_ready(select.POLLIN, timeout)
 
-    def _is_ready(self, event, timeout):
+    def is_ready(self, event, timeout):
+        """Return True if poll() reports the event within timeout seconds."""
         poll = select.poll()  # select() takes no descriptor above 1,023
         poll.register(self, event)
         return bool(poll.poll(timeout * 1000))
@@ -82,7 +83,7 @@ class ProbeClient(socket.socket):
     def flood(self, limit):
         """Send limit bytes, or until none is taken for half a quiet period; return them."""
         sent = 0
-        while sent < limit and self._is_ready(select.POLLOUT, self.server.quiet_period / 2):
+        while sent < limit and self.is_ready(select.POLLOUT, self.server.quiet_period / 2):
             self.server.check_deadline()
             sent += self.send(noise(sent, min(sent + 65536, limit)))  # what the send buffer takes
         return noise(0, sent)

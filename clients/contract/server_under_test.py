@@ -6,6 +6,7 @@ import socket
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partialmethod
 from pathlib import Path
 from statistics import mean
 from typing import Literal
@@ -61,8 +62,7 @@ def run_checks(program, checks, *options, **limits):
                 results[check].set_exception(error)
 
     with ThreadPoolExecutor(JOBS) as pool:
-        for group in groups.values():
-            pool.submit(run, group)
+        pool.map(run, groups.values())
         for result in results.values():
             yield result.result()
 
@@ -72,14 +72,14 @@ def run_check(program, check, *options, **limits):
 
     limits: timeout, quiet_period, load; see ServerUnderTest.
     """
-    return next(run_in_turn(program, [check], *options, **limits))
+    (result,) = run_in_turn(program, [check], *options, **limits)
+    return result
 
 
 def run_in_turn(program, checks, *options, timeout=TIMEOUT, **limits):
     """Yield the CheckResult of each check; they have the same options, and share a server.
 
-    A check that fails on a server that is not new is run again, and from then on each gets a new
-    one: a fault that one check has met is no fault of the next.
+    A check that fails on a used server is run again, and from then on each gets a new one.
     """
     options, todo, share = (*checks[0].options, *options), list(checks), True
     while todo:
@@ -127,19 +127,23 @@ class ServerUnderTest:
         """Run a check; return its CheckResult."""
         limit = DEADLINE_FACTOR * (self.timeout + self.quiet_period)
         self.deadline = time.monotonic() + limit
-        outcome, reason = "failed", ""
         try:
             check(self)
-            outcome = "passed"
+            return CheckResult(check.__name__, "passed")
+        except (psutil.AccessDenied, PermissionError) as error:
+            reason = (
+                f"the server belongs to another user ({error}): start this command as that user"
+            )
+            return CheckResult(check.__name__, "not applicable", reason)
+        except NotApplicable as error:
+            return CheckResult(check.__name__, "not applicable", str(error))
         except DeadlineExceeded:
             reason = f"not done within {limit:g} s: {self.slowness()}"
-        except (NotApplicable, psutil.AccessDenied) as error:  # a set-user-ID program
-            outcome, reason = "not applicable", str(error)
         except psutil.Error as error:
             reason = self.explain(f"the server has ended: {error}")
         except (ContractViolation, OSError) as error:
             reason = self.explain(str(error))
-        return CheckResult(check.__name__, outcome, reason)
+        return CheckResult(check.__name__, "failed", reason)
 
     def explain(self, reason):
         """Return why a check failed: reason, and an exception in the log that explains it."""
@@ -173,10 +177,7 @@ class ServerUnderTest:
             yield replace(self, server=server, options=options)
 
     def connect(self, small_buffers=False):
-        """Return a connected ProbeClient.
-
-        small_buffers: the kernels keep some KiB for it, not some MiB.
-        """
+        """Return a connected ProbeClient. small_buffers: some KiB in the kernel, not some MiB."""
         self.check_deadline()
         client = ProbeClient(self)
         if small_buffers:  # before it connects: the handshake announces both
@@ -184,12 +185,11 @@ class ServerUnderTest:
             # Both ends then have small segments, and room for some of them in their send buffers.
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
         client.settimeout(self.timeout)
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(client)  # closed if it cannot connect
             with Explaining("a connection failed"):
                 client.connect(self.address)
-        except ContractViolation:
-            client.close()
-            raise
+            stack.pop_all()
         return client
 
     def assert_serves_new_client(self):
@@ -205,33 +205,36 @@ class ServerUnderTest:
                 second.sendall(b"second")
                 return second.has_reply()
 
-    def assert_still_serving(self, concurrent):
-        """Raise ContractViolation unless new clients are greeted, if the server is_concurrent()."""
-        for _ in range(3 if concurrent else 0):
-            self.assert_serves_new_client()
+    @contextlib.contextmanager
+    def serving_others(self):
+        """Expect that after the block a new client is greeted.
+
+        Yields a function that expects it within the block, if the server is_concurrent().
+        """
+        count = 3 if self.is_concurrent() else 0
+        yield lambda: [self.assert_serves_new_client() for _ in range(count)]
+        self.assert_serves_new_client()
 
     @contextlib.contextmanager
     def sigstopped(self):
         """Stop the server's processes while the block runs: only its kernel goes on."""
-        stopped = self.processes()
-        try:
-            for process in stopped:
+        with contextlib.ExitStack() as stack:
+            for process in (stopped := self.processes()):
+                stack.callback(process.resume)
                 process.suspend()
             pids = [process.pid for process in stopped]
             self.wait_until(lambda: all(map(all_stopped, pids)), "a server stopped by SIGSTOP")
             yield
-        finally:
-            for process in stopped:
-                process.resume()
 
     def wait_until(self, condition, description):
-        """Wait until condition() is true; raise ContractViolation after the timeout."""
+        """Return condition() as soon as it is true; raise ContractViolation after the timeout."""
         began = time.monotonic()
-        while not condition():
+        while not (result := condition()):
             self.check_deadline()
             waited = time.monotonic() - began
             expect(waited < self.timeout, f"not within {self.timeout} s: {description}")
             time.sleep(0.002 + waited / 20)
+        return result
 
     def assert_no_busy_loop(self, situation, periods=1):
         """Raise ContractViolation if the server uses a tenth of a core, or wakes too often.
@@ -266,8 +269,8 @@ class ServerUnderTest:
 
     def has_unread(self, client):
         """Return True if the server has not yet read all that client has sent."""
-        ends, lines = (client.getpeername(), client.getsockname()), tcp_sockets(self.address[1])
-        return any(line.recv_q for line in lines if (line.local, line.remote) == ends)
+        lines, name = tcp_sockets(self.address[1]), client.getsockname()
+        return any(line.recv_q for line in lines if line.remote == name)
 
     def wait_for_descriptors(self, limit):
         """Wait until at most limit descriptors are open."""
@@ -277,36 +280,21 @@ class ServerUnderTest:
         """Return the server's process and all that it has started; none if all have ended."""
         return processes.running_tree(self.process)
 
-    # What its processes use in all.
-
-    def cpu_seconds(self):
-        """Return the seconds of CPU time used so far (to 0.01 s)."""
-        return self._sum(lambda process: sum(process.cpu_times()[:2]))
-
-    def wakeups(self):
-        """Return how many times its threads have been blocked so far (proc_pid_status(5))."""
-        return self._sum(
-            lambda process: sum(map(switches, Path(f"/proc/{process.pid}/task").glob("*")))
-        )
-
-    def descriptors(self):
-        """Return how many descriptors are open."""
-        return self._sum(psutil.Process.num_fds)
-
-    def threads(self):
-        """Return how many threads there are."""
-        return self._sum(psutil.Process.num_threads)
-
-    def memory(self):
-        """Return the bytes of its private memory, without what processes share."""
-        return self._sum(lambda process: process.memory_full_info().uss)
-
     def _sum(self, measure):
         return processes.sum_over_tree(self.process, measure)
 
+    # What its processes use in all.
+    descriptors = partialmethod(_sum, psutil.Process.num_fds)
+    threads = partialmethod(_sum, psutil.Process.num_threads)
+    cpu_seconds = partialmethod(_sum, lambda process: sum(process.cpu_times()[:2]))  # to 0.01 s
+    memory = partialmethod(_sum, lambda process: process.memory_full_info().uss)  # private bytes
+    wakeups = partialmethod(
+        _sum, lambda process: sum(map(switches, Path(f"/proc/{process.pid}/task").glob("*")))
+    )
+
 
 def switches(task):
-    """Return how many times a thread has been blocked so far; task: its folder in /proc."""
+    """Return how many times a thread has been blocked so far (proc_pid_status(5))."""
     with contextlib.suppress(OSError):  # it has ended
         return int(re.search(r"\nvoluntary\w+:\s(\d+)", (task / "status").read_text())[1])
     return 0

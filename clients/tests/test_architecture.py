@@ -120,7 +120,7 @@ def test_the_path_is_edited_in_one_place():
 def test_the_top_of_a_folder_reads_as_a_table_of_contents(floor):
     made = {"results", "__pycache__"}
     entries = {path.name for path in (ROOT / floor).glob("[!.]*")} - made
-    assert len(entries) <= 12
+    assert len([name for name in entries if not name.endswith(".md")]) <= 12
     page = (ROOT / floor / "README.md").read_text()
     assert [name for name in entries - {"README.md"} if name not in page] == []
 

@@ -81,6 +81,16 @@ def test_on_01_the_second_client_waits_in_the_accept_queue_until_the_first_leave
     assert "g1" not in "".join(shown)
 
 
+def test_a_thread_that_sleeps_in_no_socket_is_not_shown_with_a_client():
+    play(
+        "01_blocking",
+        *("a", "a", "1", "s", lambda app: queued(app) == [2]),
+        lambda app: threads(app) == [("greeting", "clock_nanosleep")],
+        lambda app: app.monitor.threads[0].remote is None,
+        wait=60,
+    )
+
+
 def test_on_01_the_queue_fills_and_more_clients_stay_in_syn_sent():
     play(
         "01_blocking",

@@ -18,7 +18,7 @@ from clients.client import Client
 from clients.console import palette
 from clients.system import processes
 from clients.system.sockets import unix_listener
-from clients.tests.narration_checks import false_sentences
+from clients.tests.narration_checks import false_sentences, is_difference_true
 from clients.tests.steps_page import bundle_of, outdated
 from clients.trace import animated_svg, bundle, tracer
 from clients.trace.__main__ import write
@@ -27,7 +27,7 @@ from clients.trace.page import STEPS
 from clients.trace.scenarios import SCENARIOS
 from clients.trace.session import traced
 from clients.trace.tracer import FIRST_TRACER_FD, SPARE_CHANNELS, Snapshot
-from conftest import wait_until
+from conftest import skip_without, wait_until
 
 MODELS = {name: processes.models()[name] for name in palette.MODELS}  # a 04 of yours is none
 SHOWN = bundle_of(STEPS.read_text())
@@ -39,7 +39,7 @@ def record(scenario, program):
     try:
         return bundle.narrated(bundle.play(scenario, program), program.read_text().splitlines())
     except processes.NamespaceDenied as error:
-        pytest.skip(str(error))
+        skip_without("network namespaces", error)
 
 
 @functools.cache
@@ -58,9 +58,7 @@ def row(event, client):
     return next(one for one in rows if one["client"] == client)
 
 
-@pytest.mark.parametrize(
-    ("scenario", "name"), [("reset", "02_threaded"), ("descriptors", "03_epoll")]
-)
+@pytest.mark.parametrize(("scenario", "name"), [("reset", "02_threaded"), ("silent", "03_epoll")])
 def test_a_recording_is_the_same_each_time_it_is_made(scenario, name):
     assert record(scenario, MODELS[name]) == steps(scenario, name)
 
@@ -126,9 +124,7 @@ def test_after_a_reset_the_sentence_still_names_the_client():
     assert sum("This handler is not for it" in text for text in said) == 1
 
 
-@pytest.mark.parametrize(
-    ("scenario", "name"), [("reset", "02_threaded"), ("descriptors", "03_epoll")]
-)
+@pytest.mark.parametrize(("scenario", "name"), [("reset", "02_threaded"), ("silent", "03_epoll")])
 def test_each_sentence_of_a_recording_is_true(scenario, name):
     lines = MODELS[name].read_text().splitlines()
     assert false_sentences(steps(scenario, name), lines) == []
@@ -173,6 +169,58 @@ def test_a_false_sentence_is_found(old, new):
     at = next(at for at, one in enumerate(found) if old in one["sentence"])
     wrong = found[at] | {"sentence": found[at]["sentence"].replace(old, new)}
     assert false_sentences([*found[:at], wrong, *found[at + 1 :]], lines)[0][0] == at + 1
+
+
+def differing():
+    """Return [(sentence, events before, events now), ...] of each action on the committed page."""
+    found = []
+    for scenario, texts in SHOWN["differences"].items():
+        models = {name[:2]: SHOWN["recordings"][scenario][name] for name in MODELS}
+        for number, text in enumerate(texts):
+            before, now = (
+                {name: [one for one in events if one["action"] <= last][-1]
+                 for name, events in models.items()}
+                for last in (max(0, number - 1), number)
+            )  # fmt: skip
+            found.append((text, before, now))
+    return found
+
+
+def test_each_action_has_a_true_sentence_that_says_what_differs_among_the_models():
+    for name, scenario in SCENARIOS.items():
+        assert len(SHOWN["differences"][name]) == 1 + len(scenario.actions)
+    for text, before, now in differing():
+        assert len(text.split()) <= 20
+        assert is_difference_true(text, before, now), text
+
+
+@pytest.mark.parametrize("pair", [("01", "02"), ("01", "03")])
+def test_a_sentence_with_two_models_in_the_wrong_place_is_found(pair):
+    for text, before, now in differing():
+        turned = re.sub("|".join(pair), lambda found: pair[found[0] == pair[0]], text)
+        same_group = re.search(r"01(, \d\d)* and " + pair[1], text)
+        assert bool(is_difference_true(turned, before, now)) == bool(same_group), turned
+
+
+def test_the_answer_of_a_scenario_is_what_was_recorded():
+    ends = {
+        name: {model[:2]: events[-1] for model, events in found.items()}
+        for name, found in SHOWN["recordings"].items()
+    }
+    first = next(one for one in SHOWN["recordings"]["nine"]["03_epoll"] if one["action"] == 1)
+    states = [one["client_state"] for one in first["kernel"]["connections"]]
+    assert (first["kernel"]["queue"], states.count("SYN-SENT")) == (6, 3)
+    assert "Six fill the queue" in SCENARIOS["nine"].answer
+    assert "Three stay in SYN-SENT" in SCENARIOS["nine"].answer
+    for name, client in (("two", 2), ("reset", 2), ("full", 2)):
+        for event in ends[name].values():
+            assert event["clients"][client - 1]["received"] == "b'Hello, bob'"
+    assert ends["silent"]["01"]["clients"][2]["received"] == "b''"
+    for model in ("02", "03"):
+        assert ends["silent"][model]["clients"][2]["received"] == "b'Hello, cy'"
+    for events in SHOWN["recordings"]["descriptors"].values():
+        third = [one for one in events if one["action"] == 3][-1]
+        assert row(third, 3)["queued"]
 
 
 OTHER = '''"""A pool, a generator, a lock and poll(): none of them is in the three models."""
@@ -405,7 +453,7 @@ def run(*words, **more):
         processes.module_command("clients.trace", *words), timeout=300, cwd=processes.ROOT, **more
     )
     if "unshare:" in done.stderr or "network namespace is needed" in done.stderr:
-        pytest.skip(done.stderr)
+        skip_without("network namespaces", done.stderr)
     return done
 
 
@@ -491,7 +539,7 @@ def test_a_summary_that_nobody_reads_loses_nothing(tmp_path):
     )
     os.close(write)
     if b"namespace" in done.stderr or b"unshare" in done.stderr:
-        pytest.skip(done.stderr.decode())
+        skip_without("network namespaces", done.stderr.decode())
     assert done.returncode == 0
     assert done.stderr.count(b"\n") == 1  # that it is recording
     assert list(bundle_of(page.read_text())["recordings"]) == ["two"]

@@ -8,14 +8,14 @@ import itertools
 from pathlib import Path
 
 from clients.console.palette import styles
-from clients.trace.page import ON_DARK, TEMPLATES
+from clients.trace.interpret import PYTHON_NAMES
+from clients.trace.page import ON_DARK, render
 
 WEB = Path(__file__).with_name("web")
 FRONT = {WEB / "front.svg": False, WEB / "front-dark.svg": True}  # for a light page, a dark one
 SCENARIO, STILL = "two", 3  # which is shown, and the action after which the picture is still
 LEAD, ACTION, HOLD = 1.0, 3.6, 2.4  # seconds before the first action, for each, and after the last
 BUSY = 0.75  # the share of an action in which something moves
-CALLS = {"accept4": "accept", "recvfrom": "recv", "sendto": "send", "epoll_wait": "epoll.poll"}
 
 
 def draw(bundle, is_dark=False):
@@ -24,20 +24,18 @@ def draw(bundle, is_dark=False):
     total = LEAD + ACTION * len(actions) + HOLD
     columns = []
     for name, (colour, _) in styles(bundle["programs"]).items():
-        events = bundle["recordings"][SCENARIO][name]
-        lines = bundle["programs"][name]["lines"]
-        frames = [(at, frame(event, lines)) for at, event in timed(events, len(actions))]
-        parts = []
-        for part in frames[0][1]:
-            parts += scenes([(at, {part: one[part]}) for at, one in frames], total)
-        column = {"name": name, "scenes": parts, "verdict": verdict(events, actions)}
-        columns.append(column | {"colour": ON_DARK.get(colour, colour) if is_dark else colour})
+        events, program = bundle["recordings"][SCENARIO][name], bundle["programs"][name]
+        frames = [(at, frame(one, program["lines"])) for at, one in timed(events, len(actions))]
+        parts = [[(at, {part: one[part]}) for at, one in frames] for part in frames[0][1]]
+        column = {"name": name, "scenes": [one for part in parts for one in scenes(part, total)]}
+        column |= {"colour": ON_DARK.get(colour, colour) if is_dark else colour}
+        columns.append(column | {"verdict": verdict(events, actions)})
     times = [0.0, *(LEAD + ACTION * number for number in range(len(actions))), total]
-    timeline = list(itertools.pairwise(times))
-    return TEMPLATES.get_template("front.svg.j2").render(
+    return render(
+        "front.svg.j2",
         columns=columns,
         actions=actions,
-        timeline=timeline,
+        timeline=list(itertools.pairwise(times)),
         is_dark=is_dark,
         total=total,
         still=LEAD + ACTION * STILL - 0.1,
@@ -49,8 +47,7 @@ def timed(events, actions):
     found = []
     for action in range(actions + 1):
         mine = [event for event in events if event["action"] == action]
-        begin = LEAD + ACTION * (action - 1) if action else 0
-        length = ACTION * BUSY if action else 0
+        begin, length = (LEAD + ACTION * (action - 1), ACTION * BUSY) if action else (0, 0)
         found += [(begin + length * n / len(mine), event) for n, event in enumerate(mine)]
     return found
 
@@ -60,7 +57,7 @@ def frame(event, lines):
     threads = []
     for thread in event["threads"]:
         code = lines[thread["line"] - 1].split("  #")[0].strip()
-        call = thread["call"] and f"{CALLS.get(thread['call'], thread['call'])}()"
+        call = thread["call"] and f"{PYTHON_NAMES.get(thread['call'], thread['call'])}()"
         name = thread["name"] if thread["name"] == "main" else f"thread of {thread['name']}"
         text = f"{name}: {f'blocked in {call}' if call else 'running'}"
         code = code if len(code) < 36 else code[:34] + "…"
@@ -71,15 +68,10 @@ def frame(event, lines):
     found |= {"client 1": [], "client 2": []}
     for row, client in zip(rows, event["clients"], strict=True):
         place = "in the queue" if row["queued"] else f"descriptor {row['fd']}"
-        found[f"client {row['client']}"] = [
-            {
-                "number": row["client"],
-                "place": client["left"] or place,
-                "kind": "dim" if client["left"] else "wait" if row["queued"] else "good",
-                "sent": client["sent"][2:-1],
-                "received": client["received"][2:-1],
-            }
-        ]
+        kind = "dim" if client["left"] else "wait" if row["queued"] else "good"
+        card = {"number": row["client"], "place": client["left"] or place, "kind": kind}
+        card |= {name: client[name][2:-1] for name in ("sent", "received")}
+        found[f"client {row['client']}"] = [card]
     return found
 
 

@@ -1,5 +1,6 @@
 """Recordings of all scenarios with some servers, as plain data for the page and the picture."""
 
+import itertools
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -8,11 +9,12 @@ from typing import TypedDict
 
 from clients.console.printable import docstring_summary, printable
 from clients.system import processes
+from clients.trace.differences import differences
 from clients.trace.narration import sentence
 from clients.trace.record import NOT_POSSIBLE
 from clients.trace.scenarios import SCENARIOS
 
-SCHEMA = 2
+SCHEMA = 3
 SHOWN = 2  # iterations of a loop that are shown if more do the same: the first and the last
 LONGEST = 40  # steps of an iteration, at most
 
@@ -27,6 +29,7 @@ class Bundle(TypedDict):
     scenarios: dict[str, dict]  # Scenarios as data
     programs: dict[str, Program]
     recordings: dict[str, dict[str, list[dict]]]  # {scenario: {program: TraceEvents as data}}
+    differences: dict[str, list[str]]  # {scenario: a sentence for its start and each action}
 
 
 def record(programs, scenarios=SCENARIOS):
@@ -35,12 +38,9 @@ def record(programs, scenarios=SCENARIOS):
     programs: {name: path of the program}. A scenario that cannot be recorded with each server is
     left out. Raises NamespaceDenied if this system does not allow recordings.
     """
+    pairs = itertools.product(scenarios, programs)
     with ThreadPoolExecutor(os.cpu_count()) as workers:
-        played = {
-            (scenario, name): workers.submit(play, scenario, program)
-            for scenario in scenarios
-            for name, program in programs.items()
-        }
+        played = {pair: workers.submit(play, pair[0], programs[pair[1]]) for pair in pairs}
         try:
             errors = {pair: future.exception() for pair, future in played.items()}
         except BaseException:  # Ctrl-C, too: what has not begun need not
@@ -55,16 +55,21 @@ def record(programs, scenarios=SCENARIOS):
         text = path.read_text(encoding="utf-8")
         described[name] = Program(sentence=docstring_summary(text), lines=text.splitlines())
     complete = [one for one in scenarios if one not in {scenario for scenario, _ in failed}]
+    recordings = {
+        scenario: {
+            name: folded(narrated(played[scenario, name].result(), program["lines"]))
+            for name, program in described.items()
+        }
+        for scenario in complete
+    }
     return Bundle(
         schema=SCHEMA,
         scenarios={scenario: asdict(scenarios[scenario]) for scenario in complete},
         programs=described,
-        recordings={
-            scenario: {
-                name: folded(narrated(played[scenario, name].result(), program["lines"]))
-                for name, program in described.items()
-            }
-            for scenario in complete
+        recordings=recordings,
+        differences={
+            scenario: differences(found, scenarios[scenario].actions)
+            for scenario, found in recordings.items()
         },
     ), failed
 
@@ -85,11 +90,11 @@ def play(scenario, program):
 
 
 def narrated(events, lines):
-    """Return events with their sentences, and without "was", which only these need."""
     pairs = zip([None, *events], events, strict=False)
-    sentences = [sentence(event, before, lines) for before, event in pairs]
-    found = [event | {"sentence": text} for event, text in zip(events, sentences, strict=True)]
-    return [{name: one[name] for name in one if name != "was"} for one in found]
+    found = [event | {"sentence": sentence(event, before, lines)} for before, event in pairs]
+    for event in found:
+        del event["was"]  # which only the sentences need
+    return found
 
 
 def folded(events):

@@ -1,9 +1,7 @@
 """Record the calls by which a program uses the kernel: what it passes, what it receives or raises.
 
-install() replaces the methods of socket.socket, select.epoll, select.poll and time.sleep by
-functions that call the original one and keep a TracedCall. What the program receives is unchanged.
-
-All that is imported here is in the server's process too: the standard library and no more.
+install() replaces socket's methods, select's functions and time.sleep by functions that keep a
+TracedCall and call the original. Imported in the server's process: the standard library only.
 """
 
 import collections
@@ -24,10 +22,11 @@ MOST = 1000  # calls of a thread that are kept: it may never stop
 # <linux/eventpoll.h>; other systems do not have the names
 EVENTS = {"IN": 1, "PRI": 2, "OUT": 4, "ERR": 8, "HUP": 0x10, "RDHUP": 0x2000}
 EVENTS |= {"ONESHOT": 1 << 30, "ET": 1 << 31}
-HOW = {socket.SHUT_RD: "SHUT_RD", socket.SHUT_WR: "SHUT_WR", socket.SHUT_RDWR: "SHUT_RDWR"}
 USUAL = 7  # the event mask if register() is not given one
 ONCE = EVENTS["ONESHOT"] | EVENTS["ET"]  # an event of these is reported by one poll() only
 METHODS = ["_accept", "recv", "recv_into", "send", "sendall", "setblocking", "shutdown", "close"]
+GIVEN = {name: lambda data: memoryview(data).nbytes for name in ("send", "sendall")}
+GIVEN |= {"setblocking": str, "shutdown": ["SHUT_RD", "SHUT_WR", "SHUT_RDWR"].__getitem__}
 transports = weakref.WeakKeyDictionary()  # {asyncio's transport: its socket}
 interest_lists = weakref.WeakSet()  # every Epoll of the program
 _calls = {}  # {thread's identifier: its calls since the last take()}
@@ -82,25 +81,17 @@ def _socket_method(name):
         caller = sys._getframe(1).f_locals.get("self")
         if hasattr(caller, "get_write_buffer_size"):
             transports[caller] = sock
-        first, given = next(iter((*args, *options.values())), None), None
-        if name.startswith("send"):
-            given = memoryview(first).nbytes
-        elif name == "setblocking":
-            given = str(first)
-        elif name == "shutdown":
-            given = HOW[first]
+        first = next(iter((*args, *options.values())), None)
+        given = GIVEN[name](first) if name in GIVEN else None
         with recorded(name.lstrip("_"), "socket", fd, remote=remote_of(sock), given=given) as call:
             result = real(sock, *args, **options)
-            match name:
-                case "_accept":
-                    call.target = result[0]
-                case "send":
-                    call.count = result
-                case "sendall":
-                    call.count = given
-                case "recv" | "recv_into":
-                    got = result if name == "recv" else bytes(memoryview(first)[:result])
-                    call.count, call.text = len(got), describe(got)
+            if name == "_accept":
+                call.target = result[0]
+            elif name.startswith("send"):
+                call.count = result if name == "send" else given
+            elif name.startswith("recv"):
+                got = result if name == "recv" else bytes(memoryview(first)[:result])
+                call.count, call.text = len(got), describe(got)
         return result
 
     method.__name__ = name
@@ -147,9 +138,8 @@ class Poll:
 class Epoll(Poll):
     """An epoll object of the program, and a second one with the same interest list.
 
-    The kernel does not show its ready list. The second object reports it without taking an event
-    away from the program; events that are reported once are kept until the program's poll() has
-    reported them too.
+    The second object reports the ready list, which the kernel does not show, and takes no event
+    away; events that are reported once are kept until the program's poll() has reported them too.
     """
 
     owner = "epoll"

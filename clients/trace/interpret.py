@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from clients.system.sampler import ThreadState
 from clients.trace.calls import TracedCall
 
+PYTHON_NAMES = {  # of the system calls in which threads block
+    "accept4": "accept", "recvfrom": "recv", "sendto": "send", "epoll_wait": "epoll.poll",
+    "clock_nanosleep": "time.sleep",
+}  # fmt: skip
 # Lines at which nothing happens that a reader would want to see
 QUIET = re.compile(r"\s*(try:|else:|finally:|pass|while True:)\s*(#.*)?$")
 
@@ -95,12 +99,10 @@ def interpret(before, after, known, calls, lines):
     last. lines: the program's.
     """
     [function, here, _], *callers = after.stack
-    how, by_library = after.how, after.event == "call" and not after.direct
-    if by_library:
+    how, line = after.how, here
+    if after.event == "call" and not after.direct:
         how = how or ("callback" if before else "begins")
-    if before is None or by_library:
-        line = here
-    else:
+    elif before:
         line = callers[0][1] if after.event == "call" else resume_point(before)[1]
     if before and before.event == "return":  # what it has changed was seen to change
         known = known | {
@@ -108,11 +110,12 @@ def interpret(before, after, known, calls, lines):
             for name, text in before.variables.items()
             if before.variables.get(root := name.partition(".")[0]) == after.variables.get(root)
         }
-    changed = [name for name, text in after.variables.items() if known.get(name) != text]
     event = TraceEvent(after.event, function=function, line=line, next_line=here, how=how)
-    event.changed, event.variables = changed if before else [], after.variables
-    event.was = {name: known[name] for name in event.changed if name in known}
-    event.value, event.calls = after.value, calls
+    event.variables, event.value, event.calls = after.variables, after.value, calls
+    if before:
+        new = after.variables
+        event.changed = [name for name, text in new.items() if known.get(name) != text]
+        event.was = {name: known[name] for name in event.changed if name in known}
     return event if is_worth_seeing(event, before, lines) else None
 
 

@@ -1,5 +1,6 @@
 """The kernel's side of a recording: sockets, buffers, descriptors, interest lists."""
 
+import collections
 import os
 import re
 from pathlib import Path
@@ -23,7 +24,7 @@ class KernelView:
     def __init__(self, server, backlog, clients):
         self.server, self.clients = server, clients
         self.limit = procfs.accept_queue_limit(backlog)
-        self.handed = {}  # {client: bytes that send() has handed to the kernel}
+        self.handed = collections.Counter()  # {client: bytes that send() has handed to the kernel}
         self.rest = {}  # {client: bytes that its last send() did not}
         self.sending = {}  # {client: bytes of a sendall() that has not returned}
 
@@ -48,7 +49,7 @@ class KernelView:
                 if not call.done:
                     self.sending[client] = int(call.given)
                     continue
-                self.handed[client] = self.handed.get(client, 0) + (call.count or 0)
+                self.handed[client] += call.count or 0
                 would_block = (call.error or "").startswith("BlockingIOError")
                 taken = call.count if call.error is None else 0 if would_block else call.given
                 self.rest[client] = int(call.given) - taken
@@ -87,8 +88,7 @@ class KernelView:
         number = client.number
         if number in self.sending:
             arrived = len(client.received) + sum(connection.buffers[2:])
-            taken = arrived - self.handed.get(number, 0)
-            return max(0, self.sending[number] - max(0, taken))
+            return max(0, self.sending[number] - max(0, arrived - self.handed[number]))
         return buffered.get(f"{HOST}:{client.port}", self.rest.get(number, 0))
 
     def interest_list(self, ready):

@@ -17,6 +17,15 @@ CALLS = {"accept", "recv", "recv_into", "send", "sendall", "poll", "select", "re
 CALLS |= {"unregister", "close", "shutdown", "sleep", "setblocking"}
 
 
+UNSENT = {  # why a client sends nothing, by its connection's state
+    "ESTABLISHED": "no buffer has room for more bytes",
+    "SYN-SENT": "its connection is still in SYN-SENT",
+}
+# What a call finds that would block
+EMPTY = {"accept": "the accept queue empty", "send": "no room in the send buffer"}
+EMPTY |= dict.fromkeys(("recv", "recv_into"), "nothing to read")
+
+
 def sentence(event, before, lines):
     """Return what has happened in an event. before: the event before it, or None."""
     match event["kind"]:
@@ -50,9 +59,7 @@ def of_clients(event, before):
         case _ if others:
             return f"Clients {number} to {others[-1]}: {does}."
         case "sends" | "floods" if not event["sent"]:
-            why = {"ESTABLISHED": "no buffer has room for more bytes"}
-            why |= {"SYN-SENT": "its connection is still in SYN-SENT"}
-            why = why.get(state, "the server has closed the connection")
+            why = UNSENT.get(state, "the server has closed the connection")
             return f"{name} sends nothing: {why}."
         case "sends":
             return f"{name} sends {event['words']}: {where(row)}"
@@ -157,9 +164,8 @@ def of_call(event):
     function = function_name(event)
     if event["how"] == "resumed":
         return f"{function} goes on where it was suspended."
-    text = {"begins": f"{thread_name(event)} begins: it calls {function}"}
-    text |= {"callback": f"A library calls {function}"}
-    text = text.get(event["how"], f"{function} is called")
+    who = {"begins": f"{thread_name(event)} begins: it", "callback": "A library"}.get(event["how"])
+    text = f"{who} calls {function}" if who else f"{function} is called"
     own = {name: text for name, text in event["variables"].items() if "." not in name}
     shown = [f"{name} = {value}" for name, value in own.items() if len(value) <= LONGEST][:3]
     given = ", ".join(fitting(shown, WORDS - len(f"{text} with".split())))
@@ -230,9 +236,10 @@ def of_statement(event, lines):
 
 def news_of(event):
     """Return ["n is 3", ...] of at most three variables that have changed."""
-    changed, found = event["changed"], []
-    whole = {name.partition(".")[0] for name in changed if "." in name}  # their fields say it
-    for name in [name for name in changed if name not in whole][:3]:
+    found, whole = [], {name.partition(".")[0] for name in event["changed"] if "." in name}
+    for name in [name for name in event["changed"] if name not in whole][
+        :3
+    ]:  # or its fields say it
         values = event["was"].get(name, ""), event["variables"][name]
         then, now = (set(re.findall(r"\bclient \d+", text)) for text in values)
         if max(map(len, values)) <= LONGEST:
@@ -314,9 +321,7 @@ def of_error(call, before):
     name, (kind, _, reason) = call["name"], call["error"].partition(": ")
     reason = re.sub(r"^\[Errno \d+\] ", "", reason)
     if kind == "BlockingIOError":
-        found = {"accept": "the accept queue empty", "recv": "nothing to read"}
-        found |= {"recv_into": "nothing to read", "send": "no room in the send buffer"}
-        return f"{name}() finds {found.get(name, 'that it would block')}, and raises {kind}."
+        return f"{name}() finds {EMPTY.get(name, 'that it would block')}, and raises {kind}."
     if name == "accept":
         more = " A new connection needs a descriptor, and none is left: it stays in the queue."
         if not before["kernel"]["queue"]:  # seen with strace: EMFILE, and the queue is empty

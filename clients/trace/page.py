@@ -5,13 +5,9 @@ import gzip
 import json
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader
-
 from clients.console.palette import styles, text_on
 
 STEPS = Path(__file__).with_name("steps.html")  # of the three models, committed
-LOADER = FileSystemLoader(STEPS.with_name("web"))
-TEMPLATES = Environment(loader=LOADER, autoescape=True, trim_blocks=True, lstrip_blocks=True)
 ON_DARK = {"#000000": "#FFFFFF"}  # what cannot be seen on a dark page
 
 
@@ -22,4 +18,13 @@ def build(bundle):
         for colour, _ in styles(bundle["programs"]).values()
     ]
     data = base64.b64encode(gzip.compress(json.dumps(bundle).encode(), mtime=0)).decode()
-    return TEMPLATES.get_template("page.html.j2").render(data=data, marks=marks)
+    return render("page.html.j2", data=data, marks=marks)
+
+
+def render(template, **values):
+    """Return a template of the folder web/, filled in."""
+    import jinja2  # not at the top: it takes a sixth of a start that may have nothing to draw
+
+    loader = jinja2.FileSystemLoader(STEPS.with_name("web"))
+    how = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
+    return jinja2.Environment(loader=loader, **how).get_template(template).render(values)

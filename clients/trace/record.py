@@ -1,11 +1,12 @@
-"""Play a scenario to a server under the tracer, and record each step with the kernel's side.
+"""Play a scenario to a server under the tracer, and print each step with the kernel's side as JSON.
 
-It prints a recording as JSON. bundle.py runs it in a network namespace of its own, where the
-kernel's buffers are small: there a client that does not read has filled them after some steps.
+bundle.py runs it in a network namespace of its own, where the kernel's buffers are small.
 """
 
 import array
+import collections
 import contextlib
+import itertools
 import json
 import re
 import socket
@@ -66,13 +67,11 @@ class ScenarioClient:
                     self.is_reading = True
                     while chunk := self.sock.recv(1 << 16):
                         self.received += chunk
-                case "leaves":
+                case "leaves" | "resets":
+                    if does == "resets":
+                        reset_on_close(self.sock)
                     self.sock.close()
-                    self.left = "left"
-                case "resets":
-                    reset_on_close(self.sock)
-                    self.sock.close()
-                    self.left = "reset"
+                    self.left = "left" if does == "leaves" else "reset"
                 case _:
                     raise ValueError(f"no client {does}")
 
@@ -100,7 +99,8 @@ class Player:
         self.clients, self.events, self.action = {}, [], 0
         self.kernel = KernelView(self.server, BACKLOG, self.clients)
         self.report, self.quiescent = session.report(), []
-        self.ids, self.names = {}, {}  # {thread: its number here, what it is called}
+        self.ids = collections.defaultdict(itertools.count().__next__)  # {thread: its number here}
+        self.names = {}  # {thread: what it is called}
         self.seen = {}  # {thread: the snapshot that was recorded last}
         self.frames = {}  # {frame: its variables as they were seen last}
         self.current, self.logged = None, 0
@@ -180,10 +180,7 @@ class Player:
         return event.sent
 
     def record_wakeups(self, event, kernel, threads):
-        """Record an event, then one for each thread that it has woken.
-
-        kernel, threads: the state after the event, before any thread has run.
-        """
+        """Record an event with the state after it, then one for each thread that it has woken."""
         self.session.settle()
         self.report = self.session.report()
         ready = {fd for found in self.report.ready.values() for fd in found}
@@ -250,7 +247,6 @@ class Player:
         if thread.id not in self.session.threads:  # it has ended
             self.record(TraceEvent("end", self.ids[thread.id], self.names[thread.id]))
             return
-        self.ids.setdefault(thread.id, len(self.ids))
         self.wait_until_quiescent()
         self.report = self.session.report()
         before, calls = self.seen.get(thread.id), thread.taken()
@@ -282,12 +278,10 @@ class Player:
         self.logged = len(log)
 
     def states(self):
-        found = []
-        for thread in self.ordered(self.session.threads.values()):
-            number = self.ids.setdefault(thread.id, len(self.ids))
-            where = self.place(thread)[:2]
-            found.append(ThreadState(number, self.name(thread), *where, thread.call, thread.fd))
-        return found
+        return [
+            ThreadState(self.ids[one.id], self.name(one), *self.place(one)[:2], one.call, one.fd)
+            for one in self.ordered(self.session.threads.values())
+        ]
 
     def place(self, thread):
         """Return the [function, line, frame] in which a thread is."""

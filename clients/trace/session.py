@@ -111,12 +111,9 @@ class Session:
         return report
 
     def ask(self, request, seconds):
-        """Return the tracer's answer to "frames" or "report"; raise TimeoutError after seconds.
-
-        At most one request of a kind is under way, and a late answer is lost.
-        """
+        """Return the tracer's answer to "frames" or "report"; raise TimeoutError after seconds."""
         self.receive()
-        if request not in self._unanswered:
+        if request not in self._unanswered:  # or else its answer is late, and is waited for again
             self._unanswered.add(request)
             self._orders.sendall(request.encode() + b"\n")
         deadline = time.monotonic() + seconds
@@ -127,6 +124,10 @@ class Session:
                 raise TimeoutError(f"the server does not answer a request for {request}")
             self.receive(0.01)
         return self._answers[request]
+
+    def frames(self, seconds=TIMEOUT):
+        """Return frames.frames() of the server."""
+        return self.ask("frames", seconds)
 
     def tracer_descriptors(self):
         """Return how many descriptors of the server's process are the tracer's."""

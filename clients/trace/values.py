@@ -1,7 +1,4 @@
-"""Write the values of a program's variables as a reader would.
-
-All that is imported here is in the server's process too: the standard library and no more.
-"""
+"""Write the values of a program's variables as a reader would, in the server's process."""
 
 import collections
 import select
@@ -32,9 +29,9 @@ def variables_of(frame):
     """
     found = {}
     for name, value in frame.f_locals.items():
-        found[name] = describe(value)
-        found |= {f"{name}.{field}": describe(inner) for field, inner in fields_of(value).items()}
-    return {name: text for name, text in found.items() if text is not None}
+        found[name] = value
+        found |= {f"{name}.{field}": inner for field, inner in fields_of(value).items()}
+    return {name: text for name in found if (text := describe(found[name])) is not None}
 
 
 def fields_of(value):
@@ -105,7 +102,6 @@ def describe_members(values, depth):
         parts = [f"{member(key)}: {member(one)}" for key, one in list(values.items())[:MOST]]
     else:
         parts = list(map(member, list(values)[:MOST]))
-    if len(values) > MOST:
-        parts.append(f"… ({len(values):,} in all)")
+    parts += [f"… ({len(values):,} in all)"] * (len(values) > MOST)
     ends = {dict: "{}", set: "{}", frozenset: "{}", tuple: "()"}.get(type(values), "[]")
     return ends[0] + ", ".join(parts) + ends[1]

@@ -1,7 +1,7 @@
 """Warm a server before it is measured.
 
 A program that has not served a client yet is not what its users meet. The worst case is asyncio:
-until the first client has left, each of its reads maps and unmaps memory (README.md, "A number that
+until the first client has left, each of its reads maps and unmaps memory (BENCH.md, "A number that
 was true and meant nothing").
 """
 

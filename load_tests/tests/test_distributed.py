@@ -16,7 +16,7 @@ import pytest
 
 from clients.system import processes
 from clients.system.procfs import parse_tcp_line
-from conftest import wait_until
+from conftest import skip_without, wait_until
 from load_tests.harness import results, workers
 
 pytestmark = pytest.mark.slow
@@ -53,11 +53,11 @@ def networks():
         for line in SETUP.strip().splitlines():
             done = ip(*line.format(**names).split())
             if done.returncode:
-                pytest.skip(f"no network namespaces here (it needs root): {done.stderr.strip()}")
+                skip_without("network namespaces", done.stderr)
         forward = "echo 1 > /proc/sys/net/ipv4/ip_forward"
         done = ip("netns", "exec", names["middle"], "sh", "-c", forward)
         if done.returncode:
-            pytest.skip(f"the namespace may not route: {done.stderr.strip()}")
+            skip_without("network namespaces", done.stderr)
         yield names
     except FileNotFoundError:
         pytest.skip("there is no ip command here (apt-get install iproute2)")

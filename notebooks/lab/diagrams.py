@@ -1,23 +1,13 @@
-"""Pictures of TCP besides the sequence diagrams: its states, its queues, and its timers."""
+"""Pictures of TCP besides the sequence diagrams: its states, and the accept queue."""
 
 import itertools
 
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from clients.console.formatting import number
-from clients.console.palette import OTHER_STYLES
 from load_tests.harness.charts import draw
 
-from .sequence import (
-    COLOUR,
-    END_COLOUR,
-    GREY,
-    OPENING,
-    caption,
-    legend,
-    state_intervals,
-    write,
-)
+from .sequence import COLOUR, END_COLOUR, GREY, OPENING, caption, legend, state_intervals, write
 
 # RFC 9293, figure 5: the place of each state, and what leads from one to the next. A connection
 # is CLOSED before it begins and again at the end; the diagram has a place for each.
@@ -67,30 +57,18 @@ def state_durations(data, end, port=None):
     }
 
 
-def longest_durations(experiments):
-    """Return {state: the longest observed duration at any end, 0 if none ended}, without CLOSED."""
-    most = {}
-    for data in experiments:
-        ports = {change.client_port for change in data.states if change.end == "client"}
-        for end, port in itertools.product(END_COLOUR, ports):
-            for state, seconds in state_durations(data, end, port).items():
-                most[state] = max(most.get(state, 0), seconds or 0)
-    return {state: most[state] for state in PLACES if state in most and state != "CLOSED"}
+def state_diagram(paths, title, note):
+    """Return a Figure of TCP's states, with the paths marked: {name: (colour, durations)}.
 
-
-def state_diagram(durations, title, note, names=None):
-    """Draw TCP's states and mark those that were observed.
-
-    durations: [(colour, what state_durations() returns), ...]. Of several paths in one colour the
-    longest duration counts. names: {name: colour}, written next to the diagram.
+    durations: of state_durations().
     """
     seen, taken = {place: {} for place in PLACES}, {}
-    for colour, one in durations:
-        path = dict.fromkeys(BEFORE.get(next(iter(one)), []))
-        path |= {END if state == "CLOSED" else state: one[state] for state in one}
+    for colour, durations in paths.values():
+        path = dict.fromkeys(BEFORE.get(next(iter(durations)), []))
+        path |= {END if state == "CLOSED" else state: durations[state] for state in durations}
         taken |= dict.fromkeys(itertools.pairwise(path), colour)
         for place, seconds in path.items():
-            seen[place][colour] = max(seconds or 0, seen[place].get(colour, 0))
+            seen[place][colour] = seconds
 
     def panel(ax):
         ax.set(xlim=(-0.55, 3.15), ylim=(-0.5, 6.45))
@@ -101,7 +79,9 @@ def state_diagram(durations, title, note, names=None):
         words = "stays in LISTEN:\neach SYN gets\na new socket"
         x, y = PLACES["LISTEN"]
         write(ax, (x - 0.6 * WIDTH, y), words, ha="right", fontsize=8.5)
-        for rank, (name, colour) in enumerate((names or {}).items()):
+        colours = {name: colour for name, (colour, _) in paths.items()}
+        colours |= {"both": "black", "not taken in this experiment": UNSEEN}
+        for rank, (name, colour) in enumerate(colours.items()):
             ax.text(-0.5, 6.3 - 0.25 * rank, name, color=colour, fontweight="bold", fontsize=11)
         legend(ax)
         caption(ax, note, below=40)
@@ -111,13 +91,13 @@ def state_diagram(durations, title, note, names=None):
 
 
 def state_box(ax, place, seen):
-    """Draw a state and return its box; seen: {colour of a path: seconds, 0: unknown}."""
+    """Draw a state and return its box; seen: {colour of a path: seconds or None}."""
     (x, y), state = PLACES[place], "CLOSED" if place == END else place
     times = [(colour, duration(seconds)) for colour, seconds in seen.items() if seconds]
-    corner = (x - WIDTH / 2, y - HEIGHT / 2)
-    box = FancyBboxPatch(corner, WIDTH, HEIGHT, boxstyle="round,pad=0.02", zorder=3)
-    box.set(facecolor=COLOUR[state] if seen else "white", lw=2.5 if seen else 1)
-    box.set_edgecolor(next(iter(seen)) if len(seen) == 1 else "black" if seen else "#BBBBBB")
+    edge = "black" if len(seen) > 1 else next(iter(seen), "#BBBBBB")
+    look = {"facecolor": COLOUR[state] if seen else "white", "lw": 2.5 if seen else 1, "zorder": 3}
+    corner, style = (x - WIDTH / 2, y - HEIGHT / 2), "round,pad=0.02"
+    box = FancyBboxPatch(corner, WIDTH, HEIGHT, boxstyle=style, edgecolor=edge, **look)
     ax.add_patch(box)
     look = {"color": "black" if seen else UNSEEN, "fontweight": "bold", "fontsize": 10}
     write(ax, (x, y + (0.06 if times else 0)), state, zorder=4, **look)
@@ -144,23 +124,18 @@ def transition(ax, boxes, step, text, colour):
     write(ax, ((x + u) / 2, (y + v) / 2), text, zorder=2.5, **look)
 
 
-def sources(ax, experiments, below=48):
-    """Write the sources of the data of several experiments below a picture and its axis."""
-    caption(ax, "; ".join(dict.fromkeys(data.source for data in experiments)), below)
-
-
 def syn_timeline(results, title):
-    """Draw each SYN of the clients that had to wait: {name: AcceptQueue}, one row per client.
+    """Return a Figure of each SYN of the clients that had to wait: {name: AcceptQueue}.
 
-    All rows begin at the first client's connect(); a line shows when the server called accept().
+    A row per client; all begin at the first client's connect().
     """
 
     def panel(ax):
         rows = []
         for name, data in results.items():
             for rank, client in enumerate(data.clients, 1):
-                mine = [p for p in data.packets if p.port == client.port]
-                syns = [p.sent for p in mine if p.flags == "SYN"]
+                packets = [p for p in data.packets if p.port == client.port]
+                syns = [p.sent for p in packets if p.flags == "SYN"]
                 if len(syns) > 1:
                     syn_row(ax, len(rows), syns, client, data.watched)
                     rows.append(f"{name}, client {rank}")
@@ -169,8 +144,7 @@ def syn_timeline(results, title):
         words = f"accept() at {room:.1f} s makes room for one client"
         ax.text(room, -0.75, words, color=GREY, ha="center", va="bottom", fontsize=10)
         ax.set_yticks(range(len(rows)), rows)
-        ax.invert_yaxis()
-        ax.set_ylim(top=-0.7)
+        ax.set_ylim(len(rows) - 0.5, -0.7)
         ax.set_xlim(right=1.13 * max(data.watched for data in results.values()))
         ax.grid(visible=False, axis="y")
         ax.set_xlabel("seconds since the first client's connect()")
@@ -180,26 +154,26 @@ def syn_timeline(results, title):
         ax.plot([], [], "o", color=ANSWERED, ms=9, label="a SYN that is answered")
         ax.plot([], [], color=OPENING, lw=6, label="the client waits in SYN-SENT")
         ax.legend(**look)
-        sources(ax, results.values(), below=76)
+        sources = dict.fromkeys(data.source for data in results.values())
+        caption(ax, "; ".join(sources), below=76)
 
     return draw(10, 5.3, panel)
 
 
-def syn_row(ax, place, syns, client, watched):
+def syn_row(ax, row, syns, client, watched):
     """Draw how long a client waited; syns: when it sent each SYN; watched: until when, seconds."""
     answered = client.connected is not None
-    end = client.connected if answered else watched
-    look = {"color": OPENING, "lw": 6, "solid_capstyle": "butt", "zorder": 1}
-    ax.plot([client.began, end], [place, place], **look)
-    lost = syns[:-1] if answered else syns
-    ax.plot(lost, [place] * len(lost), "x", color="black", ms=8, mew=2, zorder=2)
-    if answered:
-        ax.plot(syns[-1], place, "o", color=ANSWERED, ms=9, zorder=2)
-    else:
-        write(ax, (end, place), "still waits", (5, 0), ha="left", fontsize=10, color=GREY)
+    ends = [client.began, client.connected if answered else watched]
+    ax.plot(ends, [row, row], color=OPENING, lw=6, solid_capstyle="butt", zorder=1)
     for at in syns:
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-        write(ax, (at, place), f"{at:.1f}", (0, 9), va="baseline", fontsize=9, bbox=box)
+        write(ax, (at, row), f"{at:.1f}", (0, 9), va="baseline", fontsize=9, bbox=box)
+        if answered and at == syns[-1]:
+            ax.plot(at, row, "o", color=ANSWERED, ms=9, zorder=2)
+        else:
+            ax.plot(at, row, "x", color="black", ms=8, mew=2, zorder=2)
+    if not answered:
+        write(ax, (watched, row), "still waits", (5, 0), ha="left", fontsize=10, color=GREY)
 
 
 def half_open_port(data):
@@ -210,34 +184,3 @@ def half_open_port(data):
         for client in data.clients
         if client.connected and known.get(str(client.port)) != "ESTABLISHED"
     )
-
-
-def time_wait_timer(data, title):
-    """Draw the timer of TIME-WAIT, and the attempts to listen on the port meanwhile."""
-    works, fails = (OTHER_STYLES[2][0], "o"), ("black", "x")  # no colours of the two ends
-    rows = {"without": -12, "with": -22}  # SO_REUSEADDR: below the axis of seconds
-
-    def panel(ax):
-        intervals = state_intervals(data, "server")
-        [(zero, ended)] = [(at, end) for state, at, end in intervals if state == "TIME-WAIT"]
-        at, left = zip(*((at - zero, left) for at, left in data.timer), strict=True)
-        ax.plot(at, left, color=GREY)
-        ax.text(at[0], left[0], "  the kernel's timer", va="bottom", color=GREY)
-        for one in data.attempts:
-            colour, marker = fails if one.error else works
-            row = rows["with"] if one.reuse else rows["without"]
-            ax.plot(one.at - zero, row, marker, color=colour, ms=6)
-        ax.axhline(-5, color="black", lw=1)
-        if ended:
-            ax.axvline(ended - zero, color=GREY, ls=":")
-            ax.text(ended - zero, 30, "TIME-WAIT ends ", ha="right", color=GREY)
-        names = ("restart without\nSO_REUSEADDR", "restart with it")
-        ax.set_yticks([*range(0, 61, 20), *rows.values()], [0, 20, 40, 60, *names])
-        ax.set(ylim=(-27, 66), title=title, xlabel="seconds since TIME-WAIT began")
-        ax.set_ylabel("seconds left on the timer", y=0.66)
-        for (colour, marker), name in ((fails, "Address already in use"), (works, "works")):
-            ax.plot([], [], marker, color=colour, label=name)
-        ax.legend(frameon=False, ncols=2, loc="upper left", bbox_to_anchor=(-0.1, -0.13))
-        caption(ax, data.source, below=76)
-
-    return draw(10, 5.3, panel)

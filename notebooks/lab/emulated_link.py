@@ -5,7 +5,7 @@ settings, counters and sockets. A TUN device at each end hands its packets to th
 (Documentation/networking/tuntap.rst). A thread here is the link: it delivers each packet after a
 delay, and records when the packet was sent and when it arrived. It can lose packets, too.
 
-It needs to be root of its own network, as after: unshare --user --map-root-user --net
+It must be root of its own network, as after: unshare --user --map-root-user --net
 """
 
 import contextlib
@@ -184,12 +184,8 @@ class EmulatedLink:
         with self.traced(end, f"send({data!r})"):
             sock.send(data)
 
-    def close(self, end, sock, reset=False):
-        if reset:
-            from clients.system.sockets import reset_on_close
-
-            reset_on_close(sock)
-        with self.traced(end, "close(), SO_LINGER 0" if reset else "close()"):
+    def close(self, end, sock):
+        with self.traced(end, "close()"):
             sock.close()
 
     def greet(self, listening):
@@ -232,9 +228,9 @@ class EmulatedLink:
                     moved = True
             while in_flight and in_flight[0][0] <= self.now():
                 _, number, data = heapq.heappop(in_flight)
-                packet = self.packets[number]
-                packet.arrived = self.now()
+                packet, at = self.packets[number], self.now()
                 os.write(self.hosts[OTHER_END[packet.sender]].tun, data)
+                packet.arrived = at  # set only now: the kernel has done what the packet asks for
                 moved = True
             if moved:  # most states change with a packet
                 self._record_states()
@@ -245,18 +241,12 @@ class EmulatedLink:
         source, destination, seq, ack, offset, bits = struct.unpack_from("!HHIIBB", data, begin)
         port = source if sender == "client" else destination
         first = self._first_seq.setdefault((sender, port), seq)
-        ack -= self._first_seq.get((OTHER_END[sender], port), ack)
-        return Packet(
-            sender=sender,
-            sent=self.now(),
-            arrived=None,
-            lost=False,
-            port=port,
-            flags="-".join(name for name, bit in FLAGS.items() if bits & bit),
-            seq=(seq - first) % 2**32,
-            ack=ack % 2**32 if bits & FLAGS["ACK"] else None,
-            length=len(data) - begin - (offset >> 4) * 4,
-        )
+        first_ack = self._first_seq.get((OTHER_END[sender], port), ack)
+        flags = "-".join(name for name, bit in FLAGS.items() if bits & bit)
+        length = len(data) - begin - (offset >> 4) * 4
+        relative = (ack - first_ack) % 2**32 if bits & FLAGS["ACK"] else None
+        seq = (seq - first) % 2**32
+        return Packet(sender, self.now(), None, False, port, flags, seq, relative, length)
 
     def _poll_states(self):
         """Record the states until the experiment is over: some change without a packet."""

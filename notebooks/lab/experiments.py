@@ -15,7 +15,7 @@ import time
 
 from clients.system import netns
 
-from . import packet_loss, queues
+from . import forgetting, packet_loss, queues
 from .emulated_link import EmulatedLink, NotSupported, concurrently
 from .observation import (
     BindAttempt,
@@ -41,11 +41,14 @@ def conversation(closer="client", pause=0.15, delay=0.05):
         first, second = ("client", client), ("server", conn)
         if closer == "server":
             first, second = second, first
+        if closer == "reset":
+            # On, 0 s: close() resets (socket(7)).
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         ready = threading.Barrier(2)  # a thread takes milliseconds to start on a slow machine
 
         def lead():
             ready.wait()
-            link.close(*first, reset=closer == "reset")
+            link.close(*first)
 
         def follow():
             ready.wait()
@@ -82,18 +85,15 @@ def time_wait(seconds=63.0, delay=0.005):
         link.close("client", client)
         listening.close()
         time.sleep(4 * delay)
-        began, timer, attempts, ended, free = link.now(), [], [], None, False
-        while link.now() < began + seconds and not (ended and free):
-            waiting = [row for row in link.server.sockets() if row.state == "TIME-WAIT"]
-            timer += [(link.now(), row.timer) for row in waiting]
-            if not waiting and ended is None:
-                ended = link.now()
-            without, reusing = try_to_listen(link, reuse=False), try_to_listen(link, reuse=True)
-            attempts += [without, reusing]
-            free = without.error is None
-            time.sleep(min(1, max(0.02, waiting[0].timer)) if waiting else 0)
+        began, timers, attempts = link.now(), [], []
+        while link.now() < began + seconds:
+            timers += [row.timer for row in link.server.sockets() if row.state == "TIME-WAIT"]
+            attempts += [try_to_listen(link, reuse=False), try_to_listen(link, reuse=True)]
+            if attempts[-2].error is None:
+                break
+            time.sleep(min(1, max(0.02, timers[-1])))
         time.sleep(0.1)  # the recorded states are a little behind
-        return link.observed(TimeWait, timer=timer, attempts=attempts, ended=ended)
+        return link.observed(TimeWait, timer=timers[0], attempts=attempts)
 
 
 def try_to_listen(link, reuse):
@@ -125,23 +125,31 @@ def forgotten_close(seconds=4.0, fin_timeout=2, delay=0.05):
         return link.observed(ForgottenClose, left=left)
 
 
-def deferred(silence=1.0, delay=0.05):
-    """A server with TCP_DEFER_ACCEPT stays in SYN-RECEIVED until the client sends (tcp(7))."""
-    with EmulatedLink(delay) as link, link.listener() as listening, link.client.socket() as client:
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30)
+def two_writes(nodelay, delay=0.02):
+    """The client sends a frame with two calls, its length and then its message, and reads."""
+    with EmulatedLink(delay) as link, link.listener() as listening:
+        client, conn = link.greet(listening)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, nodelay)
+        for _ in range(4):  # Linux delays its ACKs once it takes the program for one that answers
+            client.send(b"bob")
+            conn.send(conn.recv(1024))
+            client.recv(1024)
+        time.sleep(4 * delay)
+        link.calls.clear()
 
         def client_program():
-            link.connect(client)
-            time.sleep(silence)
+            link.send("client", client, b"\0\0\0\3")
             link.send("client", client, b"bob")
+            link.receive("client", client)
 
         def server_program():
-            conn = link.accept(listening)
-            link.receive("server", conn)
-            time.sleep(2 * delay)
-            conn.close()
+            received = b""
+            while len(received) < 7:
+                received += link.receive("server", conn)
+            link.send("server", conn, b"\0\0\0\nHello, bob")
 
         concurrently(client_program, server_program)
+        time.sleep(4 * delay)
         return link.observed(Observation)
 
 
@@ -212,7 +220,7 @@ def answer_queries(server, known, queries):
 
 
 def run(name, options):
-    return {**vars(queues), **vars(packet_loss), **globals()}[name](**options)
+    return {**vars(queues), **vars(packet_loss), **vars(forgetting), **globals()}[name](**options)
 
 
 def main():

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
 
 from clients.console.formatting import count as amount
 from clients.console.formatting import milliseconds, number
@@ -89,76 +88,31 @@ def loops(points, most, title):
     return draw(9, 5, panel)
 
 
-def cost(usage, kind, title):
-    """Return a panel of a sheet: memory of a kind (load.MEMORY) in {model: load.costs()}.
-
-    Neither axis is logarithmic: a constant cost per connection is a straight line.
-    """
-
-    def panel(ax):
-        for name, (colour, marker) in styles(usage).items():
-            xs, ys = zip(*((one.connections, one.memory[kind]) for one in usage[name]), strict=True)
-            label = f"{name}: {number(1024 * ys[-1] / xs[-1])} KiB each"
-            ax.plot(xs, ys, color=colour, marker=marker, clip_on=False, label=label)
-        ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
-        ax.xaxis.set_major_locator(MaxNLocator(4))
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_formatter("{x:,g}")
-        ax.set(title=title, xlabel="connections", ylabel="MiB more than before the first")
-        ax.legend(loc="upper left", fontsize=12)
-
-    return panel
-
-
 def model(one):
     """Return the name of a Measured server, without what bench() adds to distinguish it."""
     return one.server.split()[0]
 
 
-def rounds(found, what, title, unit):
-    """Return a panel of a sheet: each round of load.bench() at its number of idle connections.
+def rounds(found, what, title, unit, factor, label, log="xy"):
+    """Return a panel of a sheet: a field of each round, times factor; {clients: [Measured, ...]}.
 
-    what: a field of a Round in seconds, drawn in µs. The servers' rounds are side by side, each in
-    its server's colour; a short line is their median.
+    label: which clients. log: the logarithmic axes.
     """
-    names = dict.fromkeys(map(model, found))
-    places = sorted({one.idle for one in found})
-
-    def panel(ax):
-        for side, (name, (colour, marker)) in enumerate(styles(names).items()):
-            for one in (one for one in found if model(one) == name):
-                x = places.index(one.idle) + 0.3 * (side - (len(names) - 1) / 2)
-                times = [1e6 * getattr(each, what) for each in one.rounds]
-                ax.plot([x] * len(times), times, marker, color=colour, alpha=0.5, ms=5, mew=0)
-                middle = statistics.median(times)
-                ax.plot([x - 0.12, x + 0.12], [middle] * 2, color=colour, lw=3)
-            ax.plot([], [], marker, color=colour, label=name, ls="-")
-        ax.set_xticks(range(len(places)), [number(place) for place in places])
-        ax.grid(visible=False, axis="x")
-        if what == "cpu":
-            value_axis(ax, False)
-        else:  # some latencies are a hundred times the others, and a tenth more must look small
-            ax.set_yscale("log")
-            low, high = ax.get_ylim()
-            ax.set_ylim(min(low, high / 30), high)
-            value_axis(ax, True)
-        place = {"loc": "lower right", "bbox_to_anchor": (1, 1)}
-        ax.legend(ncols=2, frameon=False, fontsize=10, borderaxespad=0, **place)
-        ax.set(title=title, xlabel="idle connections besides the ten busy ones", ylabel=unit)
-
-    return panel
-
-
-def busy(found, what, title, unit, factor):
-    """Return a panel of a sheet: a field of each round, times factor; {clients: load.bench()}."""
     names = dict.fromkeys(model(one) for servers in found.values() for one in servers)
     series = {name: (*look, []) for name, look in styles(names).items()}
     for count, servers in found.items():
         for one in servers:
             values = [factor * getattr(each, what) for each in one.rounds]
             series[model(one)][2].append((count, values))
-    labels = "busy clients, with zero think time", unit
-    return lambda ax: measured(ax, series, title, *labels)
+
+    def panel(ax):
+        measured(ax, series, title, label, unit, log)
+        if "y" in log:  # a tenth more must look small
+            low, high = ax.get_ylim()
+            ax.set_ylim(min(low, high / 30), high)
+            value_axis(ax, True)
+
+    return panel
 
 
 def latencies(runs, title):
@@ -229,31 +183,30 @@ def workloads(results, title, note):
     style = styles([run.model for run in next(iter(results.values())).runs])
 
     def panel(ax, work, data):
-        rates = {run.model: run.throughput for run in data.runs}
-        unserved = {run.model: run.outcomes.unserved for run in data.runs}
-        limited = {run.model: bool(run.generator.limited) for run in data.runs}
-        for place, (model, rate) in enumerate(reversed(rates.items())):
-            ax.barh(place, rate, color=style[model][0], alpha=0.35 if unserved[model] else 1)
-            words = f" {number(rate)}" + ("*" if limited[model] else "")
-            words += f", {unserved[model]} unserved" if unserved[model] else ""
-            shift = 0
-            if limited[model]:
-                arrow(ax, (rate, place), "right", style[model][0])
-                shift = 24  # points: next to the arrow
+        for place, run in enumerate(reversed(data.runs)):
+            colour, unserved = style[run.model][0], run.outcomes.unserved
+            ax.barh(place, run.throughput, color=colour, alpha=0.35 if unserved else 1)
+            words = f" {number(run.throughput)}" + ("*" if run.generator.limited else "")
+            words += f", {unserved} unserved" if unserved else ""
+            if run.generator.limited:
+                arrow(ax, (run.throughput, place), "right", colour)
+            shift = 24 if run.generator.limited else 0  # points: next to the arrow
             look = {"textcoords": "offset points", "va": "center", "fontsize": 10}
-            ax.annotate(words, (rate, place), (shift, 0), **look)
-        ax.set_yticks(range(len(rates)), reversed(rates))
-        ax.set_xlim(0, 1.5 * max(rates.values()))  # room for the words
+            ax.annotate(words, (run.throughput, place), (shift, 0), **look)
+        ax.set_yticks(range(len(data.runs)), [run.model for run in reversed(data.runs)])
+        most = max(run.throughput for run in data.runs)
+        ax.set_xlim(0, 1.5 * most)  # room for the words
         ax.xaxis.set_major_formatter("{x:,.0f}")
         ax.grid(visible=False, axis="y")
         ax.set_xlabel("greetings per second (closed loop)")
-        fair = {model: rate for model, rate in rates.items() if not unserved[model]}
-        ahead = [model for model, rate in fair.items() if rate >= 0.9 * max(fair.values())]
-        if any(limited[model] for model in fair):
+        fair = [run for run in data.runs if not run.outcomes.unserved]
+        best = 0.9 * max((run.throughput for run in fair), default=0)
+        if any(run.generator.limited for run in fair):
             found = "undecided, generator-limited*"
-        elif min(rates.values()) >= 0.9 * max(rates.values()):
+        elif min(run.throughput for run in data.runs) >= 0.9 * most:
             found = "all have one throughput"
         else:
+            ahead = [run.model for run in fair if run.throughput >= best]
             found = f"best: {', '.join(ahead) or 'none'}"
         ax.set_title(f"{work}:\n{found}")
 
@@ -281,15 +234,16 @@ def crowds(results, title):
     Below each crowd: the server's threads, and the length of its accept queue.
     """
     end = max(data.seconds for data in results.values()) * 1.1  # room for "leaves last"
-    style = {name: colour for name, (colour, _) in styles(results).items()}
     with plt.rc_context(STYLE):
         figure = Figure(figsize=(10, 3.3 * len(results) + 0.2), layout="constrained")
         heights = [3, 1] * len(results)
         axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
-        for (name, colour), upper, lower in zip(style.items(), axes[::2], axes[1::2], strict=True):
+        for (name, (colour, _)), upper, lower in zip(
+            styles(results).items(), axes[::2], axes[1::2], strict=True
+        ):
             crowd_rows(upper, results[name], colour)
             upper.set_title(name, color=colour)
-            crowd_counts(lower, results[name], colour)
+            crowd_counts(lower, results[name].samples, colour)
         axes[-1].set(xlabel="seconds since the first client's connect()", xlim=(0, end))
         figure.suptitle(f"{title}\n\n", x=0.01, ha="left", fontsize=13, fontweight="bold")
         below = (0, 1 - 0.2 / figure.get_figheight())  # the empty lines of the title
@@ -310,16 +264,15 @@ def dotted(colour):
 
 
 def crowd_rows(ax, data, colour):
+    sampled = [sample.at for sample in data.samples]
     for client in data.clients:
-        row, events = client.number, client.events
-        began, ended = events[0].at, events[-1].at
-        connected = next((at for at, what in events if what == "connected"), ended)
+        row, began, ended = client.number, client.events[0].at, client.events[-1].at
+        connected = next((at for at, what in client.events if what == "connected"), ended)
         if connected - began > 10 * SAMPLING_INTERVAL:
             ax.text(began, row, " not connected", va="center", fontsize=9, color=GREY)
         queued = [sample.at for sample in data.samples if row in sample.queued]
         accepted = max([connected, *queued])
-        answers = [at for at, what in events if what == "answered"]
-        sampled = [sample.at for sample in data.samples]
+        answers = [at for at, what in client.events if what == "answered"]
         if accepted > sampled[-1] - 5 * SAMPLING_INTERVAL:  # it was in the queue to the end
             accepted = ended
         elif queued:  # the next sample, or an answer, shows that it is not there any more
@@ -328,20 +281,18 @@ def crowd_rows(ax, data, colour):
         ax.barh(row, ended - accepted, left=accepted, height=0.5, color=colour, alpha=0.35, lw=0)
         [dots] = ax.plot(answers, [row] * len(answers), "o", color=colour, ms=6, clip_on=False)
         dots.set_in_layout(False)  # unclipped, they would take room from the rows
-        if events[-1].what == "cut off":
-            ax.text(ended, row, " cut off", va="center", fontsize=9)
-        elif client.silent:
-            ax.text(ended, row, " leaves last", va="center", fontsize=9)
+        cut_off = client.events[-1].what == "cut off"
+        words = " cut off" if cut_off else " leaves last" if client.silent else ""
+        if words:
+            ax.text(ended, row, words, va="center", fontsize=9)
     ax.set_ylim(len(data.clients) + 0.6, 0.4)
     ax.set_yticks([client.number for client in data.clients])
     ax.set_ylabel("client")
     ax.grid(visible=False, axis="y")
 
 
-def crowd_counts(ax, data, colour):
-    at = [sample.at for sample in data.samples]
-    threads = [sample.threads for sample in data.samples]
-    queued = [len(sample.queued) for sample in data.samples]
+def crowd_counts(ax, samples, colour):
+    at, threads, queued = zip(*((s.at, s.threads, len(s.queued)) for s in samples), strict=True)
     ax.step(at, threads, where="post", color=colour, lw=1.8)
     some = list(map(bool, queued))
     ax.fill_between(at, queued, where=some, step="post", **dotted(colour))

@@ -175,21 +175,6 @@ def throughputs(works):
     return pandas.DataFrame(rows).T.round().astype(int)
 
 
-def compute(size):
-    """Count, in Python: CPU-bound work that needs the GIL all the time."""
-    total = 0
-    for number in range(size):
-        total += number
-    return total
-
-
-def two_pieces(way, size):
-    """Return the seconds that two pieces of work take. way: map, or the map of a pool."""
-    began = time.perf_counter()
-    list(way(compute, [size, size]))
-    return time.perf_counter() - began
-
-
 def first_and_last(found, name):
     """Return the Measured of a server with the fewest and with the most idle connections."""
     mine = sorted((one for one in found if model(one) == name), key=lambda one: one.idle)

@@ -75,9 +75,8 @@ class Observation:
 
 @dataclass(kw_only=True)
 class TimeWait(Observation):
-    timer: list[tuple[float, float]]  # (at, seconds that the kernel will keep TIME-WAIT)
+    timer: float  # seconds that the kernel would keep TIME-WAIT, at first
     attempts: list[BindAttempt]
-    ended: float | None  # when TIME-WAIT was over, None if it was not
 
 
 @dataclass(kw_only=True)
@@ -123,10 +122,22 @@ class Vanished(Observation):
     state: str  # of the connection at the server, at the end
     sent: int  # packets that the server sent to the vanished client
     timer_runs: bool  # of the kernel, for this connection, at the end
-    noticed: float | None = None  # after how many seconds the server's program got the error
-    settings: dict[str, int] = field(default_factory=dict)  # the kernel's
-    threads: int = 0  # of a model's server
-    second: str | None = None  # what another client received meanwhile
+    noticed: float | None  # after how many seconds the server's program got the error
+    settings: dict[str, int]  # the kernel's, for programs that set nothing
+
+
+@dataclass(kw_only=True)
+class PortUse(Observation):
+    count: int  # connections until the error, or until there were enough
+    time_wait: dict[str, int]  # connections in TIME-WAIT at each end, 1.2 s later
+    later: str | None  # the error of one more connection then
+
+
+@dataclass(kw_only=True)
+class NatForgets(Observation):
+    client: tuple[str, float]  # what its recv() returned or raised, and after how many seconds
+    server: tuple[str, float]  # the same of the server, which sends in between
+    lost: int  # packets
 
 
 TYPES = {name: kind for name, kind in globals().items() if hasattr(kind, "__dataclass_fields__")}

@@ -1,10 +1,9 @@
 """Experiments on a link that loses packets: one with data, the last ACK of a close, and all."""
 
-import contextlib
 import socket
 import time
 
-from .emulated_link import PORT, EmulatedLink, concurrently, in_namespace
+from .emulated_link import EmulatedLink, concurrently
 from .observation import Observation, Vanished
 
 
@@ -129,46 +128,3 @@ def guarded_server(guard, seconds, deadline=2.0, delay=0.005):
                 timer_runs=bool(rows and rows[0].timer is not None),
                 settings={name: int(link.server.read(f"sys/net/ipv4/{name}")) for name in SETTINGS},
             )
-
-
-def ask(link, client, name, timeout):
-    """Connect and send a name; return the reply, None if there is none within the timeout."""
-    client.settimeout(timeout)
-    client.connect((link.server.address, PORT))
-    client.sendall(name)
-    try:
-        return client.recv(1024).decode()
-    except TimeoutError:
-        return None
-
-
-def model_server(model, seconds, delay=0.005):
-    """A model's server greets a client, which vanishes; another client connects after it."""
-    from clients.system import processes  # not at the top: the other experiments start faster
-
-    gone = set()  # the link loses the packets of clients with these ports
-    with (
-        EmulatedLink(delay, lambda packet: packet.port in gone) as link,
-        contextlib.ExitStack() as stack,
-    ):
-        with in_namespace(link.server.namespace):
-            options = ("--host", link.server.address, "--quiet")
-            program = processes.running_server(processes.find_server(model), *options, port=PORT)
-            server = stack.enter_context(program)
-        first, second = (stack.enter_context(link.client.socket()) for _ in range(2))
-        ask(link, first, b"bob", seconds)
-        time.sleep(4 * delay)  # the last acknowledgement is still on its way
-        port, began = first.getsockname()[1], link.now()
-        gone.add(port)
-        reply = ask(link, second, b"ann", seconds)
-        time.sleep(max(0, began + seconds - link.now()))
-        row = next(row for row in link.server.connections() if row.remote[1] == port)
-        later = [packet for packet in link.packets if packet.sent > began and packet.port == port]
-        return Vanished(
-            watched=seconds,
-            state=row.state,
-            timer_runs=row.timer is not None,
-            sent=sum(packet.sender == "server" for packet in later),
-            threads=server.process.num_threads(),
-            second=reply,
-        )

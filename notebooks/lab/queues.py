@@ -1,12 +1,14 @@
 """Experiments on the two queues of a listening socket."""
 
 import contextlib
-import functools
-import threading
+import select
+import socket
 import time
 
-from .emulated_link import PORT, EmulatedLink, concurrently
+from .emulated_link import PORT, EmulatedLink
 from .observation import AcceptQueue, Client, SynQueue
+
+PATIENCE = 1.0  # seconds for which a handshake may keep the next client waiting
 
 
 def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, delay=0.005):
@@ -21,25 +23,28 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
                 host.set(name, value)
         listening = stack.enter_context(link.listener(backlog))
         before = link.server.counters()
-        # A busy machine takes its time to start threads: all moments are counted from here on.
-        ready = threading.Barrier(len(arrivals) + 1, link.start_clock)
-
-        def client_program(at):
-            sock = stack.enter_context(link.client.socket())
-            ready.wait()
-            return connect_and_wait(link, sock, at, seconds)
-
-        def server_program():
-            ready.wait()
-            if accept_at is not None:
-                sleep_until(link, accept_at)
-                stack.enter_context(link.accept(listening))
-
-        programs = (functools.partial(client_program, at) for at in arrivals)
-        *clients, _ = concurrently(*programs, server_program)
+        clients, poll = {}, select.poll()  # {descriptor: (socket, its Client)}
+        due, last = sorted(arrivals), None
+        link.start_clock()
+        while (now := link.now()) < seconds or due or not settled(link, clients):
+            if due and due[0] <= now and (due[0] == last or settled(link, clients)):
+                last = due.pop(0)
+                sock = stack.enter_context(link.client.socket())
+                sock.setblocking(False)
+                sock.connect_ex((link.server.address, PORT))
+                clients[sock.fileno()] = sock, Client(sock.getsockname()[1], now, None, None)
+                poll.register(sock, select.POLLOUT)
+            elif accept_at is not None and accept_at <= now:
+                accept_at = stack.enter_context(link.accept(listening)) and None
+            else:
+                soon = min(0.002 if due or accept_at else 0.1, max(0, seconds - now))
+                for fd, _ in poll.poll(1000 * soon):
+                    watch(poll, *clients[fd], link.now())
+        for fd, _ in poll.poll(0):
+            watch(poll, *clients[fd], link.now())
         return link.observed(
             AcceptQueue,
-            clients=sorted(clients, key=lambda client: client.began),
+            clients=[client for _, client in clients.values()],
             queue=accept_queue_length(link),
             counters=increase(before, link.server.counters()),
             final=states_of(link),
@@ -47,25 +52,25 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
         )
 
 
-def sleep_until(link, moment):
-    time.sleep(max(0, moment - link.now()))
+def settled(link, clients):
+    """Return whether no handshake is on its way: on a busy machine one may take long.
+
+    One that the server does not finish, because its queue is full, counts for PATIENCE only.
+    """
+    syns = {p.port for p in link.packets if p.flags == "SYN" and p.arrived}
+    opening = any(row.state == "SYN-RECEIVED" for row in link.server.sockets())
+    last = max((client.began for _, client in clients.values()), default=0)
+    return (len(syns) == len(clients) and not opening) or link.now() > last + PATIENCE
 
 
-def connect_and_wait(link, sock, at, stop):
-    """Connect at a moment, and wait until another one for an error; return the Client."""
-    sleep_until(link, at)
-    began, connected, error = link.now(), None, None
-    try:
-        sock.settimeout(max(0.01, stop - link.now()))
-        sock.connect((link.server.address, PORT))
-        connected = link.now()
-        sock.settimeout(max(0.01, stop - link.now()))
-        sock.recv(1024)
-    except TimeoutError:
-        pass
-    except OSError as failure:
-        error = type(failure).__name__
-    return Client(sock.getsockname()[1], began, connected, error)
+def watch(poll, sock, client, now):
+    """Note in a Client that it is connected, or its error."""
+    if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        client.error = type(OSError(error, "")).__name__
+        poll.unregister(sock)
+    elif client.connected is None:
+        client.connected = now
+        poll.modify(sock, select.POLLIN)
 
 
 def accept_queue_length(link):

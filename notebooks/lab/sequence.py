@@ -19,17 +19,11 @@ END_COLOUR = {"client": OTHER_STYLES[0][0], "server": OTHER_STYLES[5][0]}
 OPENING, OPEN, CLOSING, TIME_WAIT = "#F3D27A", "#A9D8C6", "#E3B7CF", "#AFC6E4"
 NO_CONNECTION = "#B2B2B2"  # LISTEN, too: that socket does not change, and each SYN gets a new one
 COLOUR = {
-    "LISTEN": NO_CONNECTION,
-    "SYN-SENT": OPENING,
-    "SYN-RECEIVED": OPENING,
+    **dict.fromkeys(("LISTEN", "CLOSED"), NO_CONNECTION),
+    **dict.fromkeys(("SYN-SENT", "SYN-RECEIVED"), OPENING),
     "ESTABLISHED": OPEN,
-    "FIN-WAIT-1": CLOSING,
-    "FIN-WAIT-2": CLOSING,
-    "CLOSING": CLOSING,
-    "CLOSE-WAIT": CLOSING,
-    "LAST-ACK": CLOSING,
+    **dict.fromkeys(("FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "CLOSE-WAIT", "LAST-ACK"), CLOSING),
     "TIME-WAIT": TIME_WAIT,
-    "CLOSED": NO_CONNECTION,
 }
 GREY = "#555555"
 LEFT_OUT = "#E9E9E9"  # time in which nothing happens
@@ -137,18 +131,18 @@ def sequence_diagram(data, title, since=0.0, until=float("inf"), port=None):
     state_intervals().
     """
     packets = [p for p in data.packets if since <= p.sent <= until and port in (None, p.port)]
-    calls = call_texts([*data.calls, *connects(data, port)])
-    calls = [row for row in calls if since <= row[0] <= until]
+    calls = [row for row in call_texts(data, port) if since <= row[0] <= until]
     delay = min((p.arrived - p.sent for p in packets if p.arrived), default=0.05)
-    moments = [p.sent for p in packets] + [p.arrived or p.sent + delay for p in packets]
-    alone = {end: isolated([at for at, one, _ in calls if one == end], moments) for end in SIDES}
-    moments += [at for at, _, _ in calls]
-    for end, times in alone.items():
-        begun = [at for _, at, _ in state_intervals(data, end, port)]
-        times += isolated([at for at in begun if since <= at <= max(moments)], moments)
-    moments += itertools.chain(*alone.values())
-    moments.append(max(moments) + 0.4 * delay)  # room for the last states
-    scale = TimeScale(moments, longest=2 * delay)
+    moving = [at for p in packets for at in (p.sent, p.arrived or p.sent + delay)]
+    last = max([*moving, *(at for at, _, _ in calls)])
+    alone = {}  # the times of calls and states that are near no packet, and so need a number
+    for end in SIDES:
+        began = [at for _, at, _ in state_intervals(data, end, port) if since <= at <= last]
+        events = [*began, *(at for at, one, _ in calls if one == end)]
+        alone[end] = [at for at in events if min(abs(at - other) for other in moving) > 5 * SHORT]
+    moments = [*moving, *(at for at, _, _ in calls), *itertools.chain(*alone.values())]
+    # The last moment: room for the last states.
+    scale = TimeScale([*moments, last + 0.4 * delay], longest=2 * delay)
     length = scale.places[-1]
 
     def panel(ax):
@@ -184,11 +178,8 @@ def legend(ax):
     """Explain below a picture the colours that it has."""
     drawn = {patch.get_facecolor()[:3] for patch in ax.patches}
     drawn |= {to_rgb(line.get_color()) for line in ax.lines}  # CLOSED has a line and no bar
-    squares = [
-        Patch(color=colour, label=meaning)
-        for colour, meaning in MEANING.items()
-        if to_rgb(colour) in drawn
-    ]
+    known = [(colour, meaning) for colour, meaning in MEANING.items() if to_rgb(colour) in drawn]
+    squares = [Patch(color=colour, label=meaning) for colour, meaning in known]
     look = {"frameon": False, "fontsize": 9, "handlelength": 1, "columnspacing": 1.4}
     below = offset_copy(ax.transAxes, ax.figure, -6, -4, units="points")
     look |= {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below}
@@ -218,23 +209,12 @@ def life_line(ax, scale, side, states):
         passed, free = [], place + line * len(passed)
 
 
-def isolated(times, moments):
-    """Return the times that are near none of the moments, and so need a number of their own."""
-    return [at for at in times if min(abs(at - moment) for moment in moments) > 5 * SHORT]
-
-
-def connects(data, port):
-    """Return the connect() of a client that was one of many, as a Call."""
-    return [
-        Call("client", "connect()", one.began, one.connected)
-        for one in getattr(data, "clients", [])
-        if one.port == port and one.connected
-    ]
-
-
-def call_texts(calls):
+def call_texts(data, port):
     """Return [(when, end, text), ...]: a call that blocked has two texts, begun and returned."""
-    rows = []
+    calls, rows = list(data.calls), []
+    for one in getattr(data, "clients", []):
+        if one.port == port and one.connected:  # the connect() of a client that was one of many
+            calls.append(Call("client", "connect()", one.began, one.connected))
     for call in calls:
         result = f" = {call.result}" if call.result else ""
         if call.result and call.result.endswith("Error"):
@@ -307,17 +287,11 @@ def arrow(ax, scale, group, delay, meets, texts):
 def write_along(ax, start, end, share, text, below, size):
     """Write text along a slanted line, above or below it, at a share of its length."""
     across, down = end[0] - start[0], end[1] - start[1]
-    write(
-        ax,
-        (start[0] + share * across, start[1] + share * down),
-        text,
-        (0, -2 if below else 2),
-        va="top" if below else "bottom",
-        fontsize=size,
-        rotation=math.degrees(math.atan(down / across)),  # it reads from left to right
-        rotation_mode="anchor",
-        transform_rotates_text=True,  # the angle is one of the data, not of the page
-    )
+    place = start[0] + share * across, start[1] + share * down
+    look = {"va": "top" if below else "bottom", "fontsize": size, "rotation_mode": "anchor"}
+    look["rotation"] = math.degrees(math.atan(down / across))  # it reads from left to right
+    # The angle is one of the data, not of the page.
+    write(ax, place, text, (0, -2 if below else 2), transform_rotates_text=True, **look)
 
 
 def label(packet, packets):
@@ -339,13 +313,10 @@ def is_copy(packet, other):
 
 def packet_times(end, packets, data):
     """Return [(when, remark), ...]: when packets were sent from or arrived at one end."""
-    found = []
-    for packet in packets:
-        if packet.sender == end:
-            found.append((packet.sent, ""))
-        elif packet.arrived:
-            found.append((packet.arrived, remark(end, packet, packets, data)))
-    return sorted(found)
+    sent = [(p.sent, "") for p in packets if p.sender == end]
+    return sent + [
+        (p.arrived, remark(end, p, packets, data)) for p in packets if p.sender != end and p.arrived
+    ]
 
 
 def remark(end, packet, packets, data):
@@ -358,13 +329,10 @@ def remark(end, packet, packets, data):
         return "no such connection"
     if any(is_copy(packet, other) and other.arrived for other in packets):
         return "has it already"
-    # An ACK completes the handshake at once, or else it is dropped.
-    handshakes = [
-        (began, ended or math.inf)
-        for state, began, ended in states
-        if state == "SYN-RECEIVED" and "ACK" in packet.flags
-    ]
-    return "dropped" if any(a < at < b - 0.02 for a, b in handshakes) else ""
+    for state, began, ended in states:  # an ACK completes the handshake at once, or is dropped
+        if state == "SYN-RECEIVED" and began < at < (ended or math.inf) - 0.02:
+            return "dropped" if "ACK" in packet.flags else ""
+    return ""
 
 
 def write_times(ax, scale, end, moments):
@@ -374,7 +342,6 @@ def write_times(ax, scale, end, moments):
         if text or scale(at) - last > 2 * SHORT:  # or else they would overlap
             look = {"fontsize": 8, "color": "black" if text else END_COLOUR[end]}
             look |= {"fontweight": "bold" if text else "normal", "va": "baseline"}
-            SIDES[end].write(
-                ax, TIME, scale(at), number(round(at * 1000)) + f"  {text}".rstrip(), 2, **look
-            )
+            words = number(round(at * 1000)) + f"  {text}".rstrip()
+            SIDES[end].write(ax, TIME, scale(at), words, 2, **look)
             last = scale(at)

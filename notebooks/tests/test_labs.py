@@ -7,7 +7,7 @@ import socket
 from types import SimpleNamespace
 
 import pytest
-from lab import epoll, helpers, models, thread_limits
+from lab import epoll, helpers, models
 
 from clients.crowd.simulation import ClientRecord, Config, Event
 from clients.system import processes, procfs
@@ -255,7 +255,7 @@ def watched(events, samples, silent=None):
     return models.WatchedCrowd(("127.0.0.1", 1), Config(), 1.0, clients, samples=samples)
 
 
-def test_a_model_of_a_student_s_own_is_drawn_next_to_the_others(figures, load):
+def test_a_model_of_a_student_s_own_is_drawn_next_to_the_others(figures):
     steps = [[0.0, "connects"], [0.0, "connected"], [0.1, "answered"], [1, "left"]]
     away = [[0.0, "connects"], [1.0, "cut off"]]
     data = watched([steps, away], [models.QueueSample(0.5, threads=3, queued=[])], silent=1)
@@ -263,10 +263,6 @@ def test_a_model_of_a_student_s_own_is_drawn_next_to_the_others(figures, load):
     assert "04_mine" in [ax.get_title(loc="left") for ax in figure.axes]
     words = [text.get_text().strip() for ax in figure.axes for text in ax.texts]
     assert sorted(words) == sorted(2 * ["3 threads", "not connected", "cut off", "leaves last"])
-    rows = [load.Cost(count, None, {"memory": mib}) for count, mib in ((0, 0), (512, 1))]
-    figure = figures.draw(5, 4, figures.cost({"04_mine": rows}, "memory", "memory"))
-    [label] = figure.axes[0].get_legend().get_texts()
-    assert label.get_text() == "04_mine: 2 KiB each"
 
 
 def test_a_queue_is_drawn_where_a_client_waits_and_nowhere_else(figures):
@@ -288,13 +284,6 @@ def test_each_piece_that_arrived_is_drawn(figures):
     figure = figures.pieces({"one": [1, 99]}, "title")
     assert [text.get_text() for text in figure.axes[0].texts] == ["99"]
     assert "no number: no room" in figure.axes[0].get_xlabel()
-
-
-def test_as_many_threads_as_asked_for_meet_no_limit():
-    found = thread_limits.most_threads(50)
-    assert (found.count, found.error) == (50, None)
-    assert found.virtual > 50 * 2**20
-    assert found.maps > 2 * 50
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,11 @@ def a_reset_after_the_first_byte_ends_one_connection(server):
 @check("--quiet")
 def a_reset_during_a_reply_ends_one_connection(server):
     baseline = server.baseline_descriptors()
-    concurrent = server.is_concurrent()
     client = server.connect()
     client.flood(16 * MEBIBYTE)
     client.reset()
-    server.assert_still_serving(concurrent)
+    for _ in range(3):
+        server.assert_serves_new_client()
     server.wait_for_descriptors(baseline)
     server.assert_no_busy_loop("the client has reset its connection")
 
@@ -63,24 +63,20 @@ def a_close_with_unread_replies_ends_one_connection(server):
 
 @check("--quiet")
 def a_client_that_never_reads_meets_backpressure(server):
-    concurrent = server.is_concurrent()
     before = server.memory()
-    with server.connect() as client:
+    with server.serving_others() as assert_serving, server.connect() as client:
         sent = client.flood(16 * MEBIBYTE)
         grown = server.memory() - before
         what = f"after {len(sent)} unread bytes, memory has grown by {grown} bytes"
         expect(grown <= 8 * MEBIBYTE, what)
         server.assert_no_busy_loop("a client does not read")
-        server.assert_still_serving(concurrent)
-    server.assert_serves_new_client()
+        assert_serving()
 
 
 @check()
 def an_idle_client_does_not_block_others(server):
-    concurrent = server.is_concurrent()
-    with server.connect(), server.connect():
-        server.assert_still_serving(concurrent)
-    server.assert_serves_new_client()
+    with server.serving_others() as assert_serving, server.connect(), server.connect():
+        assert_serving()
 
 
 @check()
@@ -95,27 +91,22 @@ def an_idle_client_stays_connected(server):
 
 @check()
 def a_slowloris_client_does_not_block_others(server):
-    concurrent = server.is_concurrent()
-    with server.connect() as client:
+    with server.serving_others() as assert_serving, server.connect() as client:
         for byte in b"drip":
             client.request(bytes([byte]))
-            server.assert_still_serving(concurrent)
-    server.assert_serves_new_client()
+            assert_serving()
 
 
 @check("--quiet", "--compute", "0.0002")  # so that there is always more to receive
 def a_flooding_client_does_not_starve_others(server):
-    concurrent = server.is_concurrent()
     limit = 16 * MEBIBYTE  # of bytes, not seconds: on a busy machine all of this is slower
-    with server.connect() as client, client.flood_in_background(limit) as bytes_received:
-        server.wait_until(
-            lambda: bytes_received() > MEBIBYTE // 2, "512 KiB of replies to the flood"
-        )
-        server.assert_still_serving(concurrent)
-        received = bytes_received()
-        what = f"new clients waited until the flood had {received} bytes of replies"
-        expect(received < limit or not concurrent, what)
-    server.assert_serves_new_client()
+    with server.serving_others() as assert_serving, server.connect() as client:
+        with client.flood_in_background(limit) as bytes_received:
+            server.wait_until(lambda: bytes_received() > MEBIBYTE // 2, "replies to the flood")
+            assert_serving()
+            received = bytes_received()
+            what = f"new clients waited until the flood had {received} bytes of replies"
+            expect(received < limit, what)
 
 
 @check("--quiet", "--backlog", "2048")
@@ -152,11 +143,11 @@ def a_thousand_idle_connections_stay_open(server):
             if concurrent and len(idle) % 64 == 0:  # somaxconn may limit the accept queue
                 idle[-1].request(b"I am behind the others in the queue")
         if concurrent:
-            expected = baseline + count
-            server.wait_until(lambda: server.descriptors() >= expected, f"{expected} descriptors")
+            what = f"{baseline + count} descriptors"
+            server.wait_until(lambda: server.descriptors() >= baseline + count, what)
             for client in idle[:: count // 10]:
                 client.request(b"I wake up")
-        server.assert_still_serving(concurrent)
+            server.assert_serves_new_client()
         server.assert_no_busy_loop(f"{count} clients are idle")
     server.wait_for_descriptors(baseline)
     server.assert_serves_new_client()

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 import re
-import shlex
 import signal
 import socket
 import subprocess
@@ -19,7 +18,7 @@ from clients.system.processes import LISTENING, command, spawn, tail
 from clients.system.procfs import accept_queue_limit, socket_fds, tcp_sockets
 
 
-@check()
+@check(alone=True)  # a new server: it serves at once
 def its_first_line_is_the_listening_address(server):
     line, port = server.output[0], server.address[1]
     what = f'the first line on standard output is {line!r:.200}, not "listening on ..."'
@@ -28,6 +27,13 @@ def its_first_line_is_the_listening_address(server):
     listeners = {line.inode for line in tcp_sockets(port) if line.state == "LISTEN"}
     what = f"it reports that it listens on port {port}, but another program does"
     expect(inodes & listeners or not listeners, what)
+
+    def seconds_to_serve(server):
+        began = time.perf_counter()
+        for _ in range(8):
+            server.assert_serves_new_client()
+        return time.perf_counter() - began
+
     seconds = fastest_of_three_starts(server, seconds_to_serve)
     what = f"it served {seconds:.1f} s after its first line: print it when everything has started"
     expect(seconds < 1, what)
@@ -40,15 +46,6 @@ def fastest_of_three_starts(server, measure):
         with server.restart(*server.options) as again:
             seconds = min(seconds, measure(again))
     return seconds
-
-
-def seconds_to_serve(server):
-    """Return how long the slowest of some clients waits for its greeting, one after the other."""
-    times = [time.perf_counter()]
-    for _ in range(8):
-        server.assert_serves_new_client()
-        times.append(time.perf_counter())
-    return max(map(float.__sub__, times[1:], times))
 
 
 @check()
@@ -78,13 +75,11 @@ def assert_backlog(server, backlog):
             sock = stack.enter_context(socket.socket())
             sock.setblocking(False)
             sock.connect_ex(server.address)
-        limit, queues = accept_queue_limit(backlog), []
-
-        def are_full():
-            queues[:] = server.accept_queues()
-            return sum(queues) >= limit
-
-        server.wait_until(are_full, f"{limit} connections in the accept queue")
+        limit = accept_queue_limit(backlog)
+        what = f"{limit} connections in the accept queue"
+        queues = server.wait_until(
+            lambda: sum(found := server.accept_queues()) >= limit and found, what
+        )
     if len(queues) > 1:
         raise NotApplicable("it listens with several sockets, and each has an accept queue")
     expect_equal(f"connections in the accept queue with a backlog of {backlog}", limit, queues[0])
@@ -190,6 +185,12 @@ def a_signal_ends_it_during_a_request(server):
 def assert_ends(server, signal_number):
     """Expect exit status 0 within a second of a signal, no traceback, and no process left."""
 
+    def has_gone(server):
+        with socket.socket() as sock:
+            sock.settimeout(1)
+            is_closed = sock.connect_ex(server.address) == errno.ECONNREFUSED
+        return is_closed and not server.processes()
+
     def seconds_to_end(server):
         with server.connect() as active, server.connect():
             active.sendall(b"hello")
@@ -202,7 +203,7 @@ def assert_ends(server, signal_number):
             expect(not exception, f"{after} a traceback in the log: {exception}")
             expect(status == 0, f"{after} exit status {status}, the end of its log: {tail(log)}")
             what = f"{after} all its processes ended and its port closed"
-            server.wait_until(lambda: not server.processes() and is_closed(server.address), what)
+            server.wait_until(lambda: has_gone(server), what)
         return seconds
 
     seconds = fastest_of_three_starts(server, seconds_to_end)
@@ -217,41 +218,34 @@ def end_by(server, signal_number):
     return server.process.returncode
 
 
-def is_closed(address):
-    """Return True if no program listens at address."""
-    with socket.socket() as sock:
-        sock.settimeout(1)
-        return sock.connect_ex(address) == errno.ECONNREFUSED
-
-
 @check()
 def it_ends_while_its_log_is_not_read(server):
-    line, (read, write) = command(server.program, "--port", 0), os.pipe()
-    with open(read), open(write), spawn(line, stdout=subprocess.PIPE, stderr=write) as process:
-        output = BoundedLog(process.stdout)
-        server.wait_until(lambda: LISTENING.search(output.text()), "its first line")
-        host, port = LISTENING.search(output.text()).groups()
-        with socket.create_connection((host, int(port))) as client:
-            client.settimeout(server.quiet_period)
+    read, write = os.pipe()
+    with open(read), open(write), started(server, stderr=write) as (process, output):
+        found = server.wait_until(lambda: LISTENING.search(output.text()), "its first line")
+        host, port = found.groups()
+        with socket.create_connection((host, int(port)), server.quiet_period) as client:
             with contextlib.suppress(OSError):  # a full pipe blocks it, and so the client
                 for _ in range(200):
                     client.sendall(b"x" * 1024)
                     client.recv(2048)
-            fill(write)
+            ours = os.open(f"/proc/self/fd/{write}", os.O_WRONLY | os.O_NONBLOCK)
+            with open(ours, "wb", buffering=0) as pipe:
+                while pipe.write(b"."):  # until it has no room for a single byte
+                    pass
             process.terminate()
-            try:
-                status = process.wait(server.timeout)
-            except psutil.TimeoutExpired:
-                status = "none: it still runs"
-    expect_equal("the exit status after SIGTERM, with a log that nobody reads", 0, status)
+            with contextlib.suppress(psutil.TimeoutExpired):
+                process.wait(server.timeout)
+    what = "the exit status after SIGTERM, with a log that nobody reads (None: it still runs)"
+    expect_equal(what, 0, process.returncode)
 
 
-def fill(pipe):
-    """Write to a pipe until it has no room for a single byte."""
-    ours = os.open(f"/proc/self/fd/{pipe}", os.O_WRONLY | os.O_NONBLOCK)
-    with open(ours, "wb", buffering=0) as file:
-        while file.write(b"."):  # None: it is full
-            pass
+@contextlib.contextmanager
+def started(server, *options, **streams):
+    """Start the program again; yield the process, and the output of each stream that is a pipe."""
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, **streams}
+    with spawn(command(server.program, "--port", 0, *options), **pipes) as process:
+        yield process, *map(BoundedLog, filter(None, (process.stdout, process.stderr)))
 
 
 @check(alone=True)
@@ -279,14 +273,11 @@ def bad_options_get_one_clear_line(server):
             assert_rejects(server, option, value)
 
 
-def assert_rejects(server, *options):
+def assert_rejects(server, option, value):
     """Expect that the program ends with one line on standard error and an exit status not 0."""
     server.check_deadline()
-    line = command(server.program, "--port", 0, *options)
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with spawn(line, **pipes) as process:
-        outputs = BoundedLog(process.stdout), BoundedLog(process.stderr)
-        what = f"{shlex.join(line)}: expected one line on standard error and an exit status not 0, "
+    with started(server, option, value, stderr=subprocess.PIPE) as (process, *outputs):
+        what = f"{option} {value}: expected one line on standard error and an exit status not 0, "
         with contextlib.suppress(psutil.TimeoutExpired):
             process.wait(server.timeout)
         expect(process.returncode is not None, f"{what}but it still runs")

@@ -80,37 +80,26 @@ def connect_too_many(server):
         expect(server.log(), "clients were unserved, and no warning was logged")
         for client in served:
             client.request(b"still here?")
-        disconnect_in_turn(server, clients, served)
+        while clients:  # those that are served leave, until all have been served or rejected
+            for client in served:
+                client.close()
+                clients.remove(client)
+            what = f"service for one of {len(clients)} waiting clients after others left"
+            server.wait_until(
+                lambda: not clients or any(client.has_reply(0) for client in clients), what
+            )
+            served = [client for client in clients if client.has_reply(0)]
+
+    def is_serving():
+        with contextlib.suppress(ContractViolation):
+            server.assert_serves_new_client()
+            return True
+
     # The server may need a moment to close the last connections.
-    what = "service for a new client after all have left"
-    server.wait_until(lambda: serves_new_client(server), what)
-
-
-def serves_new_client(server):
-    """Return True if a new client is greeted."""
-    try:
-        server.assert_serves_new_client()
-    except ContractViolation:
-        return False
-    return True
+    server.wait_until(is_serving, "service for a new client after all have left")
 
 
 def is_greeted(client):
     """Return True if a client was greeted, neither rejected nor unserved."""
-    try:
+    with contextlib.suppress(ConnectionError):
         return client.has_reply(0) and client.recv(len(PREFIX + b"me!")) == PREFIX + b"me!"
-    except ConnectionError:
-        return False
-
-
-def disconnect_in_turn(server, waiting, leaving):
-    """Close the leaving clients, then those served after them, until all of waiting are served."""
-    while waiting:
-        for client in leaving:
-            client.close()
-            waiting.remove(client)
-        server.wait_until(
-            lambda: not waiting or any(client.has_reply(0) for client in waiting),
-            f"service for one of {len(waiting)} waiting clients after others left",
-        )
-        leaving = [client for client in waiting if client.has_reply(0)]

@@ -515,7 +515,9 @@ function drag(event, number) {
 
 function drawHead() {
   byId("scenario").value = HERE.scenario;
-  byId("question").textContent = DATA.scenarios[HERE.scenario].question;
+  const { question, answer } = DATA.scenarios[HERE.scenario];
+  const isOver = HERE.view === "all" ? action() === actions().length : HERE.step === steps().length - 1;
+  byId("question").replaceChildren(question, ...(isOver ? [make("b", "", ` ${answer}`)] : []));
   for (const button of byId("models").children) {
     const on = HERE.view === "all" ? !button.dataset.model : button.dataset.model === HERE.model;
     button.setAttribute("aria-pressed", String(on));
@@ -576,9 +578,9 @@ function drawAll() {
     drawKernel(kernel, now, before, model);
     drawClients(clients, now, model, before);
   });
-  byId("actor").replaceChildren(make("b", "", `action ${number}`));
+  byId("actor").replaceChildren(make("b", "", actionText(number)));
   byId("actor").ariaHidden = "false";
-  say(`${actionText(number)}: the state after it (amber: changed by it)`);
+  say(DATA.differences[HERE.scenario][number]);
 }
 
 // The controls
