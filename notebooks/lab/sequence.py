@@ -204,9 +204,10 @@ def life_line(ax, scale, side, states):
         if bottom > top:
             ax.add_patch(Rectangle((side.x - BAR / 2, top), BAR, bottom - top, color=colour, lw=0))
         ax.plot([side.x, side.away(TICK)], [top, top], color=colour, lw=1)
-        place = max(top, free)
-        side.write(ax, STATE, place, ",\n".join(passed), -3, va="top", fontsize=9.5)
-        passed, free = [], place + line * len(passed)
+        place, below = max(top, free), since >= first  # above: the calls begin at the top
+        look = {"va": "top" if below else "bottom", "fontsize": 9.5}
+        side.write(ax, STATE, place, ",\n".join(passed), -3 if below else 2, **look)
+        passed, free = [], place + below * line * len(passed)
 
 
 def call_texts(data, port):
@@ -280,7 +281,7 @@ def arrow(ax, scale, group, delay, meets, texts):
     free = max(itertools.pairwise([0, *sorted(meets), 1]), key=lambda part: part[1] - 2 * part[0])
     for text, below in zip(dict.fromkeys(texts), (False, True), strict=False):
         text, size = (text.replace("   ", " "), 8) if meets else (text, 9.5)  # half a line is short
-        size = min(size, 8.5) if len(text) > 32 else size  # or it would touch the next line
+        size = min(size, 8.5) if len(text) > 29 else size  # or it would touch the next line
         write_along(ax, (start, top), (end, bottom), sum(free) / 2, text, below, size)
 
 
