@@ -35,7 +35,8 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
                 clients[sock.fileno()] = sock, Client(sock.getsockname()[1], now, None, None)
                 poll.register(sock, select.POLLOUT)
             elif accept_at is not None and accept_at <= now:
-                accept_at = stack.enter_context(link.accept(listening)) and None
+                stack.enter_context(link.accept(listening))
+                accept_at = None
             else:
                 soon = min(0.002 if due or accept_at else 0.1, max(0, seconds - now))
                 for fd, _ in poll.poll(1000 * soon):
