@@ -2,17 +2,9 @@
 
 from load_tests.harness.charts import draw
 
-from .sequence import END_COLOUR, GREY, OPENING, caption, state_intervals, write
+from .sequence import END_COLOUR, GREY, OPENING, caption, write
 
 ANSWERED = END_COLOUR["client"]  # the colour of a SYN that was answered
-
-
-def state_durations(data, end, port=None):
-    """Return {state: seconds that a connection was in it at one end, None: it still was}."""
-    return {
-        state: None if ended is None else ended - began
-        for state, began, ended in state_intervals(data, end, port)
-    }
 
 
 def syn_timeline(results, title):

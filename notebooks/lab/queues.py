@@ -8,7 +8,7 @@ import time
 from .emulated_link import PORT, EmulatedLink
 from .observation import AcceptQueue, Client, SynQueue
 
-PATIENCE = 1.0  # seconds for which a handshake may keep the next client waiting
+HANDSHAKE_TIMEOUT = 1.0  # seconds for which a handshake may keep the next client waiting
 
 
 def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, delay=0.005):
@@ -56,12 +56,12 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
 def settled(link, clients):
     """Return whether no handshake is on its way: on a busy machine one may take long.
 
-    One that the server does not finish, because its queue is full, counts for PATIENCE only.
+    One that the server does not finish, because its queue is full, counts for HANDSHAKE_TIMEOUT only.
     """
     syns = {p.port for p in link.packets if p.flags == "SYN" and p.arrived}
     opening = any(row.state == "SYN-RECEIVED" for row in link.server.sockets())
     last = max((client.began for _, client in clients.values()), default=0)
-    return (len(syns) == len(clients) and not opening) or link.now() > last + PATIENCE
+    return (len(syns) == len(clients) and not opening) or link.now() > last + HANDSHAKE_TIMEOUT
 
 
 def watch(poll, sock, client, now):

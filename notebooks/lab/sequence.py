@@ -98,15 +98,12 @@ def state_intervals(data, end, port=None):
 
 
 class TimeScale:
-    """Time that runs down a page: to scale, but long pauses without an event are cut.
-
-    moments: seconds, and places: how far down each of them is, in seconds of shown time. cuts:
-    [(from place, to place, the seconds that were cut), ...].
-    """
+    """Time that runs down a page: to scale, but long pauses without an event are cut."""
 
     def __init__(self, moments, longest):
-        self.moments, self.places, self.cuts = sorted(set(moments)), [0.0], []
-        self.longest = longest
+        self.moments, self.longest = sorted(set(moments)), longest
+        self.places = [0.0]  # how far down each moment is, in seconds of shown time
+        self.cuts = []  # [(from place, to place, the seconds that were cut), ...]
         for before, moment in itertools.pairwise(self.moments):
             top, gap = self.places[-1], moment - before
             if gap > longest:
@@ -126,9 +123,8 @@ class TimeScale:
 def sequence_diagram(data, title, since=0.0, until=float("inf"), port=None):
     """Return a Figure of one connection as in a textbook: time runs down, arrows are packets.
 
-    Each arrow begins where the packet was sent and ends where it arrived, to scale. Pauses without
-    an event are cut, and their length is written there. since, until: seconds to draw. port: see
-    state_intervals().
+    Each arrow begins where the packet was sent and ends where it arrived, to scale. since, until:
+    seconds to draw. port: see state_intervals().
     """
     packets = [p for p in data.packets if since <= p.sent <= until and port in (None, p.port)]
     calls = [row for row in call_texts(data, port) if since <= row[0] <= until]
