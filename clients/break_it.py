@@ -51,12 +51,6 @@ class Mutant:
             source = source.replace(before, after)
         return source
 
-    def diff(self):
-        """Return the change as a unified diff, one string."""
-        name = f"{self.program.parent.name}/{self.program.name}"
-        sources = (text.splitlines() for text in (self.program.read_text(), self.source()))
-        return "\n".join(difflib.unified_diff(*sources, name, f"{name} (mutant)", lineterm=""))
-
     @contextlib.contextmanager
     def written(self):
         """Yield the path of the mutant's file, which is deleted afterwards."""
@@ -87,15 +81,6 @@ def mutants_of(program):
     return mutants
 
 
-def show_list(console, mutants):
-    """Print one line for each mutant: its name and its symptom."""
-    table = Table("mutant", "what a user sees", box=None, pad_edge=False)
-    table.columns[0].no_wrap = True
-    for mutant in mutants.values():
-        table.add_row(Text(printable(mutant.name)), Text(plain(mutant.symptom)))
-    console.print(table)
-
-
 def plain(text):
     """Return text from a TOML file on one line, printable."""
     return printable(" ".join(text.split()))
@@ -113,7 +98,10 @@ def show(console, mutant, copy, hide):
         where = f"This copy has one fault. Find it:\n  {printable(str(copy))}\n"
         console.print(where, markup=False, soft_wrap=True)
     else:
-        diff = plain_lines(mutant.diff().expandtabs())
+        sources = (text.splitlines() for text in (mutant.program.read_text(), mutant.source()))
+        name = f"{mutant.program.parent.name}/{mutant.program.name}"
+        lines = difflib.unified_diff(*sources, name, f"{name} (mutant)", lineterm="")
+        diff = "\n".join(printable(line.expandtabs()) for line in lines)
         console.print(Syntax(diff, "diff", background_color="default", word_wrap=True))
         console.print(f"\nWhat it teaches: {plain(mutant.teaches)}\n", markup=False)
 
@@ -125,11 +113,10 @@ def caught(console, mutant, copy):
     if result.outcome == "failed":
         console.print("failed, as it should:", style="bold green")
         console.print(f"  {plain_lines(result.reason)}\n", markup=False, soft_wrap=True)
-    elif result.outcome == "passed":
-        console.print("passed: the fault was not caught", style="bold red")
-    else:
-        console.print(f"not applicable: {result.reason}", style="bold red", markup=False)
-    return result.outcome == "failed"
+        return True
+    reason = result.reason or "the fault was not caught"
+    console.print(f"{result.outcome}: {reason}", style="bold red", markup=False)
+    return False
 
 
 def keep_running(console, mutant, copy):
@@ -148,16 +135,6 @@ def keep_running(console, mutant, copy):
             console.print(f"\nThe end of its log:\n  {log}", markup=False, soft_wrap=True)
 
 
-def practise(console, mutant, hide):
-    """Show a mutant and run its check; on a terminal run the mutant, too. Return True if caught."""
-    with mutant.written() as copy:
-        show(console, mutant, copy, hide)
-        is_caught = caught(console, mutant, copy)
-        if sys.stdin and sys.stdin.isatty():  # None: it is closed
-            keep_running(console, mutant, copy)
-    return is_caught
-
-
 def main():
     processes.require_linux()
     parser = command_parser(__doc__)
@@ -173,11 +150,20 @@ def main():
         if not mutants:
             return f"there is no faults.toml next to {args.server}"
         if args.mutant is None:
-            show_list(console, mutants)
+            table = Table("mutant", "what a user sees", box=None, pad_edge=False)
+            table.columns[0].no_wrap = True
+            for mutant in mutants.values():
+                table.add_row(Text(printable(mutant.name)), Text(plain(mutant.symptom)))
+            console.print(table)
             return 0
         if args.mutant not in mutants:
             return f"{args.server} has no mutant {args.mutant}: take one of {', '.join(mutants)}"
-        return int(not practise(console, mutants[args.mutant], args.hide))
+        with (mutant := mutants[args.mutant]).written() as copy:
+            show(console, mutant, copy, args.hide)
+            is_caught = caught(console, mutant, copy)
+            if sys.stdin and sys.stdin.isatty():  # None: it is closed
+                keep_running(console, mutant, copy)
+        return int(not is_caught)
     except (processes.LaunchError, ValueError) as error:
         return plain_lines(str(error))
     except KeyboardInterrupt:

@@ -29,7 +29,7 @@ class Stepper:
         """
         self.session.receive()
         pid = self.session.server.process.pid
-        rows = thread_states(pid, lambda: self.session.ask("frames", REPORT), lambda _: remotes)
+        rows = thread_states(pid, lambda: self.session.frames(REPORT), lambda _: remotes)
         stopped = {one.id: one.snapshot for one in self.session.stopped()} if self.on else {}
         for at, row in enumerate(rows):
             if row.id in stopped:

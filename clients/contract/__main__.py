@@ -36,12 +36,6 @@ class Report:
     error: str = ""  # why no check could run
     schema: int = 2
 
-    def summary(self):
-        """Return one line: how many checks have which outcome."""
-        outcomes = [result.outcome for result in self.checks]
-        counts = (f"{outcomes.count(outcome)} {outcome}" for outcome in STYLES)
-        return f"{printable(self.server)}: {', '.join(counts)}"
-
 
 def without_repeated_crashes(results):
     """Yield each CheckResult; the reason of a crash is in the first one only."""
@@ -99,7 +93,9 @@ def main():
     if args.json:
         print(json.dumps(asdict(report), indent=1))
     elif not report.error:
-        console.print(f"\n{report.summary()}", markup=False)
+        outcomes = [result.outcome for result in report.checks]
+        counts = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in STYLES)
+        console.print(f"\n{printable(args.server)}: {counts}", markup=False)
     return report.error or int(not report.passed)
 
 

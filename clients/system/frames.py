@@ -1,12 +1,8 @@
-"""The sampler's half inside the server: run its program, unchanged, and report its threads' lines.
+"""Inside the server's process: run its program, unchanged, and report where its threads are.
 
-    python clients/system/frames.py SOCKET 01_blocking/server.py --port 3267
-
-For each line received on SOCKET (a Unix socket's path) it sends one line of JSON: see frames().
 All that is imported here is in the server's process too: the standard library and no more.
 """
 
-import json
 import os
 import runpy
 import socket
@@ -54,13 +50,6 @@ def connect(path):
         os.close(low.detach())  # and not close(), which the tracer may record
 
 
-def answer(channel, program):
-    """Send frames() for each line that the channel receives, until it is closed."""
-    with channel, channel.makefile() as requests:
-        for _ in requests:
-            channel.sendall(json.dumps(frames(program)).encode() + b"\n")
-
-
 def run_program(program, options):
     """Run a file as `python program options` does: as __main__, its folder first in sys.path."""
 
@@ -73,9 +62,3 @@ def run_program(program, options):
     sys.path[0] = str(Path(program).resolve().parent)
     sys.excepthook = print_exception  # without the frames of this file
     runpy.run_path(program, run_name="__main__")
-
-
-if __name__ == "__main__":
-    _, path, program, *options = sys.argv
-    threading.Thread(target=answer, args=(connect(path), program), daemon=True).start()
-    run_program(program, options)

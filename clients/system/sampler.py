@@ -1,20 +1,13 @@
-"""The sampler: on which line, and in which system call, each thread of a server is.
+"""Which line, and which system call, each thread of a server is in.
 
-Lines of Python are known only inside the server: frames.py reports them on request. System calls
-and sockets are read from /proc by the program that asks, so that it takes no descriptor from the
-server.
+Lines of Python are known only inside the server: frames.py, in its process, reports them. System
+calls and sockets are read from /proc by the program that asks, so that it takes no descriptor from
+the server.
 """
 
-import contextlib
-import json
-import socket
 from dataclasses import dataclass
 
-from clients.system import frames, procfs
-from clients.system.processes import Server, running_server
-from clients.system.sockets import unix_listener
-
-TIMEOUT = 10.0  # seconds that a server's Python may take to report its frames
+from clients.system import procfs
 
 
 @dataclass(frozen=True)
@@ -49,31 +42,3 @@ def thread_states(pid, report, remote_addresses=procfs.remote_addresses):
             found = {"call": "running" if text or not same else None}  # None: no /proc here
         states.append(ThreadState(**row, **found))
     return states
-
-
-@dataclass
-class Sampler:
-    """A server that runs with frames.py in its process."""
-
-    server: Server
-    _channel: socket.socket
-
-    def sample(self):
-        """Return a ThreadState for each thread of the server, as it is now."""
-        return thread_states(self.server.process.pid, self._report)
-
-    def _report(self):
-        self._channel.sendall(b"frames\n")
-        with self._channel.makefile() as lines:
-            return json.loads(lines.readline())
-
-
-@contextlib.contextmanager
-def sampled_server(program, *options):
-    """Start a server program with frames.py in its process, and yield a Sampler."""
-    with unix_listener() as (listener, path):
-        wrapper = (frames.__file__, path)
-        with running_server(program, *options, wrapper=wrapper) as server:
-            with listener.accept()[0] as channel:
-                channel.settimeout(TIMEOUT)
-                yield Sampler(server, channel)

@@ -4,6 +4,7 @@ That each check can fail is proved by the mutants: see test_break_it.py.
 """
 
 import functools
+import json
 import re
 import resource
 import time
@@ -254,3 +255,12 @@ def test_no_check_raises_a_hard_limit_which_only_root_may(number, value):
         for wanted, soft in ((2, 1), (1 / 4, 1 / 4), (1 / 2, 1 / 2)):
             limit(process, number, int(wanted * value))
             assert process.rlimit(number) == (soft * value, value)
+
+
+def test_a_server_of_another_user_is_no_failure(other_user):
+    wrapper, program = other_user
+    names = "memory_does_not_grow_with_connections", "out_of_threads_it_keeps_serving"
+    done = cli("clients.contract", program, *names, "--json", wrapper=wrapper)
+    for result in json.loads(done.stdout)["checks"]:
+        assert result["outcome"] == "not applicable"
+        assert result["reason"].startswith("the server belongs to another user (")

@@ -125,6 +125,10 @@ class Session:
             self.receive(0.01)
         return self._answers[request]
 
+    def frames(self, seconds=TIMEOUT):
+        """Return frames.frames() of the server."""
+        return self.ask("frames", seconds)
+
     def tracer_descriptors(self):
         """Return how many descriptors of the server's process are the tracer's."""
         with contextlib.suppress(OSError):

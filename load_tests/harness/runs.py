@@ -157,21 +157,16 @@ def usage(readings, numbers, backlog, incomplete):
 
     connections = peak("descriptors") - first.descriptors
     return ServerUsage(
-        cpu_seconds=increase("cpu"),
         cpu_us_per_greeting=per(increase("cpu") * 1e6, greetings),
         cpu_share=increase("cpu") / numbers["seconds"],  # readings begin before the load
         cpu_incomplete=incomplete,
-        switches_per_greeting=per(increase("switches"), greetings),
-        rss_start=first.rss,
         rss_peak=peak("rss"),
         rss_per_connection=per(peak("rss") - first.rss, connections),
         connections_peak=connections,
         threads_peak=peak("threads"),
-        descriptors_peak=peak("descriptors"),
         accept_queue_peak=peak("accept_queue"),
         accept_queue_limit=accept_queue_limit(backlog),
         syn_sent_peak=max(reading.clients.get("SYN-SENT", 0) for reading in readings),
-        listen_overflows=increase("listen_overflows"),
         listen_drops=increase("listen_drops"),
         readings=readings,
     )
@@ -191,7 +186,9 @@ def health(log, not_started, server_share):
     used, most = max((one["cpu"] / min(1, one["cores"]), one["cores"]) for one in processes)
     reasons = []
     if used > SATURATED:
-        reasons.append(f"used {used:.0%} of {f'{most:g} cores' if most < 1 else 'a core'}")
+        reasons.append(
+            f"used {used:.0%} of {f'{most:g} cores' if most < 1 else 'a core'} on average"
+        )
     if cores < 2 and here and sum(here) + server_share > cores / 2:
         reasons.append(f"shared {count(cores, 'core')} with the server")
     reasons += [f"was {late:.0f} ms late"] if late > 50 else []

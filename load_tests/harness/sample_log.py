@@ -40,8 +40,9 @@ class SampleLog:
             return
         if ended > self.over:
             ended, outcome = self.over, "unanswered"
-        started = self.started
-        self.samples.append(Sample(session, request, began - started, ended - started, outcome))
+        # Rounded as they are stored: what is computed from the stored samples is the same.
+        times = round(began - self.started, 6), round(ended - self.started, 6)
+        self.samples.append(Sample(session, request, *times, outcome))
 
     def report(self, waiting):
         """Return what a worker has recorded since its last report, as plain data.

@@ -67,7 +67,7 @@ def test_drops_are_counted():
         with Client(*listener.getsockname()), socket.socket() as dropped:
             dropped.setblocking(False)
             dropped.connect_ex(listener.getsockname())
-            wait_until(lambda: all(a > b for a, b in zip(monitor.drops(), before, strict=True)))
+            wait_until(lambda: monitor.drops() > before)
 
 
 def test_watching_reads_at_the_start_and_at_the_end(serve):

@@ -128,7 +128,8 @@ def latencies(runs, title):
                 continue
             colour, marker = style[name.split(",")[0]]
             middle, last = found.p50.ms, tail.ms
-            ax.plot([middle, last], [place, place], color=colour, alpha=0.35, lw=8)
+            look = {"color": colour, "alpha": 0.35, "lw": 8, "solid_capstyle": "butt"}
+            ax.plot([middle, last], [place, place], **look)
             ax.plot(middle, place, marker, color=colour, ms=10)
             if not tail.exact:
                 arrow(ax, (last, place), "right", colour)

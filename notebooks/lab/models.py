@@ -10,7 +10,8 @@ from clients.console.formatting import count
 from clients.crowd import crowd
 from clients.crowd.simulation import CrowdResult
 from clients.system import processes, procfs
-from clients.system.sampler import sampled_server
+from clients.system.sampler import thread_states
+from clients.trace.session import traced
 
 SAMPLING_INTERVAL = 0.02  # seconds between two readings of the kernel's list of sockets
 
@@ -69,15 +70,15 @@ def threads_of(name, clients):
 
     They are greeted in turn, until one of them gets no answer.
     """
-    with sampled_server(processes.find_server(name), "--quiet") as sampler:
-        connections = [Client(*sampler.server.address, timeout=0.3) for _ in range(clients)]
+    with traced(processes.find_server(name), "--quiet") as session:
+        connections = [Client(*session.server.address, timeout=0.3) for _ in range(clients)]
         for client in connections:
             try:
                 client.greet(b"bob")
             except TimeoutError:
                 break  # this client waits, and so would all after it
         time.sleep(0.1)  # until the threads sleep again
-        states = sampler.sample()
+        states = thread_states(session.server.process.pid, session.frames)
         for client in connections:
             client.close()
     return states

@@ -1,0 +1,96 @@
+"""Run the experiments of notebook 6, and draw what they found."""
+
+import json
+import sys
+from functools import partial
+
+import pandas
+
+from clients.system.processes import NamespaceDenied, run_captured, run_in_netns
+from load_tests.harness import charts, phrases, stats
+from load_tests.harness.samples import Sample
+
+from .tcp import NOTEBOOKS
+
+explained = []  # why this machine's network is used, once that is known
+
+
+def run(experiment, cases, together=False):
+    """Return {name of a case: what an experiment of pressure_run.py found}, in an own network.
+
+    cases: {name: {"server": "NAME OPTIONS", …}}. together: at the same time. Samples come with
+    their "latency" and "moments" (stats.py). Where a system forbids a network namespace, this
+    machine's network is used, and a line says so once. Raises RuntimeError if it fails.
+    """
+    options = {"cases": [*cases.values()], "together": together}
+    if not cases:
+        return {}
+    try:
+        done = start(experiment, options, True)
+    except NamespaceDenied as error:
+        if not explained:
+            explained.append(error)
+            print(f"not in a network of its own: {error}. Counters are the whole machine's.")
+        done = start(experiment, options, False)
+    if done.returncode:
+        raise RuntimeError(f"{experiment} failed: {done.stderr[-2000:]}")
+    found = json.loads(done.stdout)
+    for one in found:
+        if "samples" in one:
+            samples = one["samples"] = [Sample(*sample) for sample in one["samples"]]
+            one["latency"] = stats.latencies(samples)
+            one["moments"] = stats.moments(samples, max(sample.ended for sample in samples))
+    return dict(zip(cases, found, strict=True))
+
+
+def start(experiment, options, own_network):
+    text = json.dumps(options | {"own_network": own_network})
+    line = [sys.executable, "-m", "lab.pressure_run", experiment, text]
+    if own_network:
+        return run_in_netns(line, "--mount", cwd=NOTEBOOKS, timeout=600)
+    return run_captured(line, cwd=NOTEBOOKS, timeout=600)
+
+
+def bars(latencies, title):
+    """Return a panel of a sheet: {name: a Percentile} as bars, a lower bound with an arrow."""
+    values = {
+        name: (stats.Value(one.ms, one.ms, one.ms, not one.exact), phrases.bounded(one))
+        for name, one in latencies.items()
+    }
+    return partial(charts.bars, values=values, labels={"title": title, "xlabel": "ms"})
+
+
+def over_time(series, shaded, words, labels):
+    """Return a panel of a sheet: {name: [(second, number or None), …]}, with words on a shade.
+
+    shaded: its begin and its end.
+    """
+
+    def panel(ax):
+        ax.axvspan(*shaded, color="#F3D9A4", lw=0)
+        charts.timelines(ax, series, labels)
+        place = ax.get_xaxis_transform()
+        ax.text(sum(shaded) / 2, 0.98, words, transform=place, ha="center", va="top")
+
+    return panel
+
+
+def per_interval(moments, every=0.5):
+    """Return a DataFrame of Moments: "goodput" per second and "seconds" (p50), by their middle."""
+    rows = pandas.DataFrame(moments)
+    groups = rows.groupby((rows["at"] + 1e-6) // every * every + every / 2)
+    width = rows["at"].diff().median() * groups.size()
+    return pandas.DataFrame(
+        {"goodput": groups.greetings.sum() / width, "seconds": groups.p50_ms.median() / 1000}
+    )
+
+
+def points(column):
+    """Return a column as pairs for charts.timelines: None where there is no number."""
+    return [(at, None if value != value else value) for at, value in column.items()]
+
+
+def staying(found, outcomes=("answered",)):
+    """Return for how many seconds each visitor with one of these outcomes stayed."""
+    sessions = (one for one in found["samples"] if one.request == "session")
+    return [one.seconds for one in sessions if one.outcome in outcomes]

@@ -1,0 +1,107 @@
+"""What notebook 6 measures is what happens: counts and orders, no times."""
+
+from collections import Counter
+
+import pytest
+from lab import pressure
+
+from load_tests.harness import charts
+from load_tests.harness.results import Moment, Percentile
+
+DRIP = {"phases": [[1.5, 10]], "beside": ["drip", 0.2]}
+DEADLINE = ["    with conn:", "    conn.settimeout(0.3)\n    with conn:"]
+
+
+@pytest.fixture(scope="module")
+def visits():
+    return pressure.run(
+        "open_loop",
+        {
+            "one at a time": {
+                "server": "01_blocking --wait 0.2",
+                "phases": [[0.5, 20], [3, 0]],
+                "patience": 0.1,
+                "retries": 1,
+            },
+            "with a slow client": {"server": "01_blocking", **DRIP},
+            "with a deadline that it keeps": {
+                "server": "01_blocking",
+                "edits": [[DEADLINE[0], DEADLINE[1].replace("0.3", "30")]],
+                **DRIP,
+            },
+            "with one that it does not keep": {
+                "server": "01_blocking",
+                "edits": [[DEADLINE[0], DEADLINE[1].replace("0.3", "0.05")]],
+                **DRIP,
+            },
+        },
+        together=True,
+    )
+
+
+def test_the_server_works_for_visitors_that_have_left(visits):
+    latency = visits["one at a time"]["latency"]
+    assert latency["session"].answered == 0
+    assert latency["abandoned_greeting"].answered > 0
+    assert latency["first_greeting"].asked == 2 * latency["session"].asked  # each tries twice
+
+
+def test_the_samples_of_a_visitor_are_in_order(visits):
+    for one in visits["with one that it does not keep"]["samples"]:
+        assert 0 <= one.began <= one.ended
+        assert float(one.session) == pytest.approx(one.began)
+
+
+def test_only_a_deadline_that_is_too_short_for_a_slow_client_ends_it(visits):
+    answered = {name: its["latency"]["session"].answered for name, its in visits.items()}
+    assert answered["with a slow client"] == 0
+    assert answered["with a deadline that it keeps"] == 0
+    assert answered["with one that it does not keep"] > 0
+
+
+def test_visitors_in_the_system_are_counted(visits):
+    assert max(visits["with a slow client"]["in_system"]) > 1
+
+
+def test_what_a_client_sees_depends_on_the_state_of_its_connection():
+    case = {"server": "01_blocking", "visits": 20, "clients": 5}
+    found = pressure.run("restart", {"end": case})["end"]
+    outcomes = Counter()
+    for state, what, number in found["table"]:
+        outcomes[what.split()[0]] += number
+        assert what.startswith("reset") or state != "in the accept queue"
+    assert found["answered"] >= 20
+    assert outcomes["reset"] >= 3  # one client is in service, one may be between two visits
+
+
+def test_all_come_back_after_a_storm():
+    case = {"count": 20, "limit": 30, "stay": True}
+    found = pressure.run("storm", {"03_epoll": {"server": "03_epoll", **case}})["03_epoll"]
+    assert len(found["times"]) == 20
+    assert found["times"] == sorted(found["times"])
+
+
+def test_a_log_that_nobody_reads_stops_a_server_until_somebody_does():
+    found = pressure.run("full_pipe", {"epoll": {"server": "03_epoll"}})["epoll"]
+    assert 100 < found["greeted"] < 1000
+    assert found["goes_on"]
+
+
+def test_an_edit_of_what_a_program_does_not_have_fails():
+    with pytest.raises(RuntimeError, match="has no 'no such line'"):
+        pressure.run("connected", {"": {"server": "03_epoll", "edits": [["no such line", ""]]}})
+
+
+def test_moments_are_gathered_in_intervals():
+    moments = [Moment(at / 10, 0, 3, 0, 100.0 if at < 5 else None, None) for at in range(10)]
+    rows = pressure.per_interval(moments)
+    assert rows.goodput.tolist() == pytest.approx([30, 30])
+    assert pressure.points(rows.seconds) == [(0.25, pytest.approx(0.1)), (0.75, None)]
+
+
+def test_a_lower_bound_has_an_arrow():
+    found = {"01_blocking": Percentile(900, exact=False), "03_epoll": Percentile(5, exact=True)}
+    figure = charts.draw(5, 3, pressure.bars(found, "title"))
+    texts = figure.axes[0].texts
+    assert [text.get_text() for text in texts if text.get_text()] == ["5 ms", "≥ 900 ms"]
+    assert sum(bool(getattr(text, "arrow_patch", None)) for text in texts) == 1
