@@ -56,7 +56,7 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
 def settled(link, clients):
     """Return whether no handshake is on its way: on a busy machine one may take long.
 
-    One that the server does not finish, because its queue is full, counts for HANDSHAKE_TIMEOUT only.
+    HANDSHAKE_TIMEOUT is for one that the server does not finish, because its queue is full.
     """
     syns = {p.port for p in link.packets if p.flags == "SYN" and p.arrived}
     opening = any(row.state == "SYN-RECEIVED" for row in link.server.sockets())
