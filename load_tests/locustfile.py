@@ -342,8 +342,6 @@ def choose(environment, runner, **_):
     options = environment.parsed_options
     if isinstance(runner, runners.WorkerRunner):  # the master chooses
         return
-    SlowRequestUser.fixed_count = options.slow_requests
-    OpenLoopUser.fixed_count = options.worker_count
     is_picked = options.class_picker and not options.headless and not options.autostart
     if options.tags or options.exclude_tags:
         environment.user_classes = with_tags(environment.user_classes, options)
@@ -386,6 +384,9 @@ def end_later(runner, seconds):
 def start(environment, **_):
     global user_numbers
     user_numbers = itertools.count()
+    options = environment.parsed_options  # the page may have changed them
+    SlowRequestUser.fixed_count = options.slow_requests
+    OpenLoopUser.fixed_count = options.worker_count
     log.start(watch=not isinstance(environment.runner, runners.MasterRunner))
 
 

@@ -181,11 +181,8 @@ def health(log, not_started, server_share):
     late = stats.nearest_rank(lags, 99) * 1000
     here = [one["cpu"] for one in processes if one["host"] == socket.gethostname()]
     used, most = max((one["cpu"] / min(1, one["cores"]), one["cores"]) for one in processes)
-    reasons = []
-    if used > SATURATED:
-        reasons.append(
-            f"used {used:.0%} of {f'{most:g} cores' if most < 1 else 'a core'} on average"
-        )
+    allowed = f"{most:g} cores" if most < 1 else "a core"
+    reasons = [f"used {used:.0%} of {allowed} on average"] if used > SATURATED else []
     if cores < 2 and here and sum(here) + server_share > cores / 2:
         reasons.append(f"shared {count(cores, 'core')} with the server")
     reasons += [f"was {late:.0f} ms late"] if late > 50 else []

@@ -32,7 +32,7 @@ class SampleLog:
     def end(self):
         self.over = time.monotonic()
         if self.own_monitor:
-            self.own_monitor.kill()
+            self.own_monitor.kill(block=False)  # no user runs between the end and Locust's counts
 
     def note(self, session, request, began, ended, outcome):
         """Add a request, with times of time.monotonic(), if it began before the load ended."""
