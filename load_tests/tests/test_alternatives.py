@@ -119,6 +119,7 @@ CASES = {
     "gevent_server": SERVING | LIMITS | SIGNALS | BACKLOG | WAIT,
     "graceful": SIGNALS | FULL_LOG,  # all else is in selectors_loop
     "handover": {"sigterm_ends_it"},  # without --control it is graceful
+    "loop_per_thread": LIMITS | {"sigterm_ends_it", MANY, IDLE_CPU},  # selectors_loop
     "loop_with_pool": WAIT  # without work it is asyncio_streams
     | {
         "a_signal_ends_it_during_a_request",
@@ -149,7 +150,7 @@ CASES = {
     "uvloop_protocol working": WITH_WORK,
 }
 # With work, these serve as selectors_loop does, and thread_pool as socketserver_threads.
-SAME_WITH_WORK = {"graceful", "handover", "prefork", "shedding", "thread_pool"}
+SAME_WITH_WORK = {"graceful", "handover", "loop_per_thread", "prefork", "shedding", "thread_pool"}
 CHATS = {"chat_loop", "chat_threads"}  # another protocol: test_under_pressure.py
 
 
