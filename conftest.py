@@ -53,6 +53,16 @@ def skip_without(what, reason):
     pytest.skip(f"this machine cannot make {what} ({last})")
 
 
+def skip_unless_root():
+    """Skip the test, which runs a program as another user: root without its rights cannot."""
+    if os.geteuid() != 0 or not shutil.which("setpriv"):
+        skip_without("a program of another user", "it needs root and setpriv")
+    try:
+        processes.run_captured(["true"], user=65534)
+    except processes.LaunchError as error:
+        skip_without("a program of another user", error)
+
+
 @pytest.fixture
 def serve():
     """Return a starter: serve("01_blocking", "--wait", 1) runs that model until the test ends."""
@@ -68,18 +78,15 @@ def other_user():
 
     To this command the program, a copy of a model, is another user's: its Python is set-user-ID.
     """
-    python = shutil.which("python3", path="/usr/bin")
-    if os.geteuid() != 0 or not python or not shutil.which("setpriv"):
-        pytest.skip("a program of another user needs root, /usr/bin/python3 and setpriv")
+    skip_unless_root()
+    if not (python := shutil.which("python3", path="/usr/bin")):
+        skip_without("a program of another user", "there is no /usr/bin/python3")
     with tempfile.TemporaryDirectory() as place:
         os.chmod(place, 0o755)
         copy, program = Path(place, "python3"), Path(place, "server")
         shutil.copy(python, copy)
-        try:
-            os.chown(copy, 65534, 65534)  # nobody
-            copy.chmod(0o4755)
-        except PermissionError as error:  # root, without its rights
-            skip_without("a program of another user", error)
+        os.chown(copy, 65534, 65534)  # nobody
+        copy.chmod(0o4755)
         program.write_text(f"#!{copy}\n{processes.find_server('02_threaded').read_text()}")
         program.chmod(0o755)
         yield ["setpriv", "--bounding-set", "-all"], program

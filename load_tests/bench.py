@@ -44,6 +44,8 @@ WARM_UP = 0.2  # seconds of a first round that does not count
 DESCRIPTORS = 100  # what a process needs besides its connections
 NUMBERS = 1_000_000  # how many numbers each generator has for its clients
 SATURATED = 0.9  # of its core: a process that used less was waiting for the rest of the time
+MEDIANS = ("throughput", "p50", "p99", "cpu", "busy")  # columns of the table
+RATIOS = ("cpu", "throughput", "p99")
 LOADS = {"greet": "greetings", "visit": "visits"}
 
 
@@ -84,20 +86,15 @@ def options(arguments=None):
     try:
         commands = [shlex.split(text) or [""] for text in args.servers]
         programs = [processes.find_server(command[0]) for command in commands]
-        args.specs = specs(programs, [command[1:] for command in commands], idle)
     except (LaunchError, ValueError) as error:
         parser.error(lines(str(error)))
-    return args
-
-
-def specs(programs, options, idle):
-    """Return a Spec for each program, its list of options and its number of idle connections."""
     suffixes = [
         "".join(f" {printable(word)}" for word in words) + (f" +{count} idle" if count else "")
-        for words, count in zip(options, idle, strict=True)
+        for (_, *words), count in zip(commands, idle, strict=True)
     ]
     names = processes.distinct_names(programs, suffixes)
-    return list(map(Spec, names, programs, options, idle))
+    args.specs = list(map(Spec, names, programs, [words for _, *words in commands], idle))
+    return args
 
 
 @dataclass
@@ -252,33 +249,27 @@ def results(servers, load):
     headings = f"{LOADS[load]}\n/s", "p50\nµs", "p99\nµs", "max\nms", "CPU\nµs", "busy\n%"
     table = empty_table("server", *headings)
     for one in servers:
+        throughput, p50, p99, cpu, busy = (median(one, name) for name in MEDIANS)
         table.add_row(
             one.server,
-            f"{median(one, 'throughput'):,.0f}",
-            f"{1e6 * median(one, 'p50'):,.0f}",
-            f"{1e6 * median(one, 'p99'):,.0f}",
+            f"{throughput:,.0f}",
+            f"{1e6 * p50:,.0f}",
+            f"{1e6 * p99:,.0f}",
             f"{1e3 * max(each.max for each in one.rounds):,.1f}",
-            ("≥ " if one.cpu_is_lower_bound else "") + f"{1e6 * median(one, 'cpu'):,.2f}",
-            f"{100 * median(one, 'busy'):.0f}{mark(one) or ' '}",
+            f"{'≥ ' if one.cpu_is_lower_bound else ''}{1e6 * cpu:,.2f}",
+            f"{100 * busy:.0f}{mark(one) or ' '}",
         )
     return table
 
 
-def ratios(servers):
-    """Return the table of each server relative to the first, round by round, with quartiles."""
-    first, *others = servers
-    table = empty_table("", "CPU", "throughput", "p99")
-    for one in others:
-        row = []
-        for name in ("cpu", "throughput", "p99"):
-            pairs = zip(one.rounds, first.rounds, strict=True)
-            each = [(getattr(mine, name), getattr(base, name)) for mine, base in pairs]
-            found = [mine / base for mine, base in each if base]
-            low, middle, high = quartiles(found) if found else (0, 0, 0)
-            text = f"{middle:.2f}" + (f" ({low:.2f}-{high:.2f})" if low < high else "")
-            row.append(text if found else "-")
-        table.add_row(one.server, *row)
-    return table
+def ratio(one, first, name):
+    """Return a number of a server's rounds relative to the first's, one by one, with quartiles."""
+    pairs = zip(one.rounds, first.rounds, strict=True)
+    each = [(getattr(mine, name), getattr(base, name)) for mine, base in pairs]
+    if not (found := [mine / base for mine, base in each if base]):
+        return "-"
+    low, middle, high = quartiles(found)
+    return f"{middle:.2f}" + (f" ({low:.2f}-{high:.2f})" if low < high else "")
 
 
 def mark(measured):
@@ -304,7 +295,10 @@ def show(block, args, console):
     console.print(results(block.servers, args.load))
     if len(block.servers) > 1:
         console.print(f"\nrelative to {block.servers[0].server} (1.00), quartiles of the rounds:")
-        console.print(ratios(block.servers))
+        table, (first, *others) = empty_table("", "CPU", "throughput", "p99"), block.servers
+        for one in others:
+            table.add_row(one.server, *(ratio(one, first, name) for name in RATIOS))
+        console.print(table)
     for one in block.servers:
         if cost := one.cost_of_idle:
             text = f"{one.server}: each of {one.idle:,} idle connections takes "
@@ -320,7 +314,7 @@ def show(block, args, console):
 
 def run(args, step, content):
     """Call step(connections, console) for each of --connections; return what to exit with."""
-    console, failed = Screen(), None
+    console, failed = Screen(), []
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too
     if (cores := usable_cores()) < 2:
         words = "server and generator share it; so do throughput and latency, and there is no mark"
@@ -332,18 +326,17 @@ def run(args, step, content):
     except CannotWrite as error:
         return lines(str(error))
     except KeyboardInterrupt:
-        failed = "interrupted"
+        failed.append("interrupted")
     except (BenchError, LaunchError) as error:
-        failed = str(error)
+        failed.append(str(error))
     except psutil.NoSuchProcess:
-        failed = "a server has ended between two rounds"
+        failed.append("a server has ended between two rounds")
     try:  # what was measured before an error is written, too
         if args.json:
             save(args.json, content())
     except OSError as error:
-        text = f"cannot write to {args.json}: {error.strerror}"
-        failed = f"{failed}\n{text}" if failed else text
-    return failed and lines(failed)
+        failed.append(f"cannot write to {args.json}: {error.strerror}")
+    return lines("\n".join(failed)) or None
 
 
 def main():

@@ -20,11 +20,10 @@ from clients.console.argtypes import command_parser, number
 from clients.system import processes
 from load_tests import bench
 from load_tests.harness.files import Screen
-from load_tests.harness.generator import SPREAD
 from load_tests.harness.monitor import kernel_memory
 
 PREFORK = processes.ROOT / "load_tests" / "alternatives" / "prefork.py"
-STEPS, BUSY = 20, 10
+STEPS, BUSY, MOST = 20, 10, 20_000  # MOST: connections of one process
 EVEN = 0.95  # a process gets this share of what it may hold: a hash does not spread evenly
 SERVER_ONLY = ("eventpoll", "ep_head")  # kernel objects that the clients' end does not have
 KIB, GIB = 2**10, 2**30
@@ -116,7 +115,7 @@ def limits(held, per_connection, available):
 
 def measure(args, stack):
     """Hold the connections, and print what is measured."""
-    held = min(processes.raise_nofile_limit() - bench.DESCRIPTORS, SPREAD)
+    held = min(processes.raise_nofile_limit() - bench.DESCRIPTORS, MOST)
     counts = [math.ceil(args.connections / held / EVEN), math.ceil(args.connections / held)]
     raise_setting(stack, "fs.file-max", 2 * args.connections + 100_000)
     raise_setting(stack, "kernel.pid_max", sum(counts) + len(psutil.pids()) + 1000)

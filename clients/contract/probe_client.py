@@ -62,13 +62,6 @@ class ProbeClient(socket.socket):
         self.server.read_times.append(time.monotonic() - began)
         return bytes(received)
 
-    def read_to_eof(self, sent, received=b""):
-        """Return received and all that follows until the stream ends, in reply to sent.
-
-        Of an endless stream, one byte more than the longest reply: with each byte greeted alone.
-        """
-        return received + self.read(len(sent) * (len(PREFIX) + 1) + 1 - len(received))
-
     def has_reply(self, timeout=None):
         """Return True if there is something to read within timeout seconds (the quiet period)."""
         timeout = self.server.quiet_period if timeout is None else timeout

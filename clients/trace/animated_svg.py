@@ -8,7 +8,7 @@ import itertools
 from pathlib import Path
 
 from clients.console.palette import styles
-from clients.trace.interpret import PYTHON_NAMES
+from clients.trace.interpret import called
 from clients.trace.page import ON_DARK, render
 
 WEB = Path(__file__).with_name("web")
@@ -57,11 +57,10 @@ def frame(event, lines):
     threads = []
     for thread in event["threads"]:
         code = lines[thread["line"] - 1].split("  #")[0].strip()
-        call = thread["call"] and f"{PYTHON_NAMES.get(thread['call'], thread['call'])}()"
         name = thread["name"] if thread["name"] == "main" else f"thread of {thread['name']}"
-        text = f"{name}: {f'blocked in {call}' if call else 'running'}"
+        text = f"{name}: {f'blocked in {called(thread)}' if thread['call'] else 'running'}"
         code = code if len(code) < 36 else code[:34] + "…"
-        threads.append({"text": text, "runs": not call, "code": code})
+        threads.append({"text": text, "runs": not thread["call"], "code": code})
     rows = event["kernel"]["connections"]
     queue = [row["client"] for row in rows if row["queued"]]
     found = {"first": threads[:1], "others": threads[1:3], "queue": queue}

@@ -1,6 +1,6 @@
 """What differs among the servers after each action of a scenario, from their recordings alone."""
 
-from clients.trace.interpret import PYTHON_NAMES
+from clients.trace.interpret import called
 from clients.trace.scenarios import parse
 
 WORDS = 20  # of a sentence, at most
@@ -101,10 +101,6 @@ def alike(names, events, done, acting):
         longer = f"All have {what}. {text}"
         text = longer if len(longer.split()) <= WORDS else text
     return f"{text}."
-
-
-def called(thread):
-    return f"{PYTHON_NAMES.get(thread['call'], thread['call'])}()"
 
 
 def clients_named(numbers):

@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 from clients.system.sampler import ThreadState
 from clients.trace.calls import TracedCall
 
-PYTHON_NAMES = {  # of the system calls in which threads block
-    "accept4": "accept", "recvfrom": "recv", "sendto": "send", "epoll_wait": "epoll.poll",
-    "clock_nanosleep": "time.sleep",
-}  # fmt: skip
+PYTHON_NAMES = {"accept4": "accept", "recvfrom": "recv", "sendto": "send"}
+PYTHON_NAMES |= {"epoll_wait": "epoll.poll", "clock_nanosleep": "time.sleep"}
 # Lines at which nothing happens that a reader would want to see
 QUIET = re.compile(r"\s*(try:|else:|finally:|pass|while True:)\s*(#.*)?$")
+
+
+def called(thread):
+    """Return "accept()" for a ThreadState as data that is blocked in the system call accept4."""
+    return f"{PYTHON_NAMES.get(thread['call'], thread['call'])}()"
 
 
 @dataclass

@@ -113,18 +113,18 @@ class Player:
             self.server.process.rlimit(psutil.RLIMIT_NOFILE, (most, most))
         for action in self.scenario.actions:
             self.action += 1
-            self.wait() if action == "time passes" else self.play_action(action)
+            if action == "time passes":
+                self.wait()
+            else:
+                numbers, does, words = parse(action)
+                new = set(numbers) - self.clients.keys()
+                self.clients |= {number: ScenarioClient(number) for number in sorted(new)}
+                while self.act(numbers, does, words) and does == "floods":
+                    self.until_blocked()
             self.until_blocked()
             self.let_clients_read()
             if self.server.process.children():
                 raise RuntimeError("starts other processes, which cannot be recorded")
-
-    def play_action(self, action):
-        numbers, does, words = parse(action)
-        new = [number for number in numbers if number not in self.clients]
-        self.clients |= {number: ScenarioClient(number) for number in new}
-        while self.act(numbers, does, words) and does == "floods":
-            self.until_blocked()
 
     def let_clients_read(self):
         """Let each client that reads take what is there, until all is quiet."""
@@ -307,9 +307,10 @@ def record(scenario, program):
         try:
             player.play()
         except (OSError, psutil.Error, RuntimeError) as error:
-            if session.server.process.is_running() and session.server.process.poll() is None:
+            how = session.server.describe_exit()  # it waits for an end that is under way
+            if how.startswith("still runs"):
                 raise
-            raise RuntimeError(f"the server {session.server.describe_exit()}") from error
+            raise RuntimeError(f"the server {how}") from error
         events = json.dumps(player.events, default=vars)
         return CLIENT.sub(lambda found: f"client {int(found[1])}", events)
 

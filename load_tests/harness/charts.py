@@ -7,8 +7,8 @@ import math
 import statistics
 import textwrap
 
-import matplotlib.pyplot as plt
-from matplotlib import ticker
+import matplotlib
+from matplotlib import image, ticker
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.path import Path
@@ -96,14 +96,11 @@ def curves(ax, lines, labels, log=False, slope=""):
     ends, legend = [], {}
     log = log and any(value.amount > 0 for points in lines.values() for _, value in points)
     for model, (colour, marker) in styles(lines).items():
-        if not lines[model]:
-            continue
-        xs, values = zip(*lines[model], strict=True)
-        ys = [value.amount if value.amount or not log else math.nan for value in values]
-        ax.plot(xs, ys, color=colour, marker=marker, clip_on=False)
-        for x, value in lines[model]:
-            if log and not value.amount:  # a logarithmic axis has no place for it
-                continue
+        # A logarithmic axis has no place for 0.
+        shown = [(x, value) for x, value in lines[model] if value.amount or not log]
+        ys = [value.amount for _, value in shown]
+        ax.plot([x for x, _ in shown], ys, color=colour, marker=marker, clip_on=False)
+        for x, value in shown:
             ax.plot([x, x], [value.low, value.high], color=colour, alpha=0.4, lw=5)
             if value.bound:
                 arrow(ax, (x, value.amount), "up", colour)
@@ -111,8 +108,9 @@ def curves(ax, lines, labels, log=False, slope=""):
             if value.limited:
                 ax.plot(x, value.amount, marker, color=colour, mfc="white", mew=2, clip_on=False)
                 legend["o"] = "hollow: generator-limited"
-        zero = ": 0" if log and not values[-1].amount else ""
-        ends.append((model + zero, xs[-1], values[-1].amount, colour))
+        for x, value in lines[model][-1:]:
+            zero = ": 0" if log and not value.amount else ""
+            ends.append((model + zero, x, value.amount, colour))
     loads = sorted({x for points in lines.values() for x, _ in points})
     if len(loads) > 1:
         ax.set_xscale("log")
@@ -121,24 +119,16 @@ def curves(ax, lines, labels, log=False, slope=""):
         ax.margins(y=0.15)  # room for the arrows
     value_axis(ax, log)
     ax.set(**labels)
-    if slope and len(loads) > 1 and ends:
-        in_proportion(ax, [end[1:3] for end in ends], slope)
+    if slope and log and len(loads) > 1:  # on two logarithmic axes it is a straight line
+        (_, x, y, _), limits = max(ends, key=lambda end: end[2]), (ax.get_xlim(), ax.get_ylim())
+        ax.axline((x, y / 2), (x / 2, y / 4), ls=":", color=GREY, label=slope)
+        ax.set(xlim=limits[0], ylim=limits[1])
     label_ends(ax, ends)
     for mark, words in legend.items():
-        ax.plot([], [], ls="", marker=mark, color=GREY, mfc="white" if mark == "o" else GREY,
-                ms=9, mew=1.5, label=words)  # fmt: skip
+        fill = "white" if mark == "o" else GREY
+        ax.plot([], [], ls="", marker=mark, color=GREY, mfc=fill, ms=9, mew=1.5, label=words)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(frameon=False, fontsize=10)
-
-
-def in_proportion(ax, ends, words):
-    """Draw the slope of what is in proportion to the load, below the highest of [(x, y), …]."""
-    # Both axes are logarithmic: there it is one straight line, wherever it begins.
-    (least, most), (x, y) = ax.get_xlim(), max(ends, key=lambda end: end[1])
-    low, high = ax.get_ylim()
-    ys = [y / 2 * least / x, y / 2 * most / x]
-    ax.plot([least, most], ys, ":", color=GREY, label=words, scalex=False, scaley=False)
-    ax.set(xlim=(least, most), ylim=(low, high))
 
 
 def bars(ax, values, labels):
@@ -168,12 +158,14 @@ def timelines(ax, series, labels, log=False):
     """Draw a number at each moment. series: {model: [(seconds, number or None), …]}."""
     ends = []
     for model, (colour, marker) in styles(series).items():
-        xs, ys = zip(*series[model], strict=True)
+        xs, ys = zip(*series[model] or [(0.0, None)], strict=True)
         numbers = [math.nan if y is None else y for y in ys]  # a gap in the line
-        ax.plot(xs, numbers, color=colour, marker=marker, markevery=max(1, len(xs) // 8))
+        ax.plot(xs, numbers, ".-", color=colour, ms=5)  # a number between two gaps is a dot
+        ax.plot(xs, numbers, marker, color=colour, markevery=max(1, len(xs) // 8))
         if known := [(x, y) for x, y in series[model] if y is not None]:
             ends.append((model, *known[-1], colour))
     value_axis(ax, log)
+    ax.margins(x=0.01)  # the names are right of the axes
     ax.set(**labels)
     label_ends(ax, [(model, max(end[1] for end in ends), y, c) for model, _, y, c in ends])
 
@@ -192,10 +184,9 @@ def distributions(ax, curves_of, labels):
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter("{x:,g}")
     ax.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
-    ax.set_ylim(0, 1.04)
-    ax.set(**labels)
+    ax.set(ylim=(0, 1.04), **labels)
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(frameon=False, loc="lower right")
+        ax.legend(frameon=False)
 
 
 def shares(ax, parts, labels, columns=5):
@@ -203,7 +194,7 @@ def shares(ax, parts, labels, columns=5):
 
     parts: {label: (hatch, {model: count})}; the part without a hatch is drawn full.
     """
-    models = list(dict.fromkeys(model for _, counts in parts.values() for model in counts))[::-1]
+    models = list(next(iter(parts.values()))[1])[::-1]
     total = {model: sum(counts[model] for _, counts in parts.values()) for model in models}
     left, colours = dict.fromkeys(models, 0.0), styles(reversed(models))
     for hatch, counts in parts.values():
@@ -226,8 +217,7 @@ def shares(ax, parts, labels, columns=5):
     ]
     below = ax.transAxes + ScaledTranslation(0, -0.55, ax.figure.dpi_scale_trans)  # inches
     place = {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below}
-    place |= {"borderpad": 0, "frameon": False}
-    ax.legend(handles=signs, ncols=columns, columnspacing=1.2, **place)
+    ax.legend(handles=signs, ncols=columns, columnspacing=1.2, borderpad=0, frameon=False, **place)
 
 
 def picture(panels, title, note):
@@ -255,15 +245,15 @@ def darken(png):
     In HLS colours, adding 1 - (highest + lowest) to red, green and blue turns the lightness L
     into 1 - L, and changes nothing else.
     """
-    colours, dark = plt.imread(io.BytesIO(png))[:, :, :3], io.BytesIO()
+    colours, dark = image.imread(io.BytesIO(png))[:, :, :3], io.BytesIO()
     colours = colours + 1 - colours.max(2, keepdims=True) - colours.min(2, keepdims=True)
-    plt.imsave(dark, 0.05 + 0.95 * colours.clip(0, 1))  # no screen's page is quite black
+    image.imsave(dark, 0.05 + 0.95 * colours.clip(0, 1))  # no screen's page is quite black
     return dark.getvalue()
 
 
 def draw(width, height, panel):
     """Return a Figure of one panel: panel(ax) draws it."""
-    with plt.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         panel(figure.add_subplot())
     return figure
@@ -271,7 +261,7 @@ def draw(width, height, panel):
 
 def sheet(panels, title, note, columns=3, size=(19.2, 9)):
     """Return a Figure of many panels, each a function that draws on an Axes; size in inches."""
-    with plt.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         figure.get_layout_engine().set(w_pad=0.1)  # inches: the panels' last and first numbers
         axes = figure.subplots(-(-len(panels) // columns), columns, squeeze=False)
@@ -294,8 +284,7 @@ def measured(ax, series, title, x_label, y_label, log="xy"):
         xs = [x for x, _ in points]
         middles = [statistics.median(values) for _, values in points]
         for x, values in points:
-            if len(values) > 1:
-                ax.plot([x] * len(values), values, ".", color=colour, alpha=0.35, ms=5)
+            ax.plot([x] * len(values), values, ".", color=colour, alpha=0.35, ms=5)
         ax.plot(xs, middles, color=colour, marker=marker, clip_on=False)
         ends.append((name, xs[-1], middles[-1], colour))
     places = sorted({x for _, _, points in series.values() for x, _ in points})

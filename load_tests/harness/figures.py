@@ -1,16 +1,21 @@
 """What the figures of a comparison show: for each a title and its data."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 
 from load_tests.harness import charts, phrases
 from load_tests.harness.results import OUTCOMES
 
-HATCHES = {"too_late": "....", "unserved_established": "////", "unserved_syn_sent": "xx"}
-HATCHES |= {"gave_up": "\\\\\\\\", "not_started": "oo", "failed": "**"}
-SERVED = ("finished", "in_session", "idle")
-UNSERVED = ("unserved_established", "unserved_syn_sent")
+HATCHES = {  # of the outcomes of visitors that were not served
+    "too_late": "....",
+    "unserved": "////",
+    "unserved_established": "////",
+    "unserved_syn_sent": "xx",
+    "gave_up": "\\\\\\\\",
+    "not_started": "oo",
+    "failed": "**",
+}
 NARROW = 31  # letters in a line of a title of the main picture, a third of the page
 
 
@@ -32,7 +37,6 @@ MEASURES = {  # measure: title and axis of its figure
         "ms until the first greeting, p50",
     ),
     "tail": ("First greeting, p99: {}", "ms until the first greeting, p99"),
-    "later_tail": ("Later greetings, p99: {}", "ms until a later greeting, p99"),
     "throughput": ("Throughput in greetings per second: {}", "greetings per second"),
     "goodput": ("Goodput in greetings per second: {}", "greetings per second"),
     "threads": ("Threads of the server: {}", "threads"),
@@ -70,8 +74,7 @@ def curve(summary, name):
 
 def bar(summary, name):
     """Return the Figure of a measure as a bar per model, for the most load."""
-    sentence, axis = MEASURES[name]
-    values = dict.fromkeys(models_of(summary)) | summary.value(name)
+    (sentence, axis), values = MEASURES[name], summary.value(name)
     nothing = "fewer than 10 at a time" if name == "memory" else "none"
     texts = {
         model: (value, phrases.shown(name, value) if value else nothing)
@@ -83,18 +86,15 @@ def bar(summary, name):
 
 def shares(summary, short=False):
     """Return the Figure of the outcomes; short: the two kinds of unserved visitors are one."""
-    kinds = {name: (OUTCOMES[name]["label"], [name]) for name in HATCHES}
-    if short:
-        kinds["unserved_established"] = "unserved", UNSERVED
-        del kinds["unserved_syn_sent"]
-    served = "connected" if summary.results.config.load == "idle" else "greeted"
-    boards = {row.model: asdict(row.outcomes) for row in summary.heaviest}
+    unserved = ["unserved"] if short else ["unserved_established", "unserved_syn_sent"]
+    words = {name: one["label"] for name, one in OUTCOMES.items()} | {"unserved": "unserved"}
+    words["served"] = "connected" if summary.results.config.load == "idle" else "greeted"
     parts = {
-        label: (
+        words[name]: (
             HATCHES.get(name, ""),
-            {model: sum(board[one] for one in names) for model, board in boards.items()},
+            {row.model: getattr(row.outcomes, name) for row in summary.heaviest},
         )
-        for name, (label, names) in ({"": (served, SERVED)} | kinds).items()
+        for name in ("served", "too_late", *unserved, "gave_up", "not_started", "failed")
     }
     labels, columns = {"xlabel": "share of the visitors"}, 2 if short else 5
     title = phrases.unserved(summary.heaviest, NARROW if short else 98)
@@ -138,8 +138,7 @@ def of_report(summary):
         failed = any(one.failures for row in summary.heaviest for one in row.runs[0].moments)
         names = [name for name in OVER_TIME if failed or name != "failures"]
         found |= {f"{name}_over_time": over_time(summary, name) for name in names}
-        unasked = ("p50",) if config.timeout else ("p50", "goodput")
-        measures = [name for name in MEASURES if name not in unasked]
+        measures = ["tail", "throughput", *["goodput"] * bool(config.timeout), *measures, "cpu"]
     return found | {name: curve(summary, name) for name in measures}
 
 

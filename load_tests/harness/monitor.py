@@ -62,7 +62,7 @@ def reading(process, port):
             used.update(switches=switches(one.pid))
     used["cpu"] += zombie_cpu_seconds(tree)
     queue, clients = sockets(port, process.pid)
-    return Reading(time.monotonic(), *used.values(), queue, clients, *drops(process.pid))
+    return Reading(time.monotonic(), *used.values(), queue, clients, drops(process.pid))
 
 
 def pin(process, cores):
@@ -152,6 +152,5 @@ def sockets(port, pid="self"):
 
 
 def drops(pid="self"):
-    """Return ListenOverflows and ListenDrops of a network namespace (snmp_counter.rst)."""
-    counts = procfs.tcp_counters(Path(f"/proc/{pid}/net/netstat").read_text())
-    return counts["ListenOverflows"], counts["ListenDrops"]
+    """Return ListenDrops of a network namespace: dropped SYNs (snmp_counter.rst)."""
+    return procfs.tcp_counters(Path(f"/proc/{pid}/net/netstat").read_text())["ListenDrops"]

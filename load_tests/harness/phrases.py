@@ -4,11 +4,10 @@ import textwrap
 from dataclasses import asdict
 
 from clients.console.formatting import count, milliseconds, number
-from clients.system.processes import models
 
 DASH = "-"
 TEXTS = {  # name of a measure: its number as text, where that is not number()
-    **dict.fromkeys(("p50", "tail", "later_tail"), milliseconds),
+    **dict.fromkeys(("p50", "tail"), milliseconds),
     "cpu": lambda value: f"{number(value)} µs",
     "memory": lambda value: f"{number(value)} KiB",
 }
@@ -89,7 +88,8 @@ def limits(config, rows):
     if not health or config.load == "idle":
         return ""
     worst = max(health, key=lambda one: (one.lag_ms_p99, one.cpu_share))
-    return f"* generator-limited: the load generator {worst.limited}; this number includes that."
+    words = f"the load generator {worst.limited}, so the number is also its own"
+    return f"* generator-limited: {words}."
 
 
 def footnotes(summary):
@@ -122,17 +122,12 @@ def failures(results):
 
 def differences(results, old):
     """Return a line that says what else differs from old results, "" if nothing does."""
-
-    def facts(of):
-        programs = {run.model: run.program for run in of.runs}
-        others = {name: programs[name] for name in programs.keys() - models().keys()}
-        return {**asdict(of.config), **asdict(of.machine), **others}
-
-    now, then = facts(results), facts(old)
+    now, then = (
+        asdict(of.config) | asdict(of.machine) | {run.model: run.program for run in of.runs}
+        for of in (results, old)
+    )
     said = [
-        f"{name} {then[name]} (now {now[name]})"
-        for name in then
-        if name in now and now[name] != then[name]
+        f"{name} {one} (now {now[name]})" for name, one in then.items() if now.get(name, one) != one
     ]
     return f"What else differs: {', '.join(said)}.\n" if said else ""
 

@@ -96,6 +96,8 @@ def page(summary, pictures):
     """Return the page, which needs no other file. pictures: {name of a figure: PNG in base64}."""
     folder = FileSystemLoader(Path(__file__).parent)
     forms = Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    found = [run.outcomes for run in summary.results.runs]
+    seen = {name: OUTCOMES[name] for name in OUTCOMES if any(getattr(one, name) for one in found)}
     return forms.get_template("report.html.j2").render(
-        summary=summary, phrases=phrases, outcomes=OUTCOMES, pictures=pictures
+        summary=summary, phrases=phrases, outcomes=seen, pictures=pictures
     )

@@ -103,9 +103,13 @@ class Outcomes:
         return self.unserved_established + self.unserved_syn_sent
 
     @property
+    def served(self):
+        return self.finished + self.in_session + self.idle
+
+    @property
     def all_failed(self):
         """True if visitors failed, and no visitor was served."""
-        return self.failed > 0 and not self.finished + self.in_session + self.idle
+        return self.failed > 0 and not self.served
 
 
 OUTCOMES = {one.name: one.metadata for one in fields(Outcomes)}  # label and meaning
@@ -120,7 +124,6 @@ class Moment:
     greetings: int  # answered during it
     failures: int  # requests that failed or timed out during it
     p50_ms: float | None  # latency of its greetings
-    max_ms: float | None
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,6 @@ class Reading:
     switches: int  # context switches of the threads that exist now
     accept_queue: int  # connections that accept() has not taken
     clients: dict[str, int]  # TCP state: how many sockets of clients on this machine
-    listen_overflows: int  # ListenOverflows of the network namespace
     listen_drops: int  # ListenDrops of the network namespace
 
 
@@ -144,21 +146,16 @@ class Reading:
 class ServerUsage:
     """What a server used during a run."""
 
-    cpu_seconds: float
     cpu_us_per_greeting: float | None
     cpu_share: float  # of one core
     cpu_incomplete: bool  # CPU time of its child processes is lost: a lower bound
-    switches_per_greeting: float | None
-    rss_start: int  # bytes
-    rss_peak: int
+    rss_peak: int  # bytes
     rss_per_connection: float | None
     connections_peak: int
     threads_peak: int
-    descriptors_peak: int
     accept_queue_peak: int
     accept_queue_limit: int
     syn_sent_peak: int
-    listen_overflows: int
     listen_drops: int
     readings: list[Reading]
 
@@ -197,7 +194,6 @@ class Run:
     abandoned: int  # greetings answered to visitors that had given up
     goodput: float  # greetings per second
     throughput: float  # greetings and abandoned greetings per second
-    sessions_per_second: float
     in_service_mean: float
     moments: list[Moment]
     distribution: list[list[float]]  # of first greetings: [ms, share answered within ms], …

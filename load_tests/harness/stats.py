@@ -5,6 +5,7 @@ import math
 import statistics
 from collections import Counter
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from load_tests.harness import results
 from load_tests.harness.results import LatencySummary, Moment, Outcomes, Percentile
@@ -38,11 +39,11 @@ def percentile(samples, share):
     """
     if len(samples) < FEWEST.get(share, 1):
         return None
-    rank = max(0, -(-len(samples) * share // 100) - 1)
-    least = sorted(one.seconds for one in samples)[rank]
-    answers = sorted(one.seconds for one in samples if not one.censored)
-    exact = rank < len(answers) and answers[rank] - least <= SAME * answers[rank]
-    return Percentile(1000 * (answers[rank] if exact else least), exact)
+    least = nearest_rank(sorted(one.seconds for one in samples), share)
+    longest = sorted(math.inf if one.censored else one.seconds for one in samples)
+    most = nearest_rank(longest, share)
+    exact = most < math.inf and most - least <= SAME * most
+    return Percentile(1000 * (most if exact else least), exact)
 
 
 def latencies(samples):
@@ -106,7 +107,7 @@ def moments(samples, end, least=0.1):
     in_service = itertools.accumulate(changes[place] for place in range(count))
     middles = [statistics.median_low(times) if times else None for times in answers]
     return [
-        Moment(round(n * every, 6), now, len(times), failures[n], middle, max(times, default=None))
+        Moment(round(n * every, 6), now, len(times), failures[n], middle)
         for n, (now, times, middle) in enumerate(zip(in_service, answers, middles, strict=True))
     ]
 
@@ -115,9 +116,8 @@ def distribution(samples):
     """Return [[ms, share of first greetings answered within ms], …], the last share 1 or less."""
     timed = [one for one in samples if one.request == "first_greeting" and one.outcome != "failed"]
     answers = sorted(1000 * one.seconds for one in timed if not one.censored)
-    ranks = range(len(answers))
-    if len(answers) > POINTS:
-        ranks = [round(n * (len(answers) - 1) / (POINTS - 1)) for n in range(POINTS)]
+    last, count = len(answers) - 1, min(len(answers), POINTS)
+    ranks = (round(n * last / max(1, count - 1)) for n in range(count))
     return [[answers[rank], (rank + 1) / len(timed)] for rank in ranks]
 
 
@@ -138,7 +138,6 @@ def summary(samples):
         "abandoned": abandoned,
         "goodput": greetings / seconds,
         "throughput": (greetings + abandoned) / seconds,
-        "sessions_per_second": latency["session"].answered / seconds,
         "in_service_mean": statistics.fmean(one.in_service for one in series),
         "moments": series,
         "distribution": distribution(visitors),
@@ -162,14 +161,13 @@ MEASURES = {  # name: its number of a run, a Percentile, or None
     "in_service": lambda run: run.in_service_mean,
     "p50": lambda run: run.latency["first_greeting"].p50,
     "tail": tail("first_greeting"),
-    "later_tail": tail("later_greeting"),
     "throughput": lambda run: run.throughput,
     "goodput": lambda run: run.goodput,
     "threads": lambda run: run.usage.threads_peak,
     "cpu": lambda run: run.usage.cpu_us_per_greeting,
     "memory": per_connection,
 }
-GENERATED = ("p50", "tail", "later_tail", "throughput", "goodput")  # spoilt by a slow generator
+GENERATED = ("p50", "tail", "throughput", "goodput")  # spoilt by a slow generator
 
 
 @dataclass(frozen=True)
@@ -244,8 +242,7 @@ def groups(runs):
     return found
 
 
-@dataclass(frozen=True)
-class Ratio:
+class Ratio(NamedTuple):
     """New repeats divided by old ones, one by one: quartiles, and what they allow to say."""
 
     low: float
@@ -279,9 +276,10 @@ def ratio(name, runs, old):
 def sign_test(ratios):
     """Return the probability that chance alone puts this many ratios on one side of 1."""
     above, below = sum(one > 1 for one in ratios), sum(one < 1 for one in ratios)
-    tosses, most = above + below, max(above, below)
-    ways = sum(math.comb(tosses, heads) for heads in range(most, tosses + 1))
-    return min(1.0, 2 * ways / 2**tosses)
+    ways = sum(
+        math.comb(above + below, heads) for heads in range(max(above, below), above + below + 1)
+    )
+    return min(1.0, 2 * ways / 2 ** (above + below))
 
 
 def verdict(ratios):

@@ -28,6 +28,10 @@ pytestmark = pytest.mark.slow
 READMES = [ROOT / "README.md", *ROOT.glob("load_tests/*.md")]
 QUICK = ["--users", 2, "--seconds", 0.5]
 TABLE = [*QUICK, "--no-pictures"]
+POOR = os.environ | {
+    "PYTHONIOENCODING": "ascii",
+    "COLUMNS": "10",
+}  # a terminal without letters and room
 BAD = "\x1b[31m\u202e[/red]:boom:"  # a terminal's command, a letter that turns the line, markup
 SERVER = """
 import os, signal, socket, sys, threading
@@ -71,12 +75,15 @@ def server(path, answer='b"Hello, " + chunk', rest=THREADS):
 
 @pytest.fixture(scope="module")
 def namesakes(tmp_path_factory):
-    """A comparison of 03_epoll with a friend's server of that name; where it is, what it said."""
+    """A comparison of 01_blocking with a friend's server of that name, on a terminal without "≥".
+
+    Where it is, and what it said.
+    """
     folder = tmp_path_factory.mktemp("namesakes")
-    friend = folder / "friend" / "03_epoll" / "server.py"
+    friend = folder / "friend" / "01_blocking" / "server.py"
     friend.parent.mkdir(parents=True)
-    friend.write_text(models()["03_epoll"].read_text())
-    done = compare(folder / "out", "03_epoll", friend.parent, *TABLE)
+    friend.write_text(models()["01_blocking"].read_text())
+    done = compare(folder / "out", "01_blocking", friend.parent, *TABLE, env=POOR)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done.stdout
 
@@ -85,13 +92,17 @@ def namesakes(tmp_path_factory):
 def test_two_servers_of_one_name_have_different_names(namesakes):
     folder, text = namesakes
     runs = json.loads((folder / "out" / "results.json").read_text())["runs"]
-    assert [run["model"] for run in runs] == ["03_epoll", "friend/03_epoll"]
-    assert re.search(r"^ *friend/03_epoll ", text, re.MULTILINE)
+    assert [run["model"] for run in runs] == ["01_blocking", "friend/01_blocking"]
+    assert re.search(r"^[ |]*friend/01_blocking ", text, re.MULTILINE)
     pages = {run["locust_report"] for run in runs}
     assert len(pages) == 2
     assert all((folder / "out" / page).is_file() for page in pages)
     with gzip.open(folder / "out" / "samples.csv.gz", "rt") as file:
-        assert {line.split(",")[0] for line in file} == {"model", "03_epoll", "friend/03_epoll"}
+        assert {line.split(",")[0] for line in file} == {
+            "model",
+            "01_blocking",
+            "friend/01_blocking",
+        }
 
 
 def test_the_second_comparison_into_a_folder_is_turned_away(tmp_path):
@@ -175,18 +186,21 @@ def test_a_full_disk_is_found_out_before_measuring(place, tmp_path):
 
 
 def test_what_was_measured_is_shown_on_a_disk_that_fills_up(tmp_path):
-    wait = 'while ! ls "$1"/out/locust-*; do sleep 0.1; done > /dev/null 2>&1; '
-    script = f'{COMMAND} --out "$1/out" & {wait} cat /dev/zero > "$1/fill" 2>/dev/null; wait $!'
-    done = full_disk(tmp_path, script)
+    said, begun = f"{tmp_path}/said", "grep -q '2 users'"
+    script = (
+        f'{COMMAND} --no-pictures --out "$1/out" > {said} & until {begun} {said}; do sleep 0.3; '
+        f'done 2> /dev/null; cat /dev/zero > "$1/fill" 2> /dev/null; wait $!'
+    )
+    done, text = full_disk(tmp_path, script), (tmp_path / "said").read_text()
     assert done.returncode == 1
-    assert re.search(r"03_epoll +2 +[1-9]", done.stdout)
-    assert "could not be written" in done.stdout
-    assert "Traceback" not in done.stderr + done.stdout
+    assert re.search(r"03_epoll +2 +[1-9]", text)
+    assert "could not be written" in text
+    assert "Traceback" not in done.stderr + text
 
 
-def interrupted(tmp_path, pipe, when, times):
+def interrupted(tmp_path, servers, more, when, times):
     """Interrupt a comparison as a terminal does: all of the pipeline, this many times."""
-    line = f"{COMMAND} --out {tmp_path}/out 2>&1 {pipe}".replace("03_epoll", "03_epoll 02_threaded")
+    line = f"{COMMAND} --out {tmp_path}/out {more}".replace("03_epoll", servers)
     until = time.monotonic() + 200
     with open(tmp_path / "said", "w+") as said:
         process = psutil.Popen(["bash", "-c", line], cwd=ROOT, stdout=said, start_new_session=True)
@@ -214,19 +228,22 @@ def second_run(processes, _):
 
 
 def drawing(_, tmp_path):
-    return (tmp_path / "out" / "results.json").is_file()
+    return (tmp_path / "out" / "comparison.png").is_file()
 
 
-@pytest.mark.parametrize("pipe", ["", "| tee /dev/null"])
-@pytest.mark.parametrize(("when", "times"), [(second_run, 2), (drawing, 1)])
-def test_ctrl_c_loses_nothing(tmp_path, pipe, when, times):
-    text = interrupted(tmp_path, pipe, when, times)
+@pytest.mark.parametrize("pipe", ["2>&1", "2>&1 | tee /dev/null"])
+@pytest.mark.parametrize(
+    ("servers", "when", "times"),
+    [("03_epoll 02_threaded", second_run, 2), ("03_epoll", drawing, 1)],
+)
+def test_ctrl_c_loses_nothing(tmp_path, pipe, servers, when, times):
+    text = interrupted(tmp_path, servers, pipe, when, times)
     assert "Traceback" not in text
     runs = json.loads((tmp_path / "out" / "results.json").read_text())["runs"]
-    assert len(runs) == (2 if when is drawing else 1)
+    assert len(runs) == 1
     with gzip.open(tmp_path / "out" / "samples.csv.gz", "rt") as file:
         assert len(file.readlines()) > len(runs)
-    if not pipe:
+    if "tee" not in pipe:
         assert re.search(r"03_epoll +2 +[1-9]", text)
 
 
@@ -267,7 +284,7 @@ def test_the_cpu_time_of_child_processes_is_counted_or_marked(tmp_path, children
         tmp_path / "forks.py", "burn(chunk)", BURN + FORKS.replace("{children}", children)
     )
     file = tmp_path / "rounds.json"
-    options = ["--connections", 2, "--rounds", 1, "--seconds", 0.3, "--json", file]
+    options = ["--connections", 2, "--rounds", 1, "--seconds", 0.1, "--json", file]
     for load in ("greet", "visit"):
         done = start("bench", forks, *options, "--load", load)
         assert done.returncode == 0, done.stderr
@@ -280,7 +297,7 @@ def test_the_cpu_time_of_child_processes_is_counted_or_marked(tmp_path, children
     done = compare(tmp_path / "out", forks, "--users", 4, "--seconds", 1, "--no-pictures", **wide)
     [found] = read(tmp_path / "out" / "results.json").runs
     assert found.usage.cpu_us_per_greeting >= 2000 or lost
-    assert bool(re.search(r"^ *forks .*≥ \d+ µs", done.stdout, re.MULTILINE)) == lost
+    assert bool(re.search(r"^ *forks .*≥ [\d,]+ µs", done.stdout, re.MULTILINE)) == lost
 
 
 @pytest.mark.parametrize("module", [case("compare"), case("bench"), case("bench_check")])
@@ -302,7 +319,7 @@ def test_nothing_that_a_server_says_reaches_the_terminal_as_a_command(module, tm
 WRONG = ["nan", "inf", "-inf", "1e300", "-1", "", "0x10", "1,", "9" * 400]
 NUMBERS = {
     "compare": "users seconds repeat seed arrivals backlog wait compute slow-requests timeout "
-    "retries processes switch-interval",
+    "retries processes workers switch-interval",
     "bench": "connections rounds seconds idle processes",
     "bench_check": "connections rounds greetings",
 }
@@ -322,36 +339,74 @@ def test_impossible_numbers_end_with_status_2(module, option, capsys, monkeypatc
 
 PARSE = """
 import json, sys
+from types import SimpleNamespace
 from locust.argument_parser import parse_options
-import load_tests.locustfile, load_tests.step_load  # they add their options
+import load_tests.locustfile  # it adds its options
+from load_tests.step_load import Shape
 for words in json.load(sys.stdin):
     try:
         found = parse_options(words)
         print(json.dumps([0, found.web_host, found.master_bind_host]), flush=True)
     except SystemExit as end:
         print(json.dumps([end.code]), flush=True)
+for name in ("steps", "spike"):
+    shape, times = Shape(), iter([0.5, 1.5, 2.5, 3.5])
+    shape.get_run_time = lambda: next(times)
+    options = SimpleNamespace(shape=name, steps=3, step_seconds=1, step_users=10)
+    shape.runner = SimpleNamespace(environment=SimpleNamespace(parsed_options=options))
+    print(json.dumps([tick and tick[0] for tick in (shape.tick() for _ in range(4))]))
 """
+NAMES = ["arrivals", "slow-requests", "worker-count", "seconds", "timeout", "retries", "seed"]
+IMPOSSIBLE = [[f"--{name}={text}"] for name in NAMES for text in ("nan", "1e300", "-1")]
 
 
-def parsed(lines):
-    """Return what Locust makes of command lines (lists of words): [status, hosts…] and errors."""
-    done = subprocess.run(
-        [sys.executable, "-c", PARSE],
-        cwd=ROOT, capture_output=True, text=True, timeout=200, input=json.dumps(lines),
-    )  # fmt: skip
-    found = [line for line in done.stdout.splitlines() if line.startswith("[")]
-    return [json.loads(line) for line in found], done.stderr
+def locust_lines():
+    """Return the words of each command that starts Locust, in the texts and as many type it."""
+    lines = ["locust -f load_tests/locustfile.py --host tcp://127.0.0.1:3267"]
+    lines += ["locust -f load_tests/locustfile.py --master"]
+    for readme in READMES:
+        texts = readme.read_text().replace("\\\n", "").splitlines()
+        lines += [one for one in texts if one.startswith(".venv/bin/locust ")]
+    return [shlex.split(one)[1:] for one in lines if "--worker" not in one]
 
 
-def test_impossible_numbers_for_locust():
-    names = ["arrivals", "slow-requests", "worker-count", "seconds", "timeout", "retries", "seed"]
-    lines = [[f"--{name}={text}"] for name in names for text in ("nan", "1e300", "-1")]
-    found, errors = parsed(lines)
-    assert found == [[2]] * len(lines)
+@pytest.fixture(scope="module")
+def in_locust():
+    """What Locust makes of impossible and of real command lines, of the steps and of the spike.
+
+    Locust is not imported here: it patches the process.
+    """
+    commands = locust_lines()
+    line = [sys.executable, "-c", PARSE]
+    given = json.dumps(IMPOSSIBLE + commands)
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=200, input=given)
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert len(found) == len(IMPOSSIBLE) + len(commands) + 2, done.stderr
+    refused, rest = found[: len(IMPOSSIBLE)], found[len(IMPOSSIBLE) :]
+    return refused, list(zip(commands, rest[:-2], strict=True)), rest[-2:], done.stderr
+
+
+@pytest.mark.xdist_group("in_locust")
+def test_impossible_numbers_for_locust(in_locust):
+    refused, _, _, errors = in_locust
+    assert refused == [[2]] * len(IMPOSSIBLE)
     said = [line for line in errors.splitlines() if ": error: " in line]
     assert [line.split("--")[1].split(":")[0] for line in said] == [
-        line[0].split("=")[0][2:] for line in lines
+        line[0].split("=")[0][2:] for line in IMPOSSIBLE
     ]
+
+
+@pytest.mark.xdist_group("in_locust")
+def test_no_command_opens_a_port_to_every_machine(in_locust):
+    assert len(in_locust[1]) >= 5
+    for words, (status, page, master) in in_locust[1]:
+        assert (status, page) == (0, "127.0.0.1")
+        assert master == "127.0.0.1" or ("--master" in words and master == "192.168.1.10")
+
+
+@pytest.mark.xdist_group("in_locust")
+def test_steps_and_spike(in_locust):
+    assert in_locust[2] == [[10, 20, 30, None], [10, 30, 10, None]]
 
 
 def test_locust_headless_with_the_configuration_file_is_one_load_and_its_report_is_true(tmp_path):
@@ -381,70 +436,29 @@ def test_tags_that_no_user_class_has_are_refused_in_one_line():
     assert "Traceback" not in done.stderr
 
 
-def test_steps_and_spike():
-    """What Shape.tick() returns in each step; Locust is not imported here, where it patches."""
-    code = """if True:
-        from types import SimpleNamespace
-        from load_tests.step_load import Shape
-        for name in ("steps", "spike"):
-            shape, times = Shape(), iter([0.5, 1.5, 2.5, 3.5])
-            shape.get_run_time = lambda: next(times)
-            options = SimpleNamespace(shape=name, steps=3, step_seconds=1, step_users=10)
-            environment = SimpleNamespace(parsed_options=options)
-            shape.runner = SimpleNamespace(environment=environment)
-            print([tick and tick[0] for tick in (shape.tick() for _ in range(4))])
-    """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["[10, 20, 30, None]", "[10, 30, 10, None]"], done.stderr
-
-
-def test_names_that_locust_would_interpret(tmp_path):
+def test_names_that_locust_would_interpret_and_closed_streams(tmp_path):
     clone = tmp_path / "a,b {u}"
     for name in ("clients", "load_tests", "03_epoll"):
-        shutil.copytree(
-            ROOT / name, clone / name, ignore=shutil.ignore_patterns("*.html", "results")
-        )
-    done = compare(clone / "out {u}", "03_epoll", *TABLE, cwd=clone)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (clone / "out {u}" / "locust-03_epoll-2.html").is_file()
-
-
-def test_closed_streams(tmp_path):
+        without = shutil.ignore_patterns("*.html", "*.png", "results", "__pycache__")
+        shutil.copytree(ROOT / name, clone / name, ignore=without)
+    line = f"{COMMAND} --no-pictures --out 'out {{u}}' <&- >&-"
     done = subprocess.run(
-        ["bash", "-c", f"{COMMAND} --no-pictures --out {tmp_path} <&- >&-"],
-        cwd=ROOT, capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
-    assert done.returncode == 0
-    assert "Traceback" not in done.stderr
-    assert json.loads((tmp_path / "results.json").read_text())["failed_runs"] == []
-
-
-@pytest.mark.parametrize("module", ["compare", "bench"])
-def test_a_terminal_without_letters_and_without_room(module, tmp_path):
-    options = TABLE if module == "compare" else ["--connections", 2, "--seconds", 0.1]
-    options = [*options, *(["--out", tmp_path] if module == "compare" else [])]
-    done = start(module, "01_blocking" if module == "compare" else "03_epoll", *options,
-                 env={**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "10"})  # fmt: skip
+        ["bash", "-c", line], cwd=clone, capture_output=True, text=True, timeout=200
+    )
     assert done.returncode == 0, done.stderr
-    assert re.search(r"0[13]_\w+ +\|? *[0-9]", done.stdout)  # and not "01_…"
+    assert "Traceback" not in done.stderr
+    assert (clone / "out {u}" / "locust-03_epoll-2.html").is_file()
+    assert json.loads((clone / "out {u}" / "results.json").read_text())["failed_runs"] == []
 
 
-def locust_lines():
-    for readme in READMES:
-        for line in readme.read_text().replace("\\\n", "").splitlines():
-            if line.startswith(".venv/bin/locust ") and "--worker" not in line:
-                yield line
-    yield "locust -f load_tests/locustfile.py --host tcp://127.0.0.1:3267"
-    yield "locust -f load_tests/locustfile.py --master"
-
-
-def test_no_command_opens_a_port_to_every_machine():
-    lines = [shlex.split(line)[1:] for line in locust_lines()]
-    found, errors = parsed(lines)
-    assert len(found) == len(lines) >= 5, errors
-    for words, (status, page, master) in zip(lines, found, strict=True):
-        assert (status, page) == (0, "127.0.0.1")
-        assert master == "127.0.0.1" or ("--master" in words and master == "192.168.1.10")
+@pytest.mark.xdist_group("namesakes")
+def test_a_terminal_without_letters_and_without_room(namesakes):
+    done = start(
+        "bench", "01_blocking", "--connections", 1, "--rounds", 1, "--seconds", 0.1, env=POOR
+    )
+    assert done.returncode == 0, done.stderr
+    for text in (namesakes[1], done.stdout):
+        assert re.search(r"01_\w+ +\|? *[0-9]", text)  # and not "01_…"
 
 
 def test_a_server_of_another_user_is_named_as_such(other_user, tmp_path):

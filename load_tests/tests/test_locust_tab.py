@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import os
 import re
-import shutil
 import subprocess
 import urllib.request
 
@@ -14,7 +12,7 @@ import pytest
 from clients.system.processes import module_command
 from clients.system.procfs import accept_queue_limit
 from clients.tests.browser import CHROMIUM, in_a_browser, opened
-from conftest import cli, wait_until
+from conftest import cli, skip_unless_root, wait_until
 from load_tests.harness.runs import free_port
 
 pytestmark = pytest.mark.slow
@@ -120,8 +118,7 @@ def shown(browser):
 
 @pytest.mark.parametrize("whose", ["nobody", "another user"])
 def test_a_process_that_cannot_be_read_is_refused_in_one_line(whose):
-    if os.geteuid() != 0 or not shutil.which("setpriv"):
-        pytest.skip("a process of another user needs root and setpriv")
+    skip_unless_root()
     user = ["setpriv", "--reuid", "65534", "--clear-groups"]
     with subprocess.Popen([*user, "sleep", "600"]) as process:
         try:

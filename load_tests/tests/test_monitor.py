@@ -67,7 +67,7 @@ def test_drops_are_counted():
         with Client(*listener.getsockname()), socket.socket() as dropped:
             dropped.setblocking(False)
             dropped.connect_ex(listener.getsockname())
-            wait_until(lambda: all(a > b for a, b in zip(monitor.drops(), before, strict=True)))
+            wait_until(lambda: monitor.drops() > before)
 
 
 def test_watching_reads_at_the_start_and_at_the_end(serve):
@@ -107,10 +107,10 @@ HERE = socket.gethostname()
     ("cores", "cpu", "host", "words"),
     [
         (2, 0.4, HERE, ""),
-        (2, 0.85, HERE, "used 85% of a core"),
+        (2, 0.85, HERE, "used 85% of a core on average"),
         (0.5, 0.2, HERE, "shared 0.5 cores with the server"),
         (0.5, 0.2, "elsewhere", ""),
-        (0.5, 0.45, "elsewhere", "used 90% of 0.5 cores"),
+        (0.5, 0.45, "elsewhere", "used 90% of 0.5 cores on average"),
         (1, 0.1, HERE, ""),
     ],
 )

@@ -97,7 +97,7 @@ def test_a_mark_is_hollow_where_a_run_is_generator_limited_and_the_picture_says_
     summary = stats.summarise(comparison(slow))
     note = phrases.limits(summary.results.config, summary.rows)
     assert note == (
-        "* generator-limited: the load generator was 71 ms late; this number includes that."
+        "* generator-limited: the load generator was 71 ms late, so the number is also its own."
     )
     assert "%" not in note  # 2 % of a core are not why
     assert re.search(r"03_epoll.*\*", table_of(comparison(slow)))
@@ -183,6 +183,15 @@ def test_unknown_numbers_leave_a_gap_and_no_warning(recwarn):
     drawings(run("01_blocking", nothing), run("03_epoll", nothing))
     assert not recwarn.list
     assert asdict(run("a", nothing).outcomes)["unserved_syn_sent"] == 1
+
+
+def test_a_server_without_a_run_with_the_most_load_is_left_out_where_only_that_is_drawn():
+    drawn = drawings(run("a", sessions(1), 1), run("b", sessions(1), 1), run("a", sessions(1), 9))
+    names = [
+        [text.get_text() for text in drawn[name].texts] for name in ("tail", "latency_over_time")
+    ]
+    assert names == [["b", "a"], ["a"]]
+    assert [len(drawn[panel].get_yticks()) for panel in range(3)] == [1, 1, 1]  # side by side
 
 
 def test_the_name_of_a_line_that_ends_early_is_above_it():

@@ -185,7 +185,6 @@ def test_a_stall_is_seen_over_time():
     samples.append(sample(4.0, began=3.0))
     found = stats.moments(samples, 10.0)
     assert {one.greetings for one in found if 3.1 <= one.at < 6.9} == {0}
-    assert max(one.max_ms or 0 for one in found if 6.9 <= one.at <= 7.1) == pytest.approx(4000)
     assert sum(one.greetings for one in found) == len(samples)
 
 

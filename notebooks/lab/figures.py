@@ -59,10 +59,8 @@ def stall(found, since, until):
     colours = styles(found.requests).items()
     panels = [functools.partial(panel, loop=loop, colour=colour) for loop, (colour, _) in colours]
     title = "The closed loop sends hardly any request while the server stalls"
-    note = (
-        "Shaded: the server stalls. A bar: one request, from when it should have started "
-        "to its answer. A dot: one that was answered immediately."
-    )
+    note = "Shaded: the server stalls. A bar: one request, from when it should have started "
+    note += "to its answer. A dot: one that was answered immediately."
     return sheet(panels, title, note, 1, (10, 7.6))
 
 
@@ -130,7 +128,8 @@ def latencies(runs, title):
                 continue
             colour, marker = style[name.split(",")[0]]
             middle, last = found.p50.ms, tail.ms
-            ax.plot([middle, last], [place, place], color=colour, alpha=0.35, lw=8)
+            look = {"color": colour, "alpha": 0.35, "lw": 8, "solid_capstyle": "butt"}
+            ax.plot([middle, last], [place, place], **look)
             ax.plot(middle, place, marker, color=colour, ms=10)
             if not tail.exact:
                 arrow(ax, (last, place), "right", colour)

@@ -21,7 +21,8 @@ def no_descriptor_or_thread_leaks(server):
     def half_close_and_read(client):
         with client:
             client.half_close()
-            client.read_to_eof(hello)
+            client.expect_greeting(hello)
+            client.expect_eof()
 
     disconnect_in_each_way()  # a thread pool may start now
     before = server.threads()

@@ -236,8 +236,8 @@ def it_ends_while_its_log_is_not_read(server):
             process.terminate()
             with contextlib.suppress(psutil.TimeoutExpired):
                 process.wait(server.timeout)
-    what = "the exit status after SIGTERM, with a log that nobody reads (None: it still runs)"
-    expect_equal(what, 0, process.returncode)
+            what = "the exit status after SIGTERM, with a log that nobody reads (None: it runs)"
+            expect_equal(what, 0, process.returncode)
 
 
 @contextlib.contextmanager

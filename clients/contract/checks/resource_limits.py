@@ -10,7 +10,7 @@ from clients.contract.errors import ContractViolation, NotApplicable, check, exp
 from clients.contract.probe_client import MEBIBYTE
 
 
-@check("--quiet", "--backlog", "2048", alone=True)
+@check("--quiet", "--backlog", "50", alone=True)
 def out_of_descriptors_it_keeps_serving(server):
     if not server.is_concurrent():
         raise NotApplicable("it serves one client at a time, and needs one descriptor for it")
@@ -49,7 +49,7 @@ def open_files(process):
     return {int(fd) for fd in os.listdir(f"/proc/{process.pid}/fd")}
 
 
-@check("--quiet", "--backlog", "2048", alone=True)
+@check("--quiet", "--backlog", "50", alone=True)
 def out_of_threads_it_keeps_serving(server):
     idle = server.threads()
     with server.connect() as client:
