@@ -59,11 +59,15 @@ def bars(latencies, title):
 
 
 def over_time(series, shaded, labels):
-    """Return a panel of a sheet: {name: [(second, number), …]}; shaded: from when until when."""
+    """Return a panel of a sheet: {name: column of per_interval()}; shaded: from when until when."""
+    points = {
+        name: [(at, None if pandas.isna(value) else value) for at, value in column.items()]
+        for name, column in series.items()
+    }
 
     def panel(ax):
         ax.axvspan(*shaded, color="#F3D9A4", lw=0)
-        charts.timelines(ax, series, labels)
+        charts.timelines(ax, points, labels)
 
     return panel
 

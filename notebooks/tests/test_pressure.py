@@ -91,10 +91,17 @@ def test_an_edit_of_what_a_program_does_not_have_fails():
 
 
 def test_moments_are_gathered_in_intervals():
-    moments = [Moment(at / 10, 0, 3, 0, 100.0 if at < 5 else None, None) for at in range(10)]
+    moments = [Moment(at / 10, 0, 3, 0, 100.0 if at < 5 else None) for at in range(10)]
     rows = pressure.per_interval(moments)
     assert rows.goodput.tolist() == pytest.approx([30, 30])
     assert [*rows.seconds.dropna().items()] == [(0.25, pytest.approx(0.1))]
+
+
+def test_a_run_without_an_answer_has_a_picture():
+    rows = pressure.per_interval([Moment(at / 10, 0, 0, 0, None) for at in range(10)])
+    panel = pressure.over_time({"03_epoll": rows.seconds, "mine": rows.goodput}, (0, 1), {})
+    figure = charts.draw(5, 3, panel)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["mine"]
 
 
 def test_a_lower_bound_has_an_arrow():
