@@ -8,6 +8,7 @@
 .venv/bin/python -m load_tests.compare --join 192.168.1.10    on two other machines
 """
 
+import argparse
 import contextlib
 import csv
 import datetime
@@ -68,7 +69,7 @@ def options(arguments=None):
     add, some, length = parser.add_argument, number(int, 0, 1000), number(float, 0, 3600)
     counts, rates = numbers(int, 1, 20_000), numbers(float, 0.01, 20_000)
     add("servers", nargs="*", metavar="MODEL|PATH", help="default: all models")
-    add("--users", type=counts, default=[1, 10, 50, 200], metavar="N,N,...")
+    add("--users", type=counts, metavar="N,N,...", help="default: 1,10,50,200")
     add("--load", choices=results.USER_CLASSES, default="think-time")
     add("--arrivals", type=rates, metavar="RATE,...", help="open loop: visitors per second")
     for name, kind, default, words in (
@@ -102,6 +103,8 @@ def options(arguments=None):
     if args.workers and args.processes > 1:
         parser.error("--workers and --processes exclude each other")
     args.processes, args.repeats = args.workers or args.processes, args.repeat
+    usual = [users for users in (1, 10, 50, 200) if users >= args.processes]
+    args.users = args.users or usual or [args.processes]
     if not args.arrivals and min(args.users) < args.processes:
         parser.error("--users takes one for each of the --processes or --workers, or more")
     try:
@@ -120,11 +123,11 @@ def options(arguments=None):
 
 
 def ip_address(text):
-    """Return the IPv4 address of one machine, as text. Raises ValueError."""
-    address = ipaddress.IPv4Address(text)
-    if address.is_unspecified:
-        raise ValueError(f"{text} is no address that workers can connect to")
-    return text
+    """Return an IPv4 address to which other machines can connect. Raises ArgumentTypeError."""
+    with contextlib.suppress(ValueError):
+        if not ipaddress.IPv4Address(text).is_unspecified:
+            return text
+    raise argparse.ArgumentTypeError(f"expected an IPv4 address of this machine, not {text!r}")
 
 
 def compare(plan, joined, console):
