@@ -14,11 +14,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.table import Table
-
 from clients.console.argtypes import command_parser, number
 from clients.system import processes, procfs
-from load_tests.harness.files import Screen
 
 PREFORK = Path(__file__).with_name("prefork.py")
 SHARES = ["inherit", "exclusive", "reuseport"]
@@ -104,18 +101,12 @@ def main():
     parser.add_argument("--connections", type=number(int, 1, 10_000), default=1000)
     args = parser.parse_args()
     processes.raise_nofile_limit(args.connections + NEW + 100)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("--share")
-    for title in ("connections\nof each process", "wake-ups\nper connection"):
-        table.add_column(title, justify="right")
-    table.add_column("unserved, one process stopped:\nits clients", justify="right")
-    table.add_column(f"\n{NEW} new ones", justify="right")
+    print(f"{'--share':10} wake-ups per   unserved, one stopped:   connections")
+    print(f"{'':10} connection     its clients, {NEW} new    of each process")
     for share in SHARES:
         one = measure(share, args.processes, args.connections)
-        woken = f"{one.woken / args.connections:.2f}"
-        each = " ".join(map(str, one.accepted))
-        table.add_row(share, each, woken, str(one.unserved), str(one.new_unserved))
-    Screen().print(table)
+        print(f"{share:10} {one.woken / args.connections:10.2f} ", end="")
+        print(f"{one.unserved:15,} {one.new_unserved:8}       ", *one.accepted)
 
 
 if __name__ == "__main__":

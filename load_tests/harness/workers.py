@@ -100,7 +100,8 @@ def work(address, comparison):
             os.close(over)
             status = None if readable(comparison) else worker.wait()  # or a next run begins
         output.seek(0)
-        return status and f"Locust's worker: {tail(output.read().decode(errors='replace'))}"
+        words = tail(output.read().decode(errors="replace"))
+        return status and f"Locust's worker ended with status {status}: {words}"
 
 
 def readable(connection):

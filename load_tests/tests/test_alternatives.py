@@ -115,7 +115,7 @@ ONE_CONNECTION = {  # checks of the code that serves one connection
 SELECTOR = LIMITS | {MANY, IDLE_CPU, SLOW_READER, THOUSAND, "no_descriptor_or_thread_leaks"}
 CASES = {
     "asyncio_protocol": SERVING | LIMITS | SIGNALS | BACKLOG | LOGS | WAIT | FULL_LOG,
-    "asyncio_streams": SERVING | LOGS | WAIT,  # signals and limits: asyncio_protocol
+    "asyncio_streams": SERVING - {THOUSAND} | LOGS | WAIT,  # the others: asyncio_protocol
     "gevent_server": SERVING | LIMITS | SIGNALS | BACKLOG | WAIT,
     "graceful": SIGNALS | FULL_LOG,  # all else is in selectors_loop
     "handover": {"sigterm_ends_it"},  # without --control it is graceful
@@ -126,13 +126,14 @@ CASES = {
         "data_before_a_half_close_is_answered",
         "the_compute_option_uses_cpu",
     },
-    "prefork": LIMITS | SIGNALS | FULL_LOG | {MANY, IDLE_CPU, THOUSAND} | COMMON & SHARED,
+    "prefork": LIMITS | SIGNALS | FULL_LOG | {MANY, IDLE_CPU} | COMMON & SHARED,
     "prefork --share exclusive": LIMITS | {MANY},
     "prefork --share reuseport": LIMITS | {MANY},
     "selectors_loop --selector epoll": ALL,
-    "selectors_loop --selector poll": SELECTOR,
+    "selectors_loop --selector poll": SELECTOR - {THOUSAND},
     "selectors_loop --selector select": SELECTOR,
-    "shedding --clients 9999 --max-age 3600": set(vars(framing)) & ALL,  # it receives otherwise
+    "shedding --clients 9999 --max-age 3600": set(vars(framing))
+    & ALL - {SLOW_READER},  # it receives otherwise
     "socketserver_threads": SERVING | LIMITS | SIGNALS | LOGS | WAIT | FULL_LOG,
     "thread_pool": SERVING - ONE_CONNECTION | LIMITS | SIGNALS,  # converse() in common.py
     "uvloop_protocol": SERVING | LIMITS | SIGNALS | BACKLOG,  # asyncio_protocol
