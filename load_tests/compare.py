@@ -1,6 +1,6 @@
 """Compare the server models under the same load, and end with a table, a picture and a report.
 
-.venv/bin/python -m load_tests.compare                        all models; about 90 seconds
+.venv/bin/python -m load_tests.compare                        all models; about 75 seconds
 .venv/bin/python -m load_tests.compare --seconds 1            a quick look
 .venv/bin/python -m load_tests.compare 03_epoll my/server.py --users 100 --load no-think-time
 .venv/bin/python -m load_tests.compare --web 01_blocking      Locust's own page
@@ -8,6 +8,7 @@
 .venv/bin/python -m load_tests.compare --join 192.168.1.10    on two other machines
 """
 
+import argparse
 import contextlib
 import csv
 import datetime
@@ -15,6 +16,7 @@ import functools
 import gzip
 import io
 import ipaddress
+import itertools
 import math
 import os
 import signal
@@ -22,7 +24,7 @@ import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import track
 
 from clients.console.argtypes import command_parser, number, numbers
 from clients.system import processes
@@ -32,7 +34,7 @@ from load_tests.harness.files import CannotWrite, Screen, lines, locked, save
 from load_tests.harness.results import Comparison, FailedRun, RunConfig
 
 HERE = Path(__file__).resolve().parent
-START = 1.6  # seconds that starting a server and Locust takes, for the time left
+CONFIG = Path("load_tests", "locust.conf")
 WIDE = 130  # columns of a terminal that holds the whole table
 DESCRIPTORS = 100  # what a process needs besides its connections
 
@@ -52,52 +54,45 @@ class Plan:
     join: str | None  # be a worker of the comparison there instead
 
     def connections(self):
-        """Return the most connections that one process opens at a time."""
-        config = self.config
-        if config.loop == "closed":
-            patient = max(self.loads) + config.slow_requests
-            left = config.seconds / config.timeout if config.timeout else 0
-            return math.ceil(patient * (1 + left))  # those of visitors that left stay half-open
-        visitors = max(self.loads) * config.seconds / config.processes
-        return math.ceil(min(10_000, 1.1 * visitors) * (1 + config.retries))
+        """Return the most connections that one process opens at a time, or a little more."""
+        config, most = self.config, max(self.loads)
+        if config.loop == "open":
+            visitors = min(10_000, 1.1 * most * config.seconds / config.processes)
+            return math.ceil(visitors * (1 + config.retries))
+        left = config.seconds / config.timeout if config.timeout else 0  # they stay half-open
+        return math.ceil((most + config.slow_requests) * (1 + left))
 
 
 def options(arguments=None):
     """Return the Plan of the command line; exits with one line if the options make no sense."""
     parser = command_parser(__doc__)
-    add, counts, rates = parser.add_argument, numbers(int, 1, 20_000), numbers(float, 0.01, 20_000)
-    some, length = number(int, 0, 1000), number(float, 0, 3600)
+    add, some, length = parser.add_argument, number(int, 0, 1000), number(float, 0, 3600)
+    counts, rates = numbers(int, 1, 20_000), numbers(float, 0.01, 20_000)
     add("servers", nargs="*", metavar="MODEL|PATH", help="default: all models")
-    add("--users", type=counts, default=[1, 10, 50, 200], metavar="N,N,...")
-    add("--seconds", type=number(float, 0.5, 3600), default=5.0, help="length of each run")
-    words = "runs of each, in turn"
-    add("--repeat", dest="repeats", type=number(int, 1, 1000), default=1, metavar="N", help=words)
-    add("--seed", type=number(int, 0, 10**9), default=1, help="of arrivals and think times")
+    add("--users", type=counts, metavar="N,N,...", help="default: 1,10,50,200")
     add("--load", choices=results.USER_CLASSES, default="think-time")
-    words = "open loop: visitors per second (Poisson), instead of --users"
-    add("--arrivals", type=rates, metavar="RATE,...", help=words)
-    add("--backlog", type=number(int, 0, 65_535), default=5)
-    add("--wait", type=length, default=0.0, help="seconds each greeting waits")
-    add("--compute", type=length, default=0.0, help="seconds each one computes")
-    words = "N more users; --wait and --compute are for their greetings alone"
-    add("--slow-requests", type=some, default=0, metavar="N", help=words)
-    words = "with --slow-requests: sys.setswitchinterval() of the server"
-    kind, usual = number(float, 1e-6, 10), sys.getswitchinterval()
-    add("--switch-interval", type=kind, default=usual, metavar="S", help=words)
-    words = "visitors give up after S seconds without an answer"
-    add("--timeout", type=length, default=0.0, metavar="S", help=words)
-    add("--retries", type=some, default=0, metavar="N", help="with --timeout: they try again")
-    add("--processes", type=number(int, 1, 64), default=1, help="Locust processes")
-    add("--workers", type=number(int, 0, 1000), default=0, metavar="N", help="wait for N --join")
-    words = "an address of this machine, for the server and the workers"
-    add("--master-bind-host", type=ip_address, default="127.0.0.1", metavar="ADDRESS", help=words)
-    words = "make load for the comparison at this address, until it ends"
-    add("--join", metavar="ADDRESS", help=words)
-    add("--out", type=Path, default=HERE / "results", metavar="DIR")
-    add("--against", type=Path, metavar="RESULTS.JSON", help="print the ratios; needs --repeat")
-    words = "write the table, results.json and samples.csv.gz alone"
-    add("--no-pictures", dest="pictures", action="store_false", help=words)
-    add("--web", metavar="MODEL|PATH", help="open Locust's page on one server")
+    add("--arrivals", type=rates, metavar="RATE,...", help="open loop: visitors per second")
+    for name, kind, default, words in (
+        ("--seconds", number(float, 0.5, 3600), 5.0, "length of each run"),
+        ("--repeat", number(int, 1, 1000), 1, "runs of each, in turn"),
+        ("--seed", number(int, 0, 10**9), 1, "of arrivals and think times"),
+        ("--backlog", number(int, 0, 65_535), 5, "of the servers"),
+        ("--wait", length, 0.0, "seconds that each greeting waits"),
+        ("--compute", length, 0.0, "seconds that each one computes"),
+        ("--slow-requests", some, 0, "users whose greetings alone --wait and --compute"),
+        ("--switch-interval", number(float, 1e-6, 10), sys.getswitchinterval(), "of the GIL"),
+        ("--timeout", length, 0.0, "seconds after which visitors give up; 0: never"),
+        ("--retries", some, 0, "how often they try again"),
+        ("--processes", number(int, 1, 64), 1, "Locust processes"),
+        ("--workers", some, 0, "wait for as many --join"),
+        ("--master-bind-host", ip_address, "127.0.0.1", "where they can reach this machine"),
+        ("--join", str, None, "make load for the comparison there, until it ends"),
+        ("--out", Path, HERE / "results", "folder"),
+        ("--against", Path, None, "results.json to compare with; needs --repeat"),
+        ("--web", str, None, "open Locust's page on this server"),
+    ):
+        add(name, type=kind, default=default, help=words)
+    add("--no-pictures", dest="pictures", action="store_false", help="quicker: table and numbers")
     args = parser.parse_args(arguments)
     if args.arrivals and args.load != "think-time":
         parser.error("--arrivals are visitors with think time: leave out --load")
@@ -107,7 +102,9 @@ def options(arguments=None):
         parser.error("--retries needs --timeout")
     if args.workers and args.processes > 1:
         parser.error("--workers and --processes exclude each other")
-    args.processes = args.workers or args.processes
+    args.processes, args.repeats = args.workers or args.processes, args.repeat
+    usual = [users for users in (1, 10, 50, 200) if users >= args.processes]
+    args.users = args.users or usual or [args.processes]
     if not args.arrivals and min(args.users) < args.processes:
         parser.error("--users takes one for each of the --processes or --workers, or more")
     try:
@@ -117,10 +114,7 @@ def options(arguments=None):
     except (LaunchError, OSError, ValueError) as error:
         parser.error(lines(str(error)))
     if old and min(args.repeats, old.config.repeats) < 2:
-        parser.error(
-            "--against needs --repeat 2 or more in both comparisons (8 or more give a verdict): "
-            "the ratio of two single runs is noise"
-        )
+        parser.error("--against needs --repeat 2 or more in both: one run's ratio is noise")
     args.loop = "open" if args.arrivals else "closed"
     config = RunConfig(**{one.name: getattr(args, one.name) for one in fields(RunConfig)})
     loads = args.arrivals or args.users
@@ -129,11 +123,11 @@ def options(arguments=None):
 
 
 def ip_address(text):
-    """Return the IPv4 address of one machine, as text. Raises ValueError."""
-    address = ipaddress.IPv4Address(text)
-    if address.is_unspecified:
-        raise ValueError(f"{text} is no address that workers can connect to")
-    return text
+    """Return an IPv4 address to which other machines can connect. Raises ArgumentTypeError."""
+    with contextlib.suppress(ValueError):
+        if not ipaddress.IPv4Address(text).is_unspecified:
+            return text
+    raise argparse.ArgumentTypeError(f"expected an IPv4 address of this machine, not {text!r}")
 
 
 def compare(plan, joined, console):
@@ -141,27 +135,20 @@ def compare(plan, joined, console):
     date = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     found = Comparison(date=date, machine=runs.machine(), config=plan.config)
     servers = list(zip(processes.distinct_names(plan.programs), plan.programs, strict=True))
+    order = itertools.product(plan.loads, range(plan.config.repeats), servers)
     keys = [
         {"model": name, "program": str(program), "load": load, "repeat": repeat}
-        for load in plan.loads
-        for repeat in range(plan.config.repeats)
-        for name, program in servers
+        for load, repeat, (name, program) in order
     ]
+    bar = track(keys, "time left", console=console, disable=not console.is_terminal)
     packed = io.BytesIO()  # not a file: a disk that fills up takes nothing away
-    with gzip.open(packed, "wt", 1) as file:
+    with gzip.open(packed, "wt", 1) as file, contextlib.closing(bar):
         table = csv.writer(file)
         table.writerow(samples.COLUMNS)
         try:
-            with progress(console) as bar:
-                task = bar.add_task("", total=len(keys), left="")
-                for done, key in enumerate(keys):
-                    left = (len(keys) - done) * (plan.config.seconds + START)
-                    text = f"{key['model']}, {phrases.load_text(plan.config, key['load'])}"
-                    bar.update(task, description=text, left=f"about {left:.0f} s left")
-                    if not console.is_terminal:
-                        console.print(text)
-                    measure(key, plan, joined, found, table, console)
-                    bar.update(task, advance=1, left="done")
+            for key in bar:
+                console.print(f"{key['model']}, {phrases.load_text(plan.config, key['load'])}")
+                measure(key, plan, joined, found, table, console)
         except KeyboardInterrupt:
             interruptible(False)
             found.interrupted = True
@@ -173,20 +160,11 @@ def measure(key, plan, joined, found, table, console):
     try:
         run, its_samples = runs.run(plan.config, plan.out, joined, **key)
     except (LaunchError, runs.RunError) as error:
-        console.print(f"{key['model']}, {key['load']:g}: ", end="", style="red")
-        console.print(str(error))
+        console.print(f"{key['model']}, {key['load']:g}: {error}", style="red")
         found.failed_runs.append(FailedRun(**key, error=lines(str(error))))
         return
     found.runs.append(run)
     table.writerows(samples.row(run, sample) for sample in its_samples)
-
-
-def progress(console):
-    """Return a bar that shows what runs now and how long all of it will still take."""
-    texts = ("{task.completed}/{task.total}", "{task.fields[left]}")
-    name = TextColumn("{task.description:32}", markup=False)
-    columns = [name, BarColumn(), *map(TextColumn, texts)]
-    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 def web(plan, console):
@@ -194,13 +172,12 @@ def web(plan, console):
     with processes.running_server(plan.programs[0], *runs.server_options(plan.config)) as server:
         host, port = server.address
         port_of_page = runs.free_port(8089)
-        options = ["--config", HERE / "locust.conf"]
-        options += ["--web-port", port_of_page, "--server-pid", server.process.pid]
         console.print(f"{processes.distinct_names(plan.programs)[0]} listens on {host}:{port}.")
         console.print(f"Open http://127.0.0.1:{port_of_page}/?tab=server: New starts the load.")
         console.print("Ctrl-C ends both.")
+        options = ["--web-port", port_of_page, "--server-pid", server.process.pid]
         with contextlib.suppress(KeyboardInterrupt):
-            runs.locust(*options, "--host", f"tcp://{host}:{port}")
+            runs.locust("--config", CONFIG, *options, "--host", f"tcp://{host}:{port}")
 
 
 def finish(found, packed, plan, console):

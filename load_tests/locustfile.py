@@ -9,6 +9,7 @@ import gc
 import itertools
 import json
 import math
+import os
 import random
 import socket
 import sys
@@ -20,11 +21,8 @@ import gevent
 import gevent.pool
 import gevent.resolver.blocking
 import gevent.socket
-import locust.runners
 import locust.stats
-from gevent import GreenletExit
-from locust import User, constant, events, tag, task
-from locust.runners import MasterRunner, WorkerRunner
+from locust import User, constant, events, runners, tag, task
 
 from clients.client import Client
 from clients.console.argtypes import number
@@ -43,20 +41,9 @@ ROWS = {  # Locust sorts its tables by name: the numbers keep the order of a ses
 }
 WHOLE = ("connect", "first_greeting", "session")  # the requests that begin with a visitor
 
-# Locust rounds to whole milliseconds, and on the loopback that is 0.
-locust.stats.bucket_response_time = lambda ms: round(ms, 2 if ms < 100 else 0)
-locust.runners.WORKER_REPORT_INTERVAL = 1.0
-locust.runners.HEARTBEAT_DEAD_INTERNAL = -math.inf  # users of a worker that left start nowhere else
-locust.stats.HISTORY_STATS_INTERVAL_SEC = 1  # seconds between two points of its charts
-gc.freeze()  # and rarely search the samples, which hold nothing that could be a cycle
-gc.set_threshold(100_000, 100, 1000)
-# A name is looked up in a thread pool otherwise, even where it is a number: 20 ms at first.
-gevent.get_hub().resolver = gevent.resolver.blocking.Resolver()
-
-
 log = SampleLog()
-session_numbers = itertools.count(1)
 present = set()  # the Sessions that have begun and not ended
+session_numbers = itertools.count(1)
 user_numbers = itertools.count()
 
 
@@ -96,66 +83,157 @@ class GreetingUser(User):
         gevent.sleep(self.draw("start").uniform(0, min(1.3, seconds / 4)))
 
     def run_session(self, draw, began=None):
-        """Connect, greet five times with think times between, and leave; see session()."""
-        with self.session(began) as session:
+        """Connect, greet five times with think times between, and leave."""
+        with Session(self, began) as session:
             session.enter(b"visitor")
             for number in range(2, GREETINGS + 1):
                 gevent.sleep(draw.uniform(0.1, 0.3))  # think time
                 session.greet("later_greeting", b"visitor %s, greeting %d" % (session.tag, number))
 
-    @contextlib.contextmanager
-    def session(self, began=None, requests=WHOLE):
-        """Yield a Session timed from began on, or now; enter its unanswered requests at its end."""
-        session = Session(self, time.monotonic() if began is None else began, requests)
-        present.add(session)
-        try:
-            yield session
-            session.answered("session", session.bytes_received)
-        except GreenletExit:
-            session.end("unanswered")
-            raise
-        except GaveUp:
-            session.end("timed_out")
-        except (OSError, ValueError) as error:
-            session.end("failed", error)
-        finally:
-            present.discard(session)
-            if session.client:
-                session.client.close()
-
-    def report(self, request, seconds, error=None, length=0):
-        """Enter a request in Locust's own tables. length: bytes of the answer."""
-        if request == "session":  # not in the row Aggregated, which has all of its requests
-            row = self.environment.stats.get(ROWS[request], "TCP")
-            row.log(seconds * 1000, length)
-            if error:
-                row.log_error(error)
+    def note(self, session, request, began, ended, outcome, length=0, error=None):
+        """Enter a request in the sample log and in Locust's tables. length: bytes of the answer."""
+        log.note(session, request, began, ended, outcome)
+        if outcome != "answered":
+            if request == "session" and outcome != "failed":
+                return
+            if outcome in ("unanswered", "not_started") and ended - began <= UNANSWERED_AFTER:
+                return
+            kind = GaveUp if outcome == "timed_out" else Unanswered
+            error = error or kind(f"no answer to: {ROWS[request]}")
+        name, ms = ROWS[request], 1000 * (ended - began)
+        if request != "session":
+            what = {"request_type": "TCP", "name": name, "exception": error, "context": {}}
+            self.environment.events.request.fire(**what, response_time=ms, response_length=length)
             return
-        self.environment.events.request.fire(
-            request_type="TCP",
-            name=ROWS[request],
-            response_time=seconds * 1000,
-            response_length=length,
-            exception=error,
-            context={},
-        )
+        row = self.environment.stats.get(name, "TCP")  # of sessions; not in the row Aggregated
+        row.log(ms, length)
+        if error:
+            row.log_error(error)
 
 
-class QuickSocket(gevent.socket.socket):
-    """gevent's own sendall() reads the buffer's size each time: a tenth of a greeting's cost."""
+class ClosedLoopUser(GreetingUser):
+    """Closed loop with think time: after a session and a pause, a user starts the next session."""
 
-    def sendall(self, data):
-        while data:
-            data = data[self.send(data) :]
+    def wait_time(self):
+        return self.current.expovariate(2)  # 0.5 s on average
+
+    @tag("think-time")
+    @task
+    def one_session(self):
+        self.current = self.draw("session", next(self.sessions))
+        self.run_session(self.current)
+
+
+class OpenLoopUser(GreetingUser):
+    """Open loop: --arrivals visitors per second (Poisson), however slow the answers are.
+
+    Their times are counted from the moment at which they are due.
+    """
+
+    fixed_count = 1
+
+    def on_start(self):
+        """Do not wait: the arrivals are random."""
+
+    @tag("open-loop")
+    @task
+    def send_visitors(self):
+        self.started, pool = set(), gevent.pool.Pool(MOST_AT_ONCE)
+        try:
+            for visitor, due in self.schedule():
+                gevent.sleep(max(0.0, due - time.monotonic()))
+                pool.spawn(self.start_visitor, visitor, due)  # waits for a free place
+        finally:
+            pool.kill()
+            self.note_not_started(min(log.over, time.monotonic()))
+
+    def start_visitor(self, visitor, due):
+        self.started.add(visitor)
+        self.run_session(self.draw("session", visitor), due)
+
+    def schedule(self):
+        """Yield the number of each visitor and when it is due; each time the same."""
+        draw, due = self.draw("arrivals"), log.started
+        rate = self.options.arrivals / self.options.worker_count
+        for visitor in itertools.count():
+            due += draw.expovariate(rate)
+            yield visitor, due
+
+    def note_not_started(self, end):
+        """Enter the visitors that were due before the load ended, and were not started."""
+        for visitor, due in itertools.takewhile(lambda one: one[1] < end, self.schedule()):
+            for request in WHOLE if visitor not in self.started else ():
+                self.note(f"not started {visitor}", request, due, end, "not_started")
+
+
+class NoThinkTimeUser(GreetingUser):
+    """Closed loop without think time: one session for the whole run, greeting after greeting."""
+
+    wait_time = constant(0)
+
+    @tag("no-think-time")
+    @task
+    def greet_on(self):
+        with Session(self) as session:
+            session.enter(b"no think time")
+            while True:
+                session.greet("later_greeting", b"no think time %s, again" % session.tag)
+
+
+class SlowRequestUser(GreetingUser):
+    """Next to the others: these greetings alone are slow. It does not count as a visitor."""
+
+    fixed_count = 1
+
+    @tag("slow-requests")
+    @task
+    def greet_slowly(self):
+        with Session(self, requests=()) as session:
+            session.connect()
+            while True:
+                session.exchange("slow_request", b"slow %s" % session.tag)
+
+
+class IdleUser(GreetingUser):
+    """A client that connects and sends nothing until the run ends."""
+
+    @tag("idle")
+    @task
+    def hold(self):
+        with Session(self, requests=("connect", "session")) as session:
+            session.connect()
+            gevent.sleep(1e6)
 
 
 class Session:
-    """One visitor: its connection, and since when each of its open requests waits."""
+    """One visitor: its connection, and since when each of its open requests waits.
 
-    def __init__(self, user, began, requests):
-        self.user, self.open, self.client = user, dict.fromkeys(requests, began), None
-        self.name, self.bytes_received = str(next(session_numbers)), 0
+    At its end, what is still open is entered as unanswered, timed out or failed.
+    """
+
+    def __init__(self, user, began=None, requests=WHOLE):
+        self.user, self.client, self.bytes_received = user, None, 0
+        self.open = dict.fromkeys(requests, time.monotonic() if began is None else began)
+        self.name = str(next(session_numbers))
         self.tag = self.name.encode()
+
+    def __enter__(self):
+        present.add(self)
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        present.discard(self)
+        if not error:
+            self.answered("session", self.bytes_received)
+        elif isinstance(error, GaveUp):
+            self.end("timed_out")
+        elif isinstance(error, (OSError, ValueError)):
+            self.end("failed", error)
+        else:  # GreenletExit: the load is over
+            self.end("unanswered")
+        if self.client:
+            self.client.close()
+        return isinstance(error, (GaveUp, OSError, ValueError))
 
     def enter(self, greeting):
         """Connect and get the first greeting; try again after a timeout, --retries times."""
@@ -197,20 +275,13 @@ class Session:
 
     def answered(self, request, length=0):
         began, ended = self.open.pop(request), time.monotonic()
-        log.note(self.name, request, began, ended, "answered")
-        self.user.report(request, ended - began, length=length)
+        self.user.note(self.name, request, began, ended, "answered", length)
 
     def end(self, outcome, error=None):
         """Enter all open requests with this outcome: unanswered, timed_out or failed."""
         ended = time.monotonic()
         for request, began in self.open.items():
-            log.note(self.name, request, began, ended, outcome)
-            if request == "session" and outcome != "failed":
-                continue
-            if outcome != "unanswered" or ended - began > UNANSWERED_AFTER:
-                kind = GaveUp if outcome == "timed_out" else Unanswered
-                reason = error or kind(f"no answer to: {ROWS[request]}")
-                self.user.report(request, ended - began, reason)
+            self.user.note(self.name, request, began, ended, outcome, error=error)
             if error and request != "session":
                 log.errors[f"{ROWS[request]}: {error}"] += 1
         if outcome == "timed_out" and self.client:
@@ -225,122 +296,42 @@ class Session:
                 log.note(self.name, "abandoned_greeting", began, now, "answered")
 
 
-class ClosedLoopUser(GreetingUser):
-    """Closed loop with think time: after a session and a pause, a user starts the next session."""
+class QuickSocket(gevent.socket.socket):
+    """gevent's own sendall() reads the buffer's size each time: a tenth of a greeting's cost."""
 
-    def wait_time(self):
-        return self.current.expovariate(2)  # 0.5 s on average
-
-    @tag("think-time")
-    @task
-    def one_session(self):
-        self.current = self.draw("session", next(self.sessions))
-        self.run_session(self.current)
+    def sendall(self, data):
+        while data:
+            data = data[self.send(data) :]
 
 
-class OpenLoopUser(GreetingUser):
-    """Open loop: --arrivals visitors per second (Poisson), however slow the answers are.
-
-    Their times are counted from the moment at which they are due.
-    """
-
-    fixed_count = 1
-
-    def on_start(self):
-        """Do not wait: the arrivals are random."""
-
-    @tag("open-loop")
-    @task
-    def send_visitors(self):
-        schedule, pool = self.schedule(), gevent.pool.Pool(MOST_AT_ONCE)
-        self.waiting = {}  # number: when it is due; of visitors that have not begun
-        try:
-            for number, due in schedule:
-                self.waiting[number] = due
-                gevent.sleep(max(0.0, due - time.monotonic()))
-                pool.spawn(self.begin, number)  # waits for a free place
-        finally:
-            pool.kill()
-            self.enter_not_started(schedule)
-
-    def begin(self, number):
-        self.run_session(self.draw("session", number), self.waiting.pop(number))
-
-    def schedule(self):
-        """Yield the number of each visitor and when it is due."""
-        draw, due = self.draw("arrivals"), log.started
-        rate = self.options.arrivals / (self.options.worker_count or 1)
-        for visitor in itertools.count():
-            due += draw.expovariate(rate)
-            yield visitor, due
-
-    def enter_not_started(self, schedule):
-        """Enter the visitors that were due before the load ended, and were not started."""
-        end = min(log.over, time.monotonic())
-        rest = itertools.takewhile(lambda one: one[1] < end, schedule)
-        for visitor, due in itertools.chain(self.waiting.items(), rest):
-            for request in WHOLE if due < end else ():
-                log.note(f"not started {visitor}", request, due, end, "not_started")
-                if end - due > UNANSWERED_AFTER and request != "session":
-                    self.report(request, end - due, Unanswered(f"no answer to: {ROWS[request]}"))
-
-
-class NoThinkTimeUser(GreetingUser):
-    """Closed loop without think time: one session for the whole run, greeting after greeting."""
-
-    wait_time = constant(0)
-
-    @tag("no-think-time")
-    @task
-    def greet_on(self):
-        with self.session() as session:
-            session.enter(b"no think time")
-            while True:
-                session.greet("later_greeting", b"no think time %s, again" % session.tag)
-
-
-class SlowRequestUser(GreetingUser):
-    """Next to the others: these greetings alone are slow. It does not count as a visitor."""
-
-    fixed_count = 1
-
-    @tag("slow-requests")
-    @task
-    def greet_slowly(self):
-        with self.session(requests=()) as session:
-            session.connect()
-            while True:
-                session.exchange("slow_request", b"slow %s" % session.tag)
-
-
-class IdleUser(GreetingUser):
-    """A client that connects and sends nothing until the run ends."""
-
-    @tag("idle")
-    @task
-    def hold(self):
-        with self.session(requests=("connect", "session")) as session:
-            session.connect()
-            gevent.sleep(1e6)
+# Locust rounds to whole milliseconds, and on the loopback that is 0.
+locust.stats.bucket_response_time = lambda ms: round(ms, 2 if ms < 100 else 0)
+locust.stats.HISTORY_STATS_INTERVAL_SEC = 1  # seconds between two points of its charts
+runners.WORKER_REPORT_INTERVAL = 1.0
+runners.HEARTBEAT_DEAD_INTERNAL = -math.inf  # the users of a worker that left start nowhere else
+# All users exist when all workers have reported theirs: seconds that it waits for them at most.
+os.environ["LOCUST_WAIT_FOR_WORKERS_REPORT_AFTER_RAMP_UP"] = "30"
+gc.freeze()  # and rarely search the samples, which hold nothing that could be a cycle
+gc.set_threshold(100_000, 100, 1000)
+# A name is looked up in a thread pool otherwise, even where it is a number: 20 ms at first.
+gevent.get_hub().resolver = gevent.resolver.blocking.Resolver()
 
 
 @events.init_command_line_parser.add_listener
 def add_options(parser):
-    add, hidden = parser.add_argument, {"include_in_web_ui": False}
-    rate, length = number(float, 0.01, 20_000), number(float, 0, 86_400)
-    count = number(int, 1, 1000)
-    add("--arrivals", type=rate, default=10.0, help="OpenLoopUser: visitors per second, in all")
+    add, count, length = parser.add_argument, number(int, 1, 1000), number(float, 0, 86_400)
+    rate, words = number(float, 0.01, 20_000), "OpenLoopUser: visitors per second, in all"
+    add("--arrivals", type=rate, default=10.0, help=words)
     add("--slow-requests", type=count, default=1, help="SlowRequestUser: number of users")
     add("--timeout", type=length, default=0.0, help="seconds until a visitor gives up; 0: never")
     add("--retries", type=number(int, 0, 100), default=0, help="attempts after the first timeout")
     add("--seed", type=number(int, 0, 10**9), default=1, help="of arrivals and think times")
     add("--worker-count", type=count, default=1, help="OpenLoopUser: workers that share the rate")
+    add = functools.partial(add, include_in_web_ui=False)
     words = "end after this many seconds of load, to the millisecond; 0 leaves that to --run-time"
-    add("--seconds", type=length, default=0.0, help=words, **hidden)
-    words = "show this process, the server under test, in a tab of the page"
-    add("--server-pid", type=int, default=0, help=words, **hidden)
-    words = "write every sample to this JSON file at the end"
-    add("--sample-log", default="", help=words, **hidden)
+    add("--seconds", type=length, default=0.0, help=words)
+    add("--server-pid", type=int, default=0, help="process of the server, for a tab of the page")
+    add("--sample-log", default="", help="write every sample to this JSON file at the end")
     # Both are open to every machine otherwise. Another address must be named.
     parser.set_defaults(web_host="127.0.0.1", master_bind_host="127.0.0.1")
 
@@ -348,92 +339,80 @@ def add_options(parser):
 @events.init.add_listener
 def choose(environment, runner, **_):
     """Choose ClosedLoopUser if nothing else is; show the server that --server-pid names."""
-    options, page = environment.parsed_options, environment.web_ui
-    if isinstance(runner, WorkerRunner):  # the master chooses
+    options = environment.parsed_options
+    if isinstance(runner, runners.WorkerRunner):  # the master chooses
         return
-    SlowRequestUser.fixed_count = options.slow_requests
-    OpenLoopUser.fixed_count = options.worker_count
     is_picked = options.class_picker and not options.headless and not options.autostart
     if options.tags or options.exclude_tags:
         environment.user_classes = with_tags(environment.user_classes, options)
     elif not options.user_classes and not is_picked:
         environment.user_classes = [ClosedLoopUser]
-    if page:
-        locust_tab.describe_classes(page, "ClosedLoopUser")
-    if page and options.server_pid:
-        locust_tab.add_tab(environment, options.server_pid, waiting)
+    if environment.web_ui:
+        locust_tab.describe(environment, "ClosedLoopUser", options.server_pid, open_requests)
     if options.seconds:
         events.spawning_complete.add_listener(lambda **_: end_later(runner, options.seconds))
 
 
 def with_tags(classes, options):
     """Return the user classes that --tags and --exclude-tags leave; exits if there is none."""
-    tags = {
-        one: {name for each in one.tasks for name in getattr(each, "locust_tag_set", ())}
-        for one in classes
-    }
-    known, unwanted = set().union(*tags.values()), set(options.exclude_tags or ())
-    wanted = set(options.tags or known) - unwanted
+    tags = {one: one.tasks[0].locust_tag_set for one in classes}
+    known = set().union(*tags.values())
+    wanted = set(options.tags or known) - set(options.exclude_tags or ())
     if not known & wanted:
         names = ", ".join(sorted(known))
         sys.exit(f"--tags and --exclude-tags leave no user class: there are {names}")
     return [one for one in classes if tags[one] & wanted]
 
 
-def waiting():
-    """Return for how many seconds each open request has waited, the longest first."""
-    now = time.monotonic()
-    waits = [[now - at for name, at in one.open.items() if name != "session"] for one in present]
-    return sorted(map(max, filter(None, waits)), reverse=True)
+def open_requests():
+    """Return (session, request, time at which it began) of each request without an answer."""
+    return [(one.name, request, at) for one in present for request, at in one.open.items()]
+
+
+@functools.cache  # once, and not again when a worker comes or goes
+def end_later(runner, seconds):
+    """Let the load end this many seconds after all users have been started."""
+
+    def finish():
+        runner.stop()  # quit() alone waits only half a second for the workers' last reports
+        runner.quit()
+
+    gevent.spawn_later(seconds, finish)
 
 
 @events.test_start.add_listener
 def start(environment, **_):
     global user_numbers
     user_numbers = itertools.count()
-    log.start(watch=not isinstance(environment.runner, MasterRunner))
-
-
-@functools.cache  # once, and not again when a worker comes or goes
-def end_later(runner, seconds):
-    """Let the load end this many seconds after all users have been started."""
-    gevent.spawn_later(seconds, finish, runner)
-
-
-def finish(runner):
-    """End the run: quit() alone waits only half a second for the workers' last reports."""
-    runner.stop()
-    runner.quit()
+    options = environment.parsed_options  # the page may have changed them
+    SlowRequestUser.fixed_count = options.slow_requests
+    OpenLoopUser.fixed_count = options.worker_count
+    log.start(watch=not isinstance(environment.runner, runners.MasterRunner))
 
 
 @events.test_stopping.add_listener
 def end(environment, **_):
     """Keep Locust's own counts: from here on, censored requests are entered as well."""
-    log.over = time.monotonic()
+    log.end()
     counted = [*environment.stats.entries.values(), environment.stats.total]
     log.locust = {
         row.name: [row.num_requests, row.num_failures, row.median_response_time] for row in counted
     }
 
 
-events.test_stop.add_listener(lambda **_: log.stop())
-
-
 @events.report_to_master.add_listener
-def hand_over(client_id, data):
-    waits = [(one.name, request, at) for one in present for request, at in one.open.items()]
-    data["sample_log"] = log.report(waits)
+def report(data, **_):
+    data["sample_log"] = log.report(open_requests())
 
 
 @events.worker_report.add_listener
-def take_over(client_id, data):
-    if "sample_log" in data:
-        log.take(data.pop("sample_log"), client_id)
+def take(data, client_id):
+    log.take(data.pop("sample_log"), client_id)
 
 
 @events.quitting.add_listener
 def save(environment, **_):
     """Write the sample log where all of it has come together."""
     path = environment.parsed_options.sample_log
-    if path and not isinstance(environment.runner, WorkerRunner):
+    if path and not isinstance(environment.runner, runners.WorkerRunner):
         Path(path).write_text(json.dumps(log.content()))

@@ -20,11 +20,10 @@ from clients.console.argtypes import command_parser, number
 from clients.system import processes
 from load_tests import bench
 from load_tests.harness.files import Screen
-from load_tests.harness.generator import SPREAD
 from load_tests.harness.monitor import kernel_memory
 
 PREFORK = processes.ROOT / "load_tests" / "alternatives" / "prefork.py"
-STEPS, BUSY = 20, 10
+STEPS, BUSY, MOST = 20, 10, 20_000  # MOST: connections of one process
 EVEN = 0.95  # a process gets this share of what it may hold: a hash does not spread evenly
 SERVER_ONLY = ("eventpoll", "ep_head")  # kernel objects that the clients' end does not have
 KIB, GIB = 2**10, 2**30
@@ -70,7 +69,7 @@ def connect(idle, args):
                 out(f"{text}: no more connections")
                 break
             count = args.connections * step // STEPS - made
-            idle.share("connect idle", count)
+            idle.share("hold", count, True)
             made += count
             status.update(f"{made:,} connections")
     return made
@@ -116,7 +115,7 @@ def limits(held, per_connection, available):
 
 def measure(args, stack):
     """Hold the connections, and print what is measured."""
-    held = min(processes.raise_nofile_limit() - bench.DESCRIPTORS, SPREAD)
+    held = min(processes.raise_nofile_limit() - bench.DESCRIPTORS, MOST)
     counts = [math.ceil(args.connections / held / EVEN), math.ceil(args.connections / held)]
     raise_setting(stack, "fs.file-max", 2 * args.connections + 100_000)
     raise_setting(stack, "kernel.pid_max", sum(counts) + len(psutil.pids()) + 1000)
@@ -130,9 +129,9 @@ def measure(args, stack):
         for one in range(counts[1] + 1)
     ]
     busy = bench.Target("prefork", server, [busy])
-    busy.share("connect", BUSY)
+    busy.share("hold", BUSY)
     idle = bench.Target("prefork", server, others)
-    idle.share("connect idle", len(others))
+    idle.share("hold", len(others), True)
     trees = processes.process_tree(server.process), generators
     out(f"{counts[0]} processes of the server, {len(others)} with its clients")
 

@@ -7,18 +7,14 @@ that has the most is stopped (SIGSTOP), all clients ask, and so do 100 new ones.
 """
 
 import contextlib
-import os
 import select
 import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.table import Table
-
 from clients.console.argtypes import command_parser, number
 from clients.system import processes, procfs
-from load_tests.harness.files import Screen
 
 PREFORK = Path(__file__).with_name("prefork.py")
 SHARES = ["inherit", "exclusive", "reuseport"]
@@ -42,7 +38,7 @@ def measure(share, count, connections):
     with processes.running_server(PREFORK, *options) as server, contextlib.ExitStack() as stack:
         workers = processes.process_tree(server.process)[1:]
         wait_until_blocked(workers)
-        before, woken = list(map(descriptors, workers)), sum(map(switches, workers))
+        before, woken = [one.num_fds() for one in workers], sum(map(switches, workers))
 
         def connect():
             return stack.enter_context(socket.create_connection(server.address))
@@ -50,11 +46,11 @@ def measure(share, count, connections):
         clients = []
         for expected in range(sum(before) + 1, sum(before) + 1 + connections):
             clients.append(connect())
-            while sum(map(descriptors, workers)) < expected:
+            while sum(one.num_fds() for one in workers) < expected:
                 pass
             wait_until_blocked(workers)
         woken = sum(map(switches, workers)) - woken
-        accepted = [descriptors(one) - its for one, its in zip(workers, before, strict=True)]
+        accepted = [one.num_fds() - its for one, its in zip(workers, before, strict=True)]
         stopped = workers[accepted.index(max(accepted))]
         stopped.suspend()
         while not procfs.all_stopped(stopped.pid):
@@ -68,15 +64,10 @@ def measure(share, count, connections):
 def wait_until_blocked(workers):
     """Wait until each process waits for an event, so that the next one wakes it."""
     for one in workers:
-        blocked = False
-        while not blocked:
+        call = None
+        while not (call and call.name.startswith("epoll_")):
             [text] = procfs.syscalls(one.pid).values()
             call = procfs.parse_syscall(text)
-            blocked = call and call.name.startswith("epoll_")
-
-
-def descriptors(process):
-    return len(os.listdir(f"/proc/{process.pid}/fd"))
 
 
 def switches(process):
@@ -104,18 +95,12 @@ def main():
     parser.add_argument("--connections", type=number(int, 1, 10_000), default=1000)
     args = parser.parse_args()
     processes.raise_nofile_limit(args.connections + NEW + 100)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("--share")
-    for title in ("connections\nof each process", "wake-ups\nper connection"):
-        table.add_column(title, justify="right")
-    table.add_column("unserved, one process stopped:\nits clients", justify="right")
-    table.add_column(f"\n{NEW} new ones", justify="right")
+    print(f"{'--share':10} wake-ups per   unserved, one stopped:   connections")
+    print(f"{'':10} connection     its clients, {NEW} new    of each process")
     for share in SHARES:
         one = measure(share, args.processes, args.connections)
-        woken = f"{one.woken / args.connections:.2f}"
-        each = " ".join(map(str, one.accepted))
-        table.add_row(share, each, woken, str(one.unserved), str(one.new_unserved))
-    Screen().print(table)
+        print(f"{share:10} {one.woken / args.connections:10.2f} ", end="")
+        print(f"{one.unserved:15,} {one.new_unserved:8}       ", *one.accepted)
 
 
 if __name__ == "__main__":

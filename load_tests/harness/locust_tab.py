@@ -13,29 +13,22 @@ from flask import request
 from clients.system.processes import LaunchError, require_access
 from load_tests.harness.monitor import reading
 
+TITLES = {"name": "What", "now": "Now", "meaning": "What it means"}
+COLUMNS = [{"key": key, "title": title} for key, title in TITLES.items()]
 TAB = {
     "extended_tabs": [{"title": "Server", "key": "server"}],
-    "extended_tables": [
-        {
-            "key": "server",
-            "structure": [
-                {"key": "name", "title": "What"},
-                {"key": "now", "title": "Now"},
-                {"key": "meaning", "title": "What it means"},
-            ],
-        }
-    ],
+    "extended_tables": [{"key": "server", "structure": COLUMNS}],
 }
 
 
-def rows(now, before, first, waits):
-    """Return the rows of the tab, from three Readings. waits: seconds, the longest first."""
+def rows(now, before, first, since):
+    """Return the rows of the tab, from three Readings. since: when each waiting visitor began."""
     seconds = now.at - before.at
     share = (now.cpu - before.cpu) / seconds if seconds else 0.0
-    oldest, drops = f"{waits[0]:.1f} s" if waits else "-", now.listen_drops - first.listen_drops
+    oldest, drops = now.at - min(since, default=now.at), now.listen_drops - first.listen_drops
     table = [
-        ("waiting now", len(waits), "visitors without the answer to their last request"),
-        ("oldest wait", oldest, "of these visitors"),
+        ("waiting now", len(since), "visitors without the answer to their last request"),
+        ("oldest wait", f"{oldest:.1f} s", "of these visitors"),
         ("accept queue", now.accept_queue, "connected, and waiting for accept()"),
         ("SYN-SENT", now.clients.get("SYN-SENT", 0), "their connect() has no answer yet"),
         ("ESTABLISHED", now.clients.get("ESTABLISHED", 0), "as the clients see it, with the queue"),
@@ -51,61 +44,61 @@ def rows(now, before, first, waits):
     ]
 
 
-def describe_classes(page, first):
-    """Open the page with the user class named first alone selected, and the load of each in words.
+def describe(environment, first, pid, open_requests):
+    """Show on the page what load each user class is, and with a pid the tab of that process.
 
-    Locust's page ticks the "availableUserClasses" at first, and lists the "users" with their hosts.
+    Locust's page ticks the "availableUserClasses" at first, here the class named first alone, and
+    lists the "users" with their hosts. In the state "ready" it shows no tabs.
     """
+    page = environment.web_ui
     update = page.update_template_args
+
+    def state():
+        now = environment.runner.state
+        return "stopped" if pid and now == "ready" else now
 
     def update_and_describe():
         update()
         users = page.template_args["users"]
         for name, one in users.items():
-            user_class = page.environment.available_user_classes[name]
+            user_class = environment.available_user_classes[name]
             load = user_class.__doc__.partition("\n")[0]
-            one["host"] = f"{page.environment.host or user_class.host.split()[0]} {load}"
-        page.template_args |= {"users": {first: users[first], **users}}
+            one["host"] = f"{environment.host or user_class.host.split()[0]} {load}"
+        page.template_args |= {"users": {first: users[first], **users}, "state": state()}
         page.template_args["available_user_classes"] = [first]
 
     page.update_template_args = update_and_describe
     page.app.jinja_env.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    if pid:
+        page.template_args |= TAB
+        look = observe(environment, pid, open_requests)
+        page.app.after_request(lambda response: add_rows(response, state(), look))
 
 
-def add_tab(environment, pid, waiting):
-    """Add the tab to the page; its rows come with /stats/requests. Exits if pid is unreadable."""
+def observe(environment, pid, open_requests):
+    """Return a function that returns the rows of the tab now. Exits if pid is unreadable."""
     try:
         process = psutil.Process(pid)
         require_access(process)
     except (psutil.NoSuchProcess, LaunchError) as error:
         sys.exit(f"--server-pid: {error}")
-    page, readings = environment.web_ui, []
-    update = page.update_template_args
+    readings = []
 
     def look():
-        readings.append(reading(process, urlsplit(environment.host).port or 3267))
+        since = {visitor: at for visitor, name, at in open_requests() if name != "session"}
+        try:
+            readings.append(reading(process, urlsplit(environment.host).port or 3267))
+        except (psutil.Error, OSError) as error:
+            return [{"name": "server", "now": "ended", "meaning": str(error)}]
         del readings[1:-2]  # only the first and the last two are used
-        return rows(readings[-1], readings[-2:][0], readings[0], waiting())
+        return rows(readings[-1], readings[-2:][0], readings[0], since.values())
 
-    def state():
-        """Return the state for the page, which has no tabs in Locust's first one, "ready"."""
-        now = environment.runner.state
-        return "stopped" if now == "ready" else now
+    return look
 
-    def update_and_show():
-        update()
-        page.template_args["state"] = state()
 
-    @page.app.after_request
-    def add_rows(response):
-        if request.path == "/stats/requests":
-            try:
-                table = look()
-            except (psutil.Error, OSError) as error:
-                table = [{"name": "server", "now": "ended", "meaning": str(error)}]
-            more = {"state": state(), "extended_stats": [{"key": "server", "data": table}]}
-            response.set_data(json.dumps(response.json | more))
-        return response
-
-    page.template_args |= TAB
-    page.update_template_args = update_and_show
+def add_rows(response, state, look):
+    """Add the tab's rows to the answer that the page asks for every two seconds."""
+    if request.path == "/stats/requests":
+        more = {"state": state, "extended_stats": [{"key": "server", "data": look()}]}
+        response.set_data(json.dumps(response.json | more))
+    return response

@@ -46,8 +46,9 @@ def run(config, out, workers, *, model, program, load, repeat):
         warm(server.address)
         with watching(server.process, server.address[1]) as readings:
             count = workers.start(f"{model}, {load:g}") if workers else config.processes
-            options = several(count, workers and workers.address)
-            log = make_load(server.address, config, out / report, load, repeat, count, options)
+            options = load_options(config, load, repeat, count)
+            options += several(count, workers and workers.address)
+            log = make_load(server.address, options, config, out / report)
         if server.process.poll() is not None:
             raise RunError(f"it {server.describe_exit()}")
         incomplete = loses_child_cpu(server.process)
@@ -75,27 +76,26 @@ def server_options(config):
     return ["--quiet", "--backlog", config.backlog, *slow]
 
 
-def make_load(address, config, page, amount, repeat, count, several):
-    """Let Locust load a server and write its report to page; return the content of its log.
-
-    count: its processes; several: options for them.
-    """
-    host, port = address
-    is_open, slow = config.loop == "open", config.slow_requests
+def load_options(config, amount, repeat, count):
+    """Return Locust's options for the users or arrivals of a run. count: Locust processes."""
+    slow, is_open = config.slow_requests, config.loop == "open"
     users = (count if is_open else amount) + slow
+    options = ["--headless", "-u", users, "-r", users, "--seed", config.seed + repeat]
+    options += ["--seconds", config.seconds, "--arrivals", amount, "--slow-requests", max(slow, 1)]
+    return [*options, "--timeout", config.timeout, "--retries", config.retries]
+
+
+def make_load(address, options, config, page):
+    """Let Locust load a server and write its report to page; return the content of its log."""
+    classes = [config.user_class, *(["SlowRequestUser"] if config.slow_requests else [])]
     with temp_dir() as place:
         sample_log, output = Path(place, "samples.json"), Path(place, "output")
         report = Path(place, "report.html")  # in the name of a report Locust replaces {u} and more
-        options = [*several, "-f", LOCUSTFILE, "--headless", "-u", users, "-r", users]
-        options += ["--host", f"tcp://{host}:{port}", "--seconds", config.seconds]
-        options += ["--sample-log", sample_log, "--html", report, "--seed", config.seed + repeat]
-        options += ["--timeout", config.timeout, "--retries", config.retries]
-        options += ["--exit-code-on-error", 0, "--only-summary", "--loglevel", "WARNING"]
-        options += ["--arrivals", amount] if is_open else []
-        options += ["--slow-requests", slow] if slow else []
-        classes = [config.user_class, *(["SlowRequestUser"] if slow else [])]
+        options += ["-f", LOCUSTFILE, "--host", "tcp://%s:%d" % address]
+        options += ["--sample-log", sample_log, "--html", report, "--exit-code-on-error", 0]
+        options += ["--only-summary", "--loglevel", "WARNING", *classes]
         with open(output, "wb") as file:
-            locust(*options, *classes, output=file, timeout=config.seconds + SLACK)
+            locust(*options, output=file, timeout=config.seconds + SLACK)
         with contextlib.suppress(OSError):  # no report, or no room for it: the numbers are here
             shutil.move(report, page)
         words = f"Locust's last words: {tail(output.read_text(errors='replace'))}"
@@ -147,18 +147,15 @@ def locust(*options, output=subprocess.DEVNULL, timeout=None):
 
 def usage(readings, numbers, backlog, incomplete):
     """Return the ServerUsage of a run from its Readings. numbers: what its samples give."""
-    first, last, greetings = readings[0], readings[-1], numbers["greetings"]
+    first, last = readings[0], readings[-1]
 
     def peak(name):
         return max(getattr(reading, name) for reading in readings)
 
-    def increase(name):
-        return getattr(last, name) - getattr(first, name)
-
-    connections = peak("descriptors") - first.descriptors
+    cpu, connections = last.cpu - first.cpu, peak("descriptors") - first.descriptors
     return ServerUsage(
-        cpu_us_per_greeting=per(increase("cpu") * 1e6, greetings),
-        cpu_share=increase("cpu") / numbers["seconds"],  # readings begin before the load
+        cpu_us_per_greeting=per(cpu * 1e6, numbers["greetings"]),
+        cpu_share=cpu / numbers["seconds"],  # readings begin before the load
         cpu_incomplete=incomplete,
         rss_peak=peak("rss"),
         rss_per_connection=per(peak("rss") - first.rss, connections),
@@ -167,7 +164,7 @@ def usage(readings, numbers, backlog, incomplete):
         accept_queue_peak=peak("accept_queue"),
         accept_queue_limit=accept_queue_limit(backlog),
         syn_sent_peak=max(reading.clients.get("SYN-SENT", 0) for reading in readings),
-        listen_drops=increase("listen_drops"),
+        listen_drops=last.listen_drops - first.listen_drops,
         readings=readings,
     )
 
@@ -184,21 +181,15 @@ def health(log, not_started, server_share):
     late = stats.nearest_rank(lags, 99) * 1000
     here = [one["cpu"] for one in processes if one["host"] == socket.gethostname()]
     used, most = max((one["cpu"] / min(1, one["cores"]), one["cores"]) for one in processes)
-    reasons = []
-    if used > SATURATED:
-        reasons.append(
-            f"used {used:.0%} of {f'{most:g} cores' if most < 1 else 'a core'} on average"
-        )
+    allowed = f"{most:g} cores" if most < 1 else "a core"
+    reasons = [f"used {used:.0%} of {allowed} on average"] if used > SATURATED else []
     if cores < 2 and here and sum(here) + server_share > cores / 2:
         reasons.append(f"shared {count(cores, 'core')} with the server")
     reasons += [f"was {late:.0f} ms late"] if late > 50 else []
-    reasons += [f"could not start {not_started:,} visitors"] if not_started else []
+    reasons += [f"could not start {count(not_started, 'visitor')}"] if not_started else []
     reasons += [f"lost {count(len(log['left']), 'worker')}"] if log["left"] else []
-    left = [
-        f"the worker on {host} left after {at:.1f} s; only what it had reported is counted"
-        for host, at in log["left"]
-    ]
-    return GeneratorHealth(max(one["cpu"] for one in processes), late, " and ".join(reasons), left)
+    busiest = max(one["cpu"] for one in processes)
+    return GeneratorHealth(busiest, late, " and ".join(reasons), log["left"])
 
 
 def machine():

@@ -29,9 +29,10 @@ class SampleLog:
         self.started, self.over = time.monotonic(), math.inf
         self.own_monitor = gevent.spawn(self.watch_generator) if watch else None
 
-    def stop(self):
+    def end(self):
+        self.over = time.monotonic()
         if self.own_monitor:
-            self.own_monitor.kill()
+            self.own_monitor.kill(block=False)  # no user runs between the end and Locust's counts
 
     def note(self, session, request, began, ended, outcome):
         """Add a request, with times of time.monotonic(), if it began before the load ended."""
@@ -49,14 +50,14 @@ class SampleLog:
 
         waiting: (session, request, time at which it began) of each request without an answer.
         """
-        now, started = time.monotonic(), self.started
+        started, now = self.started, round(time.monotonic() - self.started, 6)
         content = {
             "samples": self.samples,
             "errors": self.errors,
             "generators": self.generators,
+            "waiting": [(*it, round(at - started, 6), now, "unanswered") for *it, at in waiting],
+            "at": now,
             "complete": self.over < math.inf,
-            "waiting": [(*names, began - started, now - started) for *names, began in waiting],
-            "at": now - started,
         }
         self.samples, self.errors = [], Counter()
         return content
@@ -73,16 +74,17 @@ class SampleLog:
         self.samples += [Sample(f"{worker}/{session}", *rest) for session, *rest in samples]
 
     def content(self):
-        """Return all that was recorded, as plain data; see runs.make_load().
+        """Return all that was recorded, as plain data.
 
-        A worker without a last report has left. What it had reported as waiting is entered as
+        A worker without a complete report has left. What it had reported as waiting is entered as
         unanswered at that moment: for how long it waited afterwards is not known.
         """
         left = []
         for worker, last in self.last_reports.items():
             if not last["complete"]:
-                self.add(worker, [(*one, "unanswered") for one in last["waiting"]])
-                left.append((worker.rpartition("_")[0], last["at"]))
+                self.add(worker, last["waiting"])
+                host, text = worker.rpartition("_")[0], "only what it had reported is counted"
+                left.append(f"the worker on {host} left after {last['at']:.1f} s; {text}")
         names = ("samples", "errors", "generators", "locust", "started")
         return {name: getattr(self, name) for name in names} | {"left": left}
 

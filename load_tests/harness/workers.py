@@ -10,14 +10,13 @@ import os
 import select
 import socket
 import subprocess
-import time
-from pathlib import Path
+import tempfile
 
-from clients.system.processes import ROOT, LaunchError, module_command, spawn, tail, temp_dir
+from clients.system.processes import ROOT, LaunchError, module_command, spawn, tail
 from load_tests.harness.runs import LOCUSTFILE
 
 PORT = 5556  # of the comparison; Locust's master uses 5557
-JOIN_TIMEOUT = 30.0  # seconds that a worker waits for a comparison that has not begun
+TIMEOUT = 10.0  # seconds that connecting to a comparison may take
 
 
 class Workers:
@@ -48,20 +47,20 @@ def joined(address, count, report):
     if not count:
         yield None
         return
+    try:
+        listener = socket.create_server((address, PORT))
+    except OSError as error:
+        raise LaunchError(f"cannot wait for workers at {address}: {error.strerror}") from error
     workers = Workers(address)
     with contextlib.ExitStack() as stack:
-        try:
-            listener = stack.enter_context(socket.create_server((address, PORT)))
-        except OSError as error:
-            raise LaunchError(f"cannot wait for workers at {address}: {error.strerror}") from error
-        command = f"python -m load_tests.compare --join {address}"
-        report(f"Waiting for {count} workers: .venv/bin/{command}")
-        while len(workers.present()) < count:
-            connection, (host, _) = listener.accept()
-            workers.connections.append(stack.enter_context(connection))
-            keep_alive(connection)
-            report(f"{len(workers.present())} of {count} have joined: {host}")
-        listener.close()
+        with listener:
+            keep_alive(listener)  # its connections inherit that
+            command = f".venv/bin/python -m load_tests.compare --join {address}"
+            report(f"Waiting for {count} workers: {command}")
+            while len(workers.present()) < count:
+                connection, (host, _) = listener.accept()
+                workers.connections.append(stack.enter_context(connection))
+                report(f"{len(workers.present())} of {count} have joined: {host}")
         yield workers
 
 
@@ -71,54 +70,38 @@ def join(address, report):
     report: a function that shows a line.
     """
     try:
-        comparison = connect(address)
+        comparison = socket.create_connection((address, PORT), TIMEOUT)
     except OSError as error:
-        text = f"for {JOIN_TIMEOUT:g} s no comparison has waited for workers at {address}"
-        return f"{text} ({error.strerror or error})"
+        return f"no comparison waits for workers at {address}: {error.strerror or error}"
+    comparison.settimeout(None)
+    keep_alive(comparison)
     report(f"Joined the comparison at {address}. Ctrl-C leaves it.")
-    count = 0
-    with comparison, comparison.makefile(errors="replace") as lines, temp_dir() as place:
-        keep_alive(comparison)
+    with comparison, comparison.makefile(errors="replace") as lines:
         try:
-            while run := lines.readline():
+            for run in lines:
                 report(run.strip())
-                count += 1
-                if error := work(address, comparison, Path(place, "output")):
+                if error := work(address, comparison):
                     return error
         except OSError as error:
             return f"lost the comparison at {address}: {error.strerror}"
-    report(f"The comparison has ended, after {count} runs here.")
+    report("The comparison has ended.")
     return 0
 
 
-def connect(address):
-    """Return a connection to the comparison. Raises OSError after JOIN_TIMEOUT seconds."""
-    until = time.monotonic() + JOIN_TIMEOUT
-    while True:
-        try:
-            connection = socket.create_connection((address, PORT), JOIN_TIMEOUT)
-            connection.settimeout(None)
-            return connection
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.2)
-
-
-def work(address, comparison, output):
+def work(address, comparison):
     """Let Locust's worker make its part of one run's load; return an error in words, or None."""
     options = "-f", LOCUSTFILE, "--worker", "--master-host", address, "--exit-code-on-error", 0
     line = module_command("locust", *options, "--loglevel", "WARNING")
-    with open(output, "wb") as file:
-        streams = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.STDOUT}
+    with tempfile.TemporaryFile() as output:
+        streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
         with spawn(line, cwd=ROOT, **streams) as worker:
             over = os.pidfd_open(worker.pid)  # readable when the process has ended
             select.select([over, comparison], [], [])
             os.close(over)
-            if readable(comparison):  # the comparison has ended, or the next run begins
-                return None
-            status = worker.wait()
-    return status and f"Locust's worker ended with {status}: {tail(output.read_text())}"
+            status = None if readable(comparison) else worker.wait()  # or a next run begins
+        output.seek(0)
+        words = tail(output.read().decode(errors="replace"))
+        return status and f"Locust's worker ended with status {status}: {words}"
 
 
 def readable(connection):
@@ -129,6 +112,5 @@ def readable(connection):
 def keep_alive(connection):
     """Let the kernel notice within 20 s that the other machine is gone (tcp(7))."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
-        connection.setsockopt(socket.IPPROTO_TCP, option, 5)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    for name, value in {"KEEPIDLE": 5, "KEEPINTVL": 5, "KEEPCNT": 3}.items():
+        connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, f"TCP_{name}"), value)

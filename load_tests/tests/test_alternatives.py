@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from clients.client import Client
-from clients.contract.checks import CHECKS, framing, isolation, leaks, lifecycle
+from clients.contract.checks import CHECKS, framing, isolation, leaks, resource_limits
 from clients.contract.errors import ContractViolation, NotApplicable
 from clients.contract.server_under_test import ServerUnderTest, run_check
 from clients.system.processes import process_tree, running_server
@@ -54,7 +54,10 @@ DIFFERENCES = {
         "unix/stream.c), and uvloop 256 KiB each time: with 0.2 ms a greeting that takes a second",
     },
 }
-UNSURE = {}  # checks that an alternative passes in one run, and not in another
+UNSURE = {  # checks that an alternative passes in one run, and not in another
+    # It tries accept() --backlog times, and logs a traceback for each: near the bound of CPU time.
+    "asyncio_protocol": {"out_of_descriptors_it_keeps_serving"},
+}
 if sys.version_info >= (3, 15):  # a traceback for each accept() that fails (baseserver.py): near
     UNSURE["gevent_server"] = {  # the bound of CPU time, and beyond it where tracebacks cost more
         "out_of_descriptors_it_keeps_serving",
@@ -62,84 +65,93 @@ if sys.version_info >= (3, 15):  # a traceback for each accept() that fails (bas
     }
 
 ALL = set(CHECKS)
-LIFECYCLE = set(vars(lifecycle)) & ALL
-WORKING = {name for name, check in CHECKS.items() if {"--wait", "--compute"} & set(check.options)}
-OPTIONS = {  # all of it is in common.py; that a backlog is obeyed is another check
+COMMON = {  # all of it is in common.py; selectors_loop is held to it
     "bad_options_get_one_clear_line",
+    "it_can_restart_on_the_same_port_at_once",
+    "it_logs_nothing_with_quiet",
     "its_defaults_are_127_0_0_1_port_3267_backlog_5",
+    "its_first_line_is_the_listening_address",
+    "the_compute_option_uses_cpu",
 }
-COMPUTE = {"the_compute_option_uses_cpu"}
-BYTES = "each_message_is_greeted"
+LOGS = {"it_logs_a_reset_as_a_reset", "it_logs_connections_messages_and_byte_counts"}
+FULL_LOG = {"it_ends_while_its_log_is_not_read"}
+SIGNALS = {"a_signal_ends_it_during_a_request", "ctrl_c_ends_it", "sigterm_ends_it"}
+BACKLOG = {"it_obeys_host_and_backlog"}
+WAIT = {"the_wait_option_only_sleeps"}
 GROWTH = "memory_does_not_grow_with_messages"
 SLOW_READER = "a_slow_reader_gets_every_byte"
 NEVER_READS = "a_client_that_never_reads_meets_backpressure"
+MANY = "simultaneous_clients_are_all_greeted"
+IDLE_CPU = "an_idle_server_uses_no_cpu"
+FAST = {"timeout": 1.0, "quiet_period": 0.25}  # what never comes is not waited for
+LOAD = 0.25  # resets more clients than a pool has threads, and sends twice what may be kept
+WORK = ["--wait", "0.001", "--compute", "0.0001"]
+SERVING = {name for subject in (framing, isolation, leaks) for name in vars(subject)} & ALL
+LIMITS = set(vars(resource_limits)) & ALL
+SHARED = (
+    SERVING
+    | FULL_LOG
+    | {  # these leave the server as it was
+        "it_logs_nothing_with_quiet",
+        "its_first_line_is_the_listening_address",
+    }
+)
+WITH_WORK = {  # in the others there is no message, one at a time, or megabytes
+    "a_close_with_unread_replies_ends_one_connection",
+    "a_reset_after_the_first_byte_ends_one_connection",
+    "a_reset_during_a_reply_ends_one_connection",
+    "any_byte_stream_is_greeted_in_order",
+    "no_descriptor_or_thread_leaks",
+    MANY,
+}
 ONE_CONNECTION = {  # checks of the code that serves one connection
-    BYTES,
+    "each_message_is_greeted",
     FLOOD,
     GROWTH,
     NEVER_READS,
     SLOW_READER,
     "a_reset_during_a_reply_ends_one_connection",
-    *COMPUTE,
 }
-SHARING = {  # checks of the listening socket
-    "out_of_descriptors_it_keeps_serving",
-    "simultaneous_clients_are_all_greeted",
-    "without_a_free_descriptor_it_retries",
-}
-FAST = {"timeout": 1.0, "quiet_period": 0.25}  # what never comes is not waited for
-LOAD = 0.25  # resets more clients than a pool has threads, and sends twice what may be kept
-WORK = ["--wait", "0.001", "--compute", "0.0001"]
-SERVING = {name for subject in (framing, isolation, leaks) for name in vars(subject)} & ALL
-SHARED = SERVING | {  # these leave the server as it was
-    "it_ends_while_its_log_is_not_read",
-    "it_logs_nothing_with_quiet",
-    "its_first_line_is_the_listening_address",
-}
-NO_WORK = {  # without a message, with one at a time only, or with megabytes
-    BYTES,
-    GROWTH,
-    NEVER_READS,
-    SLOW_READER,
-    THOUSAND,
-    "a_reset_before_the_first_byte_ends_one_connection",
-    "an_idle_client_does_not_block_others",
-    "an_idle_client_stays_connected",
-    "an_idle_server_uses_no_cpu",
-    "it_closes_after_a_half_close",
-}
-WITH_WORK = SERVING - WORKING - NO_WORK
+SELECTOR = LIMITS | {MANY, IDLE_CPU, SLOW_READER, THOUSAND, "no_descriptor_or_thread_leaks"}
 CASES = {
-    "asyncio_protocol": ALL - OPTIONS,
-    "asyncio_streams": ALL - OPTIONS,
-    "gevent_server": ALL - OPTIONS - COMPUTE,  # converse() in common.py
-    "loop_with_pool": WORKING - {FLOOD},  # without work it is asyncio_streams
-    "graceful": LIFECYCLE - OPTIONS - COMPUTE - {"it_obeys_host_and_backlog"},
+    "asyncio_protocol": SERVING | LIMITS | SIGNALS | BACKLOG | LOGS | WAIT | FULL_LOG,
+    "asyncio_streams": SERVING - {THOUSAND} | LOGS | WAIT,  # the others: asyncio_protocol
+    "gevent_server": SERVING | LIMITS | SIGNALS | BACKLOG | WAIT,
+    "graceful": SIGNALS | FULL_LOG,  # all else is in selectors_loop
     "handover": {"sigterm_ends_it"},  # without --control it is graceful
-    "shedding --clients 9999 --max-age 3600": set(vars(framing)) & ALL,  # it receives otherwise
-    "prefork": ALL - OPTIONS - ONE_CONNECTION,  # selectors_loop
-    "prefork --share exclusive": SHARING,
-    "prefork --share reuseport": SHARING,
-    "selectors_loop --selector select": ALL - LIFECYCLE - ONE_CONNECTION,
-    "selectors_loop --selector poll": ALL - LIFECYCLE - ONE_CONNECTION,
+    "loop_per_thread": LIMITS | {"sigterm_ends_it", MANY, IDLE_CPU},  # selectors_loop
+    "loop_with_pool": WAIT  # without work it is asyncio_streams
+    | {
+        "a_signal_ends_it_during_a_request",
+        "data_before_a_half_close_is_answered",
+        "the_compute_option_uses_cpu",
+    },
+    "prefork": LIMITS | SIGNALS | FULL_LOG | {MANY, IDLE_CPU} | COMMON & SHARED,
+    "prefork --share exclusive": LIMITS | {MANY},
+    "prefork --share reuseport": LIMITS | {MANY},
     "selectors_loop --selector epoll": ALL,
-    "socketserver_threads": ALL - OPTIONS,
-    "thread_pool": ALL - OPTIONS - ONE_CONNECTION,  # converse() in common.py
-    "uvloop_protocol": ALL - OPTIONS - COMPUTE,  # asyncio_protocol
-    "asyncio_protocol working": WITH_WORK,
+    "selectors_loop --selector poll": SELECTOR - {THOUSAND},
+    "selectors_loop --selector select": SELECTOR,
+    "shedding --clients 9999 --max-age 3600": set(vars(framing))
+    & ALL - {SLOW_READER},  # it receives otherwise
+    "socketserver_threads": SERVING | LIMITS | SIGNALS | LOGS | WAIT | FULL_LOG,
+    "thread_pool": SERVING - ONE_CONNECTION | LIMITS | SIGNALS,  # converse() in common.py
+    "uvloop_protocol": SERVING | LIMITS | SIGNALS | BACKLOG,  # asyncio_protocol
+    "asyncio_protocol working": WITH_WORK | {NEVER_READS},  # it reads again after each wait
     "asyncio_streams working": WITH_WORK,
     "gevent_server working": WITH_WORK,
-    "loop_with_pool working --pool processes --workers 2": ALL
-    - OPTIONS
-    - WORKING
-    - {GROWTH, NEVER_READS, SLOW_READER, THOUSAND},
-    "loop_with_pool working --pool threads": WITH_WORK | {BYTES, "an_idle_server_uses_no_cpu"},
+    "loop_with_pool working --pool processes --workers 2": WITH_WORK
+    | SIGNALS
+    | FULL_LOG
+    | COMMON & SHARED
+    | {"an_idle_client_does_not_block_others", "it_closes_after_a_half_close", IDLE_CPU},
+    "loop_with_pool working --pool threads": WITH_WORK | {"each_message_is_greeted", IDLE_CPU},
     "selectors_loop working": WITH_WORK,
     "socketserver_threads working": WITH_WORK,
     "uvloop_protocol working": WITH_WORK,
 }
 # With work, these serve as selectors_loop does, and thread_pool as socketserver_threads.
-SAME_WITH_WORK = {"graceful", "handover", "prefork", "shedding", "thread_pool"}
+SAME_WITH_WORK = {"graceful", "handover", "loop_per_thread", "prefork", "shedding", "thread_pool"}
 CHATS = {"chat_loop", "chat_threads"}  # another protocol: test_under_pressure.py
 
 
@@ -188,7 +200,9 @@ def test_each_alternative_and_each_check_is_tried():
     assert working == programs - SAME_WITH_WORK
     assert set(DIFFERENCES) <= programs | set(CASES)
     assert {check for listed in DIFFERENCES.values() for check in listed} <= ALL
-    assert ONE_CONNECTION | OPTIONS <= ALL
+    tried = set().union(*CASES.values())
+    assert tried == ALL
+    assert COMMON | LOGS | FULL_LOG | SIGNALS | BACKLOG | WAIT | WITH_WORK | ONE_CONNECTION <= ALL
 
 
 # Runs a server whose accept() fails, from the second connection on, once with each of these errors.

@@ -319,7 +319,7 @@ def test_nothing_that_a_server_says_reaches_the_terminal_as_a_command(module, tm
 WRONG = ["nan", "inf", "-inf", "1e300", "-1", "", "0x10", "1,", "9" * 400]
 NUMBERS = {
     "compare": "users seconds repeat seed arrivals backlog wait compute slow-requests timeout "
-    "retries processes switch-interval",
+    "retries processes workers switch-interval",
     "bench": "connections rounds seconds idle processes",
     "bench_check": "connections rounds greetings",
 }

@@ -107,10 +107,10 @@ HERE = socket.gethostname()
     ("cores", "cpu", "host", "words"),
     [
         (2, 0.4, HERE, ""),
-        (2, 0.85, HERE, "used 85% of a core"),
+        (2, 0.85, HERE, "used 85% of a core on average"),
         (0.5, 0.2, HERE, "shared 0.5 cores with the server"),
         (0.5, 0.2, "elsewhere", ""),
-        (0.5, 0.45, "elsewhere", "used 90% of 0.5 cores"),
+        (0.5, 0.45, "elsewhere", "used 90% of 0.5 cores on average"),
         (1, 0.1, HERE, ""),
     ],
 )

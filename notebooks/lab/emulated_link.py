@@ -55,7 +55,7 @@ class Host:
     def __init__(self, name):
         import fcntl  # not at the top: Windows does not have it
 
-        self.name, self.address = name, ADDRESS[name]
+        self.address = ADDRESS[name]
         netns.shrink_tcp_tables()
         with in_namespace():
             self.namespace = os.open(OWN_NAMESPACE, os.O_RDONLY)

@@ -6,7 +6,7 @@ import os
 import select
 import socket
 import statistics
-import time
+import timeit
 from pathlib import Path
 
 from clients.system.sockets import reset_on_close
@@ -129,9 +129,4 @@ def wake_up(kind, count, times=200):
             for fd in fds:
                 polled.register(fd, select.POLLIN)  # EPOLLIN is the same number
             poll = polled.poll
-        seconds = []
-        for _ in range(times):
-            began = time.perf_counter()
-            poll()
-            seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
+        return statistics.median(timeit.repeat(poll, number=1, repeat=times))

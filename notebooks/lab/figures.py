@@ -59,10 +59,8 @@ def stall(found, since, until):
     colours = styles(found.requests).items()
     panels = [functools.partial(panel, loop=loop, colour=colour) for loop, (colour, _) in colours]
     title = "The closed loop sends hardly any request while the server stalls"
-    note = (
-        "Shaded: the server stalls. A bar: one request, from when it should have started "
-        "to its answer. A dot: one that was answered immediately."
-    )
+    note = "Shaded: the server stalls. A bar: one request, from when it should have started "
+    note += "to its answer. A dot: one that was answered immediately."
     return sheet(panels, title, note, 1, (10, 7.6))
 
 

@@ -12,10 +12,9 @@ PORTS = range(50000, 50008)  # that the client may use
 
 
 def port_use(closer, reuse=2, delay=0.002):
-    """The client connects again and again, from few ports, until it cannot.
+    """The client connects from few ports, at most thrice from each, and once more 1.2 s later.
 
     closer: the end that closes each connection first. reuse: the client's net.ipv4.tcp_tw_reuse.
-    It stops after three connections per port, and tries once more 1.2 s later.
     """
     with EmulatedLink(delay) as link, link.listener() as listening, contextlib.ExitStack() as stack:
         link.client.set("net.ipv4.ip_local_port_range", f"{PORTS[0]} {PORTS[-1]}")
@@ -39,10 +38,8 @@ def port_use(closer, reuse=2, delay=0.002):
         while count < 3 * len(PORTS) and not (error := connect()):
             count += 1
         time.sleep(1.2)  # meanwhile the last packets arrive
-        waiting = {
-            end: sum(row.state == "TIME-WAIT" for row in host.sockets())
-            for end, host in link.hosts.items()
-        }
+        states = {end: [row.state for row in host.sockets()] for end, host in link.hosts.items()}
+        waiting = {end: found.count("TIME-WAIT") for end, found in states.items()}
         return PortUse(count=count, error=error, time_wait=waiting, later=connect())
 
 

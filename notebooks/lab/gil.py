@@ -32,6 +32,19 @@ class FreeThreaded:
     timelines: dict = field(default_factory=dict)  # {"with" or "without": gil_timeline()}
     throughput: dict = field(default_factory=dict)  # greetings per second: 20 users, 5 ms each
     when: str = ""
+    models: list = field(default_factory=list)  # vars() of a ModelRun for each
+
+
+@dataclass
+class ModelRun:
+    """What one server did, run by one build of Python."""
+
+    server: str
+    build: str  # "ordinary", "with GIL" or "without GIL"
+    compute: float  # seconds for each greeting: 20 users ask without a pause, with 0 one does
+    throughput: float  # greetings per second
+    cpu_us: float  # CPU time of a greeting
+    rss: int  # bytes
 
 
 def sample(pid, seconds):
@@ -77,15 +90,37 @@ def gil_timeline(program, seconds=0.06, clients=3):
 
 
 @contextlib.contextmanager
-def run_by(python, gil):
-    """Yield a program: 02_threaded run by another Python, with its GIL (1) or without (0)."""
+def run_by(python, gil, server="02_threaded"):
+    """Yield a program: a server run by another Python, with its GIL (1) or without (0).
+
+    gil: None leaves the choice to that Python, as an ordinary one has none.
+    """
     with processes.temp_dir() as place:
         program = Path(place, f"gil_{gil}")
-        setting = f"export PYTHON_GIL={gil}"  # docs.python.org/3/using/cmdline.html
-        line = f'exec {python} {processes.find_server("02_threaded")} "$@"'
+        setting = "" if gil is None else f"export PYTHON_GIL={gil}"  # docs: using/cmdline.html
+        line = f'exec {python} {processes.find_server(server)} "$@"'
         program.write_text(f"#!/bin/sh\n{setting}\n{line}\n")
         program.chmod(0o755)
         yield program
+
+
+def measure_models(builds, seconds=4):
+    """Return a ModelRun for each model, an event loop per thread, and each build.
+
+    builds: {name: (python, gil)}, gil as in run_by().
+    """
+    from . import load  # not at the top: only this needs the load comparison
+
+    found, work = [], {"seconds": seconds, "load": "no-think-time", "backlog": 64}
+    for server in [*processes.models(), load.alternative("loop_per_thread")]:
+        for compute, users in (0.005, 20), (0, 1):
+            for build, (python, gil) in builds.items():
+                with run_by(python, gil, server) as program:
+                    [run] = load.compare(str(program), users=[users], compute=compute, **work).runs
+                name = processes.server_name(processes.find_server(server))
+                costs = run.throughput, run.usage.cpu_us_per_greeting, run.usage.rss_peak
+                found.append(ModelRun(name, build, compute, *costs))
+    return found
 
 
 def measure(python):

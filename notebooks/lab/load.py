@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import signal
-import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -79,9 +78,7 @@ def first_tail(frame, since, until):
 
     Below 100 of them it is the longest one, and None if there are none.
     """
-    first = frame[
-        (frame.request == "first_greeting") & (since <= frame.began) & (frame.began < until)
-    ]
+    first = frame.query("request == 'first_greeting' and @since <= began < @until")
     rows = [Sample(*row) for row in first[[*Sample._fields]].values]
     return percentile(rows, 99) or percentile(rows, 100)
 
@@ -181,11 +178,6 @@ def first_and_last(found, name):
     return mine[0], mine[-1]
 
 
-def median(one, what):
-    """Return the median of a field of a server's rounds."""
-    return statistics.median(getattr(each, what) for each in one.rounds)
-
-
 def ratios(one, other, what):
     """Return the ratios of a field of two servers, each of two rounds next to each other."""
     pairs = zip(one.rounds, other.rounds, strict=True)
@@ -219,27 +211,24 @@ def costs(name, counts):
     The kernel memory is that of the whole machine, with both ends of each connection.
     """
     processes.raise_nofile_limit()
-    found, options = [], ("--quiet", "--backlog", 4096)
+    found, clients, options = [], [], ("--quiet", "--backlog", 4096)
     with (
         processes.running_server(processes.find_server(name), *options) as server,
         contextlib.ExitStack() as stack,
     ):
-        before, connected = cost(server, 0), 0
+
+        def used():
+            """Return the server's Reading, and the bytes of each kind of memory."""
+            row = reading(server.process, server.address[1])
+            return row, (row.rss, row.vms, kernel_memory())
+
+        _, before = used()
         for count in counts:
-            for _ in range(connected, count):
-                client = stack.enter_context(Client(*server.address, timeout=30))
-                client.greet(b"bob")
-            connected = count
+            while len(clients) < count:
+                clients.append(stack.enter_context(Client(*server.address, timeout=30)))
+                clients[-1].greet(b"bob")
             time.sleep(0.5)  # the kernel frees some of what it took at first
-            one = cost(server, count)
-            more = {kind: size - before.memory[kind] for kind, size in one.memory.items()}
-            found.append(replace(one, memory=more))
+            row, sizes = used()
+            more = [(size - first) / 2**20 for size, first in zip(sizes, before, strict=True)]
+            found.append(Cost(count, row, dict(zip(MEMORY, more, strict=True))))
     return found
-
-
-def cost(server, connections):
-    """Return the Cost of a server with all its memory, in MiB."""
-    row = reading(server.process, server.address[1])
-    sizes = row.rss, row.vms, kernel_memory()
-    memory = {kind: size / 2**20 for kind, size in zip(MEMORY, sizes, strict=True)}
-    return Cost(connections, row, memory)

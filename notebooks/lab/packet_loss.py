@@ -7,17 +7,9 @@ from .emulated_link import EmulatedLink, concurrently
 from .observation import Observation, Vanished
 
 
-def only_first(wanted):
-    """Return a rule for an EmulatedLink: lose the first packet for which wanted(Packet) is true."""
-    lost = []
-
-    def loses(packet):
-        if lost or not wanted(packet):
-            return False
-        lost.append(packet)
-        return True
-
-    return loses
+def lose_first(link, wanted):
+    """Let a link lose the first packet for which wanted(Packet) is true, and no other."""
+    link.loses = lambda packet: wanted(packet) and not any(one.lost for one in link.packets)
 
 
 def lost_packet(what, messages, pause=0.08, delay=0.05):
@@ -32,11 +24,8 @@ def lost_packet(what, messages, pause=0.08, delay=0.05):
             return packet.length > 0
         return packet.sender == "server" and "SYN" not in packet.flags
 
-    with (
-        EmulatedLink(delay, only_first(wanted)) as link,
-        link.listener() as listening,
-        link.client.socket() as client,
-    ):
+    with EmulatedLink(delay) as link, link.listener() as listening, link.client.socket() as client:
+        lose_first(link, wanted)
         # Otherwise the kernel delays a short message until the one before is acknowledged (Nagle).
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -69,7 +58,8 @@ def lost_last_ack(time_wait=True, delay=0.05):
             closed.add(packet.sender)
         return packet.sender == "client" and "server" in closed
 
-    with EmulatedLink(delay, only_first(is_last)) as link, link.listener() as listening:
+    with EmulatedLink(delay) as link, link.listener() as listening:
+        lose_first(link, is_last)
         if not time_wait:
             link.client.set("net.ipv4.tcp_max_tw_buckets", 0)
             # Above 60 s, a FIN-WAIT-2 is not kept as a kind of TIME-WAIT.
@@ -118,13 +108,9 @@ def guarded_server(guard, seconds, deadline=2.0, delay=0.005):
                 noticed, error = link.now() - began, f"{type(failure).__name__}: {failure}"
         time.sleep(4 * delay)  # a kernel that gives up may still send a reset
         rows = link.server.connections()
+        settings = {name: int(link.server.read(f"sys/net/ipv4/{name}")) for name in SETTINGS}
+        found = {"noticed": noticed, "error": error, "watched": seconds, "settings": settings}
+        found["timer_runs"] = bool(rows and rows[0].timer is not None)
+        found["state"] = rows[0].state if rows else "CLOSED"
         with client, conn:
-            return Vanished(
-                noticed=noticed,
-                error=error,
-                watched=seconds,
-                sent=len(link.packets) - packets,
-                state=rows[0].state if rows else "CLOSED",
-                timer_runs=bool(rows and rows[0].timer is not None),
-                settings={name: int(link.server.read(f"sys/net/ipv4/{name}")) for name in SETTINGS},
-            )
+            return Vanished(**found, sent=len(link.packets) - packets)

@@ -26,12 +26,12 @@ def run(experiment, cases, together=False):
     if not cases:
         return {}
     try:
-        done = start(experiment, options, True)
+        done = start(run_in_netns, experiment, options, "--mount")
     except NamespaceDenied as error:
         if not explained:
             explained.append(error)
             print(f"not in a network of its own: {error}. Counters are the whole machine's.")
-        done = start(experiment, options, False)
+        done = start(run_captured, experiment, options)
     if done.returncode:
         raise RuntimeError(f"{experiment} failed: {done.stderr[-2000:]}")
     found = json.loads(done.stdout)
@@ -43,12 +43,10 @@ def run(experiment, cases, together=False):
     return dict(zip(cases, found, strict=True))
 
 
-def start(experiment, options, own_network):
-    text = json.dumps(options | {"own_network": own_network})
+def start(way, experiment, options, *more):
+    text = json.dumps(options | {"own_network": bool(more)})
     line = [sys.executable, "-m", "lab.pressure_run", experiment, text]
-    if own_network:
-        return run_in_netns(line, "--mount", cwd=NOTEBOOKS, timeout=600)
-    return run_captured(line, cwd=NOTEBOOKS, timeout=600)
+    return way(line, *more, cwd=NOTEBOOKS, timeout=600)
 
 
 def bars(latencies, title):
@@ -60,17 +58,16 @@ def bars(latencies, title):
     return partial(charts.bars, values=values, labels={"title": title, "xlabel": "ms"})
 
 
-def over_time(series, shaded, words, labels):
-    """Return a panel of a sheet: {name: [(second, number or None), …]}, with words on a shade.
-
-    shaded: its begin and its end.
-    """
+def over_time(series, shaded, labels):
+    """Return a panel of a sheet: {name: column of per_interval()}; shaded: from when until when."""
+    end, points = labels["xlim"][1], {}
+    for name, column in series.items():
+        rows = column.loc[:end].items()
+        points[name] = [(at, None if pandas.isna(value) else value) for at, value in rows]
 
     def panel(ax):
         ax.axvspan(*shaded, color="#F3D9A4", lw=0)
-        charts.timelines(ax, series, labels)
-        place = ax.get_xaxis_transform()
-        ax.text(sum(shaded) / 2, 0.98, words, transform=place, ha="center", va="top")
+        charts.timelines(ax, points, labels)
 
     return panel
 
@@ -83,14 +80,3 @@ def per_interval(moments, every=0.5):
     return pandas.DataFrame(
         {"goodput": groups.greetings.sum() / width, "seconds": groups.p50_ms.median() / 1000}
     )
-
-
-def points(column):
-    """Return a column as pairs for charts.timelines: None where there is no number."""
-    return [(at, None if value != value else value) for at, value in column.items()]
-
-
-def staying(found, outcomes=("answered",)):
-    """Return for how many seconds each visitor with one of these outcomes stayed."""
-    sessions = (one for one in found["samples"] if one.request == "session")
-    return [one.seconds for one in sessions if one.outcome in outcomes]

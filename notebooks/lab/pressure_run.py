@@ -7,9 +7,11 @@ Most visitors connect, ask once, and leave. Times are in seconds.
 import asyncio
 import contextlib
 import errno
+import itertools
 import json
 import os
 import random
+import re
 import select
 import shlex
 import socket
@@ -26,16 +28,17 @@ from load_tests.harness import slow_requests
 from load_tests.harness.monitor import pin, tree_cpu_seconds
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent
-CORES = sorted(os.sched_getaffinity(0))
+CORES = sorted(getattr(os, "sched_getaffinity", lambda _: ())(0))  # only Linux has it
 SAMPLING_INTERVAL = 0.02  # between two readings of the kernel's list of sockets
 MESSAGE, ANSWER = b"bob", b"Hello, bob"
 
 
 @contextlib.contextmanager
-def started(server, edits=(), slow=False):
+def started(server, edits=(), slow=False, log="--quiet"):
     """Start a server on a core of its own; edits: (old, new) texts of its program. Yield it.
 
-    slow: only messages that begin with "slow" wait and compute.
+    slow: only messages that begin with "slow" wait and compute. log: "" to log them all. In the
+    options {place} is a folder.
     """
     name, *more = shlex.split(server)
     wrapper = (slow_requests.__file__, sys.getswitchinterval()) if slow else ()
@@ -49,19 +52,11 @@ def started(server, edits=(), slow=False):
                 text = text.replace(old, new)
             program = Path(place, "server.py")
             program.write_text(text)
-        options = "--quiet", "--backlog", 4096, *more
+        options = [log] * bool(log) + ["--backlog", 4096]
+        options += [word.format(place=place) for word in more]
         with processes.running_server(program, *options, wrapper=wrapper) as running:
             pin(running.process, CORES[:1])
             yield running
-
-
-@contextlib.contextmanager
-def neighbour(address, name, *options):
-    """Run one of NEIGHBOURS in a process of its own; yield it. It prints what it did, as JSON."""
-    line = [sys.executable, "-m", "lab.pressure_run", name, json.dumps([address, *options])]
-    with processes.spawn(line, stdout=subprocess.PIPE, cwd=NOTEBOOKS) as process:
-        process.stdout.readline()  # it begins
-        yield process
 
 
 def flood(address, seconds):
@@ -78,7 +73,7 @@ def flood(address, seconds):
     return received / seconds
 
 
-def newcomers(address, seconds, rate):
+def connection_stream(address, seconds, rate):
     """Let clients connect and leave at once, up to rate per second; return how many per second."""
     count, began = 0, time.perf_counter()
     while (now := time.perf_counter() - began) < seconds:
@@ -92,15 +87,11 @@ def newcomers(address, seconds, rate):
 
 
 def drip(address, pause):
-    """Send a byte, again and again, until the server ends that; return how often."""
-    sock = socket.create_connection(address)
-    for count in range(1000):
-        try:
+    """Send a byte, again and again, until the server ends that."""
+    with socket.create_connection(address) as sock, contextlib.suppress(OSError):
+        for _ in range(1000):
             sock.send(b"x")
-        except OSError:
-            return count
-        time.sleep(pause)
-    return count
+            time.sleep(pause)
 
 
 def slow_request(address):
@@ -112,13 +103,11 @@ def slow_request(address):
     return time.perf_counter() - began
 
 
-NEIGHBOURS = {one.__name__: one for one in (flood, newcomers, drip, slow_request)}
+NEIGHBOURS = {one.__name__: one for one in (flood, connection_stream, drip, slow_request)}
 
 
 def new_socket():
-    sock = socket.socket()
-    sock.setblocking(False)
-    return sock
+    return socket.socket(type=socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
 
 async def ask(sock, address):
@@ -157,11 +146,11 @@ class Load:
         await asyncio.gather(*left, return_exceptions=True)
 
 
-async def open_loop(server, phases, patience=None, retries=0):
+async def open_loop(server, phases, timeout=None, retries=0):
     """Let visitors come at random moments (Poisson) in phases [(seconds, per second), …].
 
-    patience: seconds after which they give up; None: never. retries: further attempts, which begin
-    one patience apart. Return {"samples", "in_system": how many visitors at each reading, "busy":
+    timeout: seconds after which they give up; None: never. retries: further attempts, which begin
+    one timeout apart. Return {"samples", "in_system": how many visitors at each reading, "busy":
     seconds of the server's CPU}. A first greeting is an attempt, a session all of a visitor's.
     """
     draw, load, counts, due, end = random.Random(1), Load(), [], 0.0, 0.0
@@ -171,23 +160,23 @@ async def open_loop(server, phases, patience=None, retries=0):
         due, end = end, end + seconds
         while rate and (due := due + draw.expovariate(rate)) < end:
             await load.until(due)
-            load.spawn(visit(server.address, load, due, patience, retries))
+            load.spawn(visit(server.address, load, due, timeout, retries))
         await load.until(end)
     await load.end()
     busy = tree_cpu_seconds(server.process) - cpu
     return {"samples": load.samples, "in_system": counts, "busy": busy}
 
 
-async def visit(address, load, due, patience, retries):
+async def visit(address, load, due, timeout, retries):
     """Connect, ask, read the answer, and leave; try again after a timeout or another answer."""
     outcome = "unanswered"
     try:
         for attempt in range(retries + 1):
-            began = due + attempt * (patience or 0)
+            began = due + attempt * (timeout or 0)
             await asyncio.sleep(max(0, began - load.now()))
             sock, outcome = new_socket(), "unanswered"
             try:
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(timeout):
                     outcome = "answered" if await ask(sock, address) == ANSWER else "failed"
             except TimeoutError:
                 outcome = "timed_out"
@@ -228,7 +217,7 @@ async def connected(server, seconds, clients, pause):
     async def client(number):
         with new_socket() as sock:
             await loop.sock_connect(sock, server.address)
-            while True:
+            while load.now() < seconds:
                 await asyncio.sleep(draw.expovariate(1 / pause))
                 began, outcome = load.now(), "unanswered"
                 try:
@@ -240,14 +229,9 @@ async def connected(server, seconds, clients, pause):
 
     for number in range(clients):
         load.spawn(client(number))
-    await asyncio.sleep(seconds)
+    await asyncio.sleep(seconds + 0.5)  # for the last answers
     await load.end()
     return {"samples": load.samples}
-
-
-def counters():
-    """Return the TCP counters of this network namespace."""
-    return procfs.tcp_counters(Path("/proc/self/net/netstat").read_text())
 
 
 async def storm(server, count, stay, limit):
@@ -255,12 +239,12 @@ async def storm(server, count, stay, limit):
 
     times: when each had its greeting. stay: they stay then, and did before. limit: of the time.
     """
-    processes.raise_nofile_limit(count + 100)
     clients, epoll, times = [], select.epoll(), []
     for _ in range(count if stay else 0):
         clients.append(Client(*server.address))
         clients[-1].greet(MESSAGE)
-    before = counters()
+    counters = Path("/proc/self/net/netstat")
+    before = procfs.tcp_counters(counters.read_text())
     for client in clients:
         client.close()
     clients, start = {}, time.perf_counter()
@@ -284,105 +268,130 @@ async def storm(server, count, stay, limit):
                 epoll.modify(sock, 0)
             else:
                 clients.pop(fd).close()
-    for sock in clients.values():
-        sock.close()
-    return {"times": times, "counters": grown(before)}
+    after = procfs.tcp_counters(counters.read_text())
+    return {"times": times, "counters": {name: after[name] - before[name] for name in after}}
 
 
-def grown(before):
-    """Return by how much each counter has grown."""
-    return {name: number - before[name] for name, number in counters().items()}
+async def restart(server, visits, clients, new_first=False):
+    """Restart a server under load: SIGTERM when it has answered visits, the end after as many more.
 
-
-async def restart(server, visits, clients):
-    """Send SIGTERM to a server when it has answered visits; return {"answered", "table", …}.
-
-    table: [[state of a connection at that moment, what its client saw, how many], …]. The server
-    is stopped (SIGSTOP) while the states are read.
+    new_first: the new server is started before the old one ends. Return {"seen": {what a client
+    saw: how often}, "pause": longest time without an answer, "table": [[state of a connection at
+    SIGTERM, what its client saw, how many], …], "logged": visits that the servers have logged}.
     """
-    loop, over, ending = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
-    states, seen, answered, port = {}, {}, Counter(), server.address[1]
+    loop, half, over = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+    seen, last, answers, port = Counter(), {}, [time.perf_counter()], server.address[1]
+    states, own_options = {}, server.process.args[server.process.args.index("--port") + 2 :]
 
     async def client():
         while not over.is_set():
             with new_socket() as sock:
                 sock.bind(("127.0.0.1", 0))
                 own, what = sock.getsockname()[1], "reset before it asked"
-                with contextlib.suppress(OSError):
+                try:
                     await loop.sock_connect(sock, server.address)
                     what = "reset"
                     await loop.sock_sendall(sock, MESSAGE)
                     answer = await loop.sock_recv(sock, 1024)
                     what = "answered" if answer else "closed, no answer"
-                seen[own] = what
-                answered[what] += 1
-                if answered["answered"] == visits:
-                    ending.set()
+                except ConnectionRefusedError:
+                    what = "refused"
+                    await asyncio.sleep(0.005)
+                except OSError:
+                    pass  # a reset
+            seen[what] += 1
+            last.setdefault(own, what)
+            if what == "answered":
+                answers.append(time.perf_counter())
+            if len(answers) > visits:
+                half.set()
+            if len(answers) > 2 * visits:
+                over.set()
 
     tasks = [asyncio.create_task(client()) for _ in range(clients)]
-    await ending.wait()
-    server.process.suspend()
-    while not procfs.all_stopped(server.process.pid):
-        pass
-    for one in procfs.tcp_sockets(port):
-        if one.local[1] == port and one.state == "ESTABLISHED":
-            unread = "accepted, unread data" if one.recv_q else "accepted, nothing unread"
-            states[one.remote[1]] = "in the accept queue" if one.in_accept_queue else unread
-    seen.clear()
-    before = counters()
-    server.process.terminate()
-    server.process.resume()
-    server.process.wait(30)
-    after = grown(before)
-    over.set()
-    await asyncio.wait(tasks, timeout=2)
-    table = Counter((states.get(own, "not connected"), what) for own, what in seen.items())
-    rows = [[*key, number] for key, number in table.items()]
-    return {"answered": answered["answered"], "table": rows, "counters": after}
-
-
-def full_pipe(server, size=200):
-    """Return how many messages a server greets whose log nobody reads, and whether it goes on."""
-    pipes, count = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}, 0
-    with processes.spawn(processes.command(find_server(server), "--port", 0), **pipes) as process:
-        port = int(process.stdout.readline().split(b":")[1])
-        with contextlib.suppress(TimeoutError), Client(port=port, timeout=1) as client:
-            while count < 10_000:
-                client.greet(b"x" * size)
-                count += 1
-        os.read(process.stderr.fileno(), 1 << 20)
-        with Client(port=port) as client:
-            return {"greeted": count, "goes_on": bool(client.greet(MESSAGE))}
-
-
-async def measure(experiment, case):
-    """Return what an experiment found out about the server of a case."""
-    if experiment == "full_pipe":
-        return full_pipe(**case)
-    beside = case.pop("beside", None)
+    await half.wait()
     with contextlib.ExitStack() as stack:
-        given = {name: case.pop(name) for name in ("server", "edits", "slow") if name in case}
+
+        def start():
+            new = processes.running_server(server.program, *own_options, port=port)
+            new = stack.enter_context(new)
+            pin(new.process, CORES[:1])
+            return new
+
+        if new_first:
+            new = await asyncio.to_thread(start)
+        else:
+            server.process.suspend()
+            while not procfs.all_stopped(server.process.pid):
+                pass
+            ends = [one for one in procfs.tcp_sockets(port) if one.local[1] == port]
+            states = {one.remote[1]: state(one) for one in ends}
+            last.clear()
+        server.process.terminate()
+        server.process.resume()
+        await asyncio.to_thread(server.process.wait, 30)
+        new = new if new_first else await asyncio.to_thread(start)
+        await over.wait()
+        await asyncio.wait(tasks, timeout=2)
+        await asyncio.sleep(0.2)  # for the last lines of the log
+        logs = server.log() + new.log()
+    sizes = map(int, re.findall(r"left, (\d+) bytes received", logs))
+    table = Counter((states[own], what) for own, what in last.items() if states.get(own))
+    return {
+        "seen": seen,
+        "pause": max(later - at for at, later in itertools.pairwise(answers)),
+        "table": [[*key, number] for key, number in table.items()],
+        "logged": sum(sizes) // len(MESSAGE),
+    }
+
+
+def state(one):
+    """Return the state of a server's connection in words, "" if it is none."""
+    if one.state != "ESTABLISHED":
+        return ""
+    if one.in_accept_queue:
+        return "in the accept queue"
+    return "accepted, unread data" if one.recv_q else "accepted, nothing unread"
+
+
+async def measure(experiment, case, barrier):
+    """Return what an experiment found out about the server of a case, which begins with others."""
+    next_to = case.pop("next_to", None)
+    given = {name: case.pop(name) for name in {"server", "edits", "slow", "log"} & case.keys()}
+    with contextlib.ExitStack() as stack:
         server = stack.enter_context(started(**given))
-        process = beside and stack.enter_context(neighbour(server.address, *beside))
+        if next_to:
+            name, *options = next_to
+            line = [sys.executable, "-m", "lab.pressure_run", name]
+            line.append(json.dumps([server.address, *options]))
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "cwd": NOTEBOOKS}
+            process = stack.enter_context(processes.spawn(line, **pipes))
+            process.stdout.readline()  # it is ready
+        await barrier.wait()
+        if next_to:
+            process.stdin.close()  # it begins
         found = await globals()[experiment](server, **case)
-        if beside and beside[0] != "drip":
-            found["beside"] = json.loads(process.communicate()[0])
+        if next_to and name != "drip":
+            found["next_to"] = json.loads(process.stdout.read())
         return found
 
 
 async def main(experiment, cases, together):
-    """Print what an experiment found out about each of the cases, one after another or together."""
+    """Return what an experiment found out about each case, one after another or together."""
     if together:
-        return await asyncio.gather(*(measure(experiment, case) for case in cases))
-    return [await measure(experiment, case) for case in cases]
+        barrier = asyncio.Barrier(len(cases))
+        return await asyncio.gather(*(measure(experiment, case, barrier) for case in cases))
+    return [await measure(experiment, case, asyncio.Barrier(1)) for case in cases]
 
 
 if __name__ == "__main__":
     name, options = sys.argv[1], json.loads(sys.argv[2])
     os.sched_setaffinity(0, CORES[-1:])
+    processes.raise_nofile_limit()  # of the servers as well
     if name in NEIGHBOURS:
         os.nice(10)
         print(flush=True)
+        sys.stdin.read()
         print(json.dumps(NEIGHBOURS[name](*options)))
     else:
         if options.pop("own_network"):

@@ -8,7 +8,7 @@ import time
 from .emulated_link import PORT, EmulatedLink
 from .observation import AcceptQueue, Client, SynQueue
 
-PATIENCE = 1.0  # seconds for which a handshake may keep the next client waiting
+HANDSHAKE_TIMEOUT = 1.0  # seconds for which a handshake may keep the next client waiting
 
 
 def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, delay=0.005):
@@ -35,7 +35,8 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
                 clients[sock.fileno()] = sock, Client(sock.getsockname()[1], now, None, None)
                 poll.register(sock, select.POLLOUT)
             elif accept_at is not None and accept_at <= now:
-                accept_at = stack.enter_context(link.accept(listening)) and None
+                stack.enter_context(link.accept(listening))
+                accept_at = None
             else:
                 soon = min(0.002 if due or accept_at else 0.1, max(0, seconds - now))
                 for fd, _ in poll.poll(1000 * soon):
@@ -55,12 +56,12 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
 def settled(link, clients):
     """Return whether no handshake is on its way: on a busy machine one may take long.
 
-    One that the server does not finish, because its queue is full, counts for PATIENCE only.
+    HANDSHAKE_TIMEOUT is for one that the server does not finish, because its queue is full.
     """
     syns = {p.port for p in link.packets if p.flags == "SYN" and p.arrived}
     opening = any(row.state == "SYN-RECEIVED" for row in link.server.sockets())
     last = max((client.began for _, client in clients.values()), default=0)
-    return (len(syns) == len(clients) and not opening) or link.now() > last + PATIENCE
+    return (len(syns) == len(clients) and not opening) or link.now() > last + HANDSHAKE_TIMEOUT
 
 
 def watch(poll, sock, client, now):

@@ -98,15 +98,12 @@ def state_intervals(data, end, port=None):
 
 
 class TimeScale:
-    """Time that runs down a page: to scale, but long pauses without an event are cut.
-
-    moments: seconds, and places: how far down each of them is, in seconds of shown time. cuts:
-    [(from place, to place, the seconds that were cut), ...].
-    """
+    """Time that runs down a page: to scale, but long pauses without an event are cut."""
 
     def __init__(self, moments, longest):
-        self.moments, self.places, self.cuts = sorted(set(moments)), [0.0], []
-        self.longest = longest
+        self.moments, self.longest = sorted(set(moments)), longest
+        self.places = [0.0]  # how far down each moment is, in seconds of shown time
+        self.cuts = []  # [(from place, to place, the seconds that were cut), ...]
         for before, moment in itertools.pairwise(self.moments):
             top, gap = self.places[-1], moment - before
             if gap > longest:
@@ -126,9 +123,8 @@ class TimeScale:
 def sequence_diagram(data, title, since=0.0, until=float("inf"), port=None):
     """Return a Figure of one connection as in a textbook: time runs down, arrows are packets.
 
-    Each arrow begins where the packet was sent and ends where it arrived, to scale. Pauses without
-    an event are cut, and their length is written there. since, until: seconds to draw. port: see
-    state_intervals().
+    Each arrow begins where the packet was sent and ends where it arrived, to scale. since, until:
+    seconds to draw. port: see state_intervals().
     """
     packets = [p for p in data.packets if since <= p.sent <= until and port in (None, p.port)]
     calls = [row for row in call_texts(data, port) if since <= row[0] <= until]
@@ -204,9 +200,10 @@ def life_line(ax, scale, side, states):
         if bottom > top:
             ax.add_patch(Rectangle((side.x - BAR / 2, top), BAR, bottom - top, color=colour, lw=0))
         ax.plot([side.x, side.away(TICK)], [top, top], color=colour, lw=1)
-        place = max(top, free)
-        side.write(ax, STATE, place, ",\n".join(passed), -3, va="top", fontsize=9.5)
-        passed, free = [], place + line * len(passed)
+        place, below = max(top, free), since >= first  # above: the calls begin at the top
+        look = {"va": "top" if below else "bottom", "fontsize": 9.5}
+        side.write(ax, STATE, place, ",\n".join(passed), -3 if below else 2, **look)
+        passed, free = [], place + below * line * len(passed)
 
 
 def call_texts(data, port):
@@ -280,7 +277,7 @@ def arrow(ax, scale, group, delay, meets, texts):
     free = max(itertools.pairwise([0, *sorted(meets), 1]), key=lambda part: part[1] - 2 * part[0])
     for text, below in zip(dict.fromkeys(texts), (False, True), strict=False):
         text, size = (text.replace("   ", " "), 8) if meets else (text, 9.5)  # half a line is short
-        size = min(size, 8.5) if len(text) > 32 else size  # or it would touch the next line
+        size = min(size, 8.5) if len(text) > 29 else size  # or it would touch the next line
         write_along(ax, (start, top), (end, bottom), sum(free) / 2, text, below, size)
 
 

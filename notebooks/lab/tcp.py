@@ -9,6 +9,7 @@ forbids that, it prints so once and returns what the same experiment gave on ano
 """
 
 import datetime
+import functools
 import json
 import os
 import platform
@@ -22,7 +23,6 @@ from .observation import from_json, to_json
 
 RECORDED = Path(__file__).with_name("recorded.json")
 NOTEBOOKS = Path(__file__).resolve().parent.parent
-_explained = set()  # the reasons for recorded data that have been printed
 
 
 def run(experiment, **options):
@@ -67,15 +67,14 @@ def live(experiment, cases):
     return found
 
 
+@functools.cache  # once per reason
 def explain(reason):
-    """Print, once per reason, why the data are recorded ones."""
-    if reason not in _explained:
-        _explained.add(reason)
-        print(
-            f"not observed live here: {reason}. The pictures show recorded data and say so. Where "
-            "only a network of one's own is forbidden, start Jupyter with sudo, or on a Linux that "
-            "allows user namespaces."
-        )
+    """Print why the data are recorded ones."""
+    print(
+        f"not observed live here: {reason}. The pictures show recorded data and say so. Where only "
+        "a network of one's own is forbidden, start Jupyter with sudo, or on a Linux that allows "
+        "user namespaces."
+    )
 
 
 def key(experiment, options):

@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import socket
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -313,3 +315,21 @@ def test_the_recorded_free_threaded_run_is_complete(gil):
     assert set(data.timelines) == set(data.throughput) == {"with", "without"}
     for spans in data.timelines["without"].values():
         assert [what for what, _, _ in spans] == [gil.RUNS]
+
+
+def test_every_model_is_measured_in_every_build(gil, monkeypatch):
+    def compare(program, **config):
+        lines = Path(program).read_text()
+        asked.append(("PYTHON_GIL=0" in lines, config["users"], config["compute"]))
+        usage = SimpleNamespace(cpu_us_per_greeting=5.0, rss_peak=2**20)
+        return SimpleNamespace(runs=[SimpleNamespace(throughput=1000.0, usage=usage)])
+
+    asked = []
+    monkeypatch.setattr("lab.load.compare", compare)
+    builds = {"ordinary": (sys.executable, None), "without GIL": (sys.executable, 0)}
+    found = gil.measure_models(builds)
+    servers = [*processes.models(), "loop_per_thread"]
+    work = [(without, *load) for load in (([20], 0.005), ([1], 0)) for without in (False, True)]
+    assert asked == work * len(servers)
+    assert [one.server for one in found] == [name for name in servers for _ in work]
+    assert {one.build for one in found} == set(builds)

@@ -230,7 +230,7 @@ def test_without_time_wait_that_fin_is_answered_by_a_reset(last_acks):
 
 
 def test_only_a_guarded_server_notices_that_a_client_has_vanished():
-    cases = {guard: {"guard": guard, "seconds": 4} for guard in GUARDS}
+    cases = {guard: {"guard": guard, "seconds": 8} for guard in GUARDS}
     found = tcp.compare("guarded_server", cases)
     errors = {guard: data.error for guard, data in found.items()}
     assert errors == {
@@ -396,7 +396,7 @@ def test_where_user_namespaces_are_forbidden_recorded_data_take_over(monkeypatch
     (tmp_path / "unshare").write_text(f"#!/bin/sh\necho '{REFUSAL}' >&2\nexit 1\n")
     (tmp_path / "unshare").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(tcp, "_explained", set())
+    tcp.explain.cache_clear()
     for _ in range(2):
         data = tcp.run("conversation", closer="client")
         assert re.match(r"recorded \d{4}-\d\d-\d\d, Linux", data.source)
@@ -493,14 +493,14 @@ def test_a_client_of_many_shows_its_own_connect(sequence, accept_queues):
     assert "connect() returns" in drawn(sequence.sequence_diagram(data, "title", port=second.port))
 
 
-def test_of_many_connections_none_is_drawn_until_one_is_named(diagrams, sequence, accept_queues):
+def test_of_many_connections_none_is_drawn_until_one_is_named(sequence, accept_queues):
     data = accept_queues["two"]
     ports = ".*".join(str(port) for port in sorted(client.port for client in data.clients))
     with pytest.raises(ValueError, match=ports):
         sequence.sequence_diagram(data, "title")
     for end in ("client", "server"):
         with pytest.raises(ValueError, match=ports):
-            diagrams.state_durations(data, end)
+            sequence.state_intervals(data, end)
 
 
 def test_a_client_in_syn_sent_is_drawn_until_the_experiment_ends(diagrams):
@@ -521,8 +521,10 @@ def test_time_in_a_sequence_diagram_is_cut_only_in_long_pauses(sequence):
     assert [gap for _, _, gap in scale.cuts] == [pytest.approx(4.9)]
 
 
-def test_a_state_lasts_until_the_next_one(diagrams, life):
+def test_a_state_lasts_until_the_next_one(sequence, life):
     times = {change.state: change.at for change in life.states if change.end == "client"}
-    stays = diagrams.state_durations(life, "client")
-    assert stays["SYN-SENT"] == times["ESTABLISHED"] - times["SYN-SENT"]
-    assert stays["TIME-WAIT"] is None
+    found = {
+        state: (began, ended) for state, began, ended in sequence.state_intervals(life, "client")
+    }
+    assert found["SYN-SENT"] == (times["SYN-SENT"], times["ESTABLISHED"])
+    assert found["TIME-WAIT"] == (times["TIME-WAIT"], None)
