@@ -126,7 +126,7 @@ class Target:
     def connect_idle(self, count):
         """Open silent connections; return their IdleCost, None for none."""
         before, kernel, began = self.resident(), kernel_memory(), time.perf_counter()
-        self.share("connect idle", count)
+        self.share("hold", count, True)
         if not count:
             return None
         return IdleCost(
@@ -216,7 +216,7 @@ def measure(args, connections, console):
         pairs = list(zip(targets, found, strict=True))
         for one, its in pairs:
             if args.load == "greet":
-                one.share("connect", connections)
+                one.share("hold", connections)
             its.cost_of_idle = one.connect_idle(its.idle)
             one.round(args.load, connections, min(WARM_UP, args.seconds))
         with console.status("") as status:

@@ -1,6 +1,6 @@
 """Compare the server models under the same load, and end with a table, a picture and a report.
 
-.venv/bin/python -m load_tests.compare                        all models; about 90 seconds
+.venv/bin/python -m load_tests.compare                        all models; about 75 seconds
 .venv/bin/python -m load_tests.compare --seconds 1            a quick look
 .venv/bin/python -m load_tests.compare 03_epoll my/server.py --users 100 --load no-think-time
 .venv/bin/python -m load_tests.compare --web 01_blocking      Locust's own page

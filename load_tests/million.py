@@ -69,7 +69,7 @@ def connect(idle, args):
                 out(f"{text}: no more connections")
                 break
             count = args.connections * step // STEPS - made
-            idle.share("connect idle", count)
+            idle.share("hold", count, True)
             made += count
             status.update(f"{made:,} connections")
     return made
@@ -129,9 +129,9 @@ def measure(args, stack):
         for one in range(counts[1] + 1)
     ]
     busy = bench.Target("prefork", server, [busy])
-    busy.share("connect", BUSY)
+    busy.share("hold", BUSY)
     idle = bench.Target("prefork", server, others)
-    idle.share("connect idle", len(others))
+    idle.share("hold", len(others), True)
     trees = processes.process_tree(server.process), generators
     out(f"{counts[0]} processes of the server, {len(others)} with its clients")
 

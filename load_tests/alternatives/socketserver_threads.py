@@ -18,7 +18,6 @@ def serve(listener, options, converse=converse):
     ) as server:
         server.socket.close()
         server.socket = listener
-        server.daemon_threads = True  # else the end waits for every client
         server.serve_forever()
 
 

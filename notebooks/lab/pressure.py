@@ -60,10 +60,10 @@ def bars(latencies, title):
 
 def over_time(series, shaded, labels):
     """Return a panel of a sheet: {name: column of per_interval()}; shaded: from when until when."""
-    points = {
-        name: [(at, None if pandas.isna(value) else value) for at, value in column.items()]
-        for name, column in series.items()
-    }
+    end, points = labels["xlim"][1], {}
+    for name, column in series.items():
+        rows = column.loc[:end].items()
+        points[name] = [(at, None if pandas.isna(value) else value) for at, value in rows]
 
     def panel(ax):
         ax.axvspan(*shaded, color="#F3D9A4", lw=0)

@@ -87,15 +87,11 @@ def connection_stream(address, seconds, rate):
 
 
 def drip(address, pause):
-    """Send a byte, again and again, until the server ends that; return how often."""
-    sock = socket.create_connection(address)
-    for count in range(1000):
-        try:
+    """Send a byte, again and again, until the server ends that."""
+    with socket.create_connection(address) as sock, contextlib.suppress(OSError):
+        for _ in range(1000):
             sock.send(b"x")
-        except OSError:
-            return count
-        time.sleep(pause)
-    return count
+            time.sleep(pause)
 
 
 def slow_request(address):
@@ -111,9 +107,7 @@ NEIGHBOURS = {one.__name__: one for one in (flood, connection_stream, drip, slow
 
 
 def new_socket():
-    sock = socket.socket()
-    sock.setblocking(False)
-    return sock
+    return socket.socket(type=socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
 
 async def ask(sock, address):
@@ -245,7 +239,6 @@ async def storm(server, count, stay, limit):
 
     times: when each had its greeting. stay: they stay then, and did before. limit: of the time.
     """
-    processes.raise_nofile_limit(count + 100)
     clients, epoll, times = [], select.epoll(), []
     for _ in range(count if stay else 0):
         clients.append(Client(*server.address))
@@ -275,8 +268,6 @@ async def storm(server, count, stay, limit):
                 epoll.modify(sock, 0)
             else:
                 clients.pop(fd).close()
-    for sock in clients.values():
-        sock.close()
     after = procfs.tcp_counters(counters.read_text())
     return {"times": times, "counters": {name: after[name] - before[name] for name in after}}
 
@@ -396,6 +387,7 @@ async def main(experiment, cases, together):
 if __name__ == "__main__":
     name, options = sys.argv[1], json.loads(sys.argv[2])
     os.sched_setaffinity(0, CORES[-1:])
+    processes.raise_nofile_limit()  # of the servers as well
     if name in NEIGHBOURS:
         os.nice(10)
         print(flush=True)

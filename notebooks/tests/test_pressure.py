@@ -99,7 +99,9 @@ def test_moments_are_gathered_in_intervals():
 
 def test_a_run_without_an_answer_has_a_picture():
     rows = pressure.per_interval([Moment(at / 10, 0, 0, 0, None) for at in range(10)])
-    panel = pressure.over_time({"03_epoll": rows.seconds, "mine": rows.goodput}, (0, 1), {})
+    panel = pressure.over_time(
+        {"03_epoll": rows.seconds, "mine": rows.goodput}, (0, 1), {"xlim": (0, 1)}
+    )
     figure = charts.draw(5, 3, panel)
     assert [text.get_text() for text in figure.axes[0].texts] == ["mine"]
 
