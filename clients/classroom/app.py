@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import re
 import signal
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -81,6 +83,7 @@ class Classroom(App):
         Binding("e,E", "empty", "empty", key_display="e"),
         Binding("z,Z", "zoom", "zoom", key_display="z"),
         Binding("d,D", "toggle_dark", "dark/light", key_display="d"),
+        Binding("k,K", "keep", "keep a picture", key_display="k"),
         Binding("q,Q,ctrl+c", "quit", "quit", key_display="q", priority=True),
     ]
 
@@ -291,6 +294,8 @@ class Classroom(App):
     async def run_action(self, action, *args, **kwargs):
         """Do what a key says; a paused picture goes on, and what changes from here on is marked."""
         name = action if isinstance(action, str) else ""
+        if name == "keep":  # what is on the screen stays as it is
+            return await super().run_action(action, *args, **kwargs)
         if self.paused and not name.startswith(("pause", "quit")):
             self.action_pause()
         still = ("choose", "scroll", "zoom", "toggle_dark")
@@ -378,6 +383,20 @@ class Classroom(App):
         self.query_one("#body").set_class(self.zoomed is not None, "-zoomed")
         for panel in self.query("#body Static"):
             panel.display = self.zoomed in (None, panel.id)
+
+    def picture(self):
+        """Return the screen as SVG, without the addresses of remote fonts."""
+        svg = self.export_screenshot(title="clients.classroom")
+        return re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+
+    def action_keep(self):
+        file = Path(time.strftime("classroom-%H%M%S.svg"))
+        try:
+            file.write_text(self.picture(), encoding="utf-8")
+        except OSError as error:
+            self.notice(f"cannot write {file}: {error.strerror}")
+        else:
+            self.notice(f"the screen is in {file.absolute()}")
 
     def action_toggle_dark(self):
         self.theme = "textual-light" if self.current_theme.dark else "textual-dark"

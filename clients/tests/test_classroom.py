@@ -388,6 +388,16 @@ def test_screenshot(tmp_path):
     assert "recvfrom(4)" in file.read_text()
 
 
+def test_a_key_keeps_a_picture_of_the_screen_also_of_a_paused_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    play("01_blocking", "a", shows("recvfrom(4)"), *"pk", shows("PAUSED", ".svg"))
+    [file] = tmp_path.glob("classroom-*.svg")
+    text = file.read_text().replace("&#160;", " ")
+    assert "recvfrom(4)" in text
+    assert "PAUSED" in text
+    assert "@font-face" not in text
+
+
 def test_half_open_connections_are_named():
     rows = {
         "8": Connection("8", client_state="ESTABLISHED", server_state="SYN-RECEIVED"),

@@ -1,14 +1,17 @@
 """The page of the steps: what a reader sees of the recordings in it, and how a reader moves."""
 
+import itertools
 import re
 import urllib.parse
+from xml.etree import ElementTree
 
 import pytest
 
-from clients.console.palette import MODELS
+from clients.console.palette import MODELS, contrast
 from clients.system.processes import models
 from clients.tests.browser import Browser, in_a_browser, opened
 from clients.tests.steps_page import DATA, bundle_of, outdated
+from clients.trace.animated_svg import FRONT
 from clients.trace.page import STEPS, build
 
 PROGRAMS = {name: models()[name] for name in MODELS}
@@ -23,6 +26,7 @@ LOOK = """(() => {
   return {
     where: texts("#where")[0], sentence: texts("#sentence")[0], actor: texts("#actor")[0],
     model: texts("#models [aria-pressed=true]")[0],
+    end: texts("#end:not([hidden])")[0], keys: texts("#keys button:not([hidden]) kbd"),
     executed: texts("#source [aria-current] .number").map(Number),
     did: [...document.querySelectorAll("#source .did")].map(label),
     marks: [...document.querySelectorAll("#source .mark:not(.did)")].map(
@@ -62,6 +66,34 @@ SOME = """steps().map((_, index) => index).filter((index) => index % 5 === 0).ma
   return [index, seen.where, seen.sentence, seen.queue, seen.descriptors.length, seen.bars];
 })""".replace("LOOK", LOOK)
 
+# Of texts in sight [text, its colour, one behind it], of marks [mark, its edge, what is around it]
+COLOURS = """(() => {
+  const style = (part) => getComputedStyle(part);
+  const isClear = (colour) => /^rgba\\(.*, 0\\)$/.test(colour);
+  const ground = (part) => isClear(style(part).backgroundColor) && part.parentElement
+    ? ground(part.parentElement) : style(part).backgroundColor;
+  const filled = (part) => part?.offsetWidth ? [style(part).backgroundColor,
+    ...(style(part).backgroundImage.match(/rgb\\([^)]*\\)/g) ?? [])] : [];
+  const found = new Set();
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const part = texts.currentNode.parentElement;
+    if (!texts.currentNode.textContent.trim() || !part.checkVisibility()) continue;
+    if (part.closest("option, script")) continue;
+    for (const behind of [ground(part), ...filled(part.closest(".bar")?.querySelector("i"))]) {
+      if (!isClear(behind)) found.add(JSON.stringify(["text", style(part).color, behind]));
+    }
+  }
+  for (const mark of document.querySelectorAll(".mark, .client, .status, .chip.ready")) {
+    if (style(mark).borderTopStyle === "none" || !mark.checkVisibility()) continue;
+    const around = ground(mark.parentElement);
+    found.add(JSON.stringify(["mark", style(mark).borderTopColor, around]));
+  }
+  const parts = [...document.querySelectorAll("body *")];
+  const isOpaque = parts.every((part) => style(part).opacity === "1");
+  return [isOpaque, [...found].map((one) => JSON.parse(one))];
+})()"""
+
 
 class Reader(Browser):
     """A browser that returns what a reader of this page sees."""
@@ -75,6 +107,16 @@ class Reader(Browser):
         if place:
             self.value(f"read({urllib.parse.urlencode(place)!r})")
         return self.value(LOOK)
+
+    def button(self, key):
+        """Return what the button of a key says."""
+        return self.value(f"""document.querySelector('[data-key="{key}"] span').textContent""")
+
+    def each(self, places, expression):
+        """Return the values of an expression at each of some places, parts of a link."""
+        for place in places:
+            self.value(f"read({urllib.parse.urlencode(place)!r})")
+            yield place, self.value(expression)
 
 
 @pytest.fixture(scope="module")
@@ -244,11 +286,138 @@ def test_another_model_stays_at_the_same_action(browser):
 def test_space_plays_and_stops(browser):
     browser.look(scenario="two", model="01_blocking", step=1)
     browser.press(" ")
-    assert browser.value("document.getElementById('play').textContent") == "stop"
+    assert browser.button(" ") == "stop"
     browser.until(lambda: not browser.look()["where"].startswith("step 1 "))
     browser.press(" ")
-    assert browser.value("document.getElementById('play').textContent") == "play"
+    assert browser.button(" ") == "play"
     assert browser.value("timer") is None
+
+
+@in_a_browser
+def test_speed_changes_how_long_a_step_stays(browser):
+    browser.look(scenario="two", model="01_blocking", step=1)
+    waits = []
+    for speed in (1, 2, 4, 0.5):
+        assert browser.button("s")[:-1] == f"speed {speed}"
+        waits.append(browser.value("readingTime()"))
+        browser.press("s")
+    assert browser.button("s")[:-1] == "speed 1"
+    assert [wait / waits[0] for wait in waits] == [1, 0.5, 0.25, 2]
+
+
+@in_a_browser
+def test_c_goes_to_the_next_step_with_a_system_call(browser):
+    events = SHOWN["recordings"]["two"]["03_epoll"]
+    wanted = [at for at, event in enumerate(events, 1) if event["calls"]]
+    browser.look(scenario="two", model="03_epoll", step=1)
+    found = []
+    for _ in wanted:
+        browser.press("c")
+        found.append(browser.value("HERE.step + 1"))
+    assert found == wanted
+    browser.press("c")  # there is no more
+    assert browser.value("HERE.step + 1") == wanted[-1]
+
+
+@in_a_browser
+def test_a_vote_asks_before_it_shows(browser):
+    before = browser.look(scenario="two", view="all", action=2)
+    browser.press("v")
+    asked = browser.look()
+    assert asked["sentence"] == "Client 2 sends bob: what does each server do?"
+    assert asked["columns"] == before["columns"]
+    browser.press("v")
+    shown = browser.look()
+    assert shown["sentence"] == SHOWN["differences"]["two"][3]
+    assert shown["columns"]["03_epoll"] == ["silent", "served"]
+    browser.press("v")
+    browser.press("ArrowLeft")  # without an answer
+    assert browser.look()["sentence"] == before["sentence"]
+    one = browser.look(scenario="two", model="03_epoll", step=1)
+    browser.press("v")
+    asked = browser.look()
+    assert asked["sentence"] == "What comes next?"
+    assert (asked["where"], asked["marks"]) == (one["where"], one["marks"])
+    browser.press("v")
+    assert browser.look()["where"].startswith("step 2 ")
+
+
+@in_a_browser
+def test_a_link_and_a_picture_can_be_taken_along(browser):
+    browser.look(scenario="full", model="03_epoll", step=126)
+    browser.value("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    browser.press("l")
+    browser.until(lambda: browser.button("l") == "copied")
+    assert browser.value("copied") == f"{STEPS.as_uri()}#scenario=full&model=03_epoll&step=126"
+    browser.value("HTMLAnchorElement.prototype.click = function () { window.saved = this; }")
+    with browser.sized(800, 600):
+        browser.press("p")
+        browser.until(lambda: browser.button("p") == "saved")
+    assert browser.value("saved.download") == "full-03_epoll-126.png"
+    browser.value("Object.assign(window, { image: new Image() }).image.src = saved.href")
+    browser.until(lambda: browser.value("image.complete"))
+    assert browser.value("[image.naturalWidth, image.naturalHeight]") == [1600, 1200]
+    colours = """(() => {
+      const paper = document.createElement("canvas").getContext("2d");
+      Object.assign(paper.canvas, { width: 1600, height: 1200 });
+      paper.drawImage(image, 0, 0);
+      return new Set(new Uint32Array(paper.getImageData(0, 0, 1600, 1200).data.buffer)).size;
+    })()"""
+    assert browser.value(colours) > 50  # edges of letters have many
+
+
+@in_a_browser
+@pytest.mark.parametrize("view", ["one", "all"])
+def test_each_key_is_a_button_in_one_line(browser, view):
+    with browser.sized(1280, 720):
+        keys = browser.look(scenario="two", model="03_epoll", step=1, view=view)["keys"]
+        places = browser.value("""[...document.querySelectorAll("#keys button:not([hidden])")].map(
+            (part) => [part.getBoundingClientRect().top, part.getBoundingClientRect().right])""")
+    assert len({top for top, _ in places}) == 1
+    assert places[-1][1] <= 1280
+    wanted = browser.value("Object.values(KEYS).map((one) => one[0])")
+    assert set(wanted) - set(keys) == (set() if view == "one" else {"↑", "↓", "c"})
+    browser.value("document.querySelector('[data-key=ArrowRight]').click()")
+    where = "step 2 " if view == "one" else "action 1 "
+    assert browser.look()["where"].startswith(where)
+
+
+@in_a_browser
+def test_a_scenario_ends_with_its_question_and_the_answer(browser):
+    for name, scenario in SHOWN["scenarios"].items():
+        for place in ({"view": "all", "action": 99}, {"view": "one", "step": 999}):
+            seen = browser.look(scenario=name, model="02_threaded", **place)
+            assert seen["end"] == scenario["question"] + scenario["answer"]
+            browser.press("ArrowLeft")
+            assert browser.look().get("end") is None
+
+
+@in_a_browser
+@pytest.mark.parametrize("size", [(1280, 720), (1920, 1080)])
+def test_side_by_side_the_sentence_is_large_and_nothing_is_cut(browser, size):
+    places = [
+        {"scenario": name, "view": "all", "action": number}
+        for name, scenario in SHOWN["scenarios"].items()
+        for number in range(1, len(scenario["actions"]) + 1)
+    ]
+    seen = """(() => {
+      const size = (part) => parseFloat(getComputedStyle(part).fontSize);
+      const rem = size(document.documentElement);
+      const sizes = (query) => [...document.querySelectorAll(query)].filter(
+        (part) => part.checkVisibility()).map((part) => size(part) / rem);
+      const all = byId("all");
+      const cut = [...all.querySelectorAll("code, .bar, .end, h3")].filter(
+        (part) => part.scrollWidth > part.clientWidth + 1);
+      return [byId("sentence").textContent, sizes("#sentence")[0],
+        Math.min(...sizes(".column .status, .column code")),
+        all.scrollHeight - all.clientHeight, cut.map((part) => part.outerHTML)];
+    })()"""
+    with browser.sized(*size):
+        for place, (sentence, large, least, over, cut) in browser.each(places, seen):
+            assert sentence == SHOWN["differences"][place["scenario"]][place["action"]]
+            assert large >= 1.5
+            assert least >= (0.9 if place["scenario"] == "two" else 0.7)  # of 16 pixels at 1280
+            assert (over <= 0, cut) == (True, []), place
 
 
 @in_a_browser
@@ -375,6 +544,126 @@ def test_a_move_scrolls_the_panels_and_not_the_page(browser, size):
 
 
 @in_a_browser
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_code_keeps_its_indentation_and_is_not_wrapped(browser, name):
+    browser.look(scenario="two", model=name, step=1)
+    with browser.sized(1280, 720):
+        lines = browser.value("""[...document.querySelectorAll("#source code")].map((code) => {
+          const range = new Range();
+          range.selectNodeContents(code);
+          const size = parseFloat(getComputedStyle(code).fontSize);
+          const ends = [...range.getClientRects()].map((one) => Math.round(one.bottom / size));
+          const more = [...new Set(ends)].slice(1);
+          return [range.getBoundingClientRect().left, more.length, size];
+        })""")
+    texts = SHOWN["programs"][name]["lines"]
+    places = {len(text) - len(text.lstrip()): line[0]
+              for text, line in zip(texts, lines, strict=True) if text}  # fmt: skip
+    steps = [(b - a) / (n - m) for (m, a), (n, b) in itertools.pairwise(sorted(places.items()))]
+    assert len(steps) >= 3
+    assert max(steps) - min(steps) < 0.1  # pixels per letter
+    assert min(steps) > 0.55 * lines[0][2]
+    assert [text for text, line in zip(texts, lines, strict=True) if line[1]] == []
+
+
+@in_a_browser
+@pytest.mark.parametrize("size", [(390, 844), (900, 700), (1280, 720)])
+def test_numbers_of_bytes_are_not_cut(browser, size):
+    cut = """(() => {
+      const right = (part) => part.getBoundingClientRect().right;
+      return [...document.querySelectorAll(".bar.filled b")].filter(
+        (number) => right(number) > right(number.closest(".bar"))).length;
+    })()"""
+    with browser.sized(*size):
+        for name in PROGRAMS:
+            browser.look(scenario="full", model=name, step=1)
+            each = f"steps().map((_, step) => {{ go({{ step }}); return {cut}; }})"
+            assert not any(browser.value(each))
+        places = [{"scenario": "full", "view": "all", "action": action} for action in range(1, 9)]
+        assert not any(found for _, found in browser.each(places, cut))
+
+
+@in_a_browser
+@pytest.mark.parametrize("scenario", ["two", "full", "nine"])
+def test_on_a_phone_what_changes_in_the_kernel_is_seen_without_scrolling(browser, scenario):
+    hidden = """(() => {
+      const place = (part) => part.getBoundingClientRect();
+      const list = place(byId("kernel"));
+      const top = Math.max(place(byId("narration")).bottom, list.top) - 1;
+      const end = Math.min(place(document.querySelector("footer")).top, list.bottom) + 1;
+      return [...document.querySelectorAll("#kernel .changed")].filter((part) => {
+        return part.checkVisibility() && (place(part).top < top || place(part).bottom > end);
+      }).map((part) => HERE.step + ": " + part.textContent);
+    })()"""
+    with browser.sized(390, 844):
+        for name in PROGRAMS:
+            browser.look(scenario=scenario, model=name, step=1)
+            each = (
+                f"steps().slice(0, -1).flatMap((_, step) => {{ go({{ step }}); return {hidden}; }})"
+            )
+            assert browser.value(each) == []
+            assert browser.value("scrollY") == 0
+
+
+@in_a_browser
+def test_a_swipe_turns_to_another_model(browser):
+    def swipe(start, end):
+        for kind, x in (
+            ("touchStart", start),
+            ("touchMove", (start + end) / 2),
+            ("touchMove", end),
+        ):
+            browser.call("Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": x, "y": 300}])
+        browser.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+        return browser.look()
+
+    with browser.sized(390, 844):
+        before = browser.look(scenario="two", model="01_blocking", action=3)
+        browser.until(lambda: browser.value("innerWidth") == 390)
+        found = [
+            swipe(300, 100),
+            swipe(300, 100),
+            swipe(300, 100),
+            swipe(100, 300),
+            swipe(200, 190),
+        ]
+    assert [one["model"] for one in found] == [
+        "02_threaded", "03_epoll", "03_epoll", "02_threaded", "02_threaded"
+    ]  # fmt: skip
+    sentences = [one["sentence"] for one in [before, *found]]
+    assert all(sentence.startswith("Client 2 sends b'bob'") for sentence in sentences)
+
+
+def in_hex(colour):
+    return "#" + "".join(f"{int(part):02X}" for part in re.findall(r"[\d.]+", colour)[:3])
+
+
+@in_a_browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_texts_and_marks_have_contrast(browser, theme):
+    theme = [{"name": "prefers-color-scheme", "value": theme}]
+    browser.call("Emulation.setEmulatedMedia", features=theme)
+    places = [
+        {"scenario": "full", "model": name, "action": number}
+        for name in MODELS
+        for number in (4, 8)
+    ]
+    places += [{"scenario": name, "view": "all", "action": 3} for name in ("two", "full", "nine")]
+    found = set()
+    for place, (opaque, colours) in browser.each(places, COLOURS):
+        assert opaque, place
+        found |= {tuple(one) for one in colours}
+    browser.value("document.getElementById('words').showModal()")
+    found |= {tuple(one) for one in browser.value(COLOURS)[1]}
+    browser.value("document.getElementById('words').close()")
+    browser.call("Emulation.setEmulatedMedia", features=[])
+    assert {kind for kind, *_ in found} == {"text", "mark"}
+    least = {"text": 4.5, "mark": 3}  # WCAG 2.2, 1.4.3 and 1.4.11
+    ratios = {one: contrast(*map(in_hex, one[1:])) for one in found}
+    assert {one: ratio for one, ratio in ratios.items() if ratio < least[one[0]]} == {}
+
+
+@in_a_browser
 def test_words_are_explained_by_keyboard(browser):
     browser.look(scenario="two", model="03_epoll", step=5)
     browser.value("document.getElementById('ask').focus()")
@@ -400,4 +689,40 @@ def test_words_are_explained_by_keyboard(browser):
 
 @in_a_browser
 def test_it_needs_no_other_file(browser):
-    assert set(browser.requested_urls) == {STEPS.as_uri()}
+    loaded = {url for url in browser.requested_urls if not url.startswith("data:")}
+    assert loaded == {STEPS.as_uri()}
+
+
+# The moving picture
+
+
+def parts_of(picture):
+    """Return the <g> of an SVG that are visible for a time, and its style sheet."""
+    root = ElementTree.fromstring(picture.read_text())
+    return [one for one in root.iter(f"{SVG}g") if one.get("class")], root.find(f"{SVG}style").text
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.mark.parametrize("picture", FRONT, ids=lambda file: file.stem)
+def test_the_picture_begins_where_client_2_waits_in_one_queue_and_is_served_by_two(picture):
+    groups, style = parts_of(picture)
+    first = []
+    for group in groups:
+        name = group.get("class").split()[-1]
+        frames = re.search(
+            rf"@keyframes {name}{{(.*?)}}\.{name}{{.*? ([\d.]+)s infinite.*?-([\d.]+)s}}", style
+        )
+        phase = 100 * float(frames[3]) / float(frames[2])
+        begin, end = map(
+            float, re.search(r"([\d.]+)%{visibility:visible}([\d.]+)%", frames[1]).groups()
+        )
+        if begin <= phase < end:
+            first.append(group)
+    assert first == [one for one in groups if "still" in one.get("class").split()]
+    texts = [text.strip() for group in first for text in group.itertext() if text.strip()]
+    assert texts.count("in the queue") == 1
+    assert texts.count("received Hello, bob") == 2
+    assert texts.count("client 2 is served at once") == 2
+    assert texts.count("client 2 waits") == 1

@@ -4,6 +4,7 @@ Run it: python3 load_tests/alternatives/asyncio_protocol.py --port 3267
 """
 
 import asyncio
+import functools
 import logging
 
 from common import run
@@ -15,9 +16,8 @@ def serve(listener, options):
 
 async def main(listener, options):
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(
-        lambda: Greeter(loop, options), sock=listener, backlog=options.backlog
-    )
+    greeter = functools.partial(Greeter, loop, options)
+    server = await loop.create_server(greeter, sock=listener, backlog=options.backlog)
     await server.serve_forever()
 
 

@@ -4,6 +4,7 @@ Run it: python3 load_tests/alternatives/asyncio_streams.py --port 3267
 """
 
 import asyncio
+import functools
 import logging
 
 from common import run
@@ -15,10 +16,7 @@ def serve(listener, options):
 
 async def main(listener, options, answer=None):
     """Serve; answer(chunk), a coroutine function, replaces --wait and the greeting."""
-
-    async def handle(reader, writer):
-        await converse(reader, writer, options, answer)
-
+    handle = functools.partial(converse, options=options, answer=answer)
     # --backlog again: asyncio calls listen() once more, by default with 100.
     server = await asyncio.start_server(handle, sock=listener, backlog=options.backlog)
     await server.serve_forever()

@@ -7,7 +7,6 @@ that has the most is stopped (SIGSTOP), all clients ask, and so do 100 new ones.
 """
 
 import contextlib
-import os
 import select
 import socket
 import sys
@@ -39,7 +38,7 @@ def measure(share, count, connections):
     with processes.running_server(PREFORK, *options) as server, contextlib.ExitStack() as stack:
         workers = processes.process_tree(server.process)[1:]
         wait_until_blocked(workers)
-        before, woken = list(map(descriptors, workers)), sum(map(switches, workers))
+        before, woken = [one.num_fds() for one in workers], sum(map(switches, workers))
 
         def connect():
             return stack.enter_context(socket.create_connection(server.address))
@@ -47,11 +46,11 @@ def measure(share, count, connections):
         clients = []
         for expected in range(sum(before) + 1, sum(before) + 1 + connections):
             clients.append(connect())
-            while sum(map(descriptors, workers)) < expected:
+            while sum(one.num_fds() for one in workers) < expected:
                 pass
             wait_until_blocked(workers)
         woken = sum(map(switches, workers)) - woken
-        accepted = [descriptors(one) - its for one, its in zip(workers, before, strict=True)]
+        accepted = [one.num_fds() - its for one, its in zip(workers, before, strict=True)]
         stopped = workers[accepted.index(max(accepted))]
         stopped.suspend()
         while not procfs.all_stopped(stopped.pid):
@@ -65,15 +64,10 @@ def measure(share, count, connections):
 def wait_until_blocked(workers):
     """Wait until each process waits for an event, so that the next one wakes it."""
     for one in workers:
-        blocked = False
-        while not blocked:
+        call = None
+        while not (call and call.name.startswith("epoll_")):
             [text] = procfs.syscalls(one.pid).values()
             call = procfs.parse_syscall(text)
-            blocked = call and call.name.startswith("epoll_")
-
-
-def descriptors(process):
-    return len(os.listdir(f"/proc/{process.pid}/fd"))
 
 
 def switches(process):

@@ -56,8 +56,5 @@ def send_to_all(line):
 
 
 if __name__ == "__main__":
-    run(
-        functools.partial(socketserver_threads.serve, converse=chat),
-        __doc__,
-        send_timeout=SEND_TIMEOUT,
-    )
+    serve = functools.partial(socketserver_threads.serve, converse=chat)
+    run(serve, __doc__, send_timeout=SEND_TIMEOUT)

@@ -47,17 +47,14 @@ class Loop(selectors_loop.Loop):
     def run(self):
         while not self.draining:
             self.run_once()
-        self.stop_accepting()
-        while self.clients():
-            self.close_idle()
-        logging.info("all connections are closed")
-
-    def stop_accepting(self):
         self.accept_all()  # their handshakes are complete: close() would reset them
         if self.resume is None:
             self.selector.unregister(self.listener)
         self.resume = None
         self.listener.close()
+        while self.clients():
+            self.close_idle()
+        logging.info("all connections are closed")
 
     def close_idle(self):
         """Serve for --idle seconds; close the connections that asked nothing in that time."""

@@ -58,9 +58,8 @@ def end_if_a_worker_has(*_):
 
 def serve(listener, options):
     async def answer(chunk):
-        loop = asyncio.get_running_loop()
         how = options.executor, work, chunk, options.wait, options.compute
-        return await loop.run_in_executor(*how)
+        return await asyncio.get_running_loop().run_in_executor(*how)
 
     asyncio.run(main(listener, options, answer if options.executor else None))
 

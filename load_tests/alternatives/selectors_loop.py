@@ -68,17 +68,16 @@ class Loop:
 
     def accept_all(self):
         """Accept every connection in the accept queue; return False if accept() fails."""
-        try:
-            while True:
-                try:
-                    self.add(*self.listener.accept())
-                except ConnectionAbortedError:  # a reset in the queue, see accept(2)
-                    continue
-        except BlockingIOError:  # the queue is empty
-            return True
-        except OSError as error:
-            logging.warning("cannot accept: %s; trying again in a second", error)
-            return False
+        while True:
+            try:
+                self.add(*self.listener.accept())
+            except ConnectionAbortedError:  # a reset in the queue, see accept(2)
+                continue
+            except BlockingIOError:  # the queue is empty
+                return True
+            except OSError as error:
+                logging.warning("cannot accept: %s; trying again in a second", error)
+                return False
 
     def add(self, conn, remote):
         if self.options.selector == "select" and conn.fileno() >= 1024:  # FD_SETSIZE, see select(2)

@@ -1,9 +1,9 @@
 """One process that sends load to a greeting server; bench.py starts and commands it.
 
 Its arguments are CORE HOST PORT FIRST: it runs on that processor core, and numbers its connections
-from FIRST on. Commands come as pickles on standard input: ("connect", count), ("connect idle",
-count), ("greet", seconds), ("visit", count, seconds). To each it writes a pickle (result, None) or
-(None, error message). It ends with its standard input.
+from FIRST on. Commands come as pickles on standard input, methods of Generator: ("hold", count),
+("hold", count, True), ("greet", seconds), ("visit", count, seconds). To each it writes a pickle
+(result, None) or (None, error message). It ends with its standard input.
 
 Both loads are closed loops: each answer is followed by the next request at once. The inner loops do
 as little as Python can, or the generator would be slower than the server.
@@ -23,10 +23,9 @@ from load_tests.harness.rounds import GeneratorRound
 
 TIMEOUT = 10.0  # seconds without an answer after which the server counts as lost
 MOST = 5_000_000  # requests in one round
-SPREAD = (
-    10_000  # connections from one source address. It has 28,232 ports by default, see ip(7); once
-)
-# half are in use, connect() looks at 14,000 of them before it finds a free one (inet_hashtables.c).
+# Connections from one source address. It has 28,232 ports by default, see ip(7); once half are in
+# use, connect() looks at 14,000 of them before it finds a free one (inet_hashtables.c).
+SPREAD = 10_000
 BIND_ADDRESS_NO_PORT = 24  # ip(7); Python 3.11 has no name for it
 
 
@@ -41,11 +40,11 @@ class Generator:
         self.address, self.number = address, first
         self.busy, self.idle = [], []  # (socket, its message)
 
-    def hold(self, connections, count):
-        """Add count new connections to a list; each is greeted once: the server has accepted it."""
+    def hold(self, count, idle=False):
+        """Open count connections; each is greeted once, so the server has accepted it."""
         for _ in range(count):
             sock, message = self.connect()
-            connections.append((sock, message))
+            (self.idle if idle else self.busy).append((sock, message))
             check(sock, b"", b"Hello, " + message)
 
     def connect(self):
@@ -155,10 +154,8 @@ def wait(sock, event):
     poll = select.poll()
     poll.register(sock, event)
     if not poll.poll(TIMEOUT * 1000):
-        raise WrongAnswer(
-            f"was silent for {TIMEOUT:g} s: it may serve fewer clients at a time than there are "
-            "connections"
-        )
+        text = "it may serve fewer clients at a time than there are connections"
+        raise WrongAnswer(f"was silent for {TIMEOUT:g} s: {text}")
 
 
 def go_on(events, latencies, until):
@@ -168,28 +165,15 @@ def go_on(events, latencies, until):
     return until if len(latencies) < MOST else 0
 
 
-def do(generator, command):
-    """Do what a command says; return its result."""
-    match command:
-        case "connect", count:
-            return generator.hold(generator.busy, count)
-        case "connect idle", count:
-            return generator.hold(generator.idle, count)
-        case "greet", seconds:
-            return generator.greet(seconds)
-        case "visit", count, seconds:
-            return generator.visit(count, seconds)
-
-
 def main():
     core, host, port, first = sys.argv[1:]
     os.sched_setaffinity(0, {int(core)})
     generator = Generator((host, int(port)), int(first))
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
-            command = pickle.load(sys.stdin.buffer)
+            name, *values = pickle.load(sys.stdin.buffer)
             try:
-                reply = do(generator, command), None
+                reply = getattr(generator, name)(*values), None
             except (OSError, WrongAnswer) as error:
                 reply = None, str(error)
             pickle.dump(reply, sys.stdout.buffer, pickle.HIGHEST_PROTOCOL)

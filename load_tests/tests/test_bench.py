@@ -155,8 +155,8 @@ def test_servers_alternate(monkeypatch):
 def test_the_server_logs_as_many_greetings_as_were_counted(serve):
     server = serve("03_epoll", "--backlog", 50)
     clients = generator.Generator(server.address, 0)
-    clients.hold(clients.busy, 3)
-    clients.hold(clients.idle, 2)
+    clients.hold(3)
+    clients.hold(2, idle=True)
     done = clients.greet(0.1)
     visits = clients.visit(3, 0.1)
     greetings, came = len(done.latencies), len(visits.latencies)
@@ -176,7 +176,7 @@ def test_a_server_that_fails_is_found_out(name, tmp_path):
     answer, words = WRONG[name]
     with running_server(program(tmp_path, answer)) as server:
         clients = generator.Generator(server.address, 0)
-        clients.hold(clients.busy, 2)
+        clients.hold(2)
         with pytest.raises((generator.WrongAnswer, OSError), match=words):
             clients.greet(60)
 
@@ -200,7 +200,7 @@ def test_an_answer_in_two_parts_is_an_answer(tmp_path):
     parts = 'conn.sendall(b"Hel"); __import__("time").sleep(0.001); conn.sendall(b"lo, " + chunk)'
     with running_server(program(tmp_path, parts)) as server:
         clients = generator.Generator(server.address, 0)
-        clients.hold(clients.busy, 2)
+        clients.hold(2)
         assert len(clients.greet(0.05).latencies) >= 2
         assert len(clients.visit(2, 0.05).latencies) >= 2
 
@@ -209,7 +209,7 @@ def test_a_server_that_serves_one_at_a_time_is_not_called_slow(serve, monkeypatc
     monkeypatch.setattr(generator, "TIMEOUT", 0.3)
     clients = generator.Generator(serve("01_blocking").address, 0)
     with pytest.raises(generator.WrongAnswer, match="fewer clients at a time"):
-        clients.hold(clients.busy, 2)
+        clients.hold(2)
 
 
 def children(process):

@@ -90,12 +90,17 @@ function drawProgram() {
   }));
   byId("program-title").replaceChildren(
     make("b", "mark", HERE.model), ` ${DATA.programs[HERE.model].sentence}`);
+  // In letters of code; those of a docstring or a comment are narrower.
+  const lengths = [...source.children].map(({ lastChild: line }) => line.indent + [...line.childNodes].reduce(
+    (sum, part) => sum + part.textContent.length * (part.matches?.("i, .note") ? 0.85 : 1), 0));
+  source.style.setProperty("--longest", Math.max(...lengths));
 }
 
 function codeLine(text, number, docstring) {
   const indent = text.length - text.trimStart().length;
   const line = make("code", "", ...coloured(text.trimStart(), docstring));
   line.style.setProperty("--indent", `${indent}ch`);
+  line.indent = indent;
   return make("li", "", make("span", "marks"), make("span", "number", String(number)), line);
 }
 
@@ -354,7 +359,6 @@ function drawConnections(list, now, old) {
   const moved = alive.filter((one) => !shown(one) && !same(one, before(one)));
   const listed = alive.filter((one) => shown(one) || (moved.length < 4 && moved.includes(one)));
   const rest = alive.filter((one) => !listed.includes(one) && !hasSynSent(one)).map((one) => one.client);
-  list.classList.toggle("few", listed.length + (now.epoll ? 1 : 0) < 4); // there is room for larger bars
   const others = { header, rest: () => make("li", "rest") };
   const keys = [...(listed.length ? ["header"] : []), ...listed.map((one) => one.client), ...(rest.length ? ["rest"] : [])];
   const rows = keyed(list, keys, (key) => (others[key] ?? createConnection)(key));
@@ -388,7 +392,7 @@ function drawBar(bar, one, was) {
   bar.className = `bar${number ? " filled" : ""}${number === before ? "" : " changed"}`;
   bar.firstChild.style.setProperty("--old", `${100 * Math.min(1, before / Math.max(1, number))}%`);
   bar.firstChild.style.width = number ? `max(4px, ${100 * number / scale()}%)` : "0";
-  bar.lastChild.replaceChildren(`${BUFFERS[which].includes("send") ? "send" : "recv"} `, make("b", "", number ? count(number) : ""));
+  bar.lastChild.replaceChildren(make("span", "verb", BUFFERS[which].includes("send") ? "send " : "recv "), make("b", "", number ? count(number) : ""));
   labelled(bar, `client ${one.client}: ${BUFFERS[which]}, ${bytes(number)}`);
 }
 
@@ -433,7 +437,7 @@ function inKernels(one, step) {
 function drawClients(list, step, model, before) {
   const many = step.clients.length > 4;
   list.classList.toggle("many", many);
-  const cards = new Map(); // side by side, many clients with the same text share one card
+  const cards = new Map(); // of many clients, those with the same text share one card
   for (const one of step.clients) {
     const was = before?.clients.find((other) => other.client === one.client);
     const [sent, received] = [words(one.sent), words(one.received)];
@@ -441,7 +445,7 @@ function drawClients(list, step, model, before) {
     const inside = inKernels(one, step);
     const stays = was && same([one, text, inside], [was, statusOf(was, before, model)[0], inKernels(was, before)]);
     const news = stays ? "" : "changed";
-    const key = many && HERE.view === "all" && !sent && !received ? text : one.client;
+    const key = many && !sent && !received ? text : one.client;
     if (cards.has(key)) {
       cards.get(key).querySelector(".status").before(badge(one.client));
       if (news) cards.get(key).classList.add(news);
@@ -516,23 +520,51 @@ function drag(event, number) {
 function drawHead() {
   byId("scenario").value = HERE.scenario;
   const { question, answer } = DATA.scenarios[HERE.scenario];
-  const isOver = HERE.view === "all" ? action() === actions().length : HERE.step === steps().length - 1;
-  byId("question").replaceChildren(question, ...(isOver ? [make("b", "", ` ${answer}`)] : []));
+  byId("question").textContent = isOver() ? "" : question;
+  byId("end").hidden = !isOver();
+  byId("end").replaceChildren(...(isOver() ? [question, make("b", "", answer)] : []));
   for (const button of byId("models").children) {
     const on = HERE.view === "all" ? !button.dataset.model : button.dataset.model === HERE.model;
     button.setAttribute("aria-pressed", String(on));
   }
-  byId("scale").replaceChildren(make("i"), ` bytes; full bar: ${count(scale())}, this scenario's most, not the limit`);
+  byId("scale").replaceChildren(make("i"), ` full bar: ${bytes(scale())}, this scenario's most`);
   const all = HERE.view === "all";
   byId("where").textContent = all ? `action ${action()} of ${actions().length}` : `step ${HERE.step + 1} of ${steps().length}`;
-  for (const [name, way] of Object.entries({ back: "back (←)", on: "on (→)" })) {
-    byId(name).title = byId(name).ariaLabel = `${all ? "an action" : "a step"} ${way}`;
-  }
+  drawKeys();
+}
+
+function drawKeys() {
+  keyed(byId("keys"), Object.keys(KEYS), createKey);
+  Object.keys(KEYS).forEach((key) => drawKey(key));
+  drawPlay();
+}
+
+function createKey(key) {
+  const button = make("button", "", make("kbd", "", KEYS[key][0]), make("span"));
+  button.addEventListener("click", () => use(key));
+  return button;
+}
+
+function drawKey(key, text) {
+  const [, , one, all = one] = KEYS[key];
+  const button = byId("keys").children[Object.keys(KEYS).indexOf(key)];
+  button.lastChild.textContent = text ?? (HERE.view === "all" ? all : one);
+  button.hidden = !button.lastChild.textContent;
 }
 
 function drawPlay() {
-  byId("play").textContent = timer ? "stop" : "play";
-  byId("play").setAttribute("aria-label", timer ? "stop" : "play");
+  drawKey(" ", timer ? "stop" : "play");
+  drawKey("s", `speed ${speed}×`);
+  drawKey("v", voting ? "show" : "vote");
+}
+
+// The clients' next action, or the next step of a thread, is not shown yet.
+function drawVote() {
+  const next = HERE.view === "all" ? action() + 1 : steps()[HERE.step + 1].action;
+  const asked = next === action() ? "What comes next?" : `${actionText(next)}: what does ${HERE.view === "all" ? "each server" : "the server"} do?`;
+  byId("actor").replaceChildren(make("b", "", "vote"));
+  byId("actor").ariaHidden = "false";
+  say(asked);
 }
 
 function draw() {
@@ -544,6 +576,7 @@ function draw() {
   drawLine();
   if (all) drawAll();
   else drawOne();
+  if (voting) drawVote();
 }
 
 function drawOne() {
@@ -552,6 +585,7 @@ function drawOne() {
   drawLines(now);
   drawThreads(now);
   drawKernel(byId("kernel"), now, before, HERE.model);
+  [...byId("kernel").querySelectorAll(".changed")].reverse().forEach((part) => reveal(byId("kernel"), part));
   drawClients(byId("clients"), now, HERE.model, before);
   drawSentence(now);
 }
@@ -564,6 +598,15 @@ function createColumn(model) {
     make("div", "kernel"), make("ul", "clients"));
   column.setAttribute("aria-label", model);
   return column;
+}
+
+// The largest text with which nothing needs to be scrolled
+function setSize() {
+  const all = byId("all");
+  for (let size = 28; size >= 15; size--) {
+    all.style.fontSize = `${size / 20}rem`;
+    if (all.scrollHeight <= all.clientHeight) return;
+  }
 }
 
 function drawAll() {
@@ -581,6 +624,7 @@ function drawAll() {
   byId("actor").replaceChildren(make("b", "", actionText(number)));
   byId("actor").ariaHidden = "false";
   say(DATA.differences[HERE.scenario][number]);
+  setSize();
 }
 
 // The controls
@@ -590,11 +634,9 @@ function ready() {
   byId("scenario").addEventListener("change", () => { stop(); change({ scenario: byId("scenario").value }); });
   byId("models").append(...MODELS.map((model) => modelButton(model, { model, view: "one" }, model)));
   if (MODELS.length > 1) byId("models").append(modelButton("side by side", { view: "all" }));
-  const clicks = { "action-back": () => moveByAction(-1), back: () => step(-1), on: () => step(1), "action-on": () => moveByAction(1) };
-  for (const [name, does] of Object.entries(clicks)) {
-    byId(name).addEventListener("click", () => { stop(); does(); });
-  }
-  byId("play").addEventListener("click", play);
+  let down = null;
+  byId("one").addEventListener("pointerdown", (event) => { down = event; });
+  byId("one").addEventListener("pointerup", (event) => { if (event.pointerType === "touch") swiped(down, event); });
   byId("ask").addEventListener("click", () => byId("words").showModal());
   document.addEventListener("keydown", pressed);
   window.addEventListener("resize", draw); // the line that was seen may be elsewhere now
