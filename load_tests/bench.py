@@ -44,7 +44,6 @@ WARM_UP = 0.2  # seconds of a first round that does not count
 DESCRIPTORS = 100  # what a process needs besides its connections
 NUMBERS = 1_000_000  # how many numbers each generator has for its clients
 SATURATED = 0.9  # of its core: a process that used less was waiting for the rest of the time
-MEDIANS = ("throughput", "p50", "p99", "cpu", "busy")  # columns of the table
 RATIOS = ("cpu", "throughput", "p99")
 LOADS = {"greet": "greetings", "visit": "visits"}
 
@@ -249,15 +248,14 @@ def results(servers, load):
     headings = f"{LOADS[load]}\n/s", "p50\nµs", "p99\nµs", "max\nms", "CPU\nµs", "busy\n%"
     table = empty_table("server", *headings)
     for one in servers:
-        throughput, p50, p99, cpu, busy = (median(one, name) for name in MEDIANS)
         table.add_row(
             one.server,
-            f"{throughput:,.0f}",
-            f"{1e6 * p50:,.0f}",
-            f"{1e6 * p99:,.0f}",
+            f"{median(one, 'throughput'):,.0f}",
+            f"{1e6 * median(one, 'p50'):,.0f}",
+            f"{1e6 * median(one, 'p99'):,.0f}",
             f"{1e3 * max(each.max for each in one.rounds):,.1f}",
-            f"{'≥ ' if one.cpu_is_lower_bound else ''}{1e6 * cpu:,.2f}",
-            f"{100 * busy:.0f}{mark(one) or ' '}",
+            f"{'≥ ' if one.cpu_is_lower_bound else ''}{1e6 * median(one, 'cpu'):,.2f}",
+            f"{100 * median(one, 'busy'):.0f}{mark(one) or ' '}",
         )
     return table
 
@@ -301,10 +299,11 @@ def show(block, args, console):
         console.print(table)
     for one in block.servers:
         if cost := one.cost_of_idle:
-            text = f"{one.server}: each of {one.idle:,} idle connections takes "
-            text += f"{cost.resident:.2f} KiB in the server, {cost.kernel:.1f} KiB in the "
-            text += f"kernel (both ends), and {1e6 * cost.connect:.0f} µs to connect"
-            console.print(text)
+            console.print(
+                f"{one.server}: each of {one.idle:,} idle connections takes "
+                f"{cost.resident:.2f} KiB in the server, {cost.kernel:.1f} KiB in the kernel "
+                f"(both ends), and {1e6 * cost.connect:.0f} µs to connect"
+            )
     if any(one.cpu_is_lower_bound for one in block.servers):
         console.print("≥ lower bound: the CPU time of its child processes is lost when they end.")
     for one in sorted({mark(one) for one in block.servers} - {""}):

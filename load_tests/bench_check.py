@@ -87,10 +87,8 @@ def measure(args, client, connections, console):
     seconds = max(0.3, connections / 2500)
     rounds = f"--rounds={3 * args.rounds}", f"--seconds={seconds}"
     block = bench.measure(bench.options([*args.servers, *rounds]), connections, console)
-    return {
-        one.server: [statistics.median(costs[one.server]), bench.median(one, "cpu")]
-        for one in block.servers
-    }
+    by_bench = {one.server: bench.median(one, "cpu") for one in block.servers}
+    return {name: [statistics.median(costs[name]), cost] for name, cost in by_bench.items()}
 
 
 def show(found, connections, console):

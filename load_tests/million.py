@@ -31,13 +31,6 @@ SCREEN = Screen()
 out = SCREEN.print
 
 
-def options():
-    parser = command_parser(__doc__)
-    parser.add_argument("--connections", type=number(int, 100, 10_000_000), default=1_000_000)
-    parser.add_argument("--reserve", type=number(float, 0, 1000), default=2, metavar="GiB")
-    return parser.parse_args()
-
-
 def setting(name):
     """Return the file of one of the kernel's settings: sysctl(8)."""
     return Path("/proc/sys", *name.split("."))
@@ -119,10 +112,9 @@ def measure(args, stack):
     counts = [math.ceil(args.connections / held / EVEN), math.ceil(args.connections / held)]
     raise_setting(stack, "fs.file-max", 2 * args.connections + 100_000)
     raise_setting(stack, "kernel.pid_max", sum(counts) + len(psutil.pids()) + 1000)
-    sharing = ("--share", "reuseport", "--processes", counts[0])
-    server = stack.enter_context(
-        processes.running_server(PREFORK, "--quiet", "--backlog", bench.BACKLOG, *sharing)
-    )
+    options = ("--quiet", "--backlog", bench.BACKLOG, "--share", "reuseport")
+    running = processes.running_server(PREFORK, *options, "--processes", counts[0])
+    server = stack.enter_context(running)
     cores = sorted(os.sched_getaffinity(0))
     busy, *others = generators = [
         stack.enter_context(bench.generating(cores[one % len(cores)], server.address, one))
@@ -167,7 +159,10 @@ def measure(args, stack):
 
 def main():
     processes.require_linux()
-    args = options()
+    parser = command_parser(__doc__)
+    parser.add_argument("--connections", type=number(int, 100, 10_000_000), default=1_000_000)
+    parser.add_argument("--reserve", type=number(float, 0, 1000), default=2, metavar="GiB")
+    args = parser.parse_args()
     try:
         with contextlib.ExitStack() as stack:
             measure(args, stack)

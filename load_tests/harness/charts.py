@@ -47,6 +47,7 @@ def label_ends(ax, lines):
     for name, x, y, colour in lines:
         if x < last:  # above its end, not among the names at the right
             ax.annotate(name, (x, y), (-4, 9), ha="right", color=colour, **look)
+    look |= {"va": "center", "annotation_clip": False}
     lines = sorted((line for line in lines if line[1] == last), key=lambda line: line[2])
     heights = [to_pixels((x, y))[1] for _, x, y, _ in lines]
     up = [*itertools.accumulate(heights, lambda below, height: max(height, below + gap))]
@@ -55,9 +56,7 @@ def label_ends(ax, lines):
     places = [*down][:0:-1]
     for (name, x, y, colour), height, place in zip(lines, heights, places, strict=True):
         shift = (place - height) * 72 / ax.figure.dpi
-        ax.annotate(
-            name, (x, y), (6, shift), color=colour, **look, va="center", annotation_clip=False
-        )
+        ax.annotate(name, (x, y), (6, shift), color=colour, **look)
 
 
 def value_axis(ax, log):

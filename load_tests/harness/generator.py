@@ -154,10 +154,8 @@ def wait(sock, event):
     poll = select.poll()
     poll.register(sock, event)
     if not poll.poll(TIMEOUT * 1000):
-        raise WrongAnswer(
-            f"was silent for {TIMEOUT:g} s: it may serve fewer clients at a time than there are "
-            "connections"
-        )
+        text = "it may serve fewer clients at a time than there are connections"
+        raise WrongAnswer(f"was silent for {TIMEOUT:g} s: {text}")
 
 
 def go_on(events, latencies, until):

@@ -26,12 +26,10 @@ def shown(name, value):
 
 def quartiles(name, value):
     """Return the quartiles of a Value as text, without a unit if it is the median's as well."""
-    low, middle, high = (
-        text(name, one).rpartition(" ") for one in (value.low, value.amount, value.high)
-    )
-    if low[0] and low[2] == middle[2] == high[2]:
-        return f"{low[0]}-{high[0]}"
-    return f"{text(name, value.low)}-{text(name, value.high)}"
+    texts = [text(name, one) for one in (value.low, value.amount, value.high)]
+    (low, *_), _, (high, *_) = parts = [one.rpartition(" ") for one in texts]
+    same_unit = low and len({unit for _, _, unit in parts}) == 1
+    return f"{low}-{high}" if same_unit else f"{texts[0]}-{texts[2]}"
 
 
 def bounded(percentile):
@@ -126,10 +124,9 @@ def differences(results, old):
         asdict(of.config) | asdict(of.machine) | {run.model: run.program for run in of.runs}
         for of in (results, old)
     )
-    said = [
-        f"{name} {one} (now {now[name]})" for name, one in then.items() if now.get(name, one) != one
-    ]
-    return f"What else differs: {', '.join(said)}.\n" if said else ""
+    differ = [name for name in then if now.get(name, then[name]) != then[name]]
+    said = ", ".join(f"{name} {then[name]} (now {now[name]})" for name in differ)
+    return f"What else differs: {said}.\n" if said else ""
 
 
 def joined(names):

@@ -74,16 +74,9 @@ def ratio_table(found, results, old):
 
 def empty_table(title, config, headings):
     """Return a table with these columns, and no rows."""
-    shown = Table(
-        title=title,
-        title_justify="left",
-        title_style="",
-        caption_style="",
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
+    look = {"box": SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True}
+    shown = Table(title=title, title_style="", caption_style="", **look)
+    shown.title_justify = shown.caption_justify = "left"
     shown.add_column("server", no_wrap=True)
     unit = phrases.load_unit(config).replace("second", "s")
     for heading in (unit, *headings):

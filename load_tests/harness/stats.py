@@ -4,7 +4,7 @@ import itertools
 import math
 import statistics
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from load_tests.harness import results
@@ -91,11 +91,8 @@ def moments(samples, end, least=0.1):
     count = max(1, round(end / max(least, end / 100)))
     every = end / count
     answers, failures, changes = [[] for _ in range(count)], Counter(), Counter()
-    served = {
-        one.session: one.ended
-        for one in samples
-        if one.request == "first_greeting" and one.outcome == "answered"
-    }
+    first = [one for one in samples if one.request == "first_greeting"]
+    served = {one.session: one.ended for one in first if one.outcome == "answered"}
     for one in samples:
         place = min(int(one.ended / every), count - 1)
         if one.request in GREETINGS and one.outcome == "answered":
@@ -144,11 +141,6 @@ def summary(samples):
     }
 
 
-def tail(request):
-    """Return a measure: p99 of a request, the maximum below 100 samples."""
-    return lambda run: run.latency[request].p99 or run.latency[request].max
-
-
 def per_connection(run):
     """Return KiB per connection, None where fewer than ten were open at a time."""
     enough = run.usage.connections_peak >= 10
@@ -160,7 +152,7 @@ MEASURES = {  # name: its number of a run, a Percentile, or None
     "unserved": lambda run: run.outcomes.unserved,
     "in_service": lambda run: run.in_service_mean,
     "p50": lambda run: run.latency["first_greeting"].p50,
-    "tail": tail("first_greeting"),
+    "tail": lambda run: run.latency["first_greeting"].p99 or run.latency["first_greeting"].max,
     "throughput": lambda run: run.throughput,
     "goodput": lambda run: run.goodput,
     "threads": lambda run: run.usage.threads_peak,
@@ -213,9 +205,7 @@ def summarise(results):
 
 
 def row(load, model, runs):
-    total = Counter()
-    for run in runs:
-        total.update(asdict(run.outcomes))
+    total = {name: sum(getattr(run.outcomes, name) for run in runs) for name in results.OUTCOMES}
     values = {name: value(runs, name) for name in MEASURES}
     return Row(model, load, runs, Outcomes(**total), values)
 
@@ -257,11 +247,8 @@ def ratios(results, old, names):
     Repeat n is divided by the old repeat n: both had the same arrivals and think times.
     """
     now, then = groups(results.runs), groups(old.runs)
-    return {
-        key: {name: ratio(name, runs, then[key]) for name in names}
-        for key, runs in now.items()
-        if key in then
-    }
+    both = [key for key in now if key in then]
+    return {key: {name: ratio(name, now[key], then[key]) for name in names} for key in both}
 
 
 def ratio(name, runs, old):
@@ -276,10 +263,9 @@ def ratio(name, runs, old):
 def sign_test(ratios):
     """Return the probability that chance alone puts this many ratios on one side of 1."""
     above, below = sum(one > 1 for one in ratios), sum(one < 1 for one in ratios)
-    ways = sum(
-        math.comb(above + below, heads) for heads in range(max(above, below), above + below + 1)
-    )
-    return min(1.0, 2 * ways / 2 ** (above + below))
+    tosses = above + below
+    ways = sum(math.comb(tosses, heads) for heads in range(max(above, below), tosses + 1))
+    return min(1.0, 2 * ways / 2**tosses)
 
 
 def verdict(ratios):
