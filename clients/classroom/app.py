@@ -234,8 +234,9 @@ class Classroom(App):
         self.write("title", Content(printable(title)))
         tracer = " with the tracer" * monitor.is_python
         log = f"; {monitor.dropped:,} bytes of its log not kept" if monitor.dropped else ""
+        family = f"processes {monitor.processes}, " if monitor.processes > 1 else ""
         row = [
-            panels.Cell("cost: threads "),
+            panels.Cell(f"cost: {family}threads "),
             panels.Cell(str(monitor.thread_count), "", ("threads",)),
             panels.Cell(", descriptors "),
             panels.Cell(str(monitor.descriptors), "", ("descriptors",)),

@@ -1,5 +1,6 @@
 """A scenario is recorded as it happens: the program's steps, and the kernel's side of each."""
 
+import asyncio
 import dataclasses
 import functools
 import json
@@ -7,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from xml.etree import ElementTree
@@ -20,7 +22,7 @@ from clients.system import processes
 from clients.system.sockets import unix_listener
 from clients.tests.narration_checks import false_sentences, is_difference_true
 from clients.tests.steps_page import bundle_of, outdated
-from clients.trace import animated_svg, bundle, tracer
+from clients.trace import animated_svg, bundle, tracer, values
 from clients.trace.__main__ import main as trace_main
 from clients.trace.__main__ import write
 from clients.trace.interpret import interpret
@@ -568,3 +570,21 @@ def test_a_namespace_without_power_gets_one_line(tmp_path):
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
     assert last.startswith("python -m clients.trace: a network namespace is needed that can be")
+
+
+def test_a_value_is_described_as_what_it_is():
+    async def talk():
+        await asyncio.sleep(0)
+
+    task = talk()
+    assert values.describe(task) == "talk(), not started"
+    task.send(None)
+    assert values.describe(task) == "talk(), suspended"
+    task.close()
+    assert values.describe(task) == "talk(), ended"
+    assert values.describe(("read", 3)) == "('read', 3)"
+    assert values.describe(("127.0.0.1", 3)) == "127.0.0.1:3"
+    for one in (socket.socketpair()[0], socket.create_server(("127.0.0.1", 0))):
+        kind = "socket" if one.family == socket.AF_UNIX else "listening socket"
+        assert values.describe(one) == f"{kind} (descriptor {one.fileno()})"
+        one.close()

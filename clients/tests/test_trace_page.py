@@ -726,3 +726,49 @@ def test_the_picture_begins_where_client_2_waits_in_one_queue_and_is_served_by_t
     assert texts.count("received Hello, bob") == 2
     assert texts.count("client 2 is served at once") == 2
     assert texts.count("client 2 waits") == 1
+
+
+def fill_of(part, style):
+    """Return the colour that fills a part of an SVG."""
+    own = part.get("fill") or (re.search(r"fill:(#\w+)", part.get("style", "")) or [None, None])[1]
+    rules = dict(re.findall(r"\.(\w+){fill:(#\w+)", style))
+    tags = dict(re.findall(r"^(text|circle){[^}]*fill:(#\w+)", style, re.MULTILINE))
+    named = [rules[name] for name in part.get("class", "").split() if name in rules]
+    return own or (named or [tags.get(part.tag.removeprefix(SVG))])[0]
+
+
+def covers(part, x, y):
+    """Return whether a rectangle or a circle contains a point."""
+    found = {
+        name: float(part.get(name, 0)) for name in ("x", "y", "width", "height", "cx", "cy", "r")
+    }
+    left, top = x - found["x"], y - found["y"]
+    is_in_rectangle = 0 <= left <= found["width"] and 0 <= top <= found["height"]
+    return is_in_rectangle or (x - found["cx"]) ** 2 + (y - found["cy"]) ** 2 < found["r"] ** 2
+
+
+def blended(over, under, opacity):
+    pairs = [(int(over[at : at + 2], 16), int(under[at : at + 2], 16)) for at in (1, 3, 5)]
+    return "#" + "".join(f"{round(a * opacity + b * (1 - opacity)):02X}" for a, b in pairs)
+
+
+@pytest.mark.parametrize("picture", FRONT, ids=lambda file: file.stem)
+def test_texts_of_the_picture_have_contrast(picture):
+    groups, style = parts_of(picture)
+    root = ElementTree.fromstring(picture.read_text())
+    still = [part for part in root if part.tag in (f"{SVG}rect", f"{SVG}text")]
+    ratios = {}
+    for parts in [still, *([*still, *group] for group in groups)]:
+        for at, text in enumerate(parts):
+            if text.tag != f"{SVG}text":
+                continue
+            x, y = float(text.get("x")), float(text.get("y")) - 4
+            behind = "#FFFFFF"
+            for part in parts[:at]:
+                if part.tag != f"{SVG}text" and covers(part, x + 1, y):
+                    behind = blended(fill_of(part, style), behind, float(part.get("opacity", 1)))
+            ratios[text.text] = min(
+                contrast(fill_of(text, style), behind), ratios.get(text.text, 21)
+            )
+    assert len(ratios) > 30
+    assert {text: ratio for text, ratio in ratios.items() if ratio < 4.5} == {}

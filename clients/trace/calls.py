@@ -221,5 +221,5 @@ def install():
     select.epoll, select.poll, select.select = Epoll, lambda: Poll(real_poll()), _select
     time.sleep = _sleep
     selectors.EpollSelector._selector_cls = Epoll
-    selectors.PollSelector._selector_cls = select.poll
+    selectors.PollSelector._selector_cls = staticmethod(select.poll)  # no method: it takes no self
     selectors.SelectSelector._select = staticmethod(_select)

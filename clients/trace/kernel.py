@@ -92,14 +92,16 @@ class KernelView:
         return buffered.get(f"{HOST}:{client.port}", self.rest.get(number, 0))
 
     def interest_list(self, ready):
-        """Return what the server's epoll object watches (proc(5), fdinfo), and what is ready."""
+        """Return what the server's epoll objects watch (proc(5), fdinfo), and what is ready."""
         folder = Path(f"/proc/{self.server.process.pid}")
         objects = [fd for fd in self.descriptors() if EPOLL in os.readlink(folder / f"fd/{fd}")]
         if not objects:
             return None
-        text = (folder / f"fdinfo/{objects[0]}").read_text()
         found = []
-        for fd, mask in re.findall(r"tfd:\s*(\d+) events:\s*([0-9a-f]+)", text):
-            events = " ".join(name for name, bit in EVENTS.items() if int(mask, 16) & bit & WANTED)
-            found.append(Interest(int(fd), events, int(fd) in ready.get(objects[0], ())))
+        for epoll in objects:
+            text = (folder / f"fdinfo/{epoll}").read_text()
+            for fd, mask in re.findall(r"tfd:\s*(\d+) events:\s*([0-9a-f]+)", text):
+                wanted = int(mask, 16) & WANTED
+                events = " ".join(name for name, bit in EVENTS.items() if wanted & bit)
+                found.append(Interest(int(fd), events, int(fd) in ready.get(epoll, ())))
         return sorted(found, key=lambda one: one.fd)

@@ -1,6 +1,7 @@
 """Write the values of a program's variables as a reader would, in the server's process."""
 
 import collections
+import ipaddress
 import select
 import socket
 import types
@@ -58,7 +59,7 @@ def describe(value, depth=0):
         case select.epoll():
             return "epoll, closed" if value.closed else f"epoll (descriptor {value.fileno()})"
         case types.GeneratorType() | types.CoroutineType():
-            return f"{value.__qualname__.rpartition('.')[2]}(), suspended"
+            return f"{value.__qualname__.rpartition('.')[2]}(), {progress_of(value)}"
         case dict() | list() | tuple() | set() | frozenset() | collections.deque():
             return describe_members(value, depth + 1)
     if hasattr(type(value), "getpeername"):  # also a socket of asyncio or trio
@@ -68,6 +69,16 @@ def describe(value, depth=0):
         inside = describe_socket(sockets[0]) if sockets else ""
         return f"{type(value).__name__}({inside})"
     return None
+
+
+def progress_of(value):
+    """Return how far a generator or a coroutine is; the names of its attributes begin so."""
+    kind = "gi" if isinstance(value, types.GeneratorType) else "cr"
+    if getattr(value, f"{kind}_suspended"):
+        return "suspended"
+    if getattr(value, f"{kind}_running"):
+        return "running"
+    return "not started" if getattr(value, f"{kind}_frame") else "ended"
 
 
 def shortened(value, unit):
@@ -81,15 +92,23 @@ def describe_socket(sock):
     if sock.fileno() < 0:
         return "socket, closed"
     remote = remote_of(sock)
-    what = f"connection with {remote}" if remote else "listening socket"
+    listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    what = f"connection with {remote}" if remote else "listening socket" if listens else "socket"
     return f"{what} (descriptor {sock.fileno()})"
+
+
+def is_address(host):
+    try:
+        return bool(ipaddress.ip_address(host))
+    except ValueError:
+        return False
 
 
 def describe_members(values, depth):
     """Return the members of a list, a dictionary or the like; a type's name for an unknown one."""
     match values:
-        case (str(host), int(port)) | (str(host), int(port), int(), int()):
-            return f"{host}:{port}"  # an address
+        case (str(host), int(port)) | (str(host), int(port), int(), int()) if is_address(host):
+            return f"{host}:{port}"
         case set() | frozenset() if not values:
             return "set()"
     if depth > DEEPEST:

@@ -15,10 +15,8 @@ from load_tests.harness.monitor import reading
 
 TITLES = {"name": "What", "now": "Now", "meaning": "What it means"}
 COLUMNS = [{"key": key, "title": title} for key, title in TITLES.items()]
-TAB = {
-    "extended_tabs": [{"title": "Server", "key": "server"}],
-    "extended_tables": [{"key": "server", "structure": COLUMNS}],
-}
+TABLE = {"key": "server", "structure": COLUMNS}
+TAB = {"extended_tabs": [{"title": "Server", "key": "server"}], "extended_tables": [TABLE]}
 
 
 def rows(now, before, first, since):
@@ -72,7 +70,13 @@ def describe(environment, first, pid, open_requests):
     if pid:
         page.template_args |= TAB
         look = observe(environment, pid, open_requests)
-        page.app.after_request(lambda response: add_rows(response, state(), look))
+
+        @page.app.after_request
+        def add_rows(response):  # to the answer that the page asks for every two seconds
+            if request.path == "/stats/requests":
+                more = {"state": state(), "extended_stats": [{"key": "server", "data": look()}]}
+                response.set_data(json.dumps(response.json | more))
+            return response
 
 
 def observe(environment, pid, open_requests):
@@ -94,11 +98,3 @@ def observe(environment, pid, open_requests):
         return rows(readings[-1], readings[-2:][0], readings[0], since.values())
 
     return look
-
-
-def add_rows(response, state, look):
-    """Add the tab's rows to the answer that the page asks for every two seconds."""
-    if request.path == "/stats/requests":
-        more = {"state": state, "extended_stats": [{"key": "server", "data": look()}]}
-        response.set_data(json.dumps(response.json | more))
-    return response

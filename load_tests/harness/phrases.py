@@ -68,8 +68,7 @@ def asked(results):
     repeats = "one run each" if config.repeats == 1 else f"median of {config.repeats} runs"
     return (
         f"{loop} Load: {config.load}, {config.seconds:g} s per run, {repeats}, seed {config.seed}, "
-        f"--backlog {config.backlog}{extra}, {source}. "
-        f"{machine(results)}"
+        f"--backlog {config.backlog}{extra}, {source}. {machine(results)}"
     )
 
 

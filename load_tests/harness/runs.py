@@ -154,11 +154,11 @@ def usage(readings, numbers, backlog, incomplete):
 
     cpu, connections = last.cpu - first.cpu, peak("descriptors") - first.descriptors
     return ServerUsage(
-        cpu_us_per_greeting=per(cpu * 1e6, numbers["greetings"]),
+        cpu_us_per_greeting=cpu * 1e6 / numbers["greetings"] if numbers["greetings"] else None,
         cpu_share=cpu / numbers["seconds"],  # readings begin before the load
         cpu_incomplete=incomplete,
         rss_peak=peak("rss"),
-        rss_per_connection=per(peak("rss") - first.rss, connections),
+        rss_per_connection=(peak("rss") - first.rss) / connections if connections else None,
         connections_peak=connections,
         threads_peak=peak("threads"),
         accept_queue_peak=peak("accept_queue"),
@@ -167,11 +167,6 @@ def usage(readings, numbers, backlog, incomplete):
         listen_drops=last.listen_drops - first.listen_drops,
         readings=readings,
     )
-
-
-def per(amount, count):
-    """Return amount for each of count, None if there are none."""
-    return amount / count if count else None
 
 
 def health(log, not_started, server_share):

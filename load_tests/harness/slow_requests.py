@@ -7,7 +7,6 @@ The server's file is unchanged. At its start its function greeting(chunk, ...) i
 the three models and the alternatives have.
 """
 
-import functools
 import runpy
 import sys
 from pathlib import Path
@@ -16,7 +15,6 @@ from pathlib import Path
 def only_slow(greeting):
     """Return a greeting() that passes on --wait and --compute only for slow requests."""
 
-    @functools.wraps(greeting)
     def greet(chunk, *slow):
         return greeting(chunk, *(slow if chunk.startswith(b"slow") else [0] * len(slow)))
 

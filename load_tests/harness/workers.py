@@ -65,10 +65,7 @@ def joined(address, count, report):
 
 
 def join(address, report):
-    """Be a worker of the comparison at address until one of the two ends; return the exit status.
-
-    report: a function that shows a line.
-    """
+    """Be a worker of the comparison at address until one of them ends; return the exit status."""
     try:
         comparison = socket.create_connection((address, PORT), TIMEOUT)
     except OSError as error:

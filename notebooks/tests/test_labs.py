@@ -128,11 +128,13 @@ def test_a_crowd_can_use_a_server_with_options():
     assert data.seconds >= 2 * 0.3
 
 
-def test_each_thread_is_found_on_its_line():
+def test_each_thread_is_found_on_its_line(load):
     lines = models.annotated_lines("02_threaded", models.threads_of("02_threaded", clients=2))
     assert "listener.accept()\n        <- main " in lines
     assert lines.count("blocked in recvfrom") == 2
     assert models.summary(models.threads_of("03_epoll", 2)) == "1 thread: 1 in epoll_wait"
+    name = load.alternative("socketserver_threads")  # it has a selector of poll()
+    assert models.summary(models.threads_of(name, 1)).startswith("2 threads")
 
 
 def test_what_connections_cost_is_counted_for_those_that_were_greeted(load):
