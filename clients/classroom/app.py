@@ -83,7 +83,7 @@ class Classroom(App):
         Binding("e,E", "empty", "empty", key_display="e"),
         Binding("z,Z", "zoom", "zoom", key_display="z"),
         Binding("d,D", "toggle_dark", "dark/light", key_display="d"),
-        Binding("k,K", "keep", "keep a picture", key_display="k"),
+        Binding("k,K", "keep", "picture", key_display="k"),
         Binding("q,Q,ctrl+c", "quit", "quit", key_display="q", priority=True),
     ]
 
@@ -234,8 +234,9 @@ class Classroom(App):
         self.write("title", Content(printable(title)))
         tracer = " with the tracer" * monitor.is_python
         log = f"; {monitor.dropped:,} bytes of its log not kept" if monitor.dropped else ""
+        family = f"processes {monitor.processes}, " if monitor.processes > 1 else ""
         row = [
-            panels.Cell("cost: threads "),
+            panels.Cell(f"cost: {family}threads "),
             panels.Cell(str(monitor.thread_count), "", ("threads",)),
             panels.Cell(", descriptors "),
             panels.Cell(str(monitor.descriptors), "", ("descriptors",)),
@@ -396,7 +397,7 @@ class Classroom(App):
         except OSError as error:
             self.notice(f"cannot write {file}: {error.strerror}")
         else:
-            self.notice(f"the screen is in {file.absolute()}")
+            self.notice(f"the screen is in {file}")
 
     def action_toggle_dark(self):
         self.theme = "textual-light" if self.current_theme.dark else "textual-dark"

@@ -94,7 +94,8 @@ def excerpt(lines, marks, anchors, height):
     rows, before = [], 0
     for number in [*shown, len(lines) + 1]:
         if number > before + 1:
-            rows.append(line(f"     ⋮ {number - before - 1} lines", "dim"))
+            left_out = number - before - 1
+            rows.append(line(f"     ⋮ {left_out} line{'s' * (left_out > 1)}", "dim"))
         if number <= len(lines):
             rows.append(line(f"{number:>4} {lines[number - 1]}", "bold" if number in marks else ""))
             for text in marks.get(number, []):

@@ -12,7 +12,13 @@ import psutil
 from clients.classroom.stepper import Stepper
 from clients.console.printable import docstring_summary
 from clients.system import procfs
-from clients.system.processes import LaunchError, require_access, running_server, server_name
+from clients.system.processes import (
+    LaunchError,
+    require_access,
+    running_server,
+    running_tree,
+    server_name,
+)
 from clients.trace.session import traced
 
 SAID = re.compile(r"^(\S+:\d+) said (.{0,200})", re.MULTILINE)
@@ -41,7 +47,8 @@ class ServerMonitor:
 
     options: {"backlog": 5, ...}, of its command line. ended: its log and how it has ended, or None.
     threads: a ThreadState for each. queue: the length of the accept queue, at most limit.
-    time_wait: the number of connections in TIME-WAIT. resident: bytes of memory. dropped: bytes of
+    time_wait: the number of connections in TIME-WAIT. processes: the server's and its children;
+    thread_count, descriptors and resident (bytes of memory) are of them all. dropped: bytes of
     its log that were not kept. is_python: its name ends in .py; otherwise only the kernel is seen,
     and stepper is None.
     """
@@ -55,7 +62,7 @@ class ServerMonitor:
         self.limit = procfs.accept_queue_limit(options["backlog"])
         self.ended, self.threads, self.connections, self.stepper = None, [], [], None
         self.queue = self.time_wait = self.descriptors = self.resident = self.dropped = 0
-        self.thread_count = 0
+        self.thread_count, self.processes = 0, 1
         self.anchors = set()  # the lines on which a thread has slept
         self.said = {}  # {"host:port": what it said, from the server's log}
         self._stack, self._lock, self._closed = contextlib.ExitStack(), threading.Lock(), False
@@ -92,10 +99,15 @@ class ServerMonitor:
         try:
             if process.poll() is not None:
                 raise psutil.NoSuchProcess(process.pid)
-            fds, sockets = procfs.socket_fds(process.pid), procfs.tcp_sockets(self.port)
-            self.descriptors = process.num_fds()
-            self.thread_count = process.num_threads()
-            self.resident = process.memory_info().rss
+            own, sockets = procfs.socket_fds(process.pid), procfs.tcp_sockets(self.port)
+            children = [one for one in running_tree(process) if one.pid != process.pid]
+            held_by_children = [procfs.socket_fds(one.pid).items() for one in children]
+            fds = dict(itertools.chain(*held_by_children)) | own
+            family = [process, *children]
+            self.processes = len(family)
+            self.descriptors = sum(one.num_fds() for one in family)
+            self.thread_count = sum(one.num_threads() for one in family)
+            self.resident = sum(one.memory_info().rss for one in family)
         except (psutil.Error, OSError):
             self.ended = self.server.log(LATEST), f"exit status {process.poll()}"
             self.connections = []
@@ -106,11 +118,11 @@ class ServerMonitor:
         self.connections = self._connections(sockets, fds)
         if self.is_python:
             with contextlib.suppress(OSError):  # Python is too busy to report, or has just ended
-                held = {row.fd: row.client for row in self.connections if row.fd is not None}
+                held = {row.fd: row.client for row in self.connections if row.fd in own.values()}
                 self.threads = self.stepper.sample(held)
             self.anchors |= {one.line for one in self.threads if one.line and one.fd is not None}
             self.descriptors -= self.stepper.session.tracer_descriptors()
-            self.thread_count = len(self.threads)
+            self.thread_count += len(self.threads) - process.num_threads()  # not the tracer's
         self.queue = sum(one.recv_q for one in sockets if one.state == "LISTEN")
         self.time_wait = sum(one.state == "TIME-WAIT" for one in sockets)
 

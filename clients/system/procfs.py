@@ -24,16 +24,17 @@ STATES = dict(enumerate(_STATES.split(), 1))
 
 # The system calls in which servers sleep (arch/x86/entry/syscalls, asm-generic/unistd.h).
 _NUMBERS = {
-    "x86_64": "0 read 1 write 7 poll 23 select 35 nanosleep 42 connect 43 accept 44 sendto "
-    "45 recvfrom 46 sendmsg 47 recvmsg 202 futex 230 clock_nanosleep 232 epoll_wait "
-    "270 pselect6 271 ppoll 281 epoll_pwait 288 accept4",
+    "x86_64": "0 read 1 write 7 poll 23 select 34 pause 35 nanosleep 42 connect 43 accept "
+    "44 sendto 45 recvfrom 46 sendmsg 47 recvmsg 61 wait4 202 futex 230 clock_nanosleep "
+    "232 epoll_wait 270 pselect6 271 ppoll 281 epoll_pwait 288 accept4",
     "aarch64": "22 epoll_pwait 63 read 64 write 72 pselect6 73 ppoll 98 futex 101 nanosleep "
     "115 clock_nanosleep 202 accept 203 connect 206 sendto 207 recvfrom 211 sendmsg 212 recvmsg "
-    "242 accept4",
+    "242 accept4 260 wait4",
 }
 _words = _NUMBERS.get(platform.machine(), "").split()
 _NAMES = dict(zip(map(int, _words[::2]), _words[1::2], strict=True))
-_WITHOUT_FD = {"poll", "select", "nanosleep", "futex", "clock_nanosleep", "pselect6", "ppoll"}
+_WITHOUT_FD = {"poll", "select", "pselect6", "ppoll"}
+_WITHOUT_FD |= {"pause", "nanosleep", "clock_nanosleep", "wait4", "futex"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,29 @@ def test_a_thread_that_sleeps_in_no_socket_is_not_shown_with_a_client():
     )
 
 
+FAMILY = """
+    import os
+    for _ in range(2):
+        if not os.fork():
+            break
+    else:
+        signal.pause()
+"""
+
+
+def test_of_a_server_of_several_processes_all_are_shown(tmp_path):
+    program = tmp_path / "server.py"
+    text = processes.find_server("01_blocking").read_text()
+    before = "    serve(listener, lambda"
+    program.write_text(text.replace(before, FAMILY + before))
+    play(
+        program,
+        *("a", "a", shows("processes 3, threads 3", "main: pause", "0 of 65")),
+        lambda app: sorted(row.fd for row in app.monitor.connections) == [4, 4],
+        lambda app: states(app) == ["silent", "silent"],
+    )
+
+
 def test_on_01_the_queue_fills_and_more_clients_stay_in_syn_sent():
     play(
         "01_blocking",

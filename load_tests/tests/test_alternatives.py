@@ -30,6 +30,7 @@ THOUSAND = "a_thousand_idle_connections_stay_open"
 DIFFERENCES = {
     "graceful": {
         "a_signal_ends_it_during_a_request": "it answers what was asked, and ends after --deadline",
+        "sigterm_ends_it": "the same: a client does not read its replies",
     },
     "gevent_server": {
         FLOOD: "it lets the others run only where it would wait, and a client that always has "
@@ -118,7 +119,7 @@ CASES = {
     "asyncio_streams": SERVING - {THOUSAND} | LOGS | WAIT,  # the others: asyncio_protocol
     "gevent_server": SERVING | LIMITS | SIGNALS | BACKLOG | WAIT,
     "graceful": SIGNALS | FULL_LOG,  # all else is in selectors_loop
-    "handover": {"sigterm_ends_it"},  # without --control it is graceful
+    "handover": {"ctrl_c_ends_it"},  # without --control it is graceful
     "loop_per_thread": LIMITS | {"sigterm_ends_it", MANY, IDLE_CPU},  # selectors_loop
     "loop_with_pool": WAIT  # without work it is asyncio_streams
     | {

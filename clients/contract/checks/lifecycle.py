@@ -11,9 +11,10 @@ import time
 
 import psutil
 
+from clients.client import LONGEST
 from clients.console.bounded_log import BoundedLog
 from clients.contract.errors import NotApplicable, check, expect, expect_equal, last_exception
-from clients.contract.probe_client import ProbeClient
+from clients.contract.probe_client import MEBIBYTE, ProbeClient
 from clients.system.processes import LISTENING, command, spawn, tail
 from clients.system.procfs import accept_queue_limit, socket_fds, tcp_sockets
 
@@ -89,25 +90,33 @@ def assert_backlog(server, backlog):
 def it_logs_connections_messages_and_byte_counts(server):
     concurrent, others = server.is_concurrent(), set()
 
-    def assert_logged(part, port):
+    def assert_logged(part, port, what):
         """Expect a line with part, and no such line that names another client instead."""
         word = re.compile(rf"(?<![\w-]){part}\b")
-        server.wait_until(lambda: word.search(server.log()), f"{part} in the log")
+        server.wait_until(lambda: word.search(server.log()), f"the log has {what}")
         for line in filter(word.search, server.log().splitlines()):
             numbers = set(re.findall(r"\d+", line))
-            what = f"client {port} is logged as another one: {line!r:.200}"
-            expect(port in numbers or not numbers & others, what)
+            also = f"logged for another client: {what}: {line!r:.200}"
+            expect(port in numbers or not numbers & others, also)
 
-    for message, size in ((b"seventeen letters", 51), (b"thirteen more", 39)):
+    # Text in no one encoding; and sums that are no port, no part of a time, and have over 16 bits.
+    for letters, disconnect in (
+        (b"seventeen letters", ProbeClient.close),
+        (b"thirteen more", ProbeClient.reset),
+    ):
+        messages = [b"h\xe9llo", "\u4f60\u597d".encode(), letters, *[letters[:1] * LONGEST] * 69]
         with server.connect() as client, contextlib.ExitStack() as stack:
-            port = str(client.getsockname()[1])
-            assert_logged(port, port)  # before its first message
+            port, size = str(client.getsockname()[1]), sum(map(len, messages))
+            assert_logged(port, port, f"client {port}")  # before its first message
             if concurrent:
                 others.add(str(stack.enter_context(server.connect()).getsockname()[1]))
-            for _ in range(3):
+            for message in messages:
                 client.request(message)
-            assert_logged(message.decode(), port)
-        assert_logged(size, port)
+            what = f"{letters!r}, a message of client {port}"
+            assert_logged(letters.decode(), port, what)
+            disconnect(client)
+            what = f"{size}, the sum of bytes of client {port}, after its {disconnect.__name__}()"
+            assert_logged(f"{size:,}".replace(",", "[,_' ]?"), port, what)
         others.add(port)
 
 
@@ -142,6 +151,17 @@ def it_logs_nothing_with_quiet(server):
 
 @check("--wait", "0.3")
 def the_wait_option_only_sleeps(server):
+    baseline = server.baseline_descriptors()
+    server.wait_for_descriptors(baseline)
+    client = server.connect()
+    client.sendall(b"I go before the reply")
+    client.has_reply(0.1)  # it has been received
+    client.reset()
+    time.sleep(0.05)  # its descriptor may now be free
+    with server.connect() as silent, server.connect() as another:  # accept() may reserve one
+        late = silent.has_reply(0.3 + server.quiet_period / 2) or another.has_reply(0)
+        expect(not late, "a client that sent nothing got a reply: one to a client that had reset?")
+    server.wait_for_descriptors(baseline)
     concurrent, before = server.is_concurrent(), server.cpu_seconds()
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(server.connect()) for _ in range(3 if concurrent else 1)]
@@ -159,12 +179,23 @@ def the_wait_option_only_sleeps(server):
 
 @check("--compute", "0.1")
 def the_compute_option_uses_cpu(server):
+    assert_computes(server)
+    with server.restart(*server.options, "--wait", "0.3") as waiting:
+        seconds = assert_computes(waiting)
+        what = f"--wait 0.3 --compute 0.1: a reply after {seconds:.3f} s"
+        expect(seconds >= 0.3, what)
+
+
+def assert_computes(server):
+    """Expect 0.1 s of CPU time for each of two replies; return the seconds of the last one."""
     with server.connect() as client:  # while connected: the process that serves it lives
         for _ in range(2):
-            before = server.cpu_seconds()
+            before, began = server.cpu_seconds(), time.perf_counter()
             client.request(b"compute")
-            used = server.cpu_seconds() - before
-            expect(used >= 0.08, f"--compute 0.1: used only {used:.2f} s of CPU time")
+            seconds, used = time.perf_counter() - began, server.cpu_seconds() - before
+            what = " ".join(map(str, server.options))
+            expect(used >= 0.08, f"{what}: used only {used:.2f} s of CPU time")
+    return seconds
 
 
 @check(alone=True)
@@ -192,9 +223,14 @@ def assert_ends(server, signal_number):
         return is_closed and not server.processes()
 
     def seconds_to_end(server):
-        with server.connect() as active, server.connect():
+        with (
+            server.connect() as active,
+            server.connect(),
+            server.connect(small_buffers=True) as flooding,  # it never reads
+        ):
             active.sendall(b"hello")
             active.has_reply(0.2)
+            flooding.flood(8 * MEBIBYTE)
             began = time.perf_counter()
             status = end_by(server, signal_number)
             seconds = time.perf_counter() - began

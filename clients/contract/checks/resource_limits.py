@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 
 import psutil
 
@@ -80,6 +81,11 @@ def connect_too_many(server):
         expect(server.log(), "clients were unserved, and no warning was logged")
         for client in served:
             client.request(b"still here?")
+        began, wanted = time.monotonic(), round(2 * server.timeout)
+        for number in range(wanted if served else 0):
+            served[0].request(b"and are you still quick?")
+            what = f"{wanted} replies to a served client took over {server.timeout:g} s"
+            expect(time.monotonic() - began < server.timeout, f"{what}: {number + 1} came")
         while clients:  # those that are served leave, until all have been served or rejected
             for client in served:
                 client.close()
