@@ -342,18 +342,19 @@ def run_in_netns(line, *more, **options):
 
 
 @contextlib.contextmanager
-def running_server(program, *options, port=0, timeout=10.0, grace=5.0, wrapper=()):
+def running_server(program, *options, port=0, timeout=10.0, grace=5.0, wrapper=(), cwd=None):
     """Start a server program, yield a Server, and end all its processes.
 
     program: a path; a file that ends in .py is run by this Python. options: further command-line
     options. port: 0 takes a free one; None omits the option. timeout: seconds to wait for
     "listening on". grace: seconds between SIGTERM and SIGKILL at the end. wrapper: see command.
+    cwd: its working directory.
 
     Raises LaunchError with the end of the program's log if it does not listen.
     """
     options = options if port is None else ("--port", port, *options)
     line = command(program, *options, wrapper=wrapper)
-    with spawn(line, grace, **PIPES, env=ENVIRONMENT) as process:
+    with spawn(line, grace, **PIPES, env=ENVIRONMENT, cwd=cwd) as process:
         logs = BoundedLog(process.stdout), BoundedLog(process.stderr)
         server = Server(Path(program), None, process, *logs)
         try:

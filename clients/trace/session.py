@@ -54,7 +54,8 @@ def traced(program, *options, pause=False, **more):
     """Start a server under the tracer, yield a Session. pause: stop as soon as it listens."""
     with unix_listener() as (listener, path), contextlib.ExitStack() as channels:
         wrapper = ("-m", tracer.__name__, path, "pause" if pause else "run")
-        with processes.running_server(program, *options, wrapper=wrapper, **more) as server:
+        more = {"wrapper": wrapper, "cwd": processes.ROOT} | more  # where -m finds the tracer
+        with processes.running_server(Path(program).resolve(), *options, **more) as server:
             session = Session(server, listener, channels, pause)
             try:
                 yield session

@@ -1,6 +1,5 @@
 """What notebook 3 watches: crowds of clients, and the threads of a server at one moment."""
 
-import contextlib
 import threading
 import time
 from collections import Counter
@@ -72,8 +71,7 @@ def threads_of(name, clients):
     They are greeted in turn, until one of them gets no answer.
     """
     program = processes.find_server(name)
-    # The tracer is a module of the repository: it starts at the top, not in notebooks/.
-    with contextlib.chdir(processes.ROOT), traced(program, "--quiet") as session:
+    with traced(program, "--quiet") as session:
         connections = [Client(*session.server.address, timeout=0.3) for _ in range(clients)]
         for client in connections:
             try:
