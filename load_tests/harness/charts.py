@@ -181,7 +181,9 @@ def distributions(ax, curves_of, labels):
             ax.plot([xs[-1], max(last, xs[-1])], [ys[-1]] * 2, ":", color=colour)
             arrow(ax, (max(last, xs[-1]), ys[-1]), "right", colour)
     ax.set_xscale("log")
+    ax.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 3)))
     ax.xaxis.set_major_formatter("{x:,g}")
+    ax.xaxis.set_minor_formatter(ticker.NullFormatter())  # it would label parts of one decade
     ax.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
     ax.set(ylim=(0, 1.04), **labels)
     if ax.get_legend_handles_labels()[0]:
