@@ -65,8 +65,9 @@ def link_to_copies(app, docname, source):
     def target(match):
         path, fragment = match[1], match[2] or ""
         place = (folder / path).resolve() if path else TOP
-        if not path:  # Jupyter keeps capitals and punctuation in the anchors of a notebook
-            return re.sub(r"[^\w#-]", "", fragment).lower()
+        if not path or place.suffix == ".ipynb":
+            # Jupyter keeps capitals and punctuation in the anchors of a notebook.
+            return path + re.sub(r"[^\w#-]", "", fragment).lower()
         if not place.exists() or str(place.relative_to(TOP)) in DOCS or place.suffix in IMAGES:
             return match[0]
         if place.is_dir():
