@@ -29,8 +29,9 @@ def broken(pages):
             parts = urllib.parse.urlsplit(link)
             if parts.scheme or parts.netloc:
                 continue
-            target = (path.parent / urllib.parse.unquote(parts.path)).resolve()
-            target = path if not parts.path else target
+            target = path
+            if parts.path:
+                target = (path.parent / urllib.parse.unquote(parts.path)).resolve()
             target = target / "index.html" if target.is_dir() else target
             fragment = urllib.parse.unquote(parts.fragment)
             # The fragments of the step-by-step page are its state ("model=…"), not ids.
@@ -43,7 +44,7 @@ def main():
     top = pathlib.Path(sys.argv[1]).resolve()
     pages = {path: Page(path) for path in top.rglob("*.html")}
     found = [f"{path.relative_to(top)}: {link}" for path, link in broken(pages)]
-    print("\n".join(found) or f"{len(pages)} pages, no broken link", file=sys.stdout)
+    print("\n".join(found) or f"{len(pages)} pages, no broken link")
     sys.exit(bool(found))
 
 

@@ -12,18 +12,8 @@ import subprocess
 TOP = pathlib.Path(__file__).resolve().parent.parent
 FILES = subprocess.check_output(["git", "ls-files"], cwd=TOP, text=True).splitlines()
 DOCS = [name for name in FILES if name.endswith((".md", ".ipynb")) and not name.startswith(".")]
-READING_ORDER = (
-    "notebooks/1_sockets.ipynb",
-    "01_blocking/README.md",
-    "notebooks/2_tcp.ipynb",
-    "02_threaded/README.md",
-    "03_epoll/README.md",
-    "notebooks/3_models.ipynb",
-    "notebooks/4_concurrency_and_latency.ipynb",
-    "notebooks/5_choosing.ipynb",
-    "notebooks/6_under_pressure.ipynb",
-    "clients/CONTRACT.md",
-)
+README = (TOP / "README.md").read_text(encoding="utf-8")
+READING_ORDER = re.findall(r"^\| \d+ \| \[.*?\]\((.*?)\)", README, re.MULTILINE)
 LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)\s#]*)(#[^)\s]*)?(?=\))")
 IMAGES = (".png", ".svg")
 
@@ -50,9 +40,8 @@ mermaid_use_local = "mermaid/mermaid.esm.min.mjs"
 
 def navigation():
     """Return the hidden tables of contents for the front page, as MyST Markdown."""
-    ordered = [name for name in READING_ORDER if name in DOCS]
-    others = [name for name in DOCS if name not in ordered and name != "README.md"]
-    parts = {"In reading order": ordered, "More": others}
+    others = [name for name in DOCS if name not in READING_ORDER and name != "README.md"]
+    parts = {"In reading order": READING_ORDER, "More": others}
     for caption, names in parts.items():
         documents = "\n".join(f"/{pathlib.PurePath(name).with_suffix('')}" for name in names)
         yield f"\n\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{documents}\n```\n"
