@@ -18,7 +18,8 @@ import pytest
 from clients.system import processes
 from clients.system.procfs import parse_tcp_line
 from conftest import skip_without, wait_until
-from load_tests.harness import results, workers
+from load_tests.harness import workers
+from load_tests.tests.made import read
 
 pytestmark = pytest.mark.slow
 
@@ -94,7 +95,7 @@ def test_a_comparison_whose_load_two_workers_make(networks, tmp_path):
         assert near.stdout.read() == "The comparison has ended.\n"
         for name in networks.values():
             wait_until(lambda name=name: ip("netns", "pids", name).stdout == "")
-    found = results.read(tmp_path / "results.json")
+    found = read(tmp_path / "results.json")
     assert found.interrupted
     [run] = found.runs
     assert run.outcomes.failed == 0

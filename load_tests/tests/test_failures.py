@@ -18,10 +18,8 @@ import pytest
 
 from clients.system.processes import ROOT, models, module_command, running_server
 from conftest import cli, skip_without
-from load_tests.compare import options
-from load_tests.harness.results import SCHEMA, dumps, read
 from load_tests.tests.compiler import case
-from load_tests.tests.made import comparison, run, sessions
+from load_tests.tests.made import read
 
 pytestmark = pytest.mark.slow
 
@@ -116,32 +114,6 @@ def test_the_second_comparison_into_a_folder_is_turned_away(tmp_path):
     assert str(tmp_path) in done.stderr
     assert "--out" in done.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-OLD = {
-    "empty": ("", "old.json"),
-    "no JSON": ("{", "old.json"),
-    "a list": ("[1]", "old.json"),
-    "another kind": ('{"load": "greet", "blocks": []}', "bench"),
-    "half of it": (f'{{"schema": {SCHEMA}, "date": "2026-11-24", "runs": []}}', "old.json"),
-    "an old form": ('{"schema": 1, "date": "2026-11-24", "runs": []}', "its schema is 1"),
-    "one run": (dumps(comparison(run("a", sessions(1)))), "--repeat 2 or more"),
-    "a folder": (None, "old.json"),
-}
-
-
-@pytest.mark.parametrize("kind", OLD)
-def test_old_results_that_are_none_are_found_out_before_measuring(kind, tmp_path, capsys):
-    content, words = OLD[kind]
-    old = tmp_path / "old.json"
-    if content is None:
-        old.mkdir()
-    else:
-        old.write_text(content)
-    with pytest.raises(SystemExit) as end:
-        options(["03_epoll", "--against", str(old)])
-    assert end.value.code == 2
-    assert words in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("module", ["compare", "bench", "bench_check"])

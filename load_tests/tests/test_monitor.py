@@ -9,7 +9,8 @@ import pytest
 from clients.client import Client
 from clients.system.procfs import accept_queue_limit
 from conftest import wait_until
-from load_tests.harness import monitor, runs
+from load_tests.harness import monitor
+from load_tests.harness.evaluation import health
 from load_tests.harness.monitor import reading, sockets, watching
 
 
@@ -114,10 +115,7 @@ HERE = socket.gethostname()
         (1, 0.1, HERE, ""),
     ],
 )
-def test_a_generator_that_shares_a_core_with_the_server_is_a_limit(
-    cores, cpu, host, words, monkeypatch
-):
-    monkeypatch.setattr(runs, "usable_cores", lambda: cores)
+def test_a_generator_that_shares_a_core_with_the_server_is_a_limit(cores, cpu, host, words):
     process = {"cpu": cpu, "lag": [0.001], "cores": cores, "host": host}
     log = {"generators": {"1": process}, "left": []}
-    assert runs.health(log, 0, server_share=0.3).limited == words
+    assert health(log, 0, server_share=0.3, cores=cores).limited == words
