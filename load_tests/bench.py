@@ -104,10 +104,12 @@ class Target:
     server: processes.Server
     generators: list
 
-    def command(self, commands):
-        """Give each generator its command, and return their results. Raises BenchError."""
-        for generator, command in zip(self.generators, commands, strict=True):
-            pickle.dump(command, generator.stdin)
+    def share(self, command, count, *more):
+        """Give each generator its share of count; return their results. Raises BenchError."""
+        parts = len(self.generators)
+        for place, generator in enumerate(self.generators):
+            share = count // parts + (place < count % parts)
+            pickle.dump((command, share, *more), generator.stdin)
             generator.stdin.flush()
         results, errors = zip(*map(reply, self.generators), strict=True)
         for error in filter(None, errors):  # the server's own end explains more
@@ -115,12 +117,6 @@ class Target:
             alive = self.server.process.poll() is None
             raise BenchError(f"{self.name}: {error}" if alive else f"{self.name} {end}")
         return results
-
-    def share(self, name, count, *more):
-        """Give all generators one command, and each its share of count; return their results."""
-        parts = len(self.generators)
-        shares = [count // parts + (number < count % parts) for number in range(parts)]
-        return self.command([(name, share, *more) for share in shares])
 
     def connect_idle(self, count):
         """Open silent connections; return their IdleCost, None for none."""
@@ -141,10 +137,7 @@ class Target:
     def round(self, load, connections, seconds):
         """Return the Round of these seconds. Raises BenchError."""
         before = tree_cpu_seconds(self.server.process)
-        if load == "greet":
-            results = self.command([("greet", seconds)] * len(self.generators))
-        else:
-            results = self.share("visit", connections, seconds)
+        results = self.share("round", connections, load, seconds)
         used = tree_cpu_seconds(self.server.process) - before
         latencies = sorted(ns / 1e9 for result in results for ns in result.latencies)
         elapsed = max(result.seconds for result in results)
