@@ -217,6 +217,12 @@ def test_a_prefork_worker_that_is_killed_is_replaced():
         until = time.monotonic() + 30
         while len(now := set(workers(server)) - set(before)) < 2:
             assert time.monotonic() < until, now
+        assert server.log().count("ended (wait status 9); starting another") == 2
+
+
+def test_there_are_as_many_threads_with_a_loop_as_asked_for():
+    with running_server(FOLDER / "loop_per_thread.py", "--threads", 3) as server:
+        assert server.process.num_threads() == 3
 
 
 def test_a_pool_of_processes_that_loses_one_ends_with_its_server_and_says_so():
