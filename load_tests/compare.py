@@ -28,7 +28,7 @@ from rich.progress import track
 from clients.console.argtypes import command_parser, number, numbers
 from clients.system import processes
 from clients.system.processes import LaunchError
-from load_tests.harness import phrases, report, results, runs, samples, stats, workers
+from load_tests.harness import phrases, report, results, runs, samples, stats
 from load_tests.harness.evaluation import evaluate
 from load_tests.harness.files import CannotWrite, Screen, lines, locked, save
 from load_tests.harness.results import Comparison, FailedRun, RunConfig
@@ -49,7 +49,7 @@ class Plan:
     out: Path
     pictures: bool  # draw them, and write the page
     web: bool  # open Locust's page on the first program instead
-    address: str  # where workers may join
+    address: str | None  # where workers may join
     join: str | None  # be a worker of the comparison there instead
 
     def connections(self):
@@ -83,7 +83,7 @@ def options(arguments=None):
         ("--timeout", length, 0.0, "seconds after which visitors give up; 0: never"),
         ("--retries", some, 0, "how often they try again"),
         ("--processes", number(int, 1, 64), 1, "Locust processes"),
-        ("--workers", some, 0, "wait for as many --join"),
+        ("--workers", some, 0, "wait for as many --join, for each run"),
         ("--master-bind-host", ip_address, "127.0.0.1", "where they can reach this machine"),
         ("--join", str, None, "make load for the comparison there, until it ends"),
         ("--out", Path, HERE / "results", "folder"),
@@ -112,7 +112,8 @@ def options(arguments=None):
     except LaunchError as error:
         parser.error(lines(str(error)))
     config = RunConfig(**{one.name: getattr(args, one.name) for one in fields(RunConfig)})
-    more = args.pictures, bool(args.web), args.master_bind_host, args.join
+    address = args.master_bind_host if args.workers else None
+    more = args.pictures, bool(args.web), address, args.join
     return Plan(config, programs, loads, args.out.resolve(), *more)
 
 
@@ -124,7 +125,7 @@ def ip_address(text):
     raise argparse.ArgumentTypeError(f"expected an IPv4 address of this machine, not {text!r}")
 
 
-def compare(plan, joined, console):
+def compare(plan, console):
     """Return the Comparison of all runs, interrupted or not, and the bytes of samples.csv.gz."""
     date = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     found = Comparison(date=date, machine=runs.machine(), config=plan.config)
@@ -142,17 +143,17 @@ def compare(plan, joined, console):
         try:
             for key in bar:
                 console.print(f"{key['model']}, {phrases.load_text(plan.config, key['load'])}")
-                measure(key, plan, joined, found, table, console)
+                measure(key, plan, found, table, console)
         except KeyboardInterrupt:
             interruptible(False)
             found.interrupted = True
     return found, packed.getvalue()
 
 
-def measure(key, plan, joined, found, table, console):
+def measure(key, plan, found, table, console):
     """Add one run to a Comparison, and its samples to a csv.writer."""
     try:
-        recorded = runs.record(plan.config, plan.out, joined, **key)
+        recorded = runs.record(plan.config, plan.out, plan.address, **key)
     except (LaunchError, runs.RunError) as error:
         console.print(f"{key['model']}, {key['load']:g}: {error}", style="red")
         found.failed_runs.append(FailedRun(**key, error=lines(str(error))))
@@ -204,10 +205,10 @@ def draw(summary):
     config, rows = summary.results.config, summary.heaviest
     title = f"The same load for each server: {phrases.load_text(config, rows[0].load)}"
     note = f"{phrases.asked(summary.results)} {phrases.limits(config, rows)}"
-    light = charts.picture([one.draw for one in figures.of_picture(summary)], title, note)
+    light = charts.picture(figures.of_picture(summary), title, note)
     yield "comparison.png", light
     yield "comparison-dark.png", charts.darken(light)
-    drawn = {name: charts.png(one.draw) for name, one in figures.of_report(summary).items()}
+    drawn = {name: charts.png(panel) for name, panel in figures.of_report(summary).items()}
     yield "report.html", report.page(summary, drawn)
 
 
@@ -239,14 +240,12 @@ def main():
     try:
         if plan.join:
             processes.raise_nofile_limit()
-            return workers.join(plan.join, console.print)
+            return runs.join(plan.join, console.print)
         processes.raise_nofile_limit(plan.connections() + DESCRIPTORS)
         if plan.web:
             return web(plan, console)
         with locked(plan.out):
-            with workers.joined(plan.address, plan.config.workers, console.print) as joined:
-                found = compare(plan, joined, console)
-            return finish(*found, plan, console)
+            return finish(*compare(plan, console), plan, console)
     except (LaunchError, CannotWrite) as error:
         return lines(str(error))
     except KeyboardInterrupt:

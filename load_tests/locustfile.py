@@ -66,8 +66,7 @@ class GreetingUser(User):
 
     def __init__(self, environment):
         super().__init__(environment)
-        host = self.host.split()[0]  # the page adds in words what load it is
-        url = urlsplit(host if "//" in host else f"tcp://{host}")
+        url = urlsplit(self.host if "//" in self.host else f"tcp://{self.host}")
         self.address = url.hostname, url.port or 3267
         self.options, self.number = environment.parsed_options, next(user_numbers)
         self.sessions = itertools.count()
@@ -300,6 +299,7 @@ class QuickSocket(gevent.socket.socket):
 locust.stats.bucket_response_time = lambda ms: round(ms, 2 if ms < 100 else 0)
 locust.stats.HISTORY_STATS_INTERVAL_SEC = 1  # seconds between two points of its charts
 runners.WORKER_REPORT_INTERVAL = 1.0
+runners.MASTER_HEARTBEAT_TIMEOUT = 10  # seconds: workers end when their master was killed
 runners.HEARTBEAT_DEAD_INTERNAL = -math.inf  # the users of a worker that left start nowhere else
 # All users exist when all workers have reported theirs: seconds that it waits for them at most.
 os.environ["LOCUST_WAIT_FOR_WORKERS_REPORT_AFTER_RAMP_UP"] = "30"

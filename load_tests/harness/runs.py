@@ -23,7 +23,7 @@ from load_tests.harness.warm import warm
 LOCUSTFILE = Path("load_tests", "locustfile.py")  # in ROOT: Locust would split its path at commas
 SLOW_REQUESTS = Path(__file__).with_name("slow_requests.py")
 FULL = 2**20  # bytes: a disk with less room than this explains what is missing
-WORKERS_START = 30  # seconds that workers which have joined may take to start Locust
+WORKERS_START = 30  # seconds that all workers may take to come to a run
 SLACK = 60  # seconds after which a Locust that should have ended is killed
 
 
@@ -44,20 +44,19 @@ class Recorded:
     cores: float
 
 
-def record(config, out, workers, *, model, program, load, repeat):
+def record(config, out, address, *, model, program, load, repeat):
     """Run a server under a load; return the Recorded. Raises LaunchError or RunError.
 
-    out: the folder of Locust's report. workers: Workers that have joined, or None.
+    out: the folder of Locust's report. address: where it is the master of workers; None: its own.
     """
     report = f"locust-{model}-{load:g}{f'-{repeat + 1}' if repeat else ''}.html"
     (out / report).parent.mkdir(exist_ok=True, parents=True)  # friend/03_epoll
     wrapper = (SLOW_REQUESTS, config.switch_interval) if config.slow_requests else ()
-    where = ("--host", workers.address) if workers else ()
+    where = ("--host", address) if address else ()
     with running_server(program, *where, *server_options(config), wrapper=wrapper) as server:
         warm(server.address)
         with watching(server.process, server.address[1]) as readings:
-            count = workers.start(f"{model}, {load:g}") if workers else config.processes
-            options = load_options(config, load, repeat, count, workers and workers.address)
+            options = load_options(config, load, repeat, address)
             log = make_load(server.address, options, config.seconds, out / report)
         if server.process.poll() is not None:
             raise RunError(f"it {server.describe_exit()}")
@@ -73,14 +72,9 @@ def server_options(config):
     return ["--quiet", "--backlog", config.backlog, *slow]
 
 
-def load_options(config, load, repeat, count, address):
-    """Return Locust's options for a run. count: Locust processes. Raises RunError if there is none.
-
-    address: where it is the master of workers that have joined; None: it starts its own.
-    """
-    if not count:
-        raise RunError("all workers have left")
-    slow, words = config.slow_requests, [config.user_class]
+def load_options(config, load, repeat, address):
+    """Return Locust's options for a run. address: see record()."""
+    slow, count, words = config.slow_requests, config.processes, [config.user_class]
     users = (count if config.loop == "open" else load) + slow
     options = {"-u": users, "-r": users, "--seed": config.seed + repeat, "--arrivals": load}
     options |= {"--seconds": config.seconds, "--slow-requests": max(slow, 1)}
@@ -130,12 +124,25 @@ def free_port(wanted=0):
 
 
 def locust(*options, output=subprocess.DEVNULL, timeout=None):
-    """Run Locust to its end, or until timeout seconds have passed; end all its processes."""
+    """Run Locust, for timeout seconds at most, end all its processes; return its exit status."""
     streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
     # From ROOT, Locust finds the rest of the repository.
     with spawn(module_command("locust", *options), cwd=ROOT, **streams) as process:
         with contextlib.suppress(psutil.TimeoutExpired):  # what it printed is reported
-            process.wait(timeout)
+            return process.wait(timeout)
+    return None
+
+
+def join(address, report):
+    """Be a Locust worker for each run of the comparison at address, until there is none.
+
+    report: a function that shows a line.
+    """
+    options = "--worker", "--master-host", address, "--exit-code-on-error", 0
+    report(f"Makes load for the comparison at {address}. Ctrl-C ends this.")
+    while not locust("-f", LOCUSTFILE, *options):
+        report("A run has ended.")
+    return f"there is no comparison at {address}"
 
 
 def machine():

@@ -73,7 +73,7 @@ def paired(tmp_path_factory):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     written = json.loads(file.read_text(), object_hook=lambda one: SimpleNamespace(**one))
-    assert (written.schema, written.load) == (2, "greet")
+    assert (written.schema, written.load) == (3, "greet")
     return done.stdout, written.blocks
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from clients.system.processes import ROOT, models, module_command, running_server
 from conftest import cli, skip_without
-from load_tests.tests.compiler import case
+from load_tests.tests.compiler import with_a_compiler
 from load_tests.tests.made import read
 
 pytestmark = pytest.mark.slow
@@ -116,7 +116,7 @@ def test_the_second_comparison_into_a_folder_is_turned_away(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("module", ["compare", "bench", "bench_check"])
+@pytest.mark.parametrize("module", ["compare", "bench"])
 def test_a_place_where_nothing_can_be_written_is_found_out_before_measuring(module, tmp_path):
     (tmp_path / "file").touch()
     option = "--out" if module == "compare" else "--json"
@@ -272,7 +272,7 @@ def test_the_cpu_time_of_child_processes_is_counted_or_marked(tmp_path, children
     assert bool(re.search(r"^ *forks .*≥ [\d,]+ µs", done.stdout, re.MULTILINE)) == lost
 
 
-@pytest.mark.parametrize("module", [case("compare"), case("bench"), case("bench_check")])
+@pytest.mark.parametrize("module", ["compare", "bench"])
 def test_nothing_that_a_server_says_reaches_the_terminal_as_a_command(module, tmp_path):
     bad = tmp_path / f"x[red]y{BAD.replace('/', '')}.py"
     bad.write_text(f"import sys; print({BAD!r}, file=sys.stderr); sys.exit({BAD!r})")
@@ -288,12 +288,25 @@ def test_nothing_that_a_server_says_reaches_the_terminal_as_a_command(module, tm
         assert not {"\x1b", "\u202e"} & set(said)
 
 
+@with_a_compiler
+def test_nor_does_what_it_says_to_the_client_in_c(tmp_path):
+    """It greets the benchmark; started again, for the client in C, it has other words."""
+    again = 'AGAIN = os.path.exists(__file__ + ".seen")\nopen(__file__ + ".seen", "w").close()'
+    answer = f'({BAD!r} * 20).encode() if AGAIN else b"Hello, " + chunk'
+    odd = server(tmp_path / "odd.py", answer, again + THREADS)
+    options = ["--connections", 2, "--rounds", 1, "--seconds", 0.05, "--check", 1000]
+    done = start("bench", odd, *options)
+    assert done.returncode == 1
+    assert "wrong answer" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not {"\x1b", "\u202e"} & set(done.stdout + done.stderr)
+
+
 WRONG = ["nan", "inf", "-inf", "1e300", "-1", "", "0x10", "1,", "9" * 400]
 NUMBERS = {
     "compare": "users seconds repeat seed arrivals backlog wait compute slow-requests timeout "
     "retries processes workers switch-interval",
-    "bench": "connections rounds seconds idle processes",
-    "bench_check": "connections rounds greetings",
+    "bench": "connections rounds seconds idle processes check",
 }
 EACH = [(module, option) for module, options in NUMBERS.items() for option in options.split()]
 

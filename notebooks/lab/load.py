@@ -53,7 +53,7 @@ def compare_with_samples(*servers, users=(), arrivals=(), **config):
         processes.raise_nofile_limit(plan.connections() + comparison.DESCRIPTORS)
         handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
         console = Console(quiet=True, force_jupyter=False)
-        found, packed = comparison.compare(plan, None, console)
+        found, packed = comparison.compare(plan, console)
     if found.interrupted:  # then signals are ignored
         for number, handler in handlers.items():
             signal.signal(number, handler)
