@@ -14,12 +14,15 @@ from common import run
 THREADS = {"type": int, "default": os.cpu_count(), "help": "how many (default: as many as cores)"}
 
 
-def serve(listener, options):
-    for _ in range(options.threads - 1):
-        loop = selectors_loop.Loop(listener, options)
+def start_loops(listener, options):
+    options.loop, *others = (selectors_loop.Loop(listener, options) for _ in range(options.threads))
+    for loop in others:
         threading.Thread(target=loop.run, daemon=True).start()
-    selectors_loop.Loop(listener, options).run()
+
+
+def serve(_, options):
+    options.loop.run()
 
 
 if __name__ == "__main__":
-    run(serve, __doc__, selector=selectors_loop.SELECTOR, threads=THREADS)
+    run(serve, __doc__, start_loops, selector=selectors_loop.SELECTOR, threads=THREADS)
