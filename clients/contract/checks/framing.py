@@ -43,8 +43,8 @@ def converse(server, rounds):
     """Expect what is owed to clients that send, half-close, reset and close at random."""
     random, starts = Random(0), itertools.count(0, 99_991)  # the same in each run
     baseline, clients = server.baseline_descriptors(), []
-    together, rounds = (32, rounds) if server.is_concurrent() else (1, 4 * rounds)
-    for number in range(max(2, round(rounds * server.load))):
+    together = server.served_together(32)
+    for number in range(max(2, round(rounds * server.load * min(4, 32 / together)))):
         # Every other time it is stopped meanwhile, and then finds all events at once.
         with server.sigstopped() if number % 2 else contextlib.nullcontext():
             clients += [server.connect() for _ in range(together - len(clients))]
