@@ -205,10 +205,10 @@ def draw(summary):
     config, rows = summary.results.config, summary.heaviest
     title = f"The same load for each server: {phrases.load_text(config, rows[0].load)}"
     note = f"{phrases.asked(summary.results)} {phrases.limits(config, rows)}"
-    light = charts.picture([one.draw for one in figures.of_picture(summary)], title, note)
+    light = charts.picture(figures.of_picture(summary), title, note)
     yield "comparison.png", light
     yield "comparison-dark.png", charts.darken(light)
-    drawn = {name: charts.png(one.draw) for name, one in figures.of_report(summary).items()}
+    drawn = {name: charts.png(panel) for name, panel in figures.of_report(summary).items()}
     yield "report.html", report.page(summary, drawn)
 
 

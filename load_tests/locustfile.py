@@ -66,8 +66,7 @@ class GreetingUser(User):
 
     def __init__(self, environment):
         super().__init__(environment)
-        host = self.host.split()[0]  # the page adds in words what load it is
-        url = urlsplit(host if "//" in host else f"tcp://{host}")
+        url = urlsplit(self.host if "//" in self.host else f"tcp://{self.host}")
         self.address = url.hostname, url.port or 3267
         self.options, self.number = environment.parsed_options, next(user_numbers)
         self.sessions = itertools.count()
