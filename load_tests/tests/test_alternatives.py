@@ -5,6 +5,7 @@ it is about is another alternative's, which is tried.
 """
 
 import os
+import re
 import signal
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 from clients.client import Client
 from clients.contract.checks import CHECKS, framing, isolation, leaks, resource_limits
 from clients.contract.server_under_test import run_checks
-from clients.system.processes import process_tree, running_server
+from clients.system.processes import command, process_tree, run_captured, running_server
 
 pytestmark = pytest.mark.slow
 
@@ -127,7 +128,8 @@ CASES = {
     "socketserver_threads": SERVING | LIMITS | SIGNALS | LOGS | WAIT | FULL_LOG,
     "thread_pool": SERVING - ONE_CONNECTION | LIMITS | SIGNALS,  # converse() in common.py
     "uvloop_protocol": SERVING | LIMITS | SIGNALS | BACKLOG,  # asyncio_protocol
-    "asyncio_protocol working": WITH_WORK | {NEVER_READS},  # it reads again after each wait
+    # It reads again after each wait, but not while its replies cannot be sent.
+    "asyncio_protocol working": WITH_WORK | {NEVER_READS, SLOW_READER},
     "asyncio_streams working": WITH_WORK,
     "gevent_server working": WITH_WORK,
     "loop_with_pool working --pool processes --workers 2": WITH_WORK
@@ -200,6 +202,16 @@ def test_after_errors_of_accept_a_new_connection_is_served_while_a_silent_one_st
             with Client(*server.address, timeout=30) as new:
                 assert new.greet(b"second") == b"Hello, second"
     assert 5 <= server.log().count("cannot accept") <= 6
+
+
+def test_the_page_names_the_defaults_that_help_shows():
+    page = (FOLDER / "README.md").read_text()
+    rows = re.findall(r"^\| `(\w+\.py)`((?: `--\w+ [\d.]+`)+)", page, re.MULTILINE)
+    assert {program for program, _ in rows} == {"chat_loop.py", "graceful.py", "thread_pool.py"}
+    for program, options in rows:
+        shown = run_captured(command(FOLDER / program, "--help")).stdout
+        for option, value in re.findall(r"(--\w+) ([\d.]+)", options):
+            assert re.search(rf"{option} [^(]+\(default:\s+{value}\)", shown), (option, shown)
 
 
 def workers(server):
