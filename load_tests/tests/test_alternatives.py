@@ -18,6 +18,7 @@ from clients.client import Client
 from clients.contract.checks import CHECKS, framing, isolation, leaks, resource_limits
 from clients.contract.server_under_test import run_checks
 from clients.system.processes import command, process_tree, run_captured, running_server
+from conftest import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -232,9 +233,21 @@ def test_a_prefork_worker_that_is_killed_is_replaced():
         assert server.log().count("ended (wait status 9); starting another") == 2
 
 
-def test_there_are_as_many_threads_with_a_loop_as_asked_for():
-    with running_server(FOLDER / "loop_per_thread.py", "--threads", 3) as server:
-        assert server.process.num_threads() == 3
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        ("loop_per_thread --threads 3", 3),
+        ("loop_with_pool", 1),
+        ("loop_with_pool --wait 0.1", 101),  # with the loop's
+        ("loop_with_pool --pool threads --compute 0.1 --workers 3", 4),
+    ],
+)
+def test_there_are_as_many_threads_as_the_page_says(line, count):
+    name, *options = line.split()
+    with running_server(FOLDER / f"{name}.py", *options) as server:
+        wait_until(
+            lambda: server.process.num_threads() == count, lambda: f"{server.process.num_threads()}"
+        )
 
 
 def test_a_pool_of_processes_that_loses_one_ends_with_its_server_and_says_so():

@@ -258,7 +258,7 @@ def test_a_line_of_more_than_1024_bytes_ends_the_connection_and_a_reset_only_its
 
 @CHATS
 def test_a_client_that_does_not_read_is_dropped_and_the_others_get_every_line(name):
-    options = ("--send-timeout", 0.5) if name == "chat_threads" else ("--queue", 65536)
+    options = ("--send-timeout", 1.25) if name == "chat_threads" else ("--queue", 65536)
     with chat(name, 3, *options) as (server, (_, one, other)):
         for number in range(1, 10_000):
             one.socket.sendall(b"%01000d\n" % number)
