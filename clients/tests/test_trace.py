@@ -341,12 +341,12 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--port", type=int)
 parser.add_argument("--backlog", type=int)
 
-def run(welcome):
+def run(take):
     options = parser.parse_args()
     listener = socket.create_server(("127.0.0.1", options.port), backlog=options.backlog)
     print("listening on %s:%d" % listener.getsockname(), flush=True)
     while True:
-        welcome(listener.accept()[0])
+        take(listener.accept()[0])
 """
 ROOM = '''"""Two threads per client, an object that all share, the waits of queue and threading."""
 import functools, loop, os, queue, threading
@@ -379,7 +379,7 @@ def serve(room):
         os.close(conn.detach())
         words = None
 
-    def welcome(conn):
+    def take(conn):
         nonlocal count
         room.conns.append(conn)
         words = queue.Queue()
@@ -390,7 +390,7 @@ def serve(room):
             for wait in waits:
                 threading.Thread(target=park, args=(wait,), daemon=True).start()
 
-    loop.run(welcome)
+    loop.run(take)
 
 news, gate, full = threading.Condition(), threading.Lock(), queue.Queue(1)
 gate.acquire()
@@ -427,7 +427,7 @@ def test_what_another_thread_has_changed_is_not_said_of_a_line(room):
 
 
 def test_a_variable_that_functions_share_is_what_it_is_without_the_tracer(room):
-    assert [text for text in said_in("welcome", room) if "Now count" in text] == [
+    assert [text for text in said_in("take", room) if "Now count" in text] == [
         "Now count is 1.",
         "Now count is 2.",
     ]
@@ -452,7 +452,7 @@ def test_a_thread_has_ended_and_another_one_of_the_same_client_has_not(room):
         "recv_into() blocks: client 2 has sent nothing more.",
         "recv_into() returns 3: 3 bytes move from the receive buffer to the program.",
         "recv_into() returns 0: client 1 sends no more (end of file).",
-        "Another file calls welcome() with conn = connection with client 2 (descriptor 5).",
+        "Another file calls take() with conn = connection with client 2 (descriptor 5).",
         "The server listens: descriptor 3 is its listening socket.",
     ],
 )
