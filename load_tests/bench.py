@@ -5,6 +5,7 @@
 .venv/bin/python -m load_tests.bench 03_epoll "my_server.py --pool 4"
 .venv/bin/python -m load_tests.bench 03_epoll 03_epoll --connections 10 --idle 0,10000
 .venv/bin/python -m load_tests.bench 03_epoll 02_threaded --load visit
+.venv/bin/python -m load_tests.bench 03_epoll 02_threaded --check 100000
 
 The servers run at the same time and alternate, A B A B ..., so that whatever else the machine does
 affects all of them. Each server has one core, its generators have another: BENCH.md says how it
@@ -33,6 +34,7 @@ from clients.console.printable import printable
 from clients.system import processes
 from clients.system.processes import LaunchError
 from clients.system.procfs import usable_cores
+from load_tests.harness import c_client
 from load_tests.harness.files import CannotWrite, Screen, ensure_file_writable, lines, save
 from load_tests.harness.monitor import kernel_memory, loses_child_cpu, pin, tree_cpu_seconds
 from load_tests.harness.rounds import Block, IdleCost, Measured, Round, to_json
@@ -75,6 +77,7 @@ def options(arguments=None):
     add("--idle", type=idle, default=[0], metavar="N", help=words)
     add("--cold", action="store_true", help="do not warm the servers: see BENCH.md first")
     add("--processes", type=number(int, 1, 16), default=1, help="generators for each server")
+    add("--check", type=number(int, 1000, 10**8), metavar="GREETINGS", help="by a client in C, too")
     add("--json", type=Path, metavar="FILE", help="write every round there")
     args = parser.parse_args(arguments)
     if min(args.connections) < args.processes:
@@ -82,6 +85,8 @@ def options(arguments=None):
     idle = args.idle * len(args.servers) if len(args.idle) == 1 else args.idle
     if len(idle) != len(args.servers):
         parser.error("--idle takes one number, or one for each server")
+    if args.check and (args.load != "greet" or any(idle)):
+        parser.error("--check is for greetings without idle connections")
     try:
         commands = [shlex.split(text) or [""] for text in args.servers]
         programs = [processes.find_server(command[0]) for command in commands]
@@ -104,10 +109,12 @@ class Target:
     server: processes.Server
     generators: list
 
-    def command(self, commands):
-        """Give each generator its command, and return their results. Raises BenchError."""
-        for generator, command in zip(self.generators, commands, strict=True):
-            pickle.dump(command, generator.stdin)
+    def share(self, command, count, *more):
+        """Give each generator its share of count; return their results. Raises BenchError."""
+        parts = len(self.generators)
+        for place, generator in enumerate(self.generators):
+            share = count // parts + (place < count % parts)
+            pickle.dump((command, share, *more), generator.stdin)
             generator.stdin.flush()
         results, errors = zip(*map(reply, self.generators), strict=True)
         for error in filter(None, errors):  # the server's own end explains more
@@ -115,12 +122,6 @@ class Target:
             alive = self.server.process.poll() is None
             raise BenchError(f"{self.name}: {error}" if alive else f"{self.name} {end}")
         return results
-
-    def share(self, name, count, *more):
-        """Give all generators one command, and each its share of count; return their results."""
-        parts = len(self.generators)
-        shares = [count // parts + (number < count % parts) for number in range(parts)]
-        return self.command([(name, share, *more) for share in shares])
 
     def connect_idle(self, count):
         """Open silent connections; return their IdleCost, None for none."""
@@ -141,10 +142,7 @@ class Target:
     def round(self, load, connections, seconds):
         """Return the Round of these seconds. Raises BenchError."""
         before = tree_cpu_seconds(self.server.process)
-        if load == "greet":
-            results = self.command([("greet", seconds)] * len(self.generators))
-        else:
-            results = self.share("visit", connections, seconds)
+        results = self.share("round", connections, load, seconds)
         used = tree_cpu_seconds(self.server.process) - before
         latencies = sorted(ns / 1e9 for result in results for ns in result.latencies)
         elapsed = max(result.seconds for result in results)
@@ -226,12 +224,30 @@ def measure(args, connections, console):
                     its.rounds.append(one.round(args.load, connections, args.seconds))
         for one, its in pairs:
             its.cpu_is_lower_bound = loses_child_cpu(one.server.process)
+    if args.check:
+        check(args, connections, found)
     return Block(connections, found)
 
 
+def check(args, connections, found):
+    """Measure the CPU time once more: each round starts the server again, for a client in C."""
+    cores = sorted(os.sched_getaffinity(0))
+    with processes.temp_dir() as folder:
+        client = c_client.compile_client(folder)
+        for _ in range(args.rounds):
+            for spec, its in zip(args.specs, found, strict=True):
+                with pinned_server(spec, cores[:1], args.cold) as server:
+                    load = connections, args.check, cores[-1:]
+                    its.cpu_in_c.append(c_client.cost(client, server, *load))
+
+
+def values(measured, name):
+    """Return one of the numbers of each of a server's rounds."""
+    return [getattr(one, name) for one in measured.rounds]
+
+
 def median(measured, name):
-    """Return the median of one of the numbers of a server's rounds."""
-    return statistics.median(getattr(one, name) for one in measured.rounds)
+    return statistics.median(values(measured, name))
 
 
 def empty_table(first, *numbers):
@@ -260,11 +276,9 @@ def results(servers, load):
     return table
 
 
-def ratio(one, first, name):
-    """Return a number of a server's rounds relative to the first's, one by one, with quartiles."""
-    pairs = zip(one.rounds, first.rounds, strict=True)
-    each = [(getattr(mine, name), getattr(base, name)) for mine, base in pairs]
-    if not (found := [mine / base for mine, base in each if base]):
+def ratio(mine, base):
+    """Return numbers relative to others, one by one: the median and quartiles, as text."""
+    if not (found := [one / first for one, first in zip(mine, base, strict=True) if first]):
         return "-"
     low, middle, high = quartiles(found)
     return f"{middle:.2f}" + (f" ({low:.2f}-{high:.2f})" if low < high else "")
@@ -293,9 +307,14 @@ def show(block, args, console):
     console.print(results(block.servers, args.load))
     if len(block.servers) > 1:
         console.print(f"\nrelative to {block.servers[0].server} (1.00), quartiles of the rounds:")
-        table, (first, *others) = empty_table("", "CPU", "throughput", "p99"), block.servers
+        headings = "CPU", "throughput", "p99", *["CPU (C)"] * bool(args.check)
+        table, (first, *others) = empty_table("", *headings), block.servers
         for one in others:
-            table.add_row(one.server, *(ratio(one, first, name) for name in RATIOS))
+            texts = [ratio(values(one, name), values(first, name)) for name in RATIOS]
+            if args.check:
+                in_c = statistics.median(one.cpu_in_c) / statistics.median(first.cpu_in_c)
+                texts.append(f"{in_c:.2f}")
+            table.add_row(one.server, *texts)
         console.print(table)
     for one in block.servers:
         if cost := one.cost_of_idle:
@@ -311,17 +330,21 @@ def show(block, args, console):
     console.print()
 
 
-def run(args, step, content):
-    """Call step(connections, console) for each of --connections; return what to exit with."""
-    console, failed = Screen(), []
+def main():
+    processes.require_linux()
+    args, console, blocks, failed = options(), Screen(), [], []
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too
     if (cores := usable_cores()) < 2:
         words = "server and generator share it; so do throughput and latency, and there is no mark"
         console.print(f"This machine gives us {count(cores, 'core')}: {words}.")
+    # A server needs as many as its generators together, unless it is several processes.
+    most = max(args.connections) + max(spec.idle for spec in args.specs)
     try:
         ensure_file_writable(args.json)
+        processes.raise_nofile_limit(most // args.processes + DESCRIPTORS)
         for connections in args.connections:
-            step(connections, console)
+            blocks.append(measure(args, connections, console))
+            show(blocks[-1], args, console)
     except CannotWrite as error:
         return lines(str(error))
     except KeyboardInterrupt:
@@ -332,24 +355,10 @@ def run(args, step, content):
         failed.append("a server has ended between two rounds")
     try:  # what was measured before an error is written, too
         if args.json:
-            save(args.json, content())
+            save(args.json, to_json(args.load, blocks))
     except OSError as error:
         failed.append(f"cannot write to {args.json}: {error.strerror}")
     return lines("\n".join(failed)) or None
-
-
-def main():
-    processes.require_linux()
-    args, blocks = options(), []
-    # A server needs as many as its generators together, unless it is several processes.
-    most = max(args.connections) + max(spec.idle for spec in args.specs)
-
-    def step(connections, console):
-        processes.raise_nofile_limit(most // args.processes + DESCRIPTORS)
-        blocks.append(measure(args, connections, console))
-        show(blocks[-1], args, console)
-
-    return run(args, step, lambda: to_json(args.load, blocks))
 
 
 if __name__ == "__main__":

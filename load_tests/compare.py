@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import csv
 import datetime
-import functools
 import gzip
 import io
 import ipaddress
@@ -29,7 +28,8 @@ from rich.progress import track
 from clients.console.argtypes import command_parser, number, numbers
 from clients.system import processes
 from clients.system.processes import LaunchError
-from load_tests.harness import phrases, report, results, runs, samples, stats, workers
+from load_tests.harness import phrases, report, results, runs, samples, stats
+from load_tests.harness.evaluation import evaluate
 from load_tests.harness.files import CannotWrite, Screen, lines, locked, save
 from load_tests.harness.results import Comparison, FailedRun, RunConfig
 
@@ -47,10 +47,9 @@ class Plan:
     programs: list[Path]
     loads: list[float]  # users, or arrivals per second
     out: Path
-    old: Comparison | None  # of --against
     pictures: bool  # draw them, and write the page
     web: bool  # open Locust's page on the first program instead
-    address: str  # where workers may join
+    address: str | None  # where workers may join
     join: str | None  # be a worker of the comparison there instead
 
     def connections(self):
@@ -84,11 +83,10 @@ def options(arguments=None):
         ("--timeout", length, 0.0, "seconds after which visitors give up; 0: never"),
         ("--retries", some, 0, "how often they try again"),
         ("--processes", number(int, 1, 64), 1, "Locust processes"),
-        ("--workers", some, 0, "wait for as many --join"),
+        ("--workers", some, 0, "wait for as many --join, for each run"),
         ("--master-bind-host", ip_address, "127.0.0.1", "where they can reach this machine"),
         ("--join", str, None, "make load for the comparison there, until it ends"),
         ("--out", Path, HERE / "results", "folder"),
-        ("--against", Path, None, "results.json to compare with; needs --repeat"),
         ("--web", str, None, "open Locust's page on this server"),
     ):
         add(name, type=kind, default=default, help=words)
@@ -102,24 +100,21 @@ def options(arguments=None):
         parser.error("--retries needs --timeout")
     if args.workers and args.processes > 1:
         parser.error("--workers and --processes exclude each other")
+    args.loop = "open" if args.arrivals else "closed"
     args.processes, args.repeats = args.workers or args.processes, args.repeat
     usual = [users for users in (1, 10, 50, 200) if users >= args.processes]
-    args.users = args.users or usual or [args.processes]
-    if not args.arrivals and min(args.users) < args.processes:
+    loads = args.arrivals or args.users or usual or [args.processes]
+    if not args.arrivals and min(loads) < args.processes:
         parser.error("--users takes one for each of the --processes or --workers, or more")
     try:
         names = [args.web] if args.web else args.servers
         programs = [*map(processes.find_server, names)] or [*processes.models().values()]
-        old = results.read(args.against) if args.against else None
-    except (LaunchError, OSError, ValueError) as error:
+    except LaunchError as error:
         parser.error(lines(str(error)))
-    if old and min(args.repeats, old.config.repeats) < 2:
-        parser.error("--against needs --repeat 2 or more in both: one run's ratio is noise")
-    args.loop = "open" if args.arrivals else "closed"
     config = RunConfig(**{one.name: getattr(args, one.name) for one in fields(RunConfig)})
-    loads = args.arrivals or args.users
-    more = args.pictures, bool(args.web), args.master_bind_host, args.join
-    return Plan(config, programs, loads, args.out.resolve(), old, *more)
+    address = args.master_bind_host if args.workers else None
+    more = args.pictures, bool(args.web), address, args.join
+    return Plan(config, programs, loads, args.out.resolve(), *more)
 
 
 def ip_address(text):
@@ -130,7 +125,7 @@ def ip_address(text):
     raise argparse.ArgumentTypeError(f"expected an IPv4 address of this machine, not {text!r}")
 
 
-def compare(plan, joined, console):
+def compare(plan, console):
     """Return the Comparison of all runs, interrupted or not, and the bytes of samples.csv.gz."""
     date = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     found = Comparison(date=date, machine=runs.machine(), config=plan.config)
@@ -148,23 +143,24 @@ def compare(plan, joined, console):
         try:
             for key in bar:
                 console.print(f"{key['model']}, {phrases.load_text(plan.config, key['load'])}")
-                measure(key, plan, joined, found, table, console)
+                measure(key, plan, found, table, console)
         except KeyboardInterrupt:
             interruptible(False)
             found.interrupted = True
     return found, packed.getvalue()
 
 
-def measure(key, plan, joined, found, table, console):
+def measure(key, plan, found, table, console):
     """Add one run to a Comparison, and its samples to a csv.writer."""
     try:
-        run, its_samples = runs.run(plan.config, plan.out, joined, **key)
+        recorded = runs.record(plan.config, plan.out, plan.address, **key)
     except (LaunchError, runs.RunError) as error:
         console.print(f"{key['model']}, {key['load']:g}: {error}", style="red")
         found.failed_runs.append(FailedRun(**key, error=lines(str(error))))
         return
+    run = evaluate(recorded, **key)
     found.runs.append(run)
-    table.writerows(samples.row(run, sample) for sample in its_samples)
+    table.writerows(samples.row(run, sample) for sample in recorded.samples)
 
 
 def web(plan, console):
@@ -183,10 +179,9 @@ def web(plan, console):
 def finish(found, packed, plan, console):
     """Write, show and draw a Comparison, each whatever failed before; return the exit status."""
     interruptible(False)  # not even by a second Ctrl-C: this takes no time
-    raw = {"results.json": lambda: results.dumps(found), "samples.csv.gz": lambda: packed}
+    raw = ("results.json", results.dumps(found)), ("samples.csv.gz", packed)
     written = write(raw, plan.out, console)
     summary = stats.summarise(found)
-    changes = stats.ratios(found, plan.old, report.RATIOS) if plan.old else {}
     console.print(report.table(summary, console.width >= WIDE))
     for line in phrases.failures(found):
         console.print(line, style="red")
@@ -194,50 +189,41 @@ def finish(found, packed, plan, console):
         console.print("Interrupted: this is what was measured so far.")
     if not found.runs:
         return "nothing could be measured"
-    if plan.old:
-        console.print(report.ratio_table(changes, found, plan.old))
-        console.print(phrases.differences(found, plan.old), end="")
     interruptible(True)
-    drawn = draw(summary) if plan.pictures else {}
-    written += write(drawn, plan.out, console)
+    if plan.pictures:
+        written += write(draw(summary), plan.out, console)
     for name in written:
         console.print(os.path.relpath(plan.out / name), soft_wrap=True)
     broken = found.failed_runs or any(run.outcomes.all_failed for run in found.runs)
-    return int(bool(broken) or len(written) < len(raw) + len(drawn))
+    return int(bool(broken) or len(written) < (5 if plan.pictures else 2))
 
 
 def draw(summary):
-    """Return {file: function()} of the pictures and the page; a function returns the content."""
+    """Yield the name and the content of each picture, and of the page."""
     from load_tests.harness import charts, figures  # not at the top: matplotlib takes half a second
 
-    main, others = figures.of_picture(summary), figures.of_report(summary)
     config, rows = summary.results.config, summary.heaviest
     title = f"The same load for each server: {phrases.load_text(config, rows[0].load)}"
     note = f"{phrases.asked(summary.results)} {phrases.limits(config, rows)}"
-
-    @functools.cache
-    def light():
-        return charts.picture([one.draw for one in main], title, note)
-
-    def html():
-        return report.page(summary, {name: charts.png(one.draw) for name, one in others.items()})
-
-    dark = {"comparison-dark.png": lambda: charts.darken(light())}
-    return {"comparison.png": light, **dark, "report.html": html}
+    light = charts.picture(figures.of_picture(summary), title, note)
+    yield "comparison.png", light
+    yield "comparison-dark.png", charts.darken(light)
+    drawn = {name: charts.png(panel) for name, panel in figures.of_report(summary).items()}
+    yield "report.html", report.page(summary, drawn)
 
 
 def write(files, folder, console):
-    """Write each of files, {name: function()}; report those that fail, return the others."""
+    """Write files, pairs of name and content; report those that fail, return the others' names."""
     written = []
-    for name, make in files.items():
-        try:
-            save(folder / name, make())
-            written.append(name)
-        except OSError as error:
-            console.print(f"{name} could not be written: {error.strerror}", style="red")
-        except KeyboardInterrupt:
-            console.print(f"Interrupted: {name} and what comes after it was not written.")
-            break
+    try:
+        for name, content in files:
+            try:
+                save(folder / name, content)
+                written.append(name)
+            except OSError as error:
+                console.print(f"{name} could not be written: {error.strerror}", style="red")
+    except KeyboardInterrupt:
+        console.print("Interrupted: what was not drawn yet is not written.")
     return written
 
 
@@ -254,14 +240,12 @@ def main():
     try:
         if plan.join:
             processes.raise_nofile_limit()
-            return workers.join(plan.join, console.print)
+            return runs.join(plan.join, console.print)
         processes.raise_nofile_limit(plan.connections() + DESCRIPTORS)
         if plan.web:
             return web(plan, console)
         with locked(plan.out):
-            with workers.joined(plan.address, plan.config.workers, console.print) as joined:
-                found = compare(plan, joined, console)
-            return finish(*found, plan, console)
+            return finish(*compare(plan, console), plan, console)
     except (LaunchError, CannotWrite) as error:
         return lines(str(error))
     except KeyboardInterrupt:

@@ -22,7 +22,7 @@ import gevent.pool
 import gevent.resolver.blocking
 import gevent.socket
 import locust.stats
-from locust import User, constant, events, runners, tag, task
+from locust import User, constant, events, runners, task
 
 from clients.client import Client
 from clients.console.argtypes import number
@@ -66,8 +66,7 @@ class GreetingUser(User):
 
     def __init__(self, environment):
         super().__init__(environment)
-        host = self.host.split()[0]  # the page adds in words what load it is
-        url = urlsplit(host if "//" in host else f"tcp://{host}")
+        url = urlsplit(self.host if "//" in self.host else f"tcp://{self.host}")
         self.address = url.hostname, url.port or 3267
         self.options, self.number = environment.parsed_options, next(user_numbers)
         self.sessions = itertools.count()
@@ -84,29 +83,27 @@ class GreetingUser(User):
 
     def run_session(self, draw, began=None):
         """Connect, greet five times with think times between, and leave."""
-        with Session(self, began) as session:
-            session.enter(b"visitor")
+        with session_of(self, began) as session:
+            session.enter("visitor")
             for number in range(2, GREETINGS + 1):
                 gevent.sleep(draw.uniform(0.1, 0.3))  # think time
-                session.greet("later_greeting", b"visitor %s, greeting %d" % (session.tag, number))
+                session.greet("later_greeting", f"visitor {session.name}, greeting {number}")
 
     def note(self, session, request, began, ended, outcome, length=0, error=None):
         """Enter a request in the sample log and in Locust's tables. length: bytes of the answer."""
         log.note(session, request, began, ended, outcome)
-        if outcome != "answered":
-            if request == "session" and outcome != "failed":
+        name, seconds = ROWS[request], ended - began
+        if outcome not in ("answered", "failed"):
+            if request == "session" or (outcome != "timed_out" and seconds <= UNANSWERED_AFTER):
                 return
-            if outcome in ("unanswered", "not_started") and ended - began <= UNANSWERED_AFTER:
-                return
-            kind = GaveUp if outcome == "timed_out" else Unanswered
-            error = error or kind(f"no answer to: {ROWS[request]}")
-        name, ms = ROWS[request], 1000 * (ended - began)
+            error = (GaveUp if outcome == "timed_out" else Unanswered)(f"no answer to: {name}")
         if request != "session":
             what = {"request_type": "TCP", "name": name, "exception": error, "context": {}}
-            self.environment.events.request.fire(**what, response_time=ms, response_length=length)
+            times = {"response_time": 1000 * seconds, "response_length": length}
+            self.environment.events.request.fire(**what, **times)
             return
         row = self.environment.stats.get(name, "TCP")  # of sessions; not in the row Aggregated
-        row.log(ms, length)
+        row.log(1000 * seconds, length)
         if error:
             row.log_error(error)
 
@@ -117,7 +114,6 @@ class ClosedLoopUser(GreetingUser):
     def wait_time(self):
         return self.current.expovariate(2)  # 0.5 s on average
 
-    @tag("think-time")
     @task
     def one_session(self):
         self.current = self.draw("session", next(self.sessions))
@@ -135,7 +131,6 @@ class OpenLoopUser(GreetingUser):
     def on_start(self):
         """Do not wait: the arrivals are random."""
 
-    @tag("open-loop")
     @task
     def send_visitors(self):
         self.started, pool = set(), gevent.pool.Pool(MOST_AT_ONCE)
@@ -171,13 +166,12 @@ class NoThinkTimeUser(GreetingUser):
 
     wait_time = constant(0)
 
-    @tag("no-think-time")
     @task
     def greet_on(self):
-        with Session(self) as session:
-            session.enter(b"no think time")
+        with session_of(self) as session:
+            session.enter("no think time")
             while True:
-                session.greet("later_greeting", b"no think time %s, again" % session.tag)
+                session.greet("later_greeting", f"no think time {session.name}, again")
 
 
 class SlowRequestUser(GreetingUser):
@@ -185,55 +179,52 @@ class SlowRequestUser(GreetingUser):
 
     fixed_count = 1
 
-    @tag("slow-requests")
     @task
     def greet_slowly(self):
-        with Session(self, requests=()) as session:
+        with session_of(self, requests=()) as session:
             session.connect()
             while True:
-                session.exchange("slow_request", b"slow %s" % session.tag)
+                session.exchange("slow_request", f"slow {session.name}")
 
 
 class IdleUser(GreetingUser):
     """A client that connects and sends nothing until the run ends."""
 
-    @tag("idle")
     @task
     def hold(self):
-        with Session(self, requests=("connect", "session")) as session:
+        with session_of(self, requests=("connect", "session")) as session:
             session.connect()
             gevent.sleep(1e6)
 
 
+@contextlib.contextmanager
+def session_of(user, began=None, requests=WHOLE):
+    """Yield a Session; at its end, its open requests are unanswered, timed out or failed."""
+    session = Session(user, began, requests)
+    present.add(session)
+    try:
+        yield session
+        session.answered("session", session.bytes_received)
+    except GaveUp:
+        session.end("timed_out")
+    except (OSError, ValueError) as error:
+        session.end("failed", error)
+    except gevent.GreenletExit:
+        session.end("unanswered")  # the load is over
+        raise
+    finally:
+        present.discard(session)
+        if session.client:
+            session.client.close()
+
+
 class Session:
-    """One visitor: its connection, and since when each of its open requests waits.
+    """One visitor: its connection, and since when each of its open requests waits."""
 
-    At its end, what is still open is entered as unanswered, timed out or failed.
-    """
-
-    def __init__(self, user, began=None, requests=WHOLE):
+    def __init__(self, user, began, requests):
         self.user, self.client, self.bytes_received = user, None, 0
         self.open = dict.fromkeys(requests, time.monotonic() if began is None else began)
         self.name = str(next(session_numbers))
-        self.tag = self.name.encode()
-
-    def __enter__(self):
-        present.add(self)
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        present.discard(self)
-        if not error:
-            self.answered("session", self.bytes_received)
-        elif isinstance(error, GaveUp):
-            self.end("timed_out")
-        elif isinstance(error, (OSError, ValueError)):
-            self.end("failed", error)
-        else:  # GreenletExit: the load is over
-            self.end("unanswered")
-        if self.client:
-            self.client.close()
-        return isinstance(error, (GaveUp, OSError, ValueError))
 
     def enter(self, greeting):
         """Connect and get the first greeting; try again after a timeout, --retries times."""
@@ -241,7 +232,7 @@ class Session:
             try:
                 with self.time_limit():
                     self.connect()
-                    self.exchange("first_greeting", greeting + b" " + self.tag)
+                    self.exchange("first_greeting", f"{greeting} {self.name}")
                     return
             except GaveUp:
                 if not left:
@@ -269,7 +260,7 @@ class Session:
 
     def exchange(self, request, message):
         self.open.setdefault(request, time.monotonic())
-        reply = self.client.greet(message)
+        reply = self.client.greet(message.encode())
         self.bytes_received += len(reply)
         self.answered(request, len(reply))
 
@@ -308,6 +299,7 @@ class QuickSocket(gevent.socket.socket):
 locust.stats.bucket_response_time = lambda ms: round(ms, 2 if ms < 100 else 0)
 locust.stats.HISTORY_STATS_INTERVAL_SEC = 1  # seconds between two points of its charts
 runners.WORKER_REPORT_INTERVAL = 1.0
+runners.MASTER_HEARTBEAT_TIMEOUT = 10  # seconds: workers end when their master was killed
 runners.HEARTBEAT_DEAD_INTERNAL = -math.inf  # the users of a worker that left start nowhere else
 # All users exist when all workers have reported theirs: seconds that it waits for them at most.
 os.environ["LOCUST_WAIT_FOR_WORKERS_REPORT_AFTER_RAMP_UP"] = "30"
@@ -342,26 +334,15 @@ def choose(environment, runner, **_):
     options = environment.parsed_options
     if isinstance(runner, runners.WorkerRunner):  # the master chooses
         return
-    is_picked = options.class_picker and not options.headless and not options.autostart
     if options.tags or options.exclude_tags:
-        environment.user_classes = with_tags(environment.user_classes, options)
-    elif not options.user_classes and not is_picked:
+        sys.exit("no user class has tags: name the classes instead")
+    is_picked = options.class_picker and not options.headless and not options.autostart
+    if not options.user_classes and not is_picked:
         environment.user_classes = [ClosedLoopUser]
     if environment.web_ui:
         locust_tab.describe(environment, "ClosedLoopUser", options.server_pid, open_requests)
     if options.seconds:
         events.spawning_complete.add_listener(lambda **_: end_later(runner, options.seconds))
-
-
-def with_tags(classes, options):
-    """Return the user classes that --tags and --exclude-tags leave; exits if there is none."""
-    tags = {one: one.tasks[0].locust_tag_set for one in classes}
-    known = set().union(*tags.values())
-    wanted = set(options.tags or known) - set(options.exclude_tags or ())
-    if not known & wanted:
-        names = ", ".join(sorted(known))
-        sys.exit(f"--tags and --exclude-tags leave no user class: there are {names}")
-    return [one for one in classes if tags[one] & wanted]
 
 
 def open_requests():

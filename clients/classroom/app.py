@@ -53,14 +53,16 @@ class Classroom(App):
     ToastRack { margin-bottom: 4; }
     Toast { width: auto; max-width: 100%; padding: 0 1; }
     #address { display: none; height: auto; }
-    #how { height: auto; }
+    #how { height: auto; text-wrap: wrap; }
     #body { layout: grid; grid-size: 2 2; grid-gutter: 0 1; }
     #body Static { border-top: solid $primary; border-title-color: $text; height: 100%; }
     #body.-zoomed { layout: vertical; }
     .-narrow #source { column-span: 2; }
     .-wide #source { row-span: 2; }
+    .-low #large { display: none; }
     """
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (30, "-high")]
     ENABLE_COMMAND_PALETTE = False
     BINDINGS = [
         Binding("a,A", "add(1)", "add", key_display="a"),
@@ -92,7 +94,7 @@ class Classroom(App):
         self.programs, self.options = programs, options
         self.colours = styles([server_name(program) for program in programs])
         self.monitor, self.monitors, self.paused, self.last_notice = None, set(), False, ""
-        self.roster, self.rows, self.zoomed = Roster(), {}, None  # {label: Connection}; of VIEWS
+        self.roster, self.rows, self.zoomed = Roster(), [], None  # ClientRows; one of VIEWS
         # {Cell.key: text} as last drawn, and as it was before the last key, when there were these
         # clients; until when it counts
         self.drawn, self.before, self.labels, self.marked_until = {}, {}, set(), 0.0
@@ -161,14 +163,11 @@ class Classroom(App):
         self.query_one("#address").display = not host.startswith("127.")
         if host == "0.0.0.0":
             host = min(own_addresses(), key=lambda one: one.startswith("127."))
-        address, low = f"{host}:{port}", self.size.height < 30
-        warning = "ANYONE ON THIS NETWORK CAN CONNECT" + f": {address}" * low
+        warning = f"ANYONE ON THIS NETWORK CAN CONNECT: {host}:{port}"
         self.query_one("#warning").update(Text(warning, style=self.style("bad")))
-        self.query_one("#large").display = not low
-        self.query_one("#large").update(address)
-        nc, client = f"nc {host} {port}", f"python3 clients/client.py --host {host} --port {port}"
-        between = "   or   " if len(nc + client) + 8 <= self.size.width else "   or\n"
-        self.query_one("#how").update(nc + between + client)
+        self.query_one("#large").update(f"{host}:{port}")
+        client = f"python3 clients/client.py --host {host} --port {port}"
+        self.query_one("#how").update(f"nc {host} {port}   or   {client}")
 
     def tick(self):
         """Move the clients, read how the server is, and draw."""
@@ -178,20 +177,20 @@ class Classroom(App):
             client.move()
         if self.paused:
             return
-        if self.monitor and not self.monitor.ended:
-            self.monitor.refresh()
-            self.rows = self.roster.meet(self.monitor.connections)
-            stepper = self.monitor.stepper
+        if monitor := self.monitor:
+            if not monitor.ended:
+                monitor.refresh()
+            self.rows = self.roster.rows(monitor.connections, monitor.said)
+            stepper = monitor.stepper
             if self.last_notice == ALL_SLEEP and stepper and stepper.session.stopped():
-                self.clear_notifications()  # it is no longer true
-                self.last_notice = ""
+                self.notice("")  # it is no longer true
         self.draw()
 
     # What is drawn
 
     def draw(self):
         self.write("keys", Content(legend(self.BINDINGS, self.size.width)))
-        monitor, roster = self.monitor, self.roster
+        monitor, chosen = self.monitor, self.roster.chosen
         if not monitor:
             self.write("title", Content("the server starts …"))
             self.write("where", Content(""))
@@ -200,21 +199,20 @@ class Classroom(App):
         self.draw_head()
         width, height = self.room("source")
         if monitor.ended:
-            rows = panels.failure(*monitor.ended, monitor.program, monitor.lines, width, height)
-            self.fill("source", "the server has ended", rows)
+            title, rows = "the server has ended", panels.failure(monitor, width, height)
         else:
             title = f"{monitor.program.parent.name}/{monitor.program.name}"
-            self.fill("source", title, panels.source(monitor, roster.names, height))
+            rows = panels.source(monitor, self.roster.names, height)
+        self.fill("source", title, rows)
         width, height = self.room("kernel")
-        queue = panels.queue(monitor, self.rows, width)
-        room, people = height - len(queue), roster.people(self.rows, monitor.said)
-        order = roster.order(people, min(room - 2, self.room("clients")[1]))
-        rows = {label: self.rows[label] for label in order if label in self.rows}
-        left_out = len(self.rows) - len(rows)
-        table = panels.connections(rows, left_out, roster.chosen, width, room, monitor.time_wait)
-        self.fill("kernel", "the kernel's side", [] if monitor.ended else queue + table)
-        states, shown = [one.state for one in people.values()], [people[one] for one in order]
-        rows = panels.clients(shown, states, roster.chosen, *self.room("clients"))
+        rows = panels.queue(monitor, self.rows, width)
+        room = height - len(rows)
+        shown = self.roster.visible(self.rows, min(room - 2, self.room("clients")[1]))
+        connected = [row for row in shown if row.connection]
+        left_out = sum(row.connection is not None for row in self.rows) - len(connected)
+        rows += panels.connections(connected, left_out, chosen, width, room, monitor.time_wait)
+        self.fill("kernel", "the kernel's side", [] if monitor.ended else rows)
+        rows = panels.clients(shown, self.rows, chosen, *self.room("clients"))
         self.fill("clients", "the clients", rows)
         self.drawn = self.drawn_now
 
@@ -232,15 +230,15 @@ class Classroom(App):
         if cell_len(title) > width:
             title = f"{monitor.name}: {monitor.sentence.partition(':')[0]}"
         self.write("title", Content(printable(title)))
-        tracer = " with the tracer" * monitor.is_python
+        tracer, used = " with the tracer" * monitor.is_python, monitor.used
         log = f"; {monitor.dropped:,} bytes of its log not kept" if monitor.dropped else ""
-        family = f"processes {monitor.processes}, " if monitor.processes > 1 else ""
+        family = f"processes {used['processes']}, " if used["processes"] > 1 else ""
         row = [
             panels.Cell(f"cost: {family}threads "),
-            panels.Cell(str(monitor.thread_count), "", ("threads",)),
+            panels.Cell(str(used["threads"]), "", ("threads",)),
             panels.Cell(", descriptors "),
-            panels.Cell(str(monitor.descriptors), "", ("descriptors",)),
-            panels.Cell(f", resident {monitor.resident / 2**20:.1f} MiB{tracer}{log}"),
+            panels.Cell(str(used["descriptors"]), "", ("descriptors",)),
+            panels.Cell(f", resident {used['resident'] / 2**20:.1f} MiB{tracer}{log}"),
         ]
         self.write("cost", self.text([] if monitor.ended else [row]))
 
@@ -285,9 +283,10 @@ class Classroom(App):
         return STYLES[name][self.current_theme.dark] if name in STYLES else name
 
     def notice(self, text):
-        """Show the teacher a text for a moment, in place of the one before."""
+        """Show the teacher a text for a moment, in place of the one before; "" shows none."""
         self.clear_notifications()
-        self.notify(text, timeout=NOTICE)
+        if text:
+            self.notify(text, timeout=NOTICE)
         self.last_notice = text
 
     # The keys
@@ -300,7 +299,7 @@ class Classroom(App):
         if self.paused and not name.startswith(("pause", "quit")):
             self.action_pause()
         still = ("choose", "scroll", "zoom", "toggle_dark")
-        self.before, self.labels = self.drawn, {(label,) for label in self.rows}
+        self.before, self.labels = self.drawn, {(row.label,) for row in self.rows}
         self.marked_until = 0 if name.startswith(still) else time.monotonic() + MARK
         return await super().run_action(action, *args, **kwargs)
 

@@ -1,8 +1,8 @@
 """The texts of the classroom's panels.
 
 A row is a list of Cells. width, height: the columns and rows of a panel. names: {"host:port": the
-client's label}. rows: {label: Connection}. The screen cuts what is too wide, with "…"; where rows
-or names are left out, a sign says so ("⋮", "and 38 more").
+client's label}. clients: a ClientRow of each, or of those that are shown. The screen cuts what is
+too wide, with "…"; where rows or names are left out, a sign says so ("⋮", "and 38 more").
 """
 
 import itertools
@@ -16,9 +16,6 @@ from textual.content import Content
 
 from clients.console.printable import printable
 
-# The client's SYN was answered, but its last ACK found the accept queue full and was dropped.
-LOST = ("ESTABLISHED", None)
-HALF_OPEN = ("ESTABLISHED", "SYN-RECEIVED")  # the same, but the server's kernel keeps its request
 WIDE = 53  # columns from which a table has room for the states of both ends
 
 
@@ -34,12 +31,13 @@ def line(text, style="", key=()):
     return [Cell(text, style, key)]
 
 
-def failure(log, status, program, lines, width, height):
+def failure(monitor, width, height):
     """Return the rows of a server that has ended: its last line, where it failed, its log."""
+    log, status = monitor.ended
     reason = (log.strip() or status).splitlines()[-1]
     rows = [line(reason, "bad")]
-    if failed := re.findall(rf'File "{re.escape(str(program))}", line (\d+)', log):
-        rows += excerpt(lines, {int(failed[-1]): [reason]}, set(), max(4, height // 2))
+    if failed := re.findall(rf'File "{re.escape(str(monitor.program))}", line (\d+)', log):
+        rows += excerpt(monitor.lines, {int(failed[-1]): [reason]}, set(), max(4, height // 2))
     return rows + last_lines(f"{log}\n{status}", width, height - len(rows))
 
 
@@ -87,10 +85,11 @@ def excerpt(lines, marks, anchors, height):
 
     marks: {number of a line: texts to be shown below it}; the first ones are shown in any case.
     """
-    shown = around(anchors | set(marks), marks, len(lines), height)
-    while not shown and marks:
-        shown = around(set(marks), marks, len(lines), height)
-        marks = marks if shown else dict(list(marks.items())[:-1])
+    wanted = anchors | set(marks)
+    while not (shown := around(wanted, marks, len(lines), height)) and marks:
+        if wanted == set(marks):
+            marks = dict(list(marks.items())[:-1])
+        wanted = set(marks)
     rows, before = [], 0
     for number in [*shown, len(lines) + 1]:
         if number > before + 1:
@@ -105,21 +104,16 @@ def excerpt(lines, marks, anchors, height):
 
 
 def around(wanted, marks, last, height):
-    """Return the wanted lines and as many neighbours as fit, the nearest first; none if none do."""
-
-    def fits(lines):
-        gaps = sum(b > a + 1 for a, b in itertools.pairwise([0, *sorted(lines), last + 1]))
-        return len(lines) + gaps + sum(map(len, marks.values())) <= height
-
-    def distance(number):
-        return min((abs(number - other) for other in wanted), default=number)
-
-    shown = set()
-    for number in sorted(range(1, last + 1), key=distance):
-        if not fits(shown | {number}):
-            break
-        shown.add(number)
-    return sorted(shown) if wanted <= shown else []
+    """Return the wanted lines and as many neighbours on both sides as fit; none if none do."""
+    for distance in range(height, -1, -1):
+        near = itertools.chain(
+            *(range(one - distance, one + distance + 1) for one in wanted or {1})
+        )
+        shown = sorted(set(near) & set(range(1, last + 1)))
+        gaps = sum(b > a + 1 for a, b in itertools.pairwise([0, *shown, last + 1]))
+        if len(shown) + gaps + sum(map(len, marks.values())) <= height:
+            return shown
+    return []
 
 
 def label(call, threads, names):
@@ -135,23 +129,34 @@ def label(call, threads, names):
     return text + (f" {arrow} {names.get(thread.remote, thread.remote)}" if thread.remote else "")
 
 
-def queue(monitor, rows, width):
+def queue(monitor, clients, width):
     """Return the rows about the accept queue: a bar, the clients in it and those outside of it."""
     cells = min(monitor.limit, max(4, width - 26))
     bar = "█" * math.ceil(cells * monitor.queue / monitor.limit)
     count = f"{monitor.queue} of {monitor.limit}"
     found = [[Cell(f"accept queue {bar:·<{cells}} ", "bold"), Cell(count, "bold", ("queue",))]]
-    for title, style, always, condition in (
-        ("  in it: ", "waiting", True, lambda row: row.queued),
-        ("SYN-SENT: ", "bad", True, lambda row: row.client_state == "SYN-SENT"),
-        ("ACK dropped, still SYN-RECEIVED: ", "bad", False, lambda row: row.states == HALF_OPEN),
-        ("the server has no socket for: ", "bad", False, lambda row: row.states == LOST),
-    ):
-        labels = [short(label) for label, row in rows.items() if condition(row)]
-        if labels or always:
-            style = style if labels else "dim"
-            found.append([Cell(title, style), Cell(some(labels, width, title), style, (title,))])
+    groups = {"  in it: ": [], "SYN-SENT: ": []}
+    for row in clients:
+        if row.connection and (title := place(row.connection)):
+            groups.setdefault(title, []).append(short(row.label))
+    for title, labels in groups.items():
+        style = "dim" if not labels else "waiting" if title == "  in it: " else "bad"
+        found.append([Cell(title, style), Cell(some(labels, width, title), style, (title,))])
     return found
+
+
+def place(connection):
+    """Return the title of the row for a connection that is not the program's; None if it is."""
+    match connection.client_state, connection.server_state:
+        case _ if connection.queued:
+            return "  in it: "
+        case "SYN-SENT", _:
+            return "SYN-SENT: "
+        case "ESTABLISHED", "SYN-RECEIVED":
+            return "ACK dropped, still SYN-RECEIVED: "
+        case "ESTABLISHED", None:
+            return "the server has no socket for: "
+    return None
 
 
 def some(names, width, title=""):
@@ -169,11 +174,11 @@ def short(name):
     return name.removeprefix("client ")
 
 
-def connections(rows, left_out, chosen, width, height, time_wait):
+def connections(clients, left_out, chosen, width, height, time_wait):
     """Return a table with a title; its last row counts those not shown, left_out at least."""
     ends = f"{'client end':<13}{'server end':<14}" if width >= WIDE else f"{'state':<13}"
     title = line(f"{'':<5}{ends}{'at':<6}{'Recv-Q':>7}{'Send-Q':>7}", "dim")
-    table = [connection(row, label, chosen, width) for label, row in rows.items()]
+    table = [connection(row.label, row.connection, chosen, width) for row in clients]
     if time_wait:
         table.append(line(f"TIME-WAIT: {time_wait} (closed; the kernel keeps the address)", "dim"))
     if left_out or len(table) >= height:
@@ -182,51 +187,51 @@ def connections(rows, left_out, chosen, width, height, time_wait):
     return [title, *table]
 
 
-def connection(row, label, chosen, width):
-    client, server = row.client_state or "-", row.server_state or "-"
+def connection(label, one, chosen, width):
+    client, server = one.client_state or "-", one.server_state or "-"
     style = "bad" if client == "SYN-SENT" else ""
-    cells = [
+    ends = [
         Cell(f"{client:<13}", style, (label, "client")),
         Cell(f"{server:<14}", "", (label, "server")),
     ]
     if width < WIDE:
-        cells = [Cell(f"{row.server_state or client:<13}", style, (label, "state"))]
-    place = "queue" if row.queued else "-" if row.fd is None else f"fd {row.fd}"
-    cells.append(Cell(f"{place:<6}", "", (label, "at")))
-    for column, count in (("Recv-Q", row.recv_q), ("Send-Q", row.send_q)):
-        cells.append(Cell(f"{size(count):>7}", "waiting" if count else "dim", (label, column)))
+        ends = [Cell(f"{one.server_state or client:<13}", style, (label, "state"))]
+    at = "queue" if one.queued else "-" if one.fd is None else f"fd {one.fd}"
+    counts = [
+        Cell(f"{size(count):>7}", "waiting" if count else "dim", (label, column))
+        for column, count in (("Recv-Q", one.recv_q), ("Send-Q", one.send_q))
+    ]
     sign, style = ("▸", "bold") if label == chosen else (" ", "")
-    return [Cell(f"{sign}{short(label):<4}", style), *cells]
+    return [
+        Cell(f"{sign}{short(label):<4}", style),
+        *ends,
+        Cell(f"{at:<6}", "", (label, "at")),
+        *counts,
+    ]
 
 
-class Person(NamedTuple):
-    label: str
-    state: str
-    seconds: float  # in that state
-    talk: str  # what it sent and received
+def clients(shown, all_rows, chosen, width, height):
+    """Return a row for each client that is shown, the chosen one marked.
 
-
-def clients(people, states, chosen, width, height):
-    """Return a row per Person, the chosen one marked.
-
-    states: those of all clients, if people are only some of them. If there are more than fit, the
-    first row counts them; if all fit, a long text is wrapped and not cut where there is room.
+    If not all fit, the first row counts them; if all fit, a long text is wrapped and not cut where
+    there is room.
     """
-    rows = [client(one, chosen) for one in people]
-    if len(states) > min(height, len(people)) and height >= 4:
-        counts = ", ".join(f"{count} {state}" for state, count in Counter(states).items())
-        return [line(f"{len(states)} in all: {counts}", "bold"), *rows[: height - 1]]
+    rows = [client(row, chosen) for row in shown]
+    if len(all_rows) > min(height, len(rows)) and height >= 4:
+        states = Counter(row.state for row in all_rows)
+        counts = ", ".join(f"{count} {state}" for state, count in states.items())
+        return [line(f"{len(all_rows)} in all: {counts}", "bold"), *rows[: height - 1]]
     in_full = [part for row in rows for part in wrap(row, width)]
     return (in_full if len(in_full) <= height else rows)[:height]
 
 
-def client(one, chosen):
-    sign, style = ("▸", "chosen") if one.label == chosen else (" ", "")
+def client(row, chosen):
+    sign, style = ("▸", "chosen") if row.label == chosen else (" ", "")
     return [
-        Cell(f"{sign}{short(one.label):>3} ", style),
-        Cell(one.state, style, (one.label, "does")),
-        Cell(f" {one.seconds:.0f} s ".ljust(17 - len(one.state)), style),
-        Cell(one.talk, style, (one.label, "talk")),
+        Cell(f"{sign}{short(row.label):>3} ", style),
+        Cell(row.state, style, (row.label, "does")),
+        Cell(f" {row.seconds:.0f} s ".ljust(17 - len(row.state)), style),
+        Cell(row.talk, style, (row.label, "talk")),
     ]
 
 

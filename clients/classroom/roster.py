@@ -1,9 +1,20 @@
 """The roster: all clients of a server, those that keys control and external ones."""
 
 import time
+from typing import NamedTuple
 
-from clients.classroom.panels import HALF_OPEN, LOST, Person
 from clients.classroom.scripted_clients import MOST, ScriptedClient
+from clients.classroom.server_monitor import Connection
+
+
+class ClientRow(NamedTuple):
+    """What the screen shows of one client."""
+
+    label: str
+    state: str
+    seconds: float  # in that state
+    talk: str  # what it sent and received
+    connection: Connection | None  # None: the kernel has none
 
 
 class Roster:
@@ -53,8 +64,8 @@ class Roster:
 
     def choose_next(self, step):
         """Choose the client that is step places below the chosen one, or the first one."""
-        labels = [one.label for one in self.scripted.values()]
-        labels += [self.names[name] for name in self.external]
+        present = {one.name for one in self.scripted.values()} | self.external.keys()
+        labels = [label for name, label in self.names.items() if name in present]
         if labels:
             place = labels.index(self.chosen) + step if self.chosen in labels else 0
             self.choose(labels[max(0, min(place, len(labels) - 1))])
@@ -67,44 +78,42 @@ class Roster:
         """Return the "host:port" of the chosen client, or None."""
         return next((name for name, label in self.names.items() if label == self.chosen), None)
 
-    def meet(self, connections):
-        """Return {label: Connection} in order of arrival; external clients get their labels."""
-        rows = {row.client: row for row in connections}
-        for name, row in rows.items():
-            if row.server_state and name not in self.names:
+    def rows(self, connections, said):
+        """Return a ClientRow for each client, in order of arrival; external ones get their labels.
+
+        said: {"host:port": what it said}.
+        """
+        found = {one.client: one for one in connections}
+        for name, one in found.items():
+            if one.server_state and name not in self.names:
                 self.external[name] = time.monotonic()
-                self.names[name] = f"g{len(self.external)}"
-        self.external = {name: at for name, at in self.external.items() if name in rows}
-        return {label: rows[name] for name, label in self.names.items() if name in rows}
+                self.names[name] = f"g{1 + sum(label[0] == 'g' for label in self.names.values())}"
+        self.external = {name: at for name, at in self.external.items() if name in found}
+        scripted = {one.name: one for one in self.scripted.values()}
+        rows = []
+        for name, label in self.names.items():
+            here = found.get(name)
+            if one := scripted.get(name):
+                state = "no server socket" if here and here.is_half_open else one.state
+                rows.append(ClientRow(label, state, one.seconds(), one.talk(), here))
+            elif since := self.external.get(name):
+                state = "queued" if here.queued else "closed" if here.fd is None else "connected"
+                talk = f"{name} said {said[name]}" if name in said else f"{name} has said nothing"
+                rows.append(ClientRow(label, state, time.monotonic() - since, talk, here))
+            elif here:
+                rows.append(ClientRow(label, "left", 0.0, "", here))
+        return rows
 
-    def people(self, rows, said):
-        """Return {label: Person} of all clients. rows: from meet(). said: from the server's log."""
-        people = {}
-        for one in self.scripted.values():
-            states = rows[one.label].states if one.label in rows else None
-            state = "no server socket" if states in (LOST, HALF_OPEN) else one.state
-            people[one.label] = Person(one.label, state, one.seconds(), one.talk())
-        for name, since in self.external.items():
-            label, row = self.names[name], rows[self.names[name]]
-            state = "queued" if row.queued else "closed" if row.fd is None else "connected"
-            talk = f"{name} said {said[name]}" if name in said else f"{name} has said nothing"
-            people[label] = Person(label, state, time.monotonic() - since, talk)
-        left = rows.keys() - people.keys()
-        return people | {label: Person(label, "left", 0.0, "") for label in left}
-
-    def order(self, people, room):
-        """Return the labels in the order in which both panels show them, from the offset on.
+    def visible(self, rows, room):
+        """Return the rows that both panels show, from the offset on; room: how many fit.
 
         If not all fit: the chosen one first, then the external ones, then those in SYN-SENT.
         """
-        if len(people) <= room:
+        if len(rows) <= room:
             self.offset = 0
-            return list(people)
-
-        def last(label):
-            return label in scripted, people[label].state != "connecting"
-
+            return rows
         scripted = {one.label for one in self.scripted.values()}
-        rest = sorted((label for label in people if label != self.chosen), key=last)
+        rest = [row for row in rows if row.label != self.chosen]
+        rest.sort(key=lambda row: (row.label in scripted, row.state != "connecting"))
         self.offset = max(0, min(self.offset, len(rest) - room + 2))
-        return [self.chosen] * (self.chosen in people) + rest[self.offset :]
+        return [row for row in rows if row.label == self.chosen] + rest[self.offset :]

@@ -5,6 +5,7 @@ import itertools
 import re
 import socket
 import threading
+from collections import ChainMap, Counter
 from dataclasses import dataclass
 
 import psutil
@@ -38,8 +39,9 @@ class Connection:
     send_q: int = 0  # bytes in the server's send buffer
 
     @property
-    def states(self):
-        return self.client_state, self.server_state
+    def is_half_open(self):
+        """Return True if the server dropped the client's last ACK: its accept queue was full."""
+        return self.client_state == "ESTABLISHED" and self.server_state in (None, "SYN-RECEIVED")
 
 
 class ServerMonitor:
@@ -47,10 +49,9 @@ class ServerMonitor:
 
     options: {"backlog": 5, ...}, of its command line. ended: its log and how it has ended, or None.
     threads: a ThreadState for each. queue: the length of the accept queue, at most limit.
-    time_wait: the number of connections in TIME-WAIT. processes: the server's and its children;
-    thread_count, descriptors and resident (bytes of memory) are of them all. dropped: bytes of
-    its log that were not kept. is_python: its name ends in .py; otherwise only the kernel is seen,
-    and stepper is None.
+    time_wait: the number of connections in TIME-WAIT. used: {"processes", "threads", "descriptors",
+    "resident" (bytes of memory): number} of the server and its children. dropped: bytes of its log
+    that were not kept. is_python: its name ends in .py; otherwise only the kernel is seen.
     """
 
     def __init__(self, program, options):
@@ -61,8 +62,8 @@ class ServerMonitor:
         self.sentence = docstring_summary(text) if self.is_python else "not a Python program"
         self.limit = procfs.accept_queue_limit(options["backlog"])
         self.ended, self.threads, self.connections, self.stepper = None, [], [], None
-        self.queue = self.time_wait = self.descriptors = self.resident = self.dropped = 0
-        self.thread_count, self.processes = 0, 1
+        self.queue = self.time_wait = self.dropped = 0
+        self.used = Counter()
         self.anchors = set()  # the lines on which a thread has slept
         self.said = {}  # {"host:port": what it said, from the server's log}
         self._stack, self._lock, self._closed = contextlib.ExitStack(), threading.Lock(), False
@@ -95,40 +96,32 @@ class ServerMonitor:
 
     def refresh(self):
         """Read from the kernel and the tracer how the server is now."""
-        process = self.server.process
-        try:
-            if process.poll() is not None:
-                raise psutil.NoSuchProcess(process.pid)
-            own, sockets = procfs.socket_fds(process.pid), procfs.tcp_sockets(self.port)
-            children = [one for one in running_tree(process) if one.pid != process.pid]
-            held_by_children = [procfs.socket_fds(one.pid).items() for one in children]
-            fds = dict(itertools.chain(*held_by_children)) | own
-            family = [process, *children]
-            self.processes = len(family)
-            self.descriptors = sum(one.num_fds() for one in family)
-            self.thread_count = sum(one.num_threads() for one in family)
-            self.resident = sum(one.memory_info().rss for one in family)
-        except (psutil.Error, OSError):
+        process, held, used = self.server.process, {}, Counter()
+        if process.poll() is not None:
             self.ended = self.server.log(LATEST), f"exit status {process.poll()}"
             self.connections = []
             return
+        for one in running_tree(process):
+            with contextlib.suppress(psutil.Error, OSError):  # it has just ended
+                held[one.pid] = procfs.socket_fds(one.pid)
+                used.update(descriptors=one.num_fds(), threads=one.num_threads())
+                used.update(resident=one.memory_info().rss, processes=1)
+        own, fds = held.get(process.pid, {}), dict(ChainMap(*held.values()))
         self.dropped = self.server.dropped()
         self.said |= dict(SAID.findall(self.server.log(LATEST)))
+        sockets = procfs.tcp_sockets(self.port)
         sockets = [one for one in sockets if self.owns(one.local) or self.owns(one.remote)]
         self.connections = self._connections(sockets, fds)
-        if self.is_python:
+        if self.stepper:
             with contextlib.suppress(OSError):  # Python is too busy to report, or has just ended
-                held = {row.fd: row.client for row in self.connections if row.fd in own.values()}
-                self.threads = self.stepper.sample(held)
+                remotes = {one.fd: one.client for one in self.connections if one.fd in own.values()}
+                self.threads = self.stepper.sample(remotes)
             self.anchors |= {one.line for one in self.threads if one.line and one.fd is not None}
-            self.descriptors -= self.stepper.session.tracer_descriptors()
-            self.thread_count += len(self.threads) - process.num_threads()  # not the tracer's
+            used["descriptors"] -= self.stepper.session.tracer_descriptors()
+            used["threads"] -= 1  # the tracer's
+        self.used = used
         self.queue = sum(one.recv_q for one in sockets if one.state == "LISTEN")
         self.time_wait = sum(one.state == "TIME-WAIT" for one in sockets)
-
-    def is_visible(self):
-        """Return True if there is something to be seen: threads, or that it has ended."""
-        return bool(self.threads or self.ended or not self.is_python)
 
     def owns(self, end):
         """Return True if an end of a connection is the server's; other hosts may use its port."""

@@ -9,6 +9,7 @@ Start a server first. Ctrl-C ends it early; the summary comes in any case.
 
 import functools
 import json
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -58,10 +59,17 @@ def options():
     return args
 
 
+def interrupt_once(number, _frame):
+    """Interrupt the crowd; a further Ctrl-C interrupts neither the cut-off nor the summary."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main():
     replace_unencodable()
     config = vars(options())
     address, file = (config.pop("host"), config.pop("port")), config.pop("json")
+    signal.signal(signal.SIGINT, interrupt_once)
     try:
         result = show(address, config)
     except LaunchError as error:

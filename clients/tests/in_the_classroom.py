@@ -40,7 +40,9 @@ def play(model, *script, size=(140, 40), **options):
 
 
 def is_started(app):
-    return app.monitor and app.monitor.is_visible()
+    """Return True if there is something to be seen: threads, or that the server has ended."""
+    monitor = app.monitor
+    return monitor and (monitor.threads or monitor.ended or not monitor.is_python)
 
 
 def report(app, part):

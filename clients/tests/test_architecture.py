@@ -46,8 +46,11 @@ def test_an_import_against_the_direction_is_seen():
 HARNESS = "load_tests.harness."
 MEASURES = {HARNESS + "runs", HARNESS + "monitor", "clients.system.processes"}
 SEPARATE = {  # module: what it must not import
-    **{HARNESS + name: MEASURES for name in ("charts", "figures", "phrases", "report")},
-    HARNESS + "stats": {"clients.console.formatting", HARNESS + "charts"},
+    **{
+        HARNESS + name: MEASURES
+        for name in ("charts", "evaluation", "figures", "phrases", "report")
+    },
+    HARNESS + "stats": MEASURES | {"clients.console.formatting", HARNESS + "charts"},
     **{f"clients.console.{name}": {"clients.system"} for name in CONSOLE},
 }
 

@@ -16,13 +16,12 @@ from rich.cells import cell_len
 from clients.classroom import app as classroom
 from clients.classroom import panels
 from clients.classroom.__main__ import main
-from clients.classroom.roster import Roster
-from clients.classroom.scripted_clients import ScriptedClient
+from clients.classroom.roster import ClientRow, Roster
 from clients.classroom.server_monitor import Connection, ServerMonitor
 from clients.console import palette
 from clients.system import processes, procfs
 from clients.tests.in_the_classroom import play, screen, shows, styles
-from conftest import DEADLINE, cli
+from conftest import DEADLINE
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +37,8 @@ def states(app):
 
 def queued(app):
     """Return the numbers of the clients in the accept queue."""
-    return [int(panels.short(label)) for label, row in app.rows.items() if row.queued]
+    queue = [row.label for row in app.rows if row.connection and row.connection.queued]
+    return [int(panels.short(label)) for label in queue]
 
 
 def labels(app, panel):
@@ -74,7 +74,7 @@ def test_on_01_the_second_client_waits_in_the_accept_queue_until_the_first_leave
         *("1", "l", lambda app: states(app) == ["greeted"] and not queued(app)),
         *("a", "l"),  # client 3 has left: it keeps its label as long as the server has its socket
         lambda app: (
-            [row.server_state for row in app.rows.values()] == ["ESTABLISHED", "CLOSE-WAIT"]
+            [one.server_state for one in app.monitor.connections] == ["ESTABLISHED", "CLOSE-WAIT"]
         ),
         shows("in it: 3"),
     )
@@ -396,19 +396,9 @@ def test_a_program_that_is_not_pythons_shows_the_kernels_side(tmp_path, capsys):
         shows("no Python program:", "cannot go line by line", "1 of 65"),
     )
     assert any("threads 1," in row for row in shown)
-    file = tmp_path / "scene.svg"
     program.write_text("#!/bin/sh\nexit 3\n")
-    done = cli("clients.classroom", program, "--screenshot", file)
-    assert done.returncode == 1
-    assert "exit status 3" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_screenshot(tmp_path):
-    file = tmp_path / "scene.svg"
-    done = cli("clients.classroom", "--screenshot", file)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert "recvfrom(4)" in file.read_text()
+    shown = "\n".join(play(program, shows("the server has ended", "exit status 3")))
+    assert "Traceback" not in shown
 
 
 def test_a_key_keeps_a_picture_of_the_screen_also_of_a_paused_one(tmp_path, monkeypatch):
@@ -422,10 +412,10 @@ def test_a_key_keeps_a_picture_of_the_screen_also_of_a_paused_one(tmp_path, monk
 
 
 def test_half_open_connections_are_named():
-    rows = {
-        "8": Connection("8", client_state="ESTABLISHED", server_state="SYN-RECEIVED"),
-        "9": Connection("9", client_state="ESTABLISHED"),
-    }
+    rows = [
+        ClientRow("client 8", "silent", 0, "", Connection("", "ESTABLISHED", "SYN-RECEIVED")),
+        ClientRow("client 9", "silent", 0, "", Connection("", "ESTABLISHED")),
+    ]
     monitor = ServerMonitor(processes.find_server("01_blocking"), {"backlog": 5})
     shown = ["".join(cell.text for cell in row) for row in panels.queue(monitor, rows, 70)]
     assert "ACK dropped, still SYN-RECEIVED: 8" in shown
@@ -433,23 +423,30 @@ def test_half_open_connections_are_named():
 
 
 def test_the_panel_of_clients_names_those_without_a_socket_at_the_server():
+    roster = Roster()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        clients = [ScriptedClient(number, listener.getsockname()) for number in (1, 2, 3)]
-        roster = Roster()
-        roster.scripted = {one.number: one for one in clients}
-        rows = {"client 2": Connection("", client_state="ESTABLISHED")}
-        people = list(roster.people(rows, {}).values())
-        for one in clients:
-            one.leave()
-    words = [one.state for one in people]
+        roster.address = listener.getsockname()
+        roster.add(3)
+        name = roster.scripted[2].name
+        rows = roster.rows([Connection(name, client_state="ESTABLISHED")], {})
+        roster.empty()
 
-    def shown(height):
-        found = panels.clients(people, words, "client 1", 60, height)
+    def shown(rows, height):
+        found = panels.clients(rows, rows, "client 1", 60, height)
         return ["".join(cell.text for cell in row) for row in found]
 
-    assert ["no server socket" in row for row in shown(9)] == [False, True, False]
-    people, words = people * 2, words * 2
-    assert "no server socket" in shown(4)[0]
+    assert ["no server socket" in row for row in shown(rows, 9)] == [False, True, False]
+    assert "no server socket" in shown(rows * 2, 4)[0]
+
+
+def test_an_external_client_never_gets_the_label_of_another_one():
+    def labels(*clients):
+        present = [Connection(one, server_state="ESTABLISHED", fd=4) for one in clients]
+        return [row.label for row in roster.rows(present, {})]
+
+    roster = Roster()
+    assert labels("a", "b") == ["g1", "g2"]
+    assert labels("b", "c") == ["g2", "g3"]
 
 
 def test_last_lines_are_wrapped_and_not_cut():
@@ -553,7 +550,7 @@ def drain(terminal):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [([], "needs a terminal"), (["--host", "::1", "--screenshot", "scene.svg"], "IPv4")],
+    [([], "needs a terminal"), (["--host", "::1"], "IPv4")],
 )
 def test_what_it_cannot_do_gets_one_line(options, words, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["classroom", *options])

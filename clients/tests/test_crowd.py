@@ -15,8 +15,8 @@ import time
 import pytest
 from rich.console import Console
 
-from clients.crowd import crowd, summary
-from clients.crowd.__main__ import main
+from clients.crowd import __main__ as command
+from clients.crowd import crowd, simulation, summary
 from clients.crowd.simulation import ClientRecord, Config, CrowdResult, Event
 from clients.crowd.stats import intervals
 from clients.crowd.timeline import final_timeline, summary_table, timeline
@@ -153,6 +153,28 @@ def test_ctrl_c_cuts_all_clients_off_and_prints_the_summary(serve):
     assert "still waiting" in out
 
 
+def test_a_second_ctrl_c_neither_stops_the_cut_off_nor_hides_the_summary(
+    serve, monkeypatch, capsys
+):
+    def interrupted(function):
+        def call(*args):
+            signal.raise_signal(signal.SIGINT)
+            return function(*args)
+
+        return call
+
+    port = serve("01_blocking").address[1]
+    monkeypatch.setattr(sys, "argv", ["crowd", "--port", str(port), "--think", "3600"])
+    monkeypatch.setattr(simulation._Run, "so_far", interrupted(simulation._Run.so_far))
+    monkeypatch.setattr(command, "summary_table", interrupted(summary_table))
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert command.main() == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "still waiting" in capsys.readouterr().out
+
+
 def test_a_limit_of_descriptors_is_reported_before_the_first_client_comes():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         wrapper = ["sh", "-c", 'ulimit -n 40; exec "$@"', "sh"]
@@ -228,7 +250,7 @@ def test_the_timeline_fits_the_terminal(width, seconds):
 def test_bad_options_get_one_line(options, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["crowd", *options])
     with pytest.raises(SystemExit) as ended:
-        main()
+        command.main()
     assert ended.value.code == 2
     assert "expected" in capsys.readouterr().err.splitlines()[-1]
 

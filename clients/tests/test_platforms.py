@@ -88,7 +88,6 @@ NEED_LINUX = [
     "clients.trace",
     "load_tests.compare",
     "load_tests.bench 01_blocking",
-    "load_tests.bench_check",
     "notebooks.execute 1_sockets",
     "notebooks.free_threaded --python python3",
     "03_epoll/server.py",

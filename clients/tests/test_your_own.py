@@ -117,7 +117,7 @@ def test_it_rejects_unknown_checks_and_bad_options(words, answer):
 def test_the_page_lists_every_check_in_order_below_its_file():
     page = (processes.ROOT / "clients" / "CONTRACT.md").read_text()
     named, file = {}, None
-    pattern = r"^### .*\(contract/checks/(\w+)\.py\)|^\| `(\w+)` \|"
+    pattern = r"^### .*\(contract/checks/(\w+)\.py\)|^- `(\w+)`"
     for subject, name in re.findall(pattern, page, re.MULTILINE):
         if subject:
             file = f"clients.contract.checks.{subject}"

@@ -2,8 +2,8 @@
 
 Its arguments are CORE HOST PORT FIRST: it runs on that processor core, and numbers its connections
 from FIRST on. Commands come as pickles on standard input, methods of Generator: ("hold", count),
-("hold", count, True), ("greet", seconds), ("visit", count, seconds). To each it writes a pickle
-(result, None) or (None, error message). It ends with its standard input.
+("hold", count, True), ("round", count, load, seconds). To each it writes a pickle (result, None) or
+(None, error message). It ends with its standard input.
 
 Both loads are closed loops: each answer is followed by the next request at once. The inner loops do
 as little as Python can, or the generator would be slower than the server.
@@ -38,14 +38,18 @@ class Generator:
 
     def __init__(self, address, first):
         self.address, self.number = address, first
-        self.busy, self.idle = [], []  # (socket, its message)
+        self.sockets, self.epoll, self.busy = [], select.epoll(), {}  # busy: by descriptor
 
     def hold(self, count, idle=False):
         """Open count connections; each is greeted once, so the server has accepted it."""
         for _ in range(count):
             sock, message = self.connect()
-            (self.idle if idle else self.busy).append((sock, message))
+            self.sockets.append(sock)
             check(sock, b"", b"Hello, " + message)
+            if not idle:
+                self.epoll.register(sock, select.EPOLLIN)
+                methods = sock.recv, sock.send
+                self.busy[sock.fileno()] = *methods, message, b"Hello, " + message, sock
 
     def connect(self):
         """Connect and send the first message; return the socket and the message."""
@@ -66,22 +70,31 @@ class Generator:
             sock.send(message)
         return sock, message
 
-    def greet(self, seconds):
-        """Greet on all the busy connections; return the GeneratorRound."""
-        epoll, table, sent_at, latencies = select.epoll(), {}, {}, array("q")
-        poll, note, now = epoll.poll, latencies.append, time.perf_counter_ns
-        for sock, message in self.busy:
-            epoll.register(sock, select.EPOLLIN)
-            table[sock.fileno()] = sock.recv, sock.send, message, b"Hello, " + message, sock
-        began, cpu, in_flight = now(), time.process_time_ns(), len(table)
+    def round(self, count, load, seconds):
+        """Load the server for some seconds; return the GeneratorRound.
+
+        load: "greet" on the busy connections, or "visit" by count visitors at a time.
+        """
+        latencies, cpu, began = array("q"), time.process_time_ns(), time.perf_counter_ns()
         until = began + int(seconds * 1e9)
-        for fd, (_, send, message, *_) in table.items():
+        if load == "greet":
+            self.greet(until, latencies)
+        else:
+            self.visit(count, until, latencies)
+        elapsed, used = time.perf_counter_ns() - began, time.process_time_ns() - cpu
+        return GeneratorRound(latencies, elapsed / 1e9, used / 1e9)
+
+    def greet(self, until, latencies):
+        """Greet on all the busy connections."""
+        poll, note, now, busy = self.epoll.poll, latencies.append, time.perf_counter_ns, self.busy
+        sent_at, in_flight = {}, len(busy)
+        for fd, (_, send, message, *_) in busy.items():
             sent_at[fd] = now()
             send(message)
         while in_flight:
             events = poll(TIMEOUT)
             for fd, _ in events:
-                recv, send, message, expected, sock = table[fd]
+                recv, send, message, expected, sock = busy[fd]
                 answer = recv(2048)
                 at = now()
                 if answer != expected:
@@ -93,16 +106,10 @@ class Generator:
                 else:
                     in_flight -= 1
             until = go_on(events, latencies, until)
-        elapsed, used = now() - began, time.process_time_ns() - cpu
-        return GeneratorRound(latencies, elapsed / 1e9, used / 1e9)
 
-    def visit(self, count, seconds):
+    def visit(self, count, until, latencies):
         """Let count visitors at a time connect, be greeted once, half-close, and read the end."""
-        epoll, table, latencies = select.epoll(), {}, array("q")
-        now = time.perf_counter_ns
-        began, cpu, in_flight = now(), time.process_time_ns(), count
-        until = began + int(seconds * 1e9)
-
+        epoll, table, in_flight = select.epoll(), {}, count
         for _ in range(count):
             self.enter(epoll, table)
         while in_flight:
@@ -116,7 +123,7 @@ class Generator:
                     sock.shutdown(socket.SHUT_WR)
                     table[fd] = sock, entered, b""  # next, the server closes
                     continue
-                at = now()
+                at = time.perf_counter_ns()
                 latencies.append(at - entered)
                 sock.close()
                 if at < until:
@@ -124,8 +131,6 @@ class Generator:
                 else:
                     in_flight -= 1
             until = go_on(events, latencies, until)
-        elapsed, used = now() - began, time.process_time_ns() - cpu
-        return GeneratorRound(latencies, elapsed / 1e9, used / 1e9)
 
     def enter(self, epoll, table):
         """Start a visit: it waits for its greeting, and then for the server's close."""

@@ -1,7 +1,6 @@
 """The numbers of a comparison in words: for the table, the figures and the page."""
 
 import textwrap
-from dataclasses import asdict
 
 from clients.console.formatting import count, milliseconds, number
 
@@ -115,17 +114,6 @@ def failures(results):
             what += ", and no visitor was served" if run.outcomes.all_failed else ""
             lines.append(f"{name}: {what}: {reason}")
     return lines
-
-
-def differences(results, old):
-    """Return a line that says what else differs from old results, "" if nothing does."""
-    now, then = (
-        asdict(of.config) | asdict(of.machine) | {run.model: run.program for run in of.runs}
-        for of in (results, old)
-    )
-    differ = [name for name in then if now.get(name, then[name]) != then[name]]
-    said = ", ".join(f"{name} {then[name]} (now {now[name]})" for name in differ)
-    return f"What else differs: {said}.\n" if said else ""
 
 
 def joined(names):

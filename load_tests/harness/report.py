@@ -9,7 +9,6 @@ from rich.text import Text
 
 from clients.console.formatting import number
 from load_tests.harness import phrases
-from load_tests.harness.phrases import DASH
 from load_tests.harness.results import OUTCOMES
 
 COLUMNS = {  # name of a measure: its heading
@@ -23,16 +22,20 @@ COLUMNS = {  # name of a measure: its heading
 IMPATIENT = {name: COLUMNS[name] for name in COLUMNS if name != "threads"}
 IMPATIENT |= {"goodput": "goodput per s"}
 MORE = {"in_service": "in service", "memory": "memory/ connection", "cpu": "CPU/ greeting"}
-RATIOS = {name: (COLUMNS | MORE)[name] for name in ("throughput", "p50", "tail", "memory", "cpu")}
 
 
 def table(summary, wide):
     """Return the table of all the runs; repeats share a row. wide: with all columns."""
-    results, last = summary.results, None
-    columns = IMPATIENT if results.config.timeout else COLUMNS
-    columns |= MORE if wide else {}
-    shown = empty_table(phrases.asked(results), results.config, columns.values())
-    shown.caption = phrases.footnotes(summary)
+    results, last, notes = summary.results, None, phrases.footnotes(summary)
+    columns = (IMPATIENT if results.config.timeout else COLUMNS) | (MORE if wide else {})
+    look = {"box": SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True}
+    shown = Table(title=phrases.asked(results), title_style="", caption_style="", **look)
+    shown.caption, shown.title_justify, shown.caption_justify = notes, "left", "left"
+    shown.add_column("server", no_wrap=True)
+    unit = phrases.load_unit(results.config).replace("second", "s")
+    for heading in (unit, *columns.values()):
+        # With headings of two lines, all numbers fit into 80 columns next to a model's name.
+        shown.add_column(heading.replace(" ", "\n", 1), justify="right")
     rows = [(row.load, row.model, cells(row, columns)) for row in summary.rows]
     rows += [(run.load, run.model, ["failed"]) for run in results.failed_runs]
     for load, model, texts in sorted(rows, key=lambda row: row[0]):
@@ -56,33 +59,6 @@ def cells(row, columns):
         alarming = name == "unserved" and value.amount
         texts.append(Text(text, style="bold red" if alarming else ""))
     return texts
-
-
-def ratio_table(found, results, old):
-    """Return the table of the ratios that stats.ratios() found."""
-    title = f"These results relative to those of {old.date[:16]} (1.00), quartiles, verdict"
-    title += "" if found else ": no run is in both"
-    shown = empty_table(title, results.config, RATIOS.values())
-    for (load, model), row in found.items():
-        texts = [
-            f"{one.middle:.2f}\n{one.low:.2f}-{one.high:.2f}\n{one.verdict}" if one else DASH
-            for one in row.values()
-        ]
-        shown.add_row(model, number(load), *texts)
-    return shown
-
-
-def empty_table(title, config, headings):
-    """Return a table with these columns, and no rows."""
-    look = {"box": SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True}
-    shown = Table(title=title, title_style="", caption_style="", **look)
-    shown.title_justify = shown.caption_justify = "left"
-    shown.add_column("server", no_wrap=True)
-    unit = phrases.load_unit(config).replace("second", "s")
-    for heading in (unit, *headings):
-        # With headings of two lines, all numbers fit into 80 columns next to a model's name.
-        shown.add_column(heading.replace(" ", "\n", 1), justify="right")
-    return shown
 
 
 def page(summary, pictures):

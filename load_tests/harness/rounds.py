@@ -4,7 +4,7 @@ import json
 from array import array
 from dataclasses import asdict, dataclass, field
 
-SCHEMA = 2  # of the JSON file: it changes whenever a key does
+SCHEMA = 3  # of the JSON file: it changes whenever a key does
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ class Measured:
     cost_of_idle: IdleCost | None = None
     cpu_is_lower_bound: bool = False  # CPU time of its child processes is lost when they end
     rounds: list[Round] = field(default_factory=list)
+    cpu_in_c: list[float] = field(default_factory=list)  # of --check: CPU seconds per greeting
 
 
 @dataclass(slots=True)

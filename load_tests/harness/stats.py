@@ -4,8 +4,7 @@ import itertools
 import math
 import statistics
 from collections import Counter
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
 
 from load_tests.harness import results
 from load_tests.harness.results import LatencySummary, Moment, Outcomes, Percentile
@@ -199,15 +198,17 @@ class Summary:
 
 def summarise(results):
     """Return the Summary of a Comparison."""
-    rows = [row(*key, runs) for key, runs in groups(results.runs).items()]
+    groups = {}
+    for run in results.runs:
+        groups.setdefault((run.load, run.model), []).append(run)
+    rows = [row(*key, runs) for key, runs in groups.items()]
     most = max((one.load for one in rows), default=0)
     return Summary(results, rows, [one for one in rows if one.load == most])
 
 
 def row(load, model, runs):
-    total = {name: sum(getattr(run.outcomes, name) for run in runs) for name in results.OUTCOMES}
-    values = {name: value(runs, name) for name in MEASURES}
-    return Row(model, load, runs, Outcomes(**total), values)
+    total = sum((Counter(asdict(run.outcomes)) for run in runs), Counter())
+    return Row(model, load, runs, Outcomes(**total), {name: value(runs, name) for name in MEASURES})
 
 
 def value(runs, name):
@@ -222,42 +223,6 @@ def value(runs, name):
     low, middle, high = quartiles(numbers)
     limited = name in GENERATED and any(run.generator.limited for run in runs)
     return Value(middle, low, high, bound, limited)
-
-
-def groups(runs):
-    """Return {(load, model): its repeated runs}, in the order of the runs."""
-    found = {}
-    for run in runs:
-        found.setdefault((run.load, run.model), []).append(run)
-    return found
-
-
-class Ratio(NamedTuple):
-    """New repeats divided by old ones, one by one: quartiles, and what they allow to say."""
-
-    low: float
-    middle: float
-    high: float
-    verdict: str
-
-
-def ratios(results, old, names):
-    """Return {(load, model): {name of a measure: Ratio or None}} of what both Comparisons have.
-
-    Repeat n is divided by the old repeat n: both had the same arrivals and think times.
-    """
-    now, then = groups(results.runs), groups(old.runs)
-    both = [key for key in now if key in then]
-    return {key: {name: ratio(name, now[key], then[key]) for name in names} for key in both}
-
-
-def ratio(name, runs, old):
-    """Return the Ratio of two lists of repeated runs, None for lower bounds and single runs."""
-    pairs = [[value([one], name) for one in pair] for pair in zip(runs, old, strict=False)]
-    if len(pairs) < 2 or any(not v or v.bound or not v.amount for pair in pairs for v in pair):
-        return None
-    found = [new.amount / past.amount for new, past in pairs]
-    return Ratio(*quartiles(found), verdict(found))
 
 
 def sign_test(ratios):

@@ -1,4 +1,4 @@
-"""The one place that looks for a C compiler: bench_check needs it."""
+"""The one place that looks for a C compiler: bench --check needs it."""
 
 import shutil
 
@@ -10,5 +10,5 @@ with_a_compiler = pytest.mark.skipif(
 
 
 def case(program, *more):
-    """Return a program's case for parametrize: bench_check is skipped without a compiler."""
-    return pytest.param(program, *more, marks=with_a_compiler if program == "bench_check" else ())
+    """Return a program's case for parametrize: bench --check is skipped without a compiler."""
+    return pytest.param(program, *more, marks=with_a_compiler if program == "bench --check" else ())

@@ -1,5 +1,7 @@
 """Runs and comparisons made of chosen samples, without a server: for tests of what is shown."""
 
+from dataclasses import is_dataclass
+
 from load_tests.harness import results, stats
 from load_tests.harness.samples import Sample
 
@@ -20,6 +22,11 @@ CONFIG = {
     "workers": 0,
 }
 MACHINE = results.Machine("abacus", 2, 1.0, "6.1", "3.11", "2.47", "26")
+
+
+def read(path):
+    """Return the Comparison that a results.json contains."""
+    return results.loads(path.read_text(), *filter(is_dataclass, vars(results).values()))
 
 
 def sessions(seconds, outcome="answered", count=1):

@@ -73,7 +73,7 @@ def paired(tmp_path_factory):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     written = json.loads(file.read_text(), object_hook=lambda one: SimpleNamespace(**one))
-    assert (written.schema, written.load) == (2, "greet")
+    assert (written.schema, written.load) == (3, "greet")
     return done.stdout, written.blocks
 
 
@@ -157,8 +157,8 @@ def test_the_server_logs_as_many_greetings_as_were_counted(serve):
     clients = generator.Generator(server.address, 0)
     clients.hold(3)
     clients.hold(2, idle=True)
-    done = clients.greet(0.1)
-    visits = clients.visit(3, 0.1)
+    done = clients.round(3, "greet", 0.1)
+    visits = clients.round(3, "visit", 0.1)
     greetings, came = len(done.latencies), len(visits.latencies)
     assert min(greetings, came) >= 3
     assert server.log().count(" said ") == 5 + greetings + came
@@ -167,7 +167,7 @@ def test_the_server_logs_as_many_greetings_as_were_counted(serve):
     wait_until(lambda: server.log().count(" left") == came, server.log)
     for result in (done, visits):  # one after the other, on each of three connections
         assert 0 < sum(result.latencies) / 1e9 <= 3 * result.seconds
-    for sock, _ in clients.busy + clients.idle:
+    for sock in clients.sockets:
         sock.close()
 
 
@@ -178,7 +178,7 @@ def test_a_server_that_fails_is_found_out(name, tmp_path):
         clients = generator.Generator(server.address, 0)
         clients.hold(2)
         with pytest.raises((generator.WrongAnswer, OSError), match=words):
-            clients.greet(60)
+            clients.round(2, "greet", 60)
 
 
 @pytest.mark.parametrize(
@@ -201,8 +201,8 @@ def test_an_answer_in_two_parts_is_an_answer(tmp_path):
     with running_server(program(tmp_path, parts)) as server:
         clients = generator.Generator(server.address, 0)
         clients.hold(2)
-        assert len(clients.greet(0.05).latencies) >= 2
-        assert len(clients.visit(2, 0.05).latencies) >= 2
+        for load in ("greet", "visit"):
+            assert len(clients.round(2, load, 0.05).latencies) >= 2
 
 
 def test_a_server_that_serves_one_at_a_time_is_not_called_slow(serve, monkeypatch):

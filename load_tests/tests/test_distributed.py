@@ -9,7 +9,6 @@ import csv
 import gzip
 import os
 import signal
-import socket
 import subprocess
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import pytest
 from clients.system import processes
 from clients.system.procfs import parse_tcp_line
 from conftest import skip_without, wait_until
-from load_tests.harness import results, workers
+from load_tests.tests.made import read
 
 pytestmark = pytest.mark.slow
 
@@ -76,25 +75,26 @@ def test_a_comparison_whose_load_two_workers_make(networks, tmp_path):
     options = ["--users", 20, "--seconds", 3, "--repeat", 9, "--no-pictures", "--out", tmp_path]
     options += ["--workers", 2, "--master-bind-host", MIDDLE, "03_epoll"]
     with contextlib.ExitStack() as stack:
-        comparison = stack.enter_context(compare(networks["middle"], *options))
-        assert next(comparison.stdout).startswith("Waiting for 2 workers")
         near = stack.enter_context(compare(networks["near"], "--join", MIDDLE))
         far = stack.enter_context(compare(networks["far"], "--join", MIDDLE))
-        assert next(far.stdout).startswith("Joined the comparison")
+        assert next(far.stdout).startswith("Makes load for the comparison")
+        comparison = stack.enter_context(compare(networks["middle"], *options))
         # Of its ten users some are at their second visitor: it has reported some of the first ones.
         wait_until(lambda: len(sockets_of(far)) >= 16)
         assert {one.local[0] for one in sockets_of(comparison, "LISTEN")} == {MIDDLE}
         assert not sockets_of(far, "LISTEN")
         far.send_signal(signal.SIGINT)
-        assert [next(near.stdout) for _ in range(3)][1:] == ["03_epoll, 20\n"] * 2
-        wait_until(lambda: sockets_of(near, "ESTABLISHED"))
+        assert [next(near.stdout) for _ in range(2)][1] == "A run has ended.\n"
+        assert [next(comparison.stdout) for _ in range(2)] == ["03_epoll, 20 users\n"] * 2
+        wait_until(lambda: sockets_of(near, "ESTABLISHED", ()))  # to the master of the second run
         comparison.send_signal(signal.SIGINT)
-        said, errors = comparison.communicate()
-        assert (comparison.returncode, near.wait(), far.wait()) == (0, 0, 1), errors
-        assert near.stdout.read() == "The comparison has ended.\n"
+        said, errors = comparison.stdout.read(), comparison.stderr.read()
+        near.send_signal(signal.SIGINT)
+        assert (comparison.wait(), near.wait(), far.wait()) == (0, 1, 1), errors
+        assert near.stderr.read() == "interrupted\n"
         for name in networks.values():
             wait_until(lambda name=name: ip("netns", "pids", name).stdout == "")
-    found = results.read(tmp_path / "results.json")
+    found = read(tmp_path / "results.json")
     assert found.interrupted
     [run] = found.runs
     assert run.outcomes.failed == 0
@@ -117,11 +117,11 @@ def test_a_comparison_whose_load_two_workers_make(networks, tmp_path):
     assert {row["outcome"] for row in gone} == {"answered", "unanswered"}
 
 
-def sockets_of(process, state=""):
-    """Return the TcpSockets in a process's network, but those of the comparison itself."""
+def sockets_of(process, state="", masters=(5557,)):
+    """Return the TcpSockets in a process's network, but those to Locust's masters."""
     lines = Path(f"/proc/{process.pid}/net/tcp").read_text().splitlines()[1:]
-    found, ours = map(parse_tcp_line, lines), (workers.PORT, 5557)
-    return [one for one in found if state in one.state and one.remote[1] not in ours]
+    found = map(parse_tcp_line, lines)
+    return [one for one in found if state in one.state and one.remote[1] not in masters]
 
 
 @contextlib.contextmanager
@@ -134,10 +134,3 @@ def compare(network, *options):
             yield process
         finally:
             process.kill()
-
-
-def test_nothing_to_join_ends_in_one_line(monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        monkeypatch.setattr(workers, "PORT", listener.getsockname()[1])
-    line = workers.join("127.0.0.1", print)
-    assert line == "no comparison waits for workers at 127.0.0.1: Connection refused"

@@ -18,10 +18,8 @@ import pytest
 
 from clients.system.processes import ROOT, models, module_command, running_server
 from conftest import cli, skip_without
-from load_tests.compare import options
-from load_tests.harness.results import SCHEMA, dumps, read
-from load_tests.tests.compiler import case
-from load_tests.tests.made import comparison, run, sessions
+from load_tests.tests.compiler import with_a_compiler
+from load_tests.tests.made import read
 
 pytestmark = pytest.mark.slow
 
@@ -118,33 +116,7 @@ def test_the_second_comparison_into_a_folder_is_turned_away(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-OLD = {
-    "empty": ("", "old.json"),
-    "no JSON": ("{", "old.json"),
-    "a list": ("[1]", "old.json"),
-    "another kind": ('{"load": "greet", "blocks": []}', "bench"),
-    "half of it": (f'{{"schema": {SCHEMA}, "date": "2026-11-24", "runs": []}}', "old.json"),
-    "an old form": ('{"schema": 1, "date": "2026-11-24", "runs": []}', "its schema is 1"),
-    "one run": (dumps(comparison(run("a", sessions(1)))), "--repeat 2 or more"),
-    "a folder": (None, "old.json"),
-}
-
-
-@pytest.mark.parametrize("kind", OLD)
-def test_old_results_that_are_none_are_found_out_before_measuring(kind, tmp_path, capsys):
-    content, words = OLD[kind]
-    old = tmp_path / "old.json"
-    if content is None:
-        old.mkdir()
-    else:
-        old.write_text(content)
-    with pytest.raises(SystemExit) as end:
-        options(["03_epoll", "--against", str(old)])
-    assert end.value.code == 2
-    assert words in capsys.readouterr().err.splitlines()[-1]
-
-
-@pytest.mark.parametrize("module", ["compare", "bench", "bench_check"])
+@pytest.mark.parametrize("module", ["compare", "bench"])
 def test_a_place_where_nothing_can_be_written_is_found_out_before_measuring(module, tmp_path):
     (tmp_path / "file").touch()
     option = "--out" if module == "compare" else "--json"
@@ -300,7 +272,7 @@ def test_the_cpu_time_of_child_processes_is_counted_or_marked(tmp_path, children
     assert bool(re.search(r"^ *forks .*≥ [\d,]+ µs", done.stdout, re.MULTILINE)) == lost
 
 
-@pytest.mark.parametrize("module", [case("compare"), case("bench"), case("bench_check")])
+@pytest.mark.parametrize("module", ["compare", "bench"])
 def test_nothing_that_a_server_says_reaches_the_terminal_as_a_command(module, tmp_path):
     bad = tmp_path / f"x[red]y{BAD.replace('/', '')}.py"
     bad.write_text(f"import sys; print({BAD!r}, file=sys.stderr); sys.exit({BAD!r})")
@@ -316,12 +288,25 @@ def test_nothing_that_a_server_says_reaches_the_terminal_as_a_command(module, tm
         assert not {"\x1b", "\u202e"} & set(said)
 
 
+@with_a_compiler
+def test_nor_does_what_it_says_to_the_client_in_c(tmp_path):
+    """It greets the benchmark; started again, for the client in C, it has other words."""
+    again = 'AGAIN = os.path.exists(__file__ + ".seen")\nopen(__file__ + ".seen", "w").close()'
+    answer = f'({BAD!r} * 20).encode() if AGAIN else b"Hello, " + chunk'
+    odd = server(tmp_path / "odd.py", answer, again + THREADS)
+    options = ["--connections", 2, "--rounds", 1, "--seconds", 0.05, "--check", 1000]
+    done = start("bench", odd, *options)
+    assert done.returncode == 1
+    assert "wrong answer" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not {"\x1b", "\u202e"} & set(done.stdout + done.stderr)
+
+
 WRONG = ["nan", "inf", "-inf", "1e300", "-1", "", "0x10", "1,", "9" * 400]
 NUMBERS = {
     "compare": "users seconds repeat seed arrivals backlog wait compute slow-requests timeout "
     "retries processes workers switch-interval",
-    "bench": "connections rounds seconds idle processes",
-    "bench_check": "connections rounds greetings",
+    "bench": "connections rounds seconds idle processes check",
 }
 EACH = [(module, option) for module, options in NUMBERS.items() for option in options.split()]
 
@@ -429,10 +414,10 @@ def test_locust_headless_with_the_configuration_file_is_one_load_and_its_report_
     assert requests["A"] == requests["1"] + requests["2"] + requests["3"]  # Aggregated
 
 
-def test_tags_that_no_user_class_has_are_refused_in_one_line():
+def test_tags_are_refused_in_one_line():
     done = cli("locust", "-f", "load_tests/locustfile.py", "--headless", "--tags", "chat")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("--tags and --exclude-tags leave no user class")
+    assert done.stderr.splitlines()[-1].startswith("no user class has tags")
     assert "Traceback" not in done.stderr
 
 

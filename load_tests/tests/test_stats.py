@@ -13,7 +13,7 @@ from load_tests.harness import results, stats
 from load_tests.harness.results import Outcomes, Percentile
 from load_tests.harness.sample_log import SampleLog
 from load_tests.harness.samples import Sample
-from load_tests.tests.made import comparison, run, sessions
+from load_tests.tests.made import comparison, read, run, sessions
 
 latencies = st.floats(0, 100)
 some = st.lists(st.tuples(latencies, st.booleans()), min_size=1, max_size=40)
@@ -117,6 +117,20 @@ def test_the_sign_test():
     assert stats.sign_test([2] * 2) == 0.5
     assert stats.sign_test([0.5]) == stats.sign_test([]) == stats.sign_test([2, 0.5] * 5) == 1
     assert round(stats.sign_test([2] * 13 + [0.5] * 2), 4) == 0.0074
+
+
+@pytest.mark.parametrize(
+    ("ratios", "verdict"),
+    [
+        ([2.0] * 8, "more"),
+        ([0.5] * 8, "less"),
+        ([2.0] * 7, "unclear"),  # chance makes these in 1.6 of 100 cases
+        ([2.0] * 8 + [0.5] * 3, "unclear"),
+        ([1.1, 0.9] * 4, "no change seen"),
+    ],
+)
+def test_a_verdict_needs_eight_ratios_on_one_side(ratios, verdict):
+    assert stats.verdict(ratios) == verdict
 
 
 CASES = {
@@ -232,7 +246,7 @@ def test_the_most_load_and_its_repeats():
 def test_results_are_read_as_they_were_written(tmp_path):
     found = comparison(run("a", sessions(1, count=3)), run("b", sessions(2, "unanswered")))
     (tmp_path / "results.json").write_text(results.dumps(found))
-    assert results.read(tmp_path / "results.json") == found
+    assert read(tmp_path / "results.json") == found
 
 
 def test_what_happens_while_users_are_stopped_is_not_part_of_the_load():

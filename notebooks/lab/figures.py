@@ -25,8 +25,9 @@ def of_comparison(results, name, height, title):
     """Return a figure of a comparison's report ("outcomes", "tail", …) with this title."""
     from load_tests.harness import figures, stats  # not at the top: the report's page comes with it
 
-    figure = figures.of_report(stats.summarise(results))[name]
-    return draw(9, height, lambda ax: figure.draw(ax, title))
+    panel = figures.of_report(stats.summarise(results))[name]
+    panel.keywords["labels"]["title"] = title
+    return draw(9, height, panel)
 
 
 def stall(found, since, until):

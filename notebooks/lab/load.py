@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +52,7 @@ def compare_with_samples(*servers, users=(), arrivals=(), **config):
         processes.raise_nofile_limit(plan.connections() + comparison.DESCRIPTORS)
         handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
         console = Console(quiet=True, force_jupyter=False)
-        found, packed = comparison.compare(plan, None, console)
+        found, packed = comparison.compare(plan, console)
     if found.interrupted:  # then signals are ignored
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -96,8 +95,9 @@ def bench(*servers, connections, **options):
         done = processes.run_captured(line, cwd=processes.ROOT, timeout=900)
         if done.returncode:
             raise RuntimeError(f"bench failed: {done.stdout[-500:]} {done.stderr[-500:]}")
-        [block] = json.loads(file.read_text())["blocks"]
-    return results.build(rounds.Block, block).servers
+        kinds = rounds.Block, rounds.Measured, rounds.IdleCost, rounds.Round
+        [block] = results.loads(file.read_text(), *kinds)["blocks"]
+    return block.servers
 
 
 @dataclass

@@ -1,12 +1,15 @@
 """The check of the benchmark: the client in C compares every answer; the table has both ways."""
 
 import json
+import re
 import subprocess
 
 import pytest
 
-from clients.system.processes import ROOT, module_command, running_server
-from load_tests import bench_check
+from clients.system.processes import ROOT, running_server
+from conftest import cli
+from load_tests import bench
+from load_tests.harness import c_client
 from load_tests.tests.compiler import with_a_compiler
 
 pytestmark = [pytest.mark.slow, with_a_compiler]
@@ -14,7 +17,7 @@ pytestmark = [pytest.mark.slow, with_a_compiler]
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    return bench_check.compile_client(tmp_path_factory.mktemp("client"))
+    return c_client.compile_client(tmp_path_factory.mktemp("client"))
 
 
 def greet(client, server, *numbers):
@@ -44,11 +47,20 @@ def test_a_wrong_answer_ends_it(client, tmp_path):
 
 def test_both_ways_are_measured(tmp_path):
     file = tmp_path / "found.json"
-    options = ["--connections", 3, "--rounds", 1, "--greetings", 5_000, "--json", file]
-    line = module_command("load_tests.bench_check", "03_epoll", "02_threaded", *options)
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    options = ["--connections", 3, "--rounds", 1, "--seconds", 0.1, "--check", 5_000]
+    done = cli("load_tests.bench", "03_epoll", "02_threaded", *options, "--json", file)
     assert done.returncode == 0, done.stderr
-    assert "bench_client.c" in done.stdout
-    [found] = json.loads(file.read_text()).values()
-    assert set(found) == {"03_epoll", "02_threaded"}
-    assert all(cost > 0 for both in found.values() for cost in both)
+    [block] = json.loads(file.read_text())["blocks"]
+    for one in block["servers"]:
+        assert len(one["cpu_in_c"]) == len(one["rounds"]) == 1
+        assert one["cpu_in_c"][0] > 0
+    [[first], [second]] = (one["cpu_in_c"] for one in block["servers"])
+    assert re.search(rf"02_threaded.* {second / first:.2f}$", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("more", [["--idle", "0,5"], ["--load", "visit"]])
+def test_what_the_client_in_c_does_not_do_is_refused(more, capsys):
+    with pytest.raises(SystemExit) as end:
+        bench.options(["03_epoll", "03_epoll", "--check", "5000", *more])
+    assert end.value.code == 2
+    assert "--check is for greetings without idle" in capsys.readouterr().err
