@@ -15,6 +15,13 @@ from clients.trace.record import NOT_POSSIBLE
 from clients.trace.scenarios import SCENARIOS
 
 SCHEMA = 3
+FOR_SENTENCES = (
+    "was",
+    "remote",
+    "alone",
+    "starts",
+    "arguments",
+)  # only they need these fields of an event
 SHOWN = 2  # iterations of a loop that are shown if more do the same: the first and the last
 LONGEST = 40  # steps of an iteration, at most
 
@@ -92,8 +99,8 @@ def play(scenario, program):
 def narrated(events, lines):
     pairs = zip([None, *events], events, strict=False)
     found = [event | {"sentence": sentence(event, before, lines)} for before, event in pairs]
-    for event in found:
-        del event["was"]  # which only the sentences need
+    for event, name in itertools.product(found, FOR_SENTENCES):
+        del event[name]
     return found
 
 

@@ -29,6 +29,7 @@ GIVEN = {name: lambda data: memoryview(data).nbytes for name in ("send", "sendal
 GIVEN |= {"setblocking": str, "shutdown": ["SHUT_RD", "SHUT_WR", "SHUT_RDWR"].__getitem__}
 transports = weakref.WeakKeyDictionary()  # {asyncio's transport: its socket}
 interest_lists = weakref.WeakSet()  # every Epoll of the program
+acceptors = set()  # the kernel's numbers of threads that have accepted a connection
 _calls = {}  # {thread's identifier: its calls since the last take()}
 
 
@@ -87,6 +88,7 @@ def _socket_method(name):
             result = real(sock, *args, **options)
             if name == "_accept":
                 call.target = result[0]
+                acceptors.add(threading.get_native_id())
             elif name.startswith("send"):
                 call.count = result if name == "send" else given
             elif name.startswith("recv"):

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from clients.system import procfs
-from clients.trace import tracer
+from clients.system.frames import FIRST_OWN_FD
 from clients.trace.calls import EVENTS
 from clients.trace.interpret import Connection, Interest, KernelState
 
@@ -38,7 +38,7 @@ class KernelView:
     def descriptors(self):
         """Return the server's own descriptors, without the tracer's."""
         held = os.listdir(f"/proc/{self.server.process.pid}/fd")
-        return sorted(int(fd) for fd in held if int(fd) < tracer.FIRST_TRACER_FD)
+        return sorted(int(fd) for fd in held if int(fd) < FIRST_OWN_FD)
 
     def add(self, calls):
         """Count the bytes of calls of send(): what the kernel does not take the program holds."""
@@ -55,7 +55,7 @@ class KernelView:
                 self.rest[client] = int(call.given) - taken
 
     def state(self, report):
-        """Return the KernelState; of what only the server knows, what is in a tracer.Report."""
+        """Return the KernelState; of what only the server knows, what is in a tracer's Report."""
         lines, held = self.lines(), procfs.socket_fds(self.server.process.pid)
         listeners = [line for line in lines if line.state == "LISTEN"]
         clients, buffered = self.clients.values(), report.buffered

@@ -21,7 +21,7 @@ from clients.system.processes import NamespaceDenied, find_server
 from clients.system.sampler import ThreadState
 from clients.system.sockets import reset_on_close
 from clients.trace import values
-from clients.trace.interpret import ClientState, TraceEvent, interpret, resume_point
+from clients.trace.interpret import ClientState, TraceEvent, is_worth_seeing
 from clients.trace.kernel import FIRST_PORT, HOST, UNDER_WAY, KernelView
 from clients.trace.scenarios import SCENARIOS, parse
 from clients.trace.session import traced
@@ -102,12 +102,13 @@ class Player:
         self.ids = collections.defaultdict(itertools.count().__next__)  # {thread: its number here}
         self.names = {}  # {thread: what it is called}
         self.seen = {}  # {thread: the snapshot that was recorded last}
-        self.frames = {}  # {frame: its variables as they were seen last}
         self.current, self.logged = None, 0
 
     def play(self):
         self.session.settle()
         self.until_blocked()
+        if not self.events:  # the program waits in another file
+            self.note(self.session.threads[self.server.process.pid])
         if self.scenario.room is not None:
             most = max(self.kernel.descriptors()) + 1 + self.scenario.room
             self.server.process.rlimit(psutil.RLIMIT_NOFILE, (most, most))
@@ -233,62 +234,54 @@ class Player:
 
     def name(self, thread):
         """Return what a thread is called: main, or by the client that it serves now."""
-        own, text = thread.snapshot.name, " ".join(thread.snapshot.variables.values())
-        found = re.search(f"connection with {CLIENT.pattern}", text)
-        is_idle = not thread.stopped and thread.call == "futex"  # it waits for its next job
-        if own != "main" and found:
+        found = CLIENT.fullmatch(thread.snapshot.remote or "")
+        if found:
             self.names[thread.id] = f"client {int(found[1])}"
-        elif thread.id not in self.names or (is_idle and not found):
-            self.names[thread.id] = own
+        elif thread.id not in self.names or not thread.stopped:  # it waits for its next client
+            self.names[thread.id] = thread.snapshot.name
         return self.names[thread.id]
 
     def note(self, thread):
         """Record what a thread has done since it was recorded last."""
-        if thread.id not in self.session.threads:  # it has ended
+        if thread.id not in self.session.threads:
             self.record(TraceEvent("end", self.ids[thread.id], self.names[thread.id]))
             return
         self.wait_until_quiescent()
         self.report = self.session.report()
-        before, calls = self.seen.get(thread.id), thread.taken()
-        self.kernel.add(calls)
+        event, before = TraceEvent(**vars(thread.snapshot)), self.seen.get(thread.id)
+        event.thread, event.name = self.ids[thread.id], self.name(thread)
+        event.call, event.fd, event.calls = thread.call, thread.fd, thread.taken()
+        self.kernel.add(event.calls)
+        if thread.begins and event.how == "callback":
+            event.how = "begins"
         if thread.stopped:
             self.seen[thread.id] = thread.snapshot
-            frame = thread.snapshot.stack[0][2]
-            fresh = thread.snapshot.event == "call" and not thread.snapshot.how
-            known = {} if fresh else self.frames.get(frame, {})
-            event = interpret(before, thread.snapshot, known, calls, self.lines)
-            self.frames[frame] = thread.snapshot.variables
-            if event is None:
-                return
-        else:
-            function, line, frame = self.place(thread)
-            event = TraceEvent("sleep", function=function, line=line, calls=calls)
-            event.variables, event.call, event.fd = self.frames.get(frame), thread.call, thread.fd
-            event.waits_in = self.report.threads[thread.id].waits_in
-        event.thread, event.name = self.ids[thread.id], self.name(thread)
-        self.record(event)
+        if not thread.stopped or is_worth_seeing(event, before, self.lines):
+            self.record(event)
 
     def record(self, event, kernel=None, threads=None):
-        log = self.server.log()
-        event.action, event.log = self.action, log[self.logged :]
+        event.action, running = self.action, self.session.threads.values()
+        if kernel is None:  # or else the log is of the threads that were woken, whose events follow
+            log = self.server.log()
+            event.log, self.logged = log[self.logged :], len(log)
+        event.starts = any(one.begins and one.id not in self.ids for one in running)
         event.threads = threads or self.states()
         event.kernel = kernel or self.kernel.state(self.report)
         event.clients = [one.state() for one in self.clients.values()]
         self.events.append(event)
-        self.logged = len(log)
 
     def states(self):
         return [
-            ThreadState(self.ids[one.id], self.name(one), *self.place(one)[:2], one.call, one.fd)
+            ThreadState(
+                self.ids[one.id],
+                self.name(one),
+                one.snapshot.function,
+                one.snapshot.next_line if one.stopped else one.snapshot.line,
+                one.call,
+                one.fd,
+            )
             for one in self.ordered(self.session.threads.values())
         ]
-
-    def place(self, thread):
-        """Return the [function, line, frame] in which a thread is."""
-        if thread.stopped:
-            return thread.snapshot.stack[0]
-        seen = self.report.threads.get(thread.id)
-        return seen.stack[0] if seen and seen.stack else resume_point(thread.snapshot)
 
 
 def record(scenario, program):

@@ -62,13 +62,17 @@ def describe(value, depth=0):
             return f"{value.__qualname__.rpartition('.')[2]}(), {progress_of(value)}"
         case dict() | list() | tuple() | set() | frozenset() | collections.deque():
             return describe_members(value, depth + 1)
-    if hasattr(type(value), "getpeername"):  # also a socket of asyncio or trio
+    if is_socket(value):
         return describe_socket(value)
     if type(value).__module__ == "__main__" and not isinstance(value, type):
-        sockets = [one for one in fields_of(value).values() if isinstance(one, socket.socket)]
+        sockets = [one for one in fields_of(value).values() if is_socket(one)]
         inside = describe_socket(sockets[0]) if sockets else ""
         return f"{type(value).__name__}({inside})"
     return None
+
+
+def is_socket(value):
+    return hasattr(type(value), "getpeername")  # also one of asyncio or trio
 
 
 def progress_of(value):

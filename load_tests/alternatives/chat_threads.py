@@ -56,5 +56,5 @@ def send_to_all(line):
 
 
 if __name__ == "__main__":
-    serve = functools.partial(socketserver_threads.serve, converse=chat)
-    run(serve, __doc__, send_timeout=SEND_TIMEOUT)
+    start = functools.partial(socketserver_threads.start, converse=chat)
+    run(start, __doc__, send_timeout=SEND_TIMEOUT)

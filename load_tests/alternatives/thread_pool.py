@@ -3,6 +3,7 @@
 Run it: python3 load_tests/alternatives/thread_pool.py --threads 10 --port 3267
 """
 
+import functools
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from common import converse, run
 
 
-def serve(listener, options):
-    pool = ThreadPoolExecutor(options.threads)
+def start(listener, options):
+    return functools.partial(serve, listener, ThreadPoolExecutor(options.threads), options)
+
+
+def serve(listener, pool, options):
     while True:
         try:
             conn, remote = listener.accept()
@@ -29,4 +33,4 @@ def handle(conn, remote, options):
 
 
 if __name__ == "__main__":
-    run(serve, __doc__, threads={"type": int, "default": 10, "help": "how many"})
+    run(start, __doc__, threads={"type": int, "default": 10, "help": "how many"})

@@ -1,10 +1,10 @@
 """Sequence diagrams: every packet, state and call of a connection, as they were observed."""
 
-import bisect
 import itertools
 import math
 from dataclasses import dataclass
 
+import numpy
 from matplotlib.colors import to_rgb
 from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
 from matplotlib.transforms import offset_copy
@@ -113,11 +113,7 @@ class TimeScale:
 
     def __call__(self, moment):
         """Return the place of a moment; one outside the scale is moved to its nearer end."""
-        moment = min(max(moment, self.moments[0]), self.moments[-1])
-        rank = max(1, bisect.bisect_left(self.moments, moment))
-        before, after = self.moments[rank - 1 : rank + 1]
-        top, bottom = self.places[rank - 1 : rank + 1]
-        return top + (moment - before) / (after - before) * (bottom - top)
+        return numpy.interp(moment, self.moments, self.places)
 
 
 def sequence_diagram(data, title, since=0.0, until=float("inf"), port=None):
