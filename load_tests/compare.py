@@ -79,7 +79,7 @@ def options(arguments=None):
         ("--wait", length, 0.0, "seconds that each greeting waits"),
         ("--compute", length, 0.0, "seconds that each greeting computes"),
         ("--slow-requests", some, 0, "users to which alone --wait and --compute apply"),
-        ("--switch-interval", number(float, 1e-6, 10), sys.getswitchinterval(), "seconds, of the GIL"),
+        ("--switch-interval", number(float, 1e-6, 10), sys.getswitchinterval(), "of the GIL, in s"),
         ("--timeout", length, 0.0, "seconds after which visitors give up; 0: never"),
         ("--retries", some, 0, "how often they try again"),
         ("--processes", number(int, 1, 64), 1, "Locust processes"),
