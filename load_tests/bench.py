@@ -340,7 +340,8 @@ def main():
     # A server needs as many as its generators together, unless it is several processes.
     most = max(args.connections) + max(spec.idle for spec in args.specs)
     try:
-        ensure_file_writable(args.json)
+        if args.json:
+            ensure_file_writable(args.json)
         processes.raise_nofile_limit(most // args.processes + DESCRIPTORS)
         for connections in args.connections:
             blocks.append(measure(args, connections, console))

@@ -5,6 +5,7 @@ import os
 import pty
 import signal
 import subprocess
+import time
 
 import psutil
 import pytest
@@ -29,13 +30,19 @@ PROGRAMS = {  # name: (module, words, a word on the command line of what it star
 }
 
 
+foreign = set()  # processes that run for a while and are not ours: they are looked at once
+
+
 def processes_of(place):
     """Return the processes, as {pid: command line}, that have place for temporary folders."""
     found = {}
-    for process in psutil.process_iter():
+    for process in set(psutil.process_iter()) - foreign:
         with contextlib.suppress(psutil.Error):
-            if process.environ().get("TMPDIR") == str(place) and process.status() != "zombie":
-                found[process.pid] = " ".join(process.cmdline())
+            if process.environ().get("TMPDIR") == str(place):
+                if process.status() != "zombie":
+                    found[process.pid] = " ".join(process.cmdline())
+            elif time.time() - process.create_time() > 10:
+                foreign.add(process)
     return found
 
 

@@ -1,6 +1,7 @@
 """The pictures that only the notebooks draw; those of the report as well are in charts.py."""
 
 import functools
+import itertools
 import statistics
 
 import matplotlib.pyplot as plt
@@ -12,7 +13,7 @@ from matplotlib.patheffects import withStroke
 from clients.console.formatting import count as amount
 from clients.console.formatting import milliseconds, number
 from clients.console.palette import MODELS, OTHER_STYLES, styles
-from load_tests.harness.charts import STYLE, arrow, curves, draw, measured, sheet, value_axis
+from load_tests.harness.charts import STYLE, arrow, bars, curves, draw, measured, sheet, value_axis
 from load_tests.harness.stats import Value, nearest_rank
 
 from . import gil
@@ -33,32 +34,30 @@ def stall(found, since, until):
     """Return a Figure of a load.Stall, from since to until in seconds: one bar per request."""
 
     def panel(ax, loop, colour):
-        rows = sorted(found.requests[loop])
-        latencies = sorted(1000 * (one.answered - one.due) for one in rows)
-        users = rows[-1].user + 1
+        rows = sorted(found.greetings[loop])
+        users, free = rows[-1].session + 1, {}  # {(user, lane): when its last request has ended}
         ax.axvspan(found.began, found.ended, color="#F3D9A4", lw=0)
-        for user in range(users):
-            waiting = []  # the ends of its requests that have no answer yet, by their lanes
-            for one in (row for row in rows if row.user == user and row.answered > since):
-                lane = next((n for n, last in enumerate(waiting) if last <= one.due), len(waiting))
-                waiting[lane : lane + 1] = [one.answered]
-                y, seconds = user + lane / 12, one.answered - one.due
-                if seconds > 0.02:
-                    ax.barh(y, seconds, 0.06, one.due, color=colour, lw=0)
-                else:  # a bar would be too short to see
-                    ax.plot(one.due, y, "o", color=colour, ms=4)
-        slow = sum(one.due < found.ended and one.answered > found.began for one in rows)
+        for one in rows:
+            lane = next(n for n in itertools.count() if free.get((one.session, n), 0) <= one.began)
+            free[one.session, lane] = one.ended
+            y = one.session + lane / 12
+            if one.seconds > 0.02:
+                ax.barh(y, one.seconds, 0.06, one.began, color=colour, lw=0)
+            else:  # a bar would be too short to see
+                ax.plot(one.began, y, "o", color=colour, ms=4)
+        slow = sum(one.began < found.ended and one.ended > found.began for one in rows)
         words = f"{slow} of {len(rows)} requests meet it"
         ax.text((found.began + found.ended) / 2, -0.4, words, ha="center", va="center", fontsize=12)
-        p50, p99 = (milliseconds(nearest_rank(latencies, share)) for share in (50, 99))
+        times = sorted(1000 * one.seconds for one in rows)
+        p50, p99 = (milliseconds(nearest_rank(times, share)) for share in (50, 99))
         ax.set_title(f"The {loop} reports: p50 {p50}, p99 {p99}", color=colour, fontsize=14)
         labels = {"xlabel": "seconds since the start", "ylabel": "user"}
         ax.set(xlim=(since, until), ylim=(users, -0.8), **labels)
         ax.set_yticks(range(users), range(1, users + 1))
         ax.grid(visible=False)
 
-    colours = styles(found.requests).items()
-    panels = [functools.partial(panel, loop=loop, colour=colour) for loop, (colour, _) in colours]
+    look = styles(found.greetings).items()
+    panels = [functools.partial(panel, loop=loop, colour=colour) for loop, (colour, _) in look]
     title = "The closed loop sends hardly any request while the server stalls"
     note = "Shaded: the server stalls. A bar: one request, from when it should have started "
     note += "to its answer. A dot: one that was answered immediately."
@@ -180,25 +179,19 @@ def workloads(results, title, note):
     unserved visitors; the bars of the others are pale. A generator-limited throughput is a lower
     bound, with the mark * and an arrow, and then no server is named.
     """
-    style = styles([run.model for run in next(iter(results.values())).runs])
 
     def panel(ax, work, data):
-        for place, run in enumerate(reversed(data.runs)):
-            colour, unserved = style[run.model][0], run.outcomes.unserved
-            ax.barh(place, run.throughput, color=colour, alpha=0.35 if unserved else 1)
-            words = f" {number(run.throughput)}" + ("*" if run.generator.limited else "")
+        values = {}
+        for run in data.runs:
+            limited, rate, unserved = run.generator.limited, run.throughput, run.outcomes.unserved
+            words = number(rate) + ("*" if limited else "")
             words += f", {unserved} unserved" if unserved else ""
-            if run.generator.limited:
-                arrow(ax, (run.throughput, place), "right", colour)
-            shift = 24 if run.generator.limited else 0  # points: next to the arrow
-            look = {"textcoords": "offset points", "va": "center", "fontsize": 10}
-            ax.annotate(words, (run.throughput, place), (shift, 0), **look)
-        ax.set_yticks(range(len(data.runs)), [run.model for run in reversed(data.runs)])
+            values[run.model] = Value(*[rate] * 3, bound=bool(limited)), words
+        bars(ax, values, {"xlabel": "greetings per second (closed loop)"})
+        for bar, run in zip(ax.patches, reversed(data.runs), strict=False):
+            bar.set_alpha(0.35 if run.outcomes.unserved else 1)
         most = max(run.throughput for run in data.runs)
         ax.set_xlim(0, 1.5 * most)  # room for the words
-        ax.xaxis.set_major_formatter("{x:,.0f}")
-        ax.grid(visible=False, axis="y")
-        ax.set_xlabel("greetings per second (closed loop)")
         fair = [run for run in data.runs if not run.outcomes.unserved]
         best = 0.9 * max((run.throughput for run in fair), default=0)
         if any(run.generator.limited for run in fair):
