@@ -6,6 +6,7 @@ TracedCall and call the original. Imported in the server's process: the standard
 
 import collections
 import contextlib
+import functools
 import select
 import selectors
 import socket
@@ -20,8 +21,8 @@ from clients.trace.values import describe, remote_of
 
 MOST = 1000  # calls of a thread that are kept: it may never stop
 # <linux/eventpoll.h>; other systems do not have the names
-EVENTS = {"IN": 1, "PRI": 2, "OUT": 4, "ERR": 8, "HUP": 0x10, "RDHUP": 0x2000}
-EVENTS |= {"ONESHOT": 1 << 30, "ET": 1 << 31}
+EVENTS = {"IN": 1, "PRI": 2, "OUT": 4, "ERR": 8, "HUP": 16, "RDHUP": 8192, "ONESHOT": 1 << 30}
+EVENTS["ET"] = 1 << 31
 USUAL = 7  # the event mask if register() is not given one
 ONCE = EVENTS["ONESHOT"] | EVENTS["ET"]  # an event of these is reported by one poll() only
 METHODS = ["_accept", "recv", "recv_into", "send", "sendall", "setblocking", "shutdown", "close"]
@@ -86,14 +87,15 @@ def _socket_method(name):
         given = GIVEN[name](first) if name in GIVEN else None
         with recorded(name.lstrip("_"), "socket", fd, remote=remote_of(sock), given=given) as call:
             result = real(sock, *args, **options)
-            if name == "_accept":
-                call.target = result[0]
-                acceptors.add(threading.get_native_id())
-            elif name.startswith("send"):
-                call.count = result if name == "send" else given
-            elif name.startswith("recv"):
-                got = result if name == "recv" else bytes(memoryview(first)[:result])
-                call.count, call.text = len(got), describe(got)
+            match name:
+                case "_accept":
+                    call.target = result[0]
+                    acceptors.add(threading.get_native_id())
+                case "send" | "sendall":
+                    call.count = given if result is None else result
+                case "recv" | "recv_into":
+                    got = result if name == "recv" else bytes(memoryview(first)[:result])
+                    call.count, call.text = len(got), describe(got)
         return result
 
     method.__name__ = name
@@ -113,22 +115,16 @@ class Poll:
         self._real = real
 
     def __getattr__(self, name):
+        if name in ("register", "modify", "unregister"):
+            return functools.partial(self._change, name)
         return getattr(self._real, name)
 
-    def register(self, fd, eventmask=USUAL):
-        self._change("register", fd, eventmask)
-
-    def modify(self, fd, eventmask):
-        self._change("modify", fd, eventmask)
-
-    def unregister(self, fd):
-        self._change("unregister", fd)
-
-    def _change(self, name, fd, *mask):
+    def _change(self, name, fd, *mask, **named):
+        mask = (*mask, *named.values()) or (USUAL,) * (name == "register")
         number = number_of(fd)
         with recorded(name, self.owner, self._fd, target=number, given=next(iter(mask), None)):
             getattr(self._real, name)(fd, *mask)
-        return number
+        return number, mask
 
     def poll(self, timeout=None, *maxevents):
         with recorded("poll", self.owner, self._fd, given=timeout) as call:
@@ -167,12 +163,11 @@ class Epoll(Poll):
         with recorded("close", "epoll", self._fd):
             self._real.close()
 
-    def _change(self, name, fd, *mask):
-        number = super()._change(name, fd, *mask)
+    def _change(self, name, fd, *mask, **named):
+        number, mask = super()._change(name, fd, *mask, **named)
         self._once.pop(number, None)
-        if self._twin:
-            with contextlib.suppress(OSError):
-                getattr(self._twin, name)(fd, *mask)
+        with contextlib.suppress(OSError, AttributeError):  # AttributeError: there is no twin
+            getattr(self._twin, name)(fd, *mask)
         if mask and mask[0] & ONCE:
             self._once[number] = False
 
@@ -200,10 +195,9 @@ def twin():
 
 def _select(readers, writers, exceptional, timeout=None):
     with recorded("select", "select", given=timeout) as call:
-        found, masks = _real_select(readers, writers, exceptional, timeout), {}
+        found, masks = _real_select(readers, writers, exceptional, timeout), collections.Counter()
         for name, ready in zip(("IN", "OUT", "PRI"), found, strict=True):
-            for fd in map(number_of, ready):
-                masks[fd] = masks.get(fd, 0) | EVENTS[name]
+            masks.update({number_of(one): EVENTS[name] for one in ready})
         call.events = [list(pair) for pair in masks.items()]
     return found
 

@@ -23,6 +23,14 @@ UNSENT = {  # why a client sends nothing, by its connection's state
 # What a call finds that would block
 EMPTY = {"accept": "the accept queue empty", "send": "no room in the send buffer"}
 EMPTY |= dict.fromkeys(("recv", "recv_into"), "nothing to read")
+# What a statement has done if the next line is outside its block, and if it is inside
+STATEMENTS = {
+    "If": ("The condition is false", "The condition is true"),
+    "While": ("The condition is false", "The condition is true"),
+    "For": ("The loop is over", "The loop takes the next one"),
+    "With": ("The block is left", "The block begins"),
+    "ExceptHandler": ("This handler is not for it", "The exception is caught here"),
+}
 
 
 def sentence(event, before, lines):
@@ -220,29 +228,21 @@ def of_return(event):
 def of_statement(event, lines):
     """Return what a statement has done that has called nothing of the kernel."""
     news = " and ".join(fitting(news_of(event), WORDS - 2))
-    onward = f"on to line {event['next_line']}"
+    line, onward = event["next_line"], f"on to line {event['next_line']}"
     node = statement_at("\n".join(lines), event["line"])
-    body = getattr(node, "body", None)
-    inside = bool(body) and body[0].lineno <= event["next_line"] <= body[-1].end_lineno
-    match node:
-        case ast.If() | ast.While() if not news and not is_in(node.test, event["next_line"]):
-            return f"The condition is {'true' if inside else 'false'}: {onward}."
-        case ast.For() | ast.AsyncFor() if inside:
-            return f"The loop takes the next one: {news or onward}."
-        case ast.For() | ast.AsyncFor() if not is_in(node.iter, event["next_line"]):
-            return f"The loop is over: {onward}."
-        case ast.ExceptHandler():
-            what = "The exception is caught here" if inside else "This handler is not for it"
-            return f"{what}: {onward}."
-        case ast.With() | ast.AsyncWith() if inside and not news:
-            names = [ast.unparse(item.context_expr) for item in node.items]
-            held = [event["variables"].get(name, "") for name in names]
-            if any(text.startswith("connection with") for text in held):
-                return "The connection will be closed when this block is left."
-            return f"The block begins: {onward}."
-        case ast.With() | ast.AsyncWith() if not inside and not news:
-            return f"The block is left: {onward}."
-    return f"Now {news}." if news else f"{onward.capitalize()}, in {event['function']}()."
+    kind, body = type(node).__name__.removeprefix("Async"), getattr(node, "body", None)
+    inside = bool(body) and body[0].lineno <= line <= body[-1].end_lineno
+    head = getattr(node, "test", getattr(node, "iter", node))
+    in_head = kind in ("If", "While", "For") and head.lineno < line <= head.end_lineno
+    if in_head or kind not in STATEMENTS or (news and kind in ("If", "While", "With")):
+        return f"Now {news}." if news else f"{onward.capitalize()}, in {event['function']}()."
+    if kind == "With" and inside:
+        names = [ast.unparse(item.context_expr) for item in node.items]
+        held = [event["variables"].get(name, "") for name in names]
+        if any(text.startswith("connection with") for text in held):
+            return "The connection will be closed when this block is left."
+    is_next = kind == "For" and inside and news
+    return f"{STATEMENTS[kind][inside]}: {news if is_next else onward}."
 
 
 def news_of(event):
@@ -262,10 +262,6 @@ def news_of(event):
             gone = f"no longer in {name} ({len(now)} left)"
             found.append(f"{client} is {what if then < now else gone}")
     return found
-
-
-def is_in(node, line):
-    return node.lineno <= line <= node.end_lineno and node.lineno != node.end_lineno
 
 
 @functools.cache
@@ -329,9 +325,9 @@ def of_kernel_call(call, event, before):
 
 def of_error(call, before):
     name, (kind, _, reason) = call["name"], call["error"].partition(": ")
-    reason = re.sub(r"^\[Errno \d+\] ", "", reason)
     if kind == "BlockingIOError":
         return f"{name}() finds {EMPTY.get(name, 'that it would block')}, and raises {kind}."
+    reason = re.sub(r"^\[Errno \d+\] ", "", reason)
     if name == "accept":
         more = " A new connection needs a descriptor, and none is left: it stays in the queue."
         if not before["kernel"]["queue"]:  # seen with strace: EMFILE, and the queue is empty

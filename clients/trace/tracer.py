@@ -84,10 +84,7 @@ class Tracer:
         self.sending, self.gates = threading.Lock(), {}  # {thread: a lock that it waits for}
         self.starts = {}  # {thread: Start}
         self.in_c = {}  # {thread's identifier: the function in C that it has called last}
-        self.running, self.switches = (
-            None,
-            0,
-        )  # which thread has run last, and how often that changed
+        self.running, self.switches = None, 0  # the thread that ran last, how often it was another
 
     def stop_when_it_listens(self):
         write = sys.stdout.write
@@ -133,17 +130,16 @@ class Tracer:
     # What Python calls before each call, line, return and exception (sys.settrace)
 
     def enter(self, frame, event, value):
-        return self.at(frame, event, value) if self.is_shown(frame.f_code) else None
+        if not self.is_shown(frame.f_code):
+            return None
+        if self.stepping:
+            self.stop(frame, event, value)
+        return self.enter
 
     def is_shown(self, code):
         """Return True for a function of the program, but not for a lambda or a comprehension."""
         named = not code.co_name.startswith("<") or code.co_name == "<module>"
         return named and code.co_filename == self.program
-
-    def at(self, frame, event, value):
-        if self.stepping:
-            self.stop(frame, event, value)
-        return self.at
 
     # ... and before and after each call of any function (sys.setprofile)
 
