@@ -79,9 +79,8 @@ def bench(*servers, connections, **options):
         done = processes.run_captured(line, cwd=processes.ROOT, timeout=900)
         if done.returncode:
             raise RuntimeError(f"bench failed: {done.stdout[-500:]} {done.stderr[-500:]}")
-        kinds = rounds.Block, rounds.Measured, rounds.IdleCost, rounds.Round
-        [block] = results.loads(file.read_text(), *kinds)["blocks"]
-    return block.servers
+        kinds = rounds.Measured, rounds.IdleCost, rounds.Round
+        return results.loads(file.read_text(), *kinds)["measured"]
 
 
 @dataclass

@@ -146,7 +146,7 @@ def test_what_connections_cost_is_counted_for_those_that_were_greeted(load):
 def measured(**fields):
     """Return a Measured server. fields: one with its values in all rounds."""
     [(what, values)] = fields.items()
-    return Measured("server", 0, rounds=[SimpleNamespace(**{what: value}) for value in values])
+    return Measured(10, "server", 0, rounds=[SimpleNamespace(**{what: value}) for value in values])
 
 
 def test_a_ratio_is_of_rounds_side_by_side(load):
