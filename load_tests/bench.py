@@ -37,7 +37,7 @@ from clients.system.procfs import usable_cores
 from load_tests.harness import c_client
 from load_tests.harness.files import CannotWrite, Screen, ensure_file_writable, lines, save
 from load_tests.harness.monitor import kernel_memory, loses_child_cpu, pin, tree_cpu_seconds
-from load_tests.harness.rounds import Block, IdleCost, Measured, Round, to_json
+from load_tests.harness.rounds import IdleCost, Measured, Round, to_json
 from load_tests.harness.stats import nearest_rank, quartiles
 from load_tests.harness.warm import warm
 
@@ -116,12 +116,18 @@ class Target:
             share = count // parts + (place < count % parts)
             pickle.dump((command, share, *more), generator.stdin)
             generator.stdin.flush()
-        results, errors = zip(*map(reply, self.generators), strict=True)
-        for error in filter(None, errors):  # the server's own end explains more
+        return [self.result(generator) for generator in self.generators]
+
+    def result(self, generator):
+        try:
+            result, error = pickle.load(generator.stdout)
+        except EOFError:
+            result, error = None, f"its generator ended with status {generator.wait()}"
+        if error:  # the server's own end explains more
             end = self.server.describe_exit(0.5)
             alive = self.server.process.poll() is None
             raise BenchError(f"{self.name}: {error}" if alive else f"{self.name} {end}")
-        return results
+        return result
 
     def connect_idle(self, count):
         """Open silent connections; return their IdleCost, None for none."""
@@ -157,14 +163,6 @@ class Target:
             busy=used / elapsed,
             generator_busy=max(result.cpu / result.seconds for result in results),
         )
-
-
-def reply(generator):
-    """Return a generator's answer (result, error)."""
-    try:
-        return pickle.load(generator.stdout)
-    except EOFError:
-        return None, f"its generator ended with status {generator.wait()}"
 
 
 @contextlib.contextmanager
@@ -205,11 +203,11 @@ def generating(core, address, number):
 
 
 def measure(args, connections, console):
-    """Measure all servers with this number of connections; return the Block."""
+    """Measure all servers with this number of connections; return a Measured for each."""
     cores = sorted(os.sched_getaffinity(0))
     with contextlib.ExitStack() as stack:
         targets = [stack.enter_context(target(spec, cores, args)) for spec in args.specs]
-        found = [Measured(spec.name, spec.idle) for spec in args.specs]
+        found = [Measured(connections, spec.name, spec.idle) for spec in args.specs]
         pairs = list(zip(targets, found, strict=True))
         for one, its in pairs:
             if args.load == "greet":
@@ -226,7 +224,7 @@ def measure(args, connections, console):
             its.cpu_is_lower_bound = loses_child_cpu(one.server.process)
     if args.check:
         check(args, connections, found)
-    return Block(connections, found)
+    return found
 
 
 def check(args, connections, found):
@@ -299,16 +297,16 @@ MARKS = {
 }
 
 
-def show(block, args, console):
+def show(servers, args, console):
     """Print what one number of connections gave."""
     what = "in flight" if args.load == "greet" else "visitors at a time"
-    title = f"{block.connections:,} {what}, {args.rounds} rounds of {args.seconds:g} s"
+    title = f"{servers[0].connections:,} {what}, {args.rounds} rounds of {args.seconds:g} s"
     console.rule(title, align="left")
-    console.print(results(block.servers, args.load))
-    if len(block.servers) > 1:
-        console.print(f"\nrelative to {block.servers[0].server} (1.00), quartiles of the rounds:")
+    console.print(results(servers, args.load))
+    if len(servers) > 1:
+        console.print(f"\nrelative to {servers[0].server} (1.00), quartiles of the rounds:")
         headings = "CPU", "throughput", "p99", *["CPU (C)"] * bool(args.check)
-        table, (first, *others) = empty_table("", *headings), block.servers
+        table, (first, *others) = empty_table("", *headings), servers
         for one in others:
             texts = [ratio(values(one, name), values(first, name)) for name in RATIOS]
             if args.check:
@@ -316,23 +314,23 @@ def show(block, args, console):
                 texts.append(f"{in_c:.2f}")
             table.add_row(one.server, *texts)
         console.print(table)
-    for one in block.servers:
+    for one in servers:
         if cost := one.cost_of_idle:
             console.print(
                 f"{one.server}: each of {one.idle:,} idle connections takes "
                 f"{cost.resident:.2f} KiB in the server, {cost.kernel:.1f} KiB in the kernel "
                 f"(both ends), and {1e6 * cost.connect:.0f} µs to connect"
             )
-    if any(one.cpu_is_lower_bound for one in block.servers):
+    if any(one.cpu_is_lower_bound for one in servers):
         console.print("≥ lower bound: the CPU time of its child processes is lost when they end.")
-    for one in sorted({mark(one) for one in block.servers} - {""}):
+    for one in sorted({mark(one) for one in servers} - {""}):
         console.print(MARKS[one])
     console.print()
 
 
 def main():
     processes.require_linux()
-    args, console, blocks, failed = options(), Screen(), [], []
+    args, console, measured, failed = options(), Screen(), [], []
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too
     if (cores := usable_cores()) < 2:
         words = "server and generator share it; so do throughput and latency, and there is no mark"
@@ -344,8 +342,9 @@ def main():
             ensure_file_writable(args.json)
         processes.raise_nofile_limit(most // args.processes + DESCRIPTORS)
         for connections in args.connections:
-            blocks.append(measure(args, connections, console))
-            show(blocks[-1], args, console)
+            found = measure(args, connections, console)
+            measured += found
+            show(found, args, console)
     except CannotWrite as error:
         return lines(str(error))
     except KeyboardInterrupt:
@@ -356,7 +355,7 @@ def main():
         failed.append("a server has ended between two rounds")
     try:  # what was measured before an error is written, too
         if args.json:
-            save(args.json, to_json(args.load, blocks))
+            save(args.json, to_json(args.load, measured))
     except OSError as error:
         failed.append(f"cannot write to {args.json}: {error.strerror}")
     return lines("\n".join(failed)) or None

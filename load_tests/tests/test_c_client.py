@@ -50,11 +50,11 @@ def test_both_ways_are_measured(tmp_path):
     options = ["--connections", 3, "--rounds", 1, "--seconds", 0.1, "--check", 5_000]
     done = cli("load_tests.bench", "03_epoll", "02_threaded", *options, "--json", file)
     assert done.returncode == 0, done.stderr
-    [block] = json.loads(file.read_text())["blocks"]
-    for one in block["servers"]:
+    measured = json.loads(file.read_text())["measured"]
+    for one in measured:
         assert len(one["cpu_in_c"]) == len(one["rounds"]) == 1
         assert one["cpu_in_c"][0] > 0
-    [[first], [second]] = (one["cpu_in_c"] for one in block["servers"])
+    [[first], [second]] = (one["cpu_in_c"] for one in measured)
     assert re.search(rf"02_threaded.* {second / first:.2f}$", done.stdout, re.MULTILINE)
 
 
