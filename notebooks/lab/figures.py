@@ -8,7 +8,7 @@ from collections import Counter
 from clients.console.formatting import count as amount
 from clients.console.formatting import milliseconds, number
 from clients.console.palette import MODELS, OTHER_STYLES, styles
-from load_tests.harness.charts import arrow, bars, curves, draw, measured, sheet, value_axis
+from load_tests.harness.charts import bars, draw, measured, sheet, value_axis
 from load_tests.harness.stats import Value, nearest_rank
 
 from . import gil
@@ -59,28 +59,6 @@ def stall(found, since, until):
     return sheet(panels, title, note, 1, (10, 7.6))
 
 
-def loops(points, most, title):
-    """Return a Figure of how long first greetings took (p99): {loop: [(asked, tail), …]}.
-
-    asked: sessions per second; tail: a Percentile, see load.first_tail(), or None. most: the
-    sessions per second that the server can do at best.
-    """
-    lines = {
-        loop: [(asked, Value(*[one.ms] * 3, bound=not one.exact)) for asked, one in found if one]
-        for loop, found in points.items()
-    }
-    labels = {"title": title, "ylabel": "ms, p99 of the first greeting"}
-    labels["xlabel"] = "sessions per second, if every answer came immediately"
-
-    def panel(ax):
-        curves(ax, lines, labels, log=True)
-        ax.axvline(most, color="#7F7F7F", ls=":")
-        place = {"transform": ax.get_xaxis_transform(), "color": "#555555"}
-        ax.text(most, 0.02, f" the server can do {most:g}", **place)
-
-    return draw(9, 5, panel)
-
-
 def model(one):
     """Return the name of a Measured server, without what bench() adds to distinguish it."""
     return one.server.split()[0]
@@ -106,41 +84,6 @@ def rounds(found, what, title, unit, factor, label, log="xy"):
             value_axis(ax, True)
 
     return panel
-
-
-def latencies(runs, title):
-    """Return a Figure of the latency of later greetings: a row for each of {name: a Run}.
-
-    The bar begins at the median and ends at p99: one in a hundred took longer than that.
-    """
-    style = styles({name.split(",")[0]: None for name in runs})
-
-    def panel(ax):
-        for place, (name, run) in enumerate(reversed(runs.items())):
-            found = run.latency["later_greeting"]
-            tail = found.p99 or found.max
-            if not tail:  # no greeting in a short run
-                continue
-            colour, marker = style[name.split(",")[0]]
-            middle, last = found.p50.ms, tail.ms
-            look = {"color": colour, "alpha": 0.35, "lw": 8, "solid_capstyle": "butt"}
-            ax.plot([middle, last], [place, place], **look)
-            ax.plot(middle, place, marker, color=colour, ms=10)
-            if not tail.exact:
-                arrow(ax, (last, place), "right", colour)
-                last *= 1.5
-            text = f"  half take {number(middle)} ms or longer"
-            ax.text(last, place, text, va="center", fontsize=10)
-        ax.set_yticks(range(len(runs)), reversed(runs))
-        ax.set_xscale("log")
-        ax.set_xlim(0.03, 30_000)  # room for the words
-        ax.xaxis.set_major_formatter("{x:,g}")
-        ax.set_ylim(-0.6, len(runs) - 0.4)
-        ax.grid(visible=False, axis="y")
-        label = "ms until an answer (mark: half take longer, p50; end of the bar: 1 in 100, p99)"
-        ax.set(xlabel=label, title=title)
-
-    return draw(10, 1.4 + 0.55 * len(runs), panel)
 
 
 def gil_timeline(found, title, note):

@@ -17,7 +17,7 @@ from load_tests import compare as comparison
 from load_tests.harness import results, rounds, stats
 from load_tests.harness.monitor import kernel_memory, reading
 from load_tests.harness.samples import Sample
-from load_tests.harness.stats import percentile, quartiles
+from load_tests.harness.stats import quartiles
 
 from .figures import model
 
@@ -63,22 +63,6 @@ def compare_with_samples(*servers, users=(), arrivals=(), **config):
         raise RuntimeError("\n".join(errors))
     samples = pandas.read_csv(io.BytesIO(packed), compression="gzip", dtype={"session": str})
     return found, samples
-
-
-def samples(server, **options):
-    """Return the samples of compare() with one server: a DataFrame for each load."""
-    _, frame = compare_with_samples(server, **options)
-    return [its for _, its in frame.groupby("load", sort=False)]
-
-
-def first_tail(frame, since, until):
-    """Return the p99 of the first greetings that began in this part of a run, in seconds.
-
-    Below 100 of them it is the longest one, and None if there are none.
-    """
-    first = frame.query("request == 'first_greeting' and @since <= began < @until")
-    rows = [Sample(*row) for row in first[[*Sample._fields]].values]
-    return percentile(rows, 99) or percentile(rows, 100)
 
 
 def bench(*servers, connections, **options):

@@ -12,9 +12,7 @@ from lab import epoll, helpers, models
 
 from clients.crowd.simulation import ClientRecord, Config, Event
 from clients.system import processes, procfs
-from load_tests.harness.results import Percentile
 from load_tests.harness.rounds import Measured
-from load_tests.harness.samples import Sample
 
 # What draws, and what loads pandas, is imported by the one worker that runs these tests.
 pytestmark = pytest.mark.xdist_group("labs")
@@ -194,22 +192,6 @@ def test_a_closed_loop_hardly_asks_while_the_server_stalls(load):
     assert len(during["closed loop"]) <= 2
     assert len(during["open loop"]) >= 6
     assert min(one.ended for one in during["open loop"]) > found.ended
-
-
-def test_first_greetings_are_those_that_began_in_a_part_of_the_run(load):
-    rows = [(0.1, 5.1, "answered"), (1.0, 1.5, "answered"), (2.0, 9.0, "unanswered")]
-    samples = [Sample(str(n), "first_greeting", *row) for n, row in enumerate(rows)]
-    run = load.pandas.DataFrame(samples)
-    assert load.first_tail(run, 1, 2) == Percentile(500, exact=True)
-    assert load.first_tail(run, 1, 3) == Percentile(7000, exact=False)
-    assert load.first_tail(run, 3, 4) is None
-
-
-def test_a_lower_bound_has_its_arrow(figures):
-    found = [(10, Percentile(5, exact=True)), (60, Percentile(900, exact=False)), (70, None)]
-    figure = figures.loops({"open loop": found}, 40, "waits")
-    arrows = [text for text in figure.axes[0].texts if getattr(text, "arrow_patch", None)]
-    assert [arrow.xy for arrow in arrows] == [(60, 900)]
 
 
 def test_a_load_test_that_fails_says_why(load):
