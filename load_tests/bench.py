@@ -171,17 +171,15 @@ def pinned_server(spec, cores, cold=False):
         yield server
 
 
-@contextlib.contextmanager
-def target(spec, cores, args):
-    """Start a server on the first core and its generators on the others; yield a Target."""
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(pinned_server(spec, cores[:1], args.cold))
-        others = cores[1:] or cores
-        generators = [
-            stack.enter_context(generating(others[number % len(others)], server.address, number))
-            for number in range(args.processes)
-        ]
-        yield Target(spec.name, server, generators)
+def target(spec, cores, args, stack):
+    """Start a server on the first core and its generators on the others; return a Target."""
+    server = stack.enter_context(pinned_server(spec, cores[:1], args.cold))
+    others = cores[1:] or cores
+    generators = [
+        stack.enter_context(generating(others[number % len(others)], server.address, number))
+        for number in range(args.processes)
+    ]
+    return Target(spec.name, server, generators)
 
 
 @contextlib.contextmanager
@@ -201,7 +199,7 @@ def measure(args, connections, console):
     """Measure all servers with this number of connections; return a Measured for each."""
     cores = sorted(os.sched_getaffinity(0))
     with contextlib.ExitStack() as stack:
-        targets = [stack.enter_context(target(spec, cores, args)) for spec in args.specs]
+        targets = [target(spec, cores, args, stack) for spec in args.specs]
         found = [Measured(connections, spec.name, spec.idle) for spec in args.specs]
         pairs = list(zip(targets, found, strict=True))
         for one, its in pairs:
