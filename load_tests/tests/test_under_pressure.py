@@ -35,7 +35,7 @@ def accept_queue(server):
 
 
 def read_all(client):
-    """Return what comes until the end of the stream, also if that is a reset."""
+    """Return what comes until end of file, also if that is a reset."""
     received = b""
     with contextlib.suppress(ConnectionResetError):
         while chunk := client.socket.recv(65536):
