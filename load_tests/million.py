@@ -15,15 +15,18 @@ import time
 from pathlib import Path
 
 import psutil
+from rich.progress import track
 
 from clients.console.argtypes import command_parser, number
+from clients.console.formatting import count
 from clients.system import processes
 from load_tests import bench
 from load_tests.harness.files import Screen
 from load_tests.harness.monitor import kernel_memory
 
 PREFORK = processes.ROOT / "load_tests" / "alternatives" / "prefork.py"
-STEPS, BUSY, MOST = 20, 10, 20_000  # MOST: connections of one process
+STEPS, BUSY, ROUND = 20, 10, 0.5  # ROUND: seconds
+MOST = 20_000  # connections of one process
 EVEN = 0.95  # a process gets this share of what it may hold: a hash does not spread evenly
 SERVER_ONLY = ("eventpoll", "ep_head")  # kernel objects that the clients' end does not have
 KIB, GIB = 2**10, 2**30
@@ -32,39 +35,24 @@ out = SCREEN.print
 
 
 def setting(name):
-    """Return the file of one of the kernel's settings: sysctl(8)."""
-    return Path("/proc/sys", *name.split("."))
-
-
-def raise_setting(stack, name, needed):
-    """Raise a setting until the stack is left, if it is too low and we may; print what was done."""
-    before = int(setting(name).read_text())
-    if before >= needed:
-        return
-    try:
-        setting(name).write_text(f"{needed}")
-    except OSError as error:
-        out(f"{name} is {before:,}, and {needed:,} are needed: {error.strerror}")
-    else:
-        out(f"{name} is raised from {before:,} to {needed:,} until the end")
-        stack.callback(setting(name).write_text, f"{before}")
+    """Return the numbers of one of the kernel's settings: sysctl(8)."""
+    return map(int, Path("/proc/sys", *name.split(".")).read_text().split())
 
 
 def connect(idle, args):
     """Open idle connections in steps; return their number, lower if memory is short."""
     made = 0
-    with SCREEN.status("") as status:
-        for step in range(1, STEPS + 1):
-            if psutil.virtual_memory().available < args.reserve * GIB:
-                text = f"less than {args.reserve} GiB of memory are available"
-                if not made:
-                    raise bench.BenchError(text)
-                out(f"{text}: no more connections")
-                break
-            count = args.connections * step // STEPS - made
-            idle.share("hold", count, True)
-            made += count
-            status.update(f"{made:,} connections")
+    quiet = {"console": SCREEN, "disable": not SCREEN.is_terminal}
+    for step in track(range(1, STEPS + 1), "connecting", **quiet):
+        if psutil.virtual_memory().available < args.reserve * GIB:
+            text = f"less than {args.reserve} GiB of memory are available"
+            if not made:
+                raise bench.BenchError(text)
+            out(f"{text}: no more connections")
+            break
+        more = args.connections * step // STEPS - made
+        idle.share("hold", more, True)
+        made += more
     return made
 
 
@@ -90,9 +78,9 @@ def one_end(before, after, total):
 
 def limits(held, per_connection, available):
     """Return (connections, name, what it limits) of each limit, in the order they are met."""
-    low, high = map(int, setting("net.ipv4.ip_local_port_range").read_text().split())
+    low, high = setting("net.ipv4.ip_local_port_range")
     names = "fs.nr_open", "fs.file-max", "kernel.pid_max"
-    nr_open, files, pids = (int(setting(name).read_text()) for name in names)
+    nr_open, files, pids = (number for name in names for number in setting(name))
     found = [
         (high - low + 1, "net.ipv4.ip_local_port_range", "from one source address"),
         (processes.raise_nofile_limit(), "RLIMIT_NOFILE (ulimit -n)", "of one process"),
@@ -110,8 +98,6 @@ def measure(args, stack):
     """Hold the connections, and print what is measured."""
     held = min(processes.raise_nofile_limit() - bench.DESCRIPTORS, MOST)
     counts = [math.ceil(args.connections / held / EVEN), math.ceil(args.connections / held)]
-    raise_setting(stack, "fs.file-max", 2 * args.connections + 100_000)
-    raise_setting(stack, "kernel.pid_max", sum(counts) + len(psutil.pids()) + 1000)
     options = ("--quiet", "--backlog", bench.BACKLOG, "--share", "reuseport")
     running = processes.running_server(PREFORK, *options, "--processes", counts[0])
     server = stack.enter_context(running)
@@ -125,15 +111,15 @@ def measure(args, stack):
     idle = bench.Target("prefork", server, others)
     idle.share("hold", len(others), True)
     trees = processes.process_tree(server.process), generators
-    out(f"{counts[0]} processes of the server, {len(others)} with its clients")
+    out(f"{count(counts[0], 'process')} of the server, {len(others)} with its clients")
 
-    alone, available = busy.round("greet", BUSY, 2), psutil.virtual_memory().available
+    alone, available = busy.round("greet", BUSY, ROUND), psutil.virtual_memory().available
     before, objects, began = memory(trees), kernel_objects(), time.perf_counter()
     made = connect(idle, args)
     seconds = time.perf_counter() - began
     costs = [after - its for after, its in zip(memory(trees), before, strict=True)]
     end = one_end(objects, kernel_objects(), costs[2])
-    among = busy.round("greet", BUSY, 2)
+    among = busy.round("greet", BUSY, ROUND)
     out(f"{made:,} idle connections in {seconds:.0f} s, {made / seconds:,.0f} per second")
     names = "server's processes", "clients' processes", "kernel, both ends", "  server's end of it"
     for name, cost in zip(names, [*costs, *filter(None, [end])], strict=False):
@@ -153,8 +139,8 @@ def measure(args, stack):
     psutil.wait_procs(trees[0])
     out(f"ended in {time.perf_counter() - began:.0f} s (the clients in {clients:.0f} s)")
     out("limits of connections, in the order in which they are met:")
-    for count, name, what in limits(held, sum(costs) / made, available):
-        out(f"{count:>13,}: {name}, {what}")
+    for most, name, what in limits(held, sum(costs) / made, available):
+        out(f"{most:>13,}: {name}, {what}")
 
 
 def main():

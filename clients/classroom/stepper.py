@@ -33,7 +33,7 @@ class Stepper:
         stopped = {one.id: one.snapshot for one in self.session.stopped()} if self.on else {}
         for at, row in enumerate(rows):
             if row.id in stopped:
-                function, line, _ = stopped[row.id].stack[0]
+                function, line = stopped[row.id].function, stopped[row.id].next_line
                 rows[at] = ThreadState(row.id, row.name, function, line, BEFORE % line)
         return rows
 
@@ -61,7 +61,7 @@ class Stepper:
             self.session.step(thread)
             with contextlib.suppress(TimeoutError):
                 self.session.settle(TIMEOUT)
-            if thread.snapshot.event == "line":  # or else a function is entered or left
+            if thread.snapshot.kind == "line":  # or else a function is entered or left
                 lines = 0 if thread.calls else lines - 1
         return thread
 
@@ -73,7 +73,7 @@ class Stepper:
         thread = self.next()
         if not (self.on and thread):
             return None, []
-        number = thread.snapshot.stack[0][1]
+        number = thread.snapshot.next_line
         words = set(re.findall(r"[\w.]+", source[number - 1]))
         named = words | {word.rpartition(".")[0] for word in words}
         found = thread.snapshot.variables

@@ -182,8 +182,11 @@ class ServerUnderTest:
         client = ProbeClient(self)
         if small_buffers:  # before it connects: the handshake announces both
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            # Both ends then have small segments, and room for some of them in their send buffers.
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+            # Both ends then have room for some segments in their send buffers. Each is as long as
+            # the greeting of a whole chunk: the room ends between two of them, and not only within.
+            client.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1024 + 7 + 12
+            )  # 12: timestamps
         client.settimeout(self.timeout)
         with contextlib.ExitStack() as stack:
             stack.enter_context(client)  # closed if it cannot connect

@@ -18,7 +18,7 @@ def scripts():
     found = []
     for line in PAGE.read_text().splitlines():
         cells = [cell.strip() for cell in line[1:-1].split("|")]
-        if len(cells) != 5 or not re.search(r"<kbd>|clients\.classroom", cells[1]):
+        if len(cells) != 4 or not re.search(r"<kbd>|clients\.classroom", cells[1]):
             continue
         promised = re.findall(r"`([^`]+)`", cells[3])
         if cells[1].startswith("`"):

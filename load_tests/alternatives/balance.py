@@ -57,7 +57,6 @@ def measure(share, count, connections):
             pass
         unserved = ask(clients, server)
         new_unserved = ask([connect() for _ in range(NEW)], server)
-        stopped.resume()
         return Balance(share, sorted(accepted), woken, unserved, new_unserved)
 
 

@@ -11,15 +11,15 @@ import threading
 import selectors_loop
 from common import run
 
-THREADS = {"type": int, "default": os.cpu_count(), "help": "how many (default: as many as cores)"}
+THREADS = {"type": int, "default": os.cpu_count(), "help": "how many"}
 
 
-def serve(listener, options):
-    for _ in range(options.threads - 1):
-        loop = selectors_loop.Loop(listener, options)
+def start(listener, options):
+    first, *others = [selectors_loop.Loop(listener, options) for _ in range(options.threads)]
+    for loop in others:
         threading.Thread(target=loop.run, daemon=True).start()
-    selectors_loop.Loop(listener, options).run()
+    return first.run
 
 
 if __name__ == "__main__":
-    run(serve, __doc__, selector=selectors_loop.SELECTOR, threads=THREADS)
+    run(start, __doc__, selector=selectors_loop.SELECTOR, threads=THREADS)

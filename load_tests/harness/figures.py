@@ -1,7 +1,5 @@
-"""What the figures of a comparison show: for each a title and its data."""
+"""What the figures of a comparison show: each is a panel, a function that draws on an Axes."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from load_tests.harness import charts, phrases
@@ -17,18 +15,6 @@ HATCHES = {  # of the outcomes of visitors that were not served
     "failed": "**",
 }
 NARROW = 31  # letters in a line of a title of the main picture, a third of the page
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A chart with its data."""
-
-    title: str
-    panel: Callable  # panel(ax) draws it
-
-    def draw(self, ax, title=None):
-        self.panel(ax)
-        ax.set_title(title or self.title)
 
 
 MEASURES = {  # measure: title and axis of its figure
@@ -53,39 +39,34 @@ OVER_TIME = {  # name: (title, axis, its number, from a Moment and its seconds)
 }
 
 
-def models_of(summary):
-    return dict.fromkeys(run.model for run in summary.results.runs)
-
-
 def curve(summary, name):
-    """Return the Figure of a measure against the load."""
+    """Return the panel of a measure against the load."""
     sentence, axis = MEASURES[name]
-    lines = {model: [] for model in models_of(summary)}
+    lines = {run.model: [] for run in summary.results.runs}
     for row in summary.rows:
         if row.values[name]:
             lines[row.model].append((row.load, row.values[name]))
     config, unit = summary.results.config, phrases.load_unit(summary.results.config)
-    labels = {"xlabel": f"{unit} ({config.loop} loop)", "ylabel": axis}
-    words = f"dotted slope: twice the {unit}, twice the number" if name in PROPORTIONAL else ""
-    look = {"labels": labels, "log": name not in LINEAR, "slope": words}
     title = phrases.finding(sentence, name, summary.value(name))
-    return Figure(title, partial(charts.curves, lines=lines, **look))
+    labels = {"title": title, "xlabel": f"{unit} ({config.loop} loop)", "ylabel": axis}
+    words = f"dotted slope: twice the {unit}, twice the number" if name in PROPORTIONAL else ""
+    return partial(charts.curves, lines=lines, labels=labels, log=name not in LINEAR, slope=words)
 
 
 def bar(summary, name):
-    """Return the Figure of a measure as a bar per model, for the most load."""
+    """Return the panel of a measure as a bar per model, for the most load."""
     (sentence, axis), values = MEASURES[name], summary.value(name)
     nothing = "fewer than 10 at a time" if name == "memory" else "none"
     texts = {
         model: (value, phrases.shown(name, value) if value else nothing)
         for model, value in values.items()
     }
-    title = phrases.finding(sentence, name, values, NARROW)
-    return Figure(title, partial(charts.bars, values=texts, labels={"xlabel": axis}))
+    labels = {"title": phrases.finding(sentence, name, values, NARROW), "xlabel": axis}
+    return partial(charts.bars, values=texts, labels=labels)
 
 
 def shares(summary, short=False):
-    """Return the Figure of the outcomes; short: the two kinds of unserved visitors are one."""
+    """Return the panel of the outcomes; short: the two kinds of unserved visitors are one."""
     unserved = ["unserved"] if short else ["unserved_established", "unserved_syn_sent"]
     words = {name: one["label"] for name, one in OUTCOMES.items()} | {"unserved": "unserved"}
     words["served"] = "connected" if summary.results.config.load == "idle" else "greeted"
@@ -96,41 +77,40 @@ def shares(summary, short=False):
         )
         for name in ("served", "too_late", *unserved, "gave_up", "not_started", "failed")
     }
-    labels, columns = {"xlabel": "share of the visitors"}, 2 if short else 5
     title = phrases.unserved(summary.heaviest, NARROW if short else 98)
-    return Figure(title, partial(charts.shares, parts=parts, labels=labels, columns=columns))
+    labels = {"title": title, "xlabel": "share of the visitors"}
+    return partial(charts.shares, parts=parts, labels=labels, columns=2 if short else 5)
 
 
 def over_time(summary, name):
-    """Return the Figure of the first runs with the most load over time."""
+    """Return the panel of the first runs with the most load over time."""
     sentence, axis, of = OVER_TIME[name]
-    series = {model: [] for model in models_of(summary)}
+    series = {run.model: [] for run in summary.results.runs}
     for row in summary.heaviest:
         moments = row.runs[0].moments
         every = moments[1].at if len(moments) > 1 else row.runs[0].seconds
         series[row.model] = [(one.at, of(one, every)) for one in moments]
-    loop = summary.results.config.loop
-    labels = {"xlabel": f"seconds since the start of the load ({loop} loop)", "ylabel": axis}
-    look = {"labels": labels, "log": name == "latency"}
     title = f"Over time: {sentence}"
     if name == "in_service":
         title = phrases.finding(sentence, name, summary.value(name))
-    return Figure(title, partial(charts.timelines, series=series, **look))
+    across = f"seconds since the start of the load ({summary.results.config.loop} loop)"
+    labels = {"title": title, "xlabel": across, "ylabel": axis}
+    return partial(charts.timelines, series=series, labels=labels, log=name == "latency")
 
 
 def distribution(summary):
-    """Return the Figure of the distribution of the first greetings."""
-    curves_of = {model: ([], 0) for model in models_of(summary)}
+    """Return the panel of the distribution of the first greetings."""
+    curves_of = {run.model: ([], 0) for run in summary.results.runs}
     for row in summary.heaviest:
         longest = row.runs[0].latency["first_greeting"].max
         curves_of[row.model] = row.runs[0].distribution, longest.ms if longest else 0
     title = phrases.finding("First greetings, p50: {}", "p50", summary.value("p50"))
-    labels = {"xlabel": "ms until the first greeting", "ylabel": "share answered"}
-    return Figure(title, partial(charts.distributions, curves_of=curves_of, labels=labels))
+    labels = {"title": title, "xlabel": "ms until the first greeting", "ylabel": "share answered"}
+    return partial(charts.distributions, curves_of=curves_of, labels=labels)
 
 
 def of_report(summary):
-    """Return {name: Figure} of what this load has to show."""
+    """Return {name: panel} of what this load has to show."""
     config, found = summary.results.config, {"outcomes": shares(summary)}
     measures = ["threads", "memory"]
     if config.load != "idle":
@@ -143,7 +123,7 @@ def of_report(summary):
 
 
 def of_picture(summary):
-    """Return the Figures of the main picture: outcomes, what visitors feel, what it costs."""
+    """Return the panels of the main picture: outcomes, what visitors feel, what it costs."""
     config, middle = summary.results.config, ["p50"]
     if config.timeout:
         middle = ["goodput"]

@@ -43,10 +43,9 @@ def rows(now, before, first, since):
 
 
 def describe(environment, first, pid, open_requests):
-    """Show on the page what load each user class is, and with a pid the tab of that process.
+    """Let the page tick the user class named first alone; with a pid, add the tab of that process.
 
-    Locust's page ticks the "availableUserClasses" at first, here the class named first alone, and
-    lists the "users" with their hosts. In the state "ready" it shows no tabs.
+    Locust's page ticks the "available_user_classes" at first. In the state "ready" it has no tabs.
     """
     page = environment.web_ui
     update = page.update_template_args
@@ -57,16 +56,9 @@ def describe(environment, first, pid, open_requests):
 
     def update_and_describe():
         update()
-        users = page.template_args["users"]
-        for name, one in users.items():
-            user_class = environment.available_user_classes[name]
-            load = user_class.__doc__.partition("\n")[0]
-            one["host"] = f"{environment.host or user_class.host.split()[0]} {load}"
-        page.template_args |= {"users": {first: users[first], **users}, "state": state()}
-        page.template_args["available_user_classes"] = [first]
+        page.template_args |= {"available_user_classes": [first], "state": state()}
 
     page.update_template_args = update_and_describe
-    page.app.jinja_env.policies["json.dumps_kwargs"] = {"sort_keys": False}
     if pid:
         page.template_args |= TAB
         look = observe(environment, pid, open_requests)

@@ -44,23 +44,15 @@ class IdleCost:
 class Measured:
     """What one server did with one number of connections."""
 
+    connections: int
     server: str  # its name in the tables
     idle: int  # connections that were open besides, and silent
     cost_of_idle: IdleCost | None = None
     cpu_is_lower_bound: bool = False  # CPU time of its child processes is lost when they end
     rounds: list[Round] = field(default_factory=list)
-    cpu_in_c: list[float] = field(default_factory=list)  # of --check: CPU seconds per greeting
 
 
-@dataclass(slots=True)
-class Block:
-    """All servers with one number of connections."""
-
-    connections: int
-    servers: list[Measured]
-
-
-def to_json(load, blocks):
+def to_json(load, measured):
     """Return the text of the JSON file. load: what each request was, "greet" or "visit"."""
-    content = {"schema": SCHEMA, "load": load, "blocks": [asdict(block) for block in blocks]}
+    content = {"schema": SCHEMA, "load": load, "measured": [asdict(one) for one in measured]}
     return json.dumps(content, indent=1)

@@ -1,16 +1,14 @@
 """The alternatives are held to the servers' contract; where one fails a check, a table says why.
 
 A listed difference that is no longer there fails, too. A check is left out only where the code that
-it is about is another alternative's, which is tried. Checks that leave the server as it was run one
-after another on one server; one that fails there is run again, on a new server.
+it is about is another alternative's, which is tried.
 """
 
-import collections
 import os
+import re
 import signal
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -18,9 +16,9 @@ import pytest
 
 from clients.client import Client
 from clients.contract.checks import CHECKS, framing, isolation, leaks, resource_limits
-from clients.contract.errors import ContractViolation, NotApplicable
-from clients.contract.server_under_test import ServerUnderTest, run_check
-from clients.system.processes import process_tree, running_server
+from clients.contract.server_under_test import run_checks
+from clients.system.processes import command, process_tree, run_captured, running_server
+from conftest import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -89,14 +87,7 @@ LOAD = 0.25  # resets more clients than a pool has threads, and sends twice what
 WORK = ["--wait", "0.001", "--compute", "0.0001"]
 SERVING = {name for subject in (framing, isolation, leaks) for name in vars(subject)} & ALL
 LIMITS = set(vars(resource_limits)) & ALL
-SHARED = (
-    SERVING
-    | FULL_LOG
-    | {  # these leave the server as it was
-        "it_logs_nothing_with_quiet",
-        "its_first_line_is_the_listening_address",
-    }
-)
+WORKERS = {"it_logs_nothing_with_quiet", "its_first_line_is_the_listening_address"} | FULL_LOG
 WITH_WORK = {  # in the others there is no message, one at a time, or megabytes
     "a_close_with_unread_replies_ends_one_connection",
     "a_reset_after_the_first_byte_ends_one_connection",
@@ -127,7 +118,7 @@ CASES = {
         "data_before_a_half_close_is_answered",
         "the_compute_option_uses_cpu",
     },
-    "prefork": LIMITS | SIGNALS | FULL_LOG | {MANY, IDLE_CPU} | COMMON & SHARED,
+    "prefork": LIMITS | SIGNALS | {MANY, IDLE_CPU} | WORKERS,
     "prefork --share exclusive": LIMITS | {MANY},
     "prefork --share reuseport": LIMITS | {MANY},
     "selectors_loop --selector epoll": ALL,
@@ -138,13 +129,13 @@ CASES = {
     "socketserver_threads": SERVING | LIMITS | SIGNALS | LOGS | WAIT | FULL_LOG,
     "thread_pool": SERVING - ONE_CONNECTION | LIMITS | SIGNALS,  # converse() in common.py
     "uvloop_protocol": SERVING | LIMITS | SIGNALS | BACKLOG,  # asyncio_protocol
-    "asyncio_protocol working": WITH_WORK | {NEVER_READS},  # it reads again after each wait
+    # It reads again after each wait, but not while its replies cannot be sent.
+    "asyncio_protocol working": WITH_WORK | {NEVER_READS, SLOW_READER},
     "asyncio_streams working": WITH_WORK,
     "gevent_server working": WITH_WORK,
     "loop_with_pool working --pool processes --workers 2": WITH_WORK
     | SIGNALS
-    | FULL_LOG
-    | COMMON & SHARED
+    | WORKERS
     | {"an_idle_client_does_not_block_others", "it_closes_after_a_half_close", IDLE_CPU},
     "loop_with_pool working --pool threads": WITH_WORK | {"each_message_is_greeted", IDLE_CPU},
     "selectors_loop working": WITH_WORK,
@@ -162,36 +153,14 @@ def test_an_alternative_keeps_the_contract_but_for_the_listed_differences(case):
     if "working" in options:
         options.remove("working")
         options += WORK
-    program, listed = FOLDER / f"{name}.py", DIFFERENCES.get(case, DIFFERENCES.get(name, {}))
-    shared = collections.defaultdict(list)  # {options: checks}
-    for check in CASES[case] & SHARED - set(listed):
-        shared[CHECKS[check].options].append(check)
-    alone = CASES[case] - set().union(*shared.values())
-    jobs = [(run_in_turn, program, checks, options) for checks in shared.values()]
-    for check in alone:
-        jobs.append((run_alone, program, check, options, FAST if check in listed else {}))
-    with ThreadPoolExecutor(8) as pool:
-        found = [job.result() for job in [pool.submit(*job) for job in jobs]]
-    failed = {one.check: one.reason for some in found for one in some if one.outcome == "failed"}
-    assert set(failed) - UNSURE.get(name, set()) == set(listed) & CASES[case], failed
-
-
-def run_alone(program, check, options, limits):
-    return [run_check(program, CHECKS[check], *options, load=LOAD, **limits)]
-
-
-def run_in_turn(program, checks, options):
-    """Run checks with the same options on one server; return the results of those that fail."""
-    failed = []
-    with running_server(program, *CHECKS[checks[0]].options, *options) as server:
-        for check in checks:
-            try:
-                CHECKS[check](ServerUnderTest(server, load=LOAD))
-            except NotApplicable:
-                pass
-            except (ContractViolation, OSError, psutil.Error):
-                failed += run_alone(program, check, options, {})
-    return failed
+    listed = CASES[case] & set(DIFFERENCES.get(case, DIFFERENCES.get(name, {})))
+    failed = {}
+    for names, limits in ((CASES[case] - listed, {}), (listed, FAST)):
+        checks = [CHECKS[name] for name in sorted(names)]
+        for result in run_checks(FOLDER / f"{name}.py", checks, *options, load=LOAD, **limits):
+            if result.outcome == "failed":
+                failed[result.check] = result.reason
+    assert set(failed) - UNSURE.get(name, set()) == listed, failed
 
 
 def test_each_alternative_and_each_check_is_tried():
@@ -236,6 +205,16 @@ def test_after_errors_of_accept_a_new_connection_is_served_while_a_silent_one_st
     assert 5 <= server.log().count("cannot accept") <= 6
 
 
+def test_the_page_names_the_defaults_that_help_shows():
+    page = (FOLDER / "README.md").read_text()
+    rows = re.findall(r"^- `(\w+\.py)`((?: `--\w+ [\d.]+`)+)", page, re.MULTILINE)
+    assert {program for program, _ in rows} == {"chat_loop.py", "graceful.py", "thread_pool.py"}
+    for program, options in rows:
+        shown = run_captured(command(FOLDER / program, "--help")).stdout
+        for option, value in re.findall(r"(--\w+) ([\d.]+)", options):
+            assert re.search(rf"{option} [^(]+\(default:\s+{value}\)", shown), (option, shown)
+
+
 def workers(server):
     return [one for one in process_tree(server.process) if one.pid != server.process.pid]
 
@@ -251,6 +230,24 @@ def test_a_prefork_worker_that_is_killed_is_replaced():
         until = time.monotonic() + 30
         while len(now := set(workers(server)) - set(before)) < 2:
             assert time.monotonic() < until, now
+        assert server.log().count("ended (wait status 9); starting another") == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        ("loop_per_thread --threads 3", 3),
+        ("loop_with_pool", 1),
+        ("loop_with_pool --wait 0.1", 101),  # with the loop's
+        ("loop_with_pool --pool threads --compute 0.1 --workers 3", 4),
+    ],
+)
+def test_there_are_as_many_threads_as_the_page_says(line, count):
+    name, *options = line.split()
+    with running_server(FOLDER / f"{name}.py", *options) as server:
+        wait_until(
+            lambda: server.process.num_threads() == count, lambda: f"{server.process.num_threads()}"
+        )
 
 
 def test_a_pool_of_processes_that_loses_one_ends_with_its_server_and_says_so():

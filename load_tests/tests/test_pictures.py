@@ -74,7 +74,7 @@ def drawings(*runs):
 
     found = stats.summarise(comparison(*runs))
     named = figures.of_report(found) | dict(enumerate(figures.of_picture(found)))
-    return {name: charts.draw(5, 4, one.draw).axes[0] for name, one in named.items()}
+    return {name: charts.draw(5, 4, one).axes[0] for name, one in named.items()}
 
 
 def test_a_lower_bound_has_an_arrow_wherever_it_is_drawn():
@@ -121,7 +121,7 @@ def test_the_main_picture_shows_throughput_without_think_time_and_goodput_of_the
 
     def titles(**config):
         found = figures.of_picture(stats.summarise(comparison(*runs, **config)))
-        return " ".join(" ".join(one.title for one in found).split())
+        return " ".join(" ".join(one.keywords["labels"]["title"] for one in found).split())
 
     assert "half of the visitors" in titles()
     assert "Throughput" in titles(load="no-think-time")

@@ -42,7 +42,7 @@ def a_reset_after_the_first_byte_ends_one_connection(server):
 @check("--quiet")
 def a_reset_during_a_reply_ends_one_connection(server):
     baseline = server.baseline_descriptors()
-    client = server.connect()
+    client = server.connect(small_buffers=True)
     client.flood(16 * MEBIBYTE)
     client.reset()
     for _ in range(3):
