@@ -5,7 +5,6 @@
 .venv/bin/python -m load_tests.bench 03_epoll "my_server.py --pool 4"
 .venv/bin/python -m load_tests.bench 03_epoll 03_epoll --connections 10 --idle 0,10000
 .venv/bin/python -m load_tests.bench 03_epoll 02_threaded --load visit
-.venv/bin/python -m load_tests.bench 03_epoll 02_threaded --check 100000
 
 The servers run at the same time and alternate, A B A B ..., so that whatever else the machine does
 affects all of them. Each server has one core, its generators have another: BENCH.md says how it
@@ -34,7 +33,6 @@ from clients.console.printable import printable
 from clients.system import processes
 from clients.system.processes import LaunchError
 from clients.system.procfs import usable_cores
-from load_tests.harness import c_client
 from load_tests.harness.files import CannotWrite, Screen, ensure_file_writable, lines, save
 from load_tests.harness.monitor import kernel_memory, loses_child_cpu, pin, tree_cpu_seconds
 from load_tests.harness.rounds import IdleCost, Measured, Round, to_json
@@ -77,7 +75,6 @@ def options(arguments=None):
     add("--idle", type=idle, default=[0], metavar="N", help=words)
     add("--cold", action="store_true", help="do not warm the servers: see BENCH.md first")
     add("--processes", type=number(int, 1, 16), default=1, help="generators for each server")
-    add("--check", type=number(int, 1000, 10**8), metavar="GREETINGS", help="by a client in C, too")
     add("--json", type=Path, metavar="FILE", help="write every round there")
     args = parser.parse_args(arguments)
     if min(args.connections) < args.processes:
@@ -85,8 +82,6 @@ def options(arguments=None):
     idle = args.idle * len(args.servers) if len(args.idle) == 1 else args.idle
     if len(idle) != len(args.servers):
         parser.error("--idle takes one number, or one for each server")
-    if args.check and (args.load != "greet" or any(idle)):
-        parser.error("--check is for greetings without idle connections")
     try:
         commands = [shlex.split(text) or [""] for text in args.servers]
         programs = [processes.find_server(command[0]) for command in commands]
@@ -176,17 +171,15 @@ def pinned_server(spec, cores, cold=False):
         yield server
 
 
-@contextlib.contextmanager
-def target(spec, cores, args):
-    """Start a server on the first core and its generators on the others; yield a Target."""
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(pinned_server(spec, cores[:1], args.cold))
-        others = cores[1:] or cores
-        generators = [
-            stack.enter_context(generating(others[number % len(others)], server.address, number))
-            for number in range(args.processes)
-        ]
-        yield Target(spec.name, server, generators)
+def target(spec, cores, args, stack):
+    """Start a server on the first core and its generators on the others; return a Target."""
+    server = stack.enter_context(pinned_server(spec, cores[:1], args.cold))
+    others = cores[1:] or cores
+    generators = [
+        stack.enter_context(generating(others[number % len(others)], server.address, number))
+        for number in range(args.processes)
+    ]
+    return Target(spec.name, server, generators)
 
 
 @contextlib.contextmanager
@@ -206,7 +199,7 @@ def measure(args, connections, console):
     """Measure all servers with this number of connections; return a Measured for each."""
     cores = sorted(os.sched_getaffinity(0))
     with contextlib.ExitStack() as stack:
-        targets = [stack.enter_context(target(spec, cores, args)) for spec in args.specs]
+        targets = [target(spec, cores, args, stack) for spec in args.specs]
         found = [Measured(connections, spec.name, spec.idle) for spec in args.specs]
         pairs = list(zip(targets, found, strict=True))
         for one, its in pairs:
@@ -222,30 +215,12 @@ def measure(args, connections, console):
                     its.rounds.append(one.round(args.load, connections, args.seconds))
         for one, its in pairs:
             its.cpu_is_lower_bound = loses_child_cpu(one.server.process)
-    if args.check:
-        check(args, connections, found)
     return found
 
 
-def check(args, connections, found):
-    """Measure the CPU time once more: each round starts the server again, for a client in C."""
-    cores = sorted(os.sched_getaffinity(0))
-    with processes.temp_dir() as folder:
-        client = c_client.compile_client(folder)
-        for _ in range(args.rounds):
-            for spec, its in zip(args.specs, found, strict=True):
-                with pinned_server(spec, cores[:1], args.cold) as server:
-                    load = connections, args.check, cores[-1:]
-                    its.cpu_in_c.append(c_client.cost(client, server, *load))
-
-
-def values(measured, name):
-    """Return one of the numbers of each of a server's rounds."""
-    return [getattr(one, name) for one in measured.rounds]
-
-
 def median(measured, name):
-    return statistics.median(values(measured, name))
+    """Return the median of one of the numbers of a server's rounds."""
+    return statistics.median(getattr(one, name) for one in measured.rounds)
 
 
 def empty_table(first, *numbers):
@@ -274,9 +249,11 @@ def results(servers, load):
     return table
 
 
-def ratio(mine, base):
-    """Return numbers relative to others, one by one: the median and quartiles, as text."""
-    if not (found := [one / first for one, first in zip(mine, base, strict=True) if first]):
+def ratio(one, first, name):
+    """Return a number of a server's rounds relative to the first's, one by one, with quartiles."""
+    pairs = zip(one.rounds, first.rounds, strict=True)
+    each = [(getattr(mine, name), getattr(base, name)) for mine, base in pairs]
+    if not (found := [mine / base for mine, base in each if base]):
         return "-"
     low, middle, high = quartiles(found)
     return f"{middle:.2f}" + (f" ({low:.2f}-{high:.2f})" if low < high else "")
@@ -305,14 +282,9 @@ def show(servers, args, console):
     console.print(results(servers, args.load))
     if len(servers) > 1:
         console.print(f"\nrelative to {servers[0].server} (1.00), quartiles of the rounds:")
-        headings = "CPU", "throughput", "p99", *["CPU (C)"] * bool(args.check)
-        table, (first, *others) = empty_table("", *headings), servers
+        table, (first, *others) = empty_table("", "CPU", "throughput", "p99"), servers
         for one in others:
-            texts = [ratio(values(one, name), values(first, name)) for name in RATIOS]
-            if args.check:
-                in_c = statistics.median(one.cpu_in_c) / statistics.median(first.cpu_in_c)
-                texts.append(f"{in_c:.2f}")
-            table.add_row(one.server, *texts)
+            table.add_row(one.server, *(ratio(one, first, name) for name in RATIOS))
         console.print(table)
     for one in servers:
         if cost := one.cost_of_idle:

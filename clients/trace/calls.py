@@ -1,6 +1,6 @@
 """Record the calls by which a program uses the kernel: what it passes, what it receives or raises.
 
-install() replaces socket's methods, select's functions and time.sleep by functions that keep a
+install() replaces socket's methods, epoll(), poll() and time.sleep() by functions that keep a
 TracedCall and call the original. Imported in the server's process: the standard library only.
 """
 
@@ -39,7 +39,7 @@ class TracedCall:
     """One call; the fields that its kind does not have are None."""
 
     name: str  # "accept", "recv", "poll", "register", ...
-    owner: str  # "socket", "epoll", "poll", "select" or "time"
+    owner: str  # "socket", "epoll", "poll" or "time"
     fd: int | None = None  # the socket's or the interest list's
     remote: str | None = None  # "host:port" of the socket's other end
     given: float | str | None = None  # bytes to send, mask, seconds, True or False, SHUT_WR
@@ -102,10 +102,6 @@ def _socket_method(name):
     return method
 
 
-def number_of(file):
-    return file if isinstance(file, int) else file.fileno()
-
-
 class Poll:
     """A poll object of the program, or its epoll object."""
 
@@ -121,7 +117,7 @@ class Poll:
 
     def _change(self, name, fd, *mask, **named):
         mask = (*mask, *named.values()) or (USUAL,) * (name == "register")
-        number = number_of(fd)
+        number = fd if isinstance(fd, int) else fd.fileno()
         with recorded(name, self.owner, self._fd, target=number, given=next(iter(mask), None)):
             getattr(self._real, name)(fd, *mask)
         return number, mask
@@ -143,8 +139,13 @@ class Epoll(Poll):
     owner = "epoll"
 
     def __init__(self, *args, **options):
+        import fcntl  # not at the top: Windows does not have it
+
         super().__init__(_epoll(*args, **options))
-        self._twin, self._once = twin(), {}
+        self._twin, self._once = None, {}
+        with contextlib.suppress(OSError), contextlib.closing(_epoll()) as low:  # no descriptor
+            high = fcntl.fcntl(low.fileno(), fcntl.F_DUPFD_CLOEXEC, FIRST_OWN_FD)
+            self._twin = _epoll.fromfd(high)
         interest_lists.add(self)
 
     @property
@@ -185,23 +186,6 @@ class Epoll(Poll):
         return sorted({*now, *(fd for fd, waits in self._once.items() if waits)})
 
 
-def twin():
-    """Return an epoll object out of the way of the server's descriptors; None if none is left."""
-    import fcntl  # not at the top: Windows does not have it
-
-    with contextlib.suppress(OSError), contextlib.closing(_epoll()) as low:
-        return _epoll.fromfd(fcntl.fcntl(low.fileno(), fcntl.F_DUPFD_CLOEXEC, FIRST_OWN_FD))
-
-
-def _select(readers, writers, exceptional, timeout=None):
-    with recorded("select", "select", given=timeout) as call:
-        found, masks = _real_select(readers, writers, exceptional, timeout), collections.Counter()
-        for name, ready in zip(("IN", "OUT", "PRI"), found, strict=True):
-            masks.update({number_of(one): EVENTS[name] for one in ready})
-        call.events = [list(pair) for pair in masks.items()]
-    return found
-
-
 def _sleep(seconds):
     with recorded("sleep", "time", given=seconds):
         _real_sleep(seconds)
@@ -209,13 +193,10 @@ def _sleep(seconds):
 
 def install():
     """Record all calls from now on."""
-    global _epoll, _real_sleep, _real_select
-    _epoll, _real_sleep, _real_select = select.epoll, time.sleep, select.select
-    real_poll = select.poll
+    global _epoll, _real_sleep
+    _epoll, _real_sleep, real_poll = select.epoll, time.sleep, select.poll
     for name in METHODS:
         setattr(socket.socket, name, _socket_method(name))
-    select.epoll, select.poll, select.select = Epoll, lambda: Poll(real_poll()), _select
-    time.sleep = _sleep
+    select.epoll, select.poll, time.sleep = Epoll, lambda: Poll(real_poll()), _sleep
     selectors.EpollSelector._selector_cls = Epoll
     selectors.PollSelector._selector_cls = staticmethod(select.poll)  # no method: it takes no self
-    selectors.SelectSelector._select = staticmethod(_select)

@@ -179,7 +179,7 @@ class Player:
             self.session.look()
         self.session.settle()
         self.report = self.session.report()
-        ready = {fd for found in self.report.ready.values() for fd in found}
+        ready = set(self.report.ready)
         for thread in running:  # what poll() has returned was ready
             polls = [call.events for call in thread.calls if call.owner == "epoll" and call.events]
             ready |= {fd for fd, _ in polls[0]} if polls else set()

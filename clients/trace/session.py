@@ -102,7 +102,6 @@ class Session:
             thread = self.threads.get(int(number))
             if thread and not thread.stopped:
                 thread.see(tracer.Snapshot(**row))
-        report.ready = {int(fd): ready for fd, ready in report.ready.items()}
         return report
 
     def frames(self, seconds=TIMEOUT):

@@ -46,8 +46,8 @@ class Snapshot:
     # how a function is left
     how: str = ""
     alone: bool = True  # no other thread has run while this line was executed
-    changed: list[str] = field(default_factory=list)  # variables, if it is known who changed them
-    was: dict[str, str] = field(default_factory=dict)  # what they were before
+    # {name: text before, or None} of the variables that it is known to have changed
+    changed: dict[str, str | None] = field(default_factory=dict)
     variables: dict[str, str] | None = None  # of the innermost function
     arguments: list[str] = field(default_factory=list)  # of a call: which of them are passed
     value: str | None = None  # what was returned or raised
@@ -61,7 +61,7 @@ class Report:
     """What is to be seen of the process."""
 
     threads: dict[int, Snapshot]  # of main and of those that have stopped before
-    ready: dict[int, list[int]]  # {epoll: its ready list}
+    ready: list[int]  # the descriptors in the ready lists of its epoll objects
     buffered: dict[str, int]  # {"host:port": bytes asyncio holds}
 
 
@@ -122,9 +122,8 @@ class Tracer:
             if thread.ident in innermost and (has_stopped or thread is threading.main_thread()):
                 found = self.snapshot(thread, innermost[thread.ident], "sleep")
                 threads[thread.native_id] = found
-        epolls, transports = list(calls.interest_lists), list(calls.transports.items())
-        ready = {epoll.fileno(): epoll.ready() for epoll in epolls if not epoll.closed}
-        held = {remote_of(sock): buffered_by(transport) for transport, sock in transports}
+        ready = [fd for epoll in list(calls.interest_lists) for fd in epoll.ready()]
+        held = {remote_of(one): buffered_by(by) for by, one in list(calls.transports.items())}
         return Report(threads, ready, {remote: size for remote, size in held.items() if remote})
 
     # What Python calls before each call, line, return and exception (sys.settrace)
@@ -195,16 +194,14 @@ class Tracer:
         """Find what a thread has changed since it went on; other threads may have run as well."""
         found.alone = start.switches == self.switches
         if found.kind == "call" and found.how != "resumed":
-            found.changed = list(found.variables)
+            found.changed = dict.fromkeys(found.variables)
         elif id(frame) == start.frame:
             own = set(frame.f_code.co_varnames) - set(frame.f_code.co_cellvars)
             for name, text in found.variables.items():
+                before = start.variables.get(name)
                 is_assigned = name in own and id(frame.f_locals[name]) != start.identities.get(name)
-                if start.variables.get(name) != text and (found.alone or is_assigned):
-                    found.changed.append(name)
-            found.was = {
-                name: text for name, text in start.variables.items() if name in found.changed
-            }
+                if before != text and (found.alone or is_assigned):
+                    found.changed[name] = before
 
     def shown(self, frame):
         """Yield the frames of the program's functions, innermost first."""

@@ -50,7 +50,6 @@ class Measured:
     cost_of_idle: IdleCost | None = None
     cpu_is_lower_bound: bool = False  # CPU time of its child processes is lost when they end
     rounds: list[Round] = field(default_factory=list)
-    cpu_in_c: list[float] = field(default_factory=list)  # of --check: CPU seconds per greeting
 
 
 def to_json(load, measured):

@@ -12,12 +12,10 @@ import pytest
 
 from clients.system.processes import ROOT, module_command
 from conftest import wait_until
-from load_tests.tests.compiler import case
 
 pytestmark = pytest.mark.slow
 
 LONG = 30.0
-CHECK = ["03_epoll", "--rounds", 1, "--seconds", 0.05, "--check", 10**8]
 PROGRAMS = {  # name: (module, words, a word on the command line of what it starts)
     "contract": ("clients.contract", ["03_epoll", "an_idle_server_uses_no_cpu"], "server.py"),
     "break_it": ("clients.break_it", ["03_epoll", "eof-ignored"], "mutant-"),
@@ -25,7 +23,6 @@ PROGRAMS = {  # name: (module, words, a word on the command line of what it star
     "compare": ("load_tests.compare", ["03_epoll", "--users", 2, "--seconds", 60], "locustfile"),
     "web": ("load_tests.compare", ["--web", "03_epoll"], "--web-port"),
     "bench": ("load_tests.bench", ["03_epoll", "--rounds", 99, "--seconds", 9], "generator"),
-    "bench --check": ("load_tests.bench", CHECK, "bench_client"),
     "execute": ("notebooks.execute", ["1_sockets"], "ipykernel"),  # it writes when all is done
 }
 
@@ -48,7 +45,7 @@ def processes_of(place):
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [case(name, signal.SIGKILL) for name in PROGRAMS]
+    [(name, signal.SIGKILL) for name in PROGRAMS]
     + [("contract", signal.SIGHUP), ("contract", signal.SIGQUIT), ("compare", signal.SIGTERM)],
 )
 def test_what_it_has_started_ends_with_it(tmp_path, name, number):

@@ -19,7 +19,6 @@ import pytest
 
 from clients.system.processes import ROOT, models, module_command, running_server
 from conftest import cli, skip_without, wait_until
-from load_tests.tests.compiler import with_a_compiler
 from load_tests.tests.made import read
 
 pytestmark = pytest.mark.slow
@@ -277,25 +276,11 @@ def test_nothing_that_a_server_says_reaches_the_terminal_as_a_command(module, tm
     assert failed in " ".join(said.split()) or module == "bench"
 
 
-@with_a_compiler
-def test_nor_does_what_it_says_to_the_client_in_c(tmp_path):
-    """It greets the benchmark; started again, for the client in C, it has other words."""
-    again = 'AGAIN = os.path.exists(__file__ + ".seen")\nopen(__file__ + ".seen", "w").close()'
-    answer = f'({BAD!r} * 20).encode() if AGAIN else b"Hello, " + chunk'
-    odd = server(tmp_path / "odd.py", answer, again + THREADS)
-    options = ["--connections", 2, "--rounds", 1, "--seconds", 0.05, "--check", 1000]
-    done = start("bench", odd, *options)
-    assert done.returncode == 1
-    assert "wrong answer" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not {"\x1b", "\u202e"} & set(done.stdout + done.stderr)
-
-
 WRONG = ["nan", "inf", "-inf", "1e300", "-1", "", "0x10", "1,", "9" * 400]
 NUMBERS = {
     "compare": "users seconds repeat seed arrivals backlog wait compute slow-requests timeout "
     "retries processes workers switch-interval",
-    "bench": "connections rounds seconds idle processes check",
+    "bench": "connections rounds seconds idle processes",
 }
 EACH = [(module, option) for module, options in NUMBERS.items() for option in options.split()]
 
