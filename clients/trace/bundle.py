@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TypedDict
@@ -15,8 +16,7 @@ from clients.trace.record import NOT_POSSIBLE
 from clients.trace.scenarios import SCENARIOS
 
 FOR_SENTENCES = "remote", "alone", "starts", "arguments"  # these fields are not for the page
-SHOWN = 2  # iterations of a loop that are shown if more do the same: the first and the last
-LONGEST = 40  # steps of an iteration, at most
+LOOP = re.compile(r"(.{2,39}?)\1{2,}", re.DOTALL)  # three iterations or more, of equal steps
 
 
 class Bundle(TypedDict):
@@ -72,30 +72,21 @@ def play(scenario, program):
 
 
 def folded(events):
-    """Return events without the middle iterations of loops that repeat the same lines and calls."""
+    """Return events without the middle iterations of loops that repeat the same lines and calls.
+
+    The first iteration and the last are shown.
+    """
     shapes = [
-        [event[name] for name in ("kind", "thread", "line", "action")]
-        + [(call["name"], call["fd"], call["error"]) for call in event["calls"]]
+        str([event[name] for name in ("kind", "thread", "line", "action")])
+        + str([(call["name"], call["fd"], call["error"]) for call in event["calls"]])
         for event in events
     ]
+    letters = {shape: chr(number) for number, shape in enumerate(dict.fromkeys(shapes))}
     found, at = [], 0
-    while at < len(events):
-        length, times = repeats(shapes, at)
-        last = at + (times - 1) * length
-        found += events[at : at + length]
-        if times > SHOWN:
-            found.append(events[last - 1] | {"skipped": times - SHOWN, "changed": []})
-            found += events[last : last + length]
-        at = last + length
-    return found
-
-
-def repeats(shapes, at):
-    """Return (steps of the iteration that begins here, how many times it is repeated)."""
-    for length in range(2, LONGEST):
-        times, first = 1, shapes[at : at + length]
-        while shapes[at + times * length : at + (times + 1) * length] == first:
-            times += 1
-        if times > SHOWN:
-            return length, times
-    return 1, 1
+    for loop in LOOP.finditer("".join(letters[shape] for shape in shapes)):
+        length, last = len(loop[1]), loop.end() - len(loop[1])
+        found += events[at : loop.start() + length]
+        skipped = len(loop[0]) // length - 2
+        found.append(events[last - 1] | {"skipped": skipped, "changed": []})
+        at = last
+    return found + events[at:]
