@@ -24,11 +24,11 @@ WORKERS = {"type": int, "help": "None: 100 threads, or a process for each core"}
 def start(listener, options):
     if not (options.wait or options.compute):
         return asyncio_streams.start(listener, options)
-    executor = start_pool(listener, options)
+    pool = start_pool(listener, options)
 
-    async def answer(chunk):
-        how = executor, work, chunk, options.wait, options.compute
-        return await asyncio.get_running_loop().run_in_executor(*how)
+    def answer(chunk):
+        task = pool, work, chunk, options.wait, options.compute
+        return asyncio.get_running_loop().run_in_executor(*task)
 
     return asyncio_streams.start(listener, options, answer)
 
@@ -63,7 +63,7 @@ def end_if_a_worker_has(*_):
             return  # one is stopped, or goes on
     except ChildProcessError:  # the pool has noticed first, and has ended the others
         pass
-    print("a worker has ended, and so does the server", file=sys.stderr, flush=True)
+    print("a worker has ended, and so does the server", file=sys.stderr)
     os._exit(1)
 
 
