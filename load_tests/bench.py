@@ -145,8 +145,8 @@ class Target:
         before = tree_cpu_seconds(self.server.process)
         results = self.share("round", connections, load, seconds)
         used = tree_cpu_seconds(self.server.process) - before
-        latencies = sorted(ns / 1e9 for result in results for ns in result.latencies)
-        elapsed = max(result.seconds for result in results)
+        latencies = sorted(ns / 1e9 for times, _, _ in results for ns in times)
+        elapsed = max(seconds for _, seconds, _ in results)
         return Round(
             answered=len(latencies),
             seconds=elapsed,
@@ -156,7 +156,7 @@ class Target:
             max=latencies[-1],
             cpu=used / len(latencies),
             busy=used / elapsed,
-            generator_busy=max(result.cpu / result.seconds for result in results),
+            generator_busy=max(cpu / seconds for _, seconds, cpu in results),
         )
 
 

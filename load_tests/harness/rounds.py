@@ -1,19 +1,9 @@
-"""What the benchmark measures: from the generators' processes to the table and the JSON file."""
+"""What the benchmark measures, for the table and the JSON file."""
 
 import json
-from array import array
 from dataclasses import asdict, dataclass, field
 
 SCHEMA = 3  # of the JSON file: it changes whenever a key does
-
-
-@dataclass(frozen=True, slots=True)
-class GeneratorRound:
-    """What one generator process did in one round."""
-
-    latencies: array  # ns, one per request
-    seconds: float  # from the first request to the last answer
-    cpu: float  # CPU seconds that the generator used
 
 
 @dataclass(frozen=True, slots=True)

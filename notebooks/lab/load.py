@@ -13,8 +13,9 @@ from rich.console import Console
 
 from clients.client import Client
 from clients.system import processes
+from load_tests import bench as benchmark
 from load_tests import compare as comparison
-from load_tests.harness import results, rounds, stats
+from load_tests.harness import stats
 from load_tests.harness.monitor import kernel_memory, reading
 from load_tests.harness.samples import Sample
 from load_tests.harness.stats import quartiles
@@ -66,21 +67,16 @@ def compare_with_samples(*servers, users=(), arrivals=(), **config):
 
 
 def bench(*servers, connections, **options):
-    """Run load_tests.bench with its options; return a Measured for each server.
+    """Return the Measured of each server that load_tests.bench would report with these options.
 
-    Raises RuntimeError with the end of its output if it fails.
+    Raises BenchError or LaunchError if it fails.
     """
-    with processes.temp_dir() as place:
-        file = Path(place, "bench.json")
-        words = ["--connections", connections, "--json", file]
-        for name, value in options.items():
-            words += [f"--{name}"] + ([] if value is True else [value])
-        line = processes.module_command("load_tests.bench", *servers, *words)
-        done = processes.run_captured(line, cwd=processes.ROOT, timeout=900)
-        if done.returncode:
-            raise RuntimeError(f"bench failed: {done.stdout[-500:]} {done.stderr[-500:]}")
-        kinds = rounds.Measured, rounds.IdleCost, rounds.Round
-        return results.loads(file.read_text(), *kinds)["measured"]
+    words = ["--connections", connections]
+    for name, value in options.items():
+        words += [f"--{name}"] + ([] if value is True else [value])
+    args = benchmark.options([*map(str, (*servers, *words))])
+    processes.raise_nofile_limit()
+    return benchmark.measure(args, connections, Console(quiet=True, force_jupyter=False))
 
 
 @dataclass
