@@ -27,6 +27,7 @@ from clients.trace import animated_svg, bundle, tracer, values
 from clients.trace.__main__ import main as trace_main
 from clients.trace.__main__ import write
 from clients.trace.interpret import TraceEvent, is_worth_seeing
+from clients.trace.narration import sentence
 from clients.trace.page import STEPS
 from clients.trace.scenarios import SCENARIOS
 from clients.trace.session import traced
@@ -363,6 +364,10 @@ def wait_for_news():
     with news:
         news.wait()
 
+def look_at_all(room):
+    for conn in room.conns:
+        conn.fileno()
+
 def serve(room):
     count = 0
 
@@ -372,6 +377,7 @@ def serve(room):
         while size := conn.recv_into(buffer):
             room.total += size
             words.put(bytes(buffer[:size]))
+            look_at_all(room)
         words.put(b"")
 
     def write(conn, words):
@@ -425,6 +431,11 @@ def test_what_another_thread_has_changed_is_not_said_of_a_line(room):
             assert "room.total +=" in ROOM.splitlines()[event["line"] - 1]
     assert "Now got is b''." in said_in("write", room)
     assert not any("count" in one["changed"] for one in of("read") if one["kind"] != "call")
+
+
+def test_a_thread_that_looks_at_all_connections_serves_its_own(room):
+    [name] = {one["name"] for one in room if one["function"] == "look_at_all"}
+    assert name == "client 2"
 
 
 def test_a_variable_that_functions_share_is_what_it_is_without_the_tracer(room):
@@ -698,6 +709,17 @@ def test_a_namespace_without_power_gets_one_line(tmp_path):
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
     assert last.startswith("python -m clients.trace: a network namespace is needed that can be")
+
+
+def test_out_of_descriptors_the_queue_is_what_accept_has_left():
+    shown = SHOWN["recordings"]["descriptors"]["03_epoll"]
+    wanted = (
+        "accept() fails: Too many open files. It takes a descriptor before it looks at the queue"
+    )
+    event = next(one for one in shown if one["sentence"].startswith(wanted))
+    full = event | {"kernel": event["kernel"] | {"queue": 1}}  # an accept() before it took that one
+    assert sentence(event, full, []).startswith(wanted)
+    assert "it stays in the queue" in sentence(full, event, [])
 
 
 def test_a_value_is_described_as_what_it_is():

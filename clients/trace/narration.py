@@ -287,7 +287,7 @@ def of_kernel_call(call, event, before):
     """Return what a call to the kernel has brought; "" if that is not known."""
     name, fd, error = call["name"], call["fd"], call["error"]
     if error:
-        return of_error(call, before)
+        return of_error(call, event)
     remote = call["remote"] or f"descriptor {fd}"
     match name:
         case "accept":
@@ -328,14 +328,14 @@ def of_kernel_call(call, event, before):
     return ""
 
 
-def of_error(call, before):
+def of_error(call, event):
     name, (kind, _, reason) = call["name"], call["error"].partition(": ")
     if kind == "BlockingIOError":
         return f"{name}() finds {EMPTY.get(name, 'that it would block')}, and raises {kind}."
     reason = re.sub(r"^\[Errno \d+\] ", "", reason)
     if name == "accept":
         more = " A new connection needs a descriptor, and none is left: it stays in the queue."
-        if not before["kernel"]["queue"]:  # seen with strace: EMFILE, and the queue is empty
+        if not event["kernel"]["queue"]:  # seen with strace: EMFILE, and the queue is empty
             more = " It takes a descriptor before it looks at the queue, which is empty."
         return f"accept() fails: {reason}.{more * ('[Errno 24]' in call['error'])}"
     if kind == "ConnectionResetError" and call["remote"]:

@@ -173,7 +173,7 @@ class Tracer:
         if thread is threading.main_thread():
             found.name = "main"
         elif thread.native_id not in calls.acceptors:
-            found.remote = next(filter(None, map(served_in, shown)), None)
+            found.remote = next(filter(None, map(served_in, reversed(shown))), None)
         if shown:
             found.function = shown[0].f_code.co_qualname.rpartition("<locals>.")[2]
             found.line, found.variables = shown[0].f_lineno, variables_of(shown[0])
@@ -181,11 +181,13 @@ class Tracer:
             found.waits_in = self.waits_in(thread, frame)
             return found
         found.value = describe(value[1] if event == "exception" else value)
-        found.next_line, found.how = found.line, self.how_of(frame, event)
+        found.next_line, found.how = found.line, how_of(frame, event)
+        is_direct = frame.f_back and frame.f_back.f_code.co_filename == self.program
         if event == "call":
             found.arguments = [one for one in found.variables if one in frame.f_code.co_varnames]
+            found.how = found.how or ("" if is_direct else "callback")
         if start := self.starts.get(thread.native_id):
-            if found.how != "callback":
+            if event != "call" or is_direct:
                 found.line = start.line
             self.compare(found, frame, start)
         return found
@@ -210,20 +212,6 @@ class Tracer:
                 yield frame
             frame = frame.f_back
 
-    def how_of(self, frame, event):
-        """Return how a function is entered or left, if not by a plain call or return; else ""."""
-        code, at = frame.f_code.co_code, frame.f_lasti
-        operation = dis.opname[code[at]] if at >= 0 else ""
-        if event == "call":
-            begins = operation == "RESUME" and not code[at + 1] & 3
-            if frame.f_code.co_flags & GENERATOR and not begins:
-                return "resumed"
-            is_direct = frame.f_back and frame.f_back.f_code.co_filename == self.program
-            return "" if is_direct else "callback"
-        if event == "return" and not operation.startswith("RETURN"):
-            return "suspended" if operation in ("YIELD_VALUE", "RESUME") else "raised"
-        return ""
-
     def waits_in(self, thread, frame):
         function = getattr(self.in_c.get(thread.ident), "__qualname__", None)
         names = [function] if function else []
@@ -231,6 +219,18 @@ class Tracer:
             names.insert(0, frame.f_code.co_qualname)
             frame = frame.f_back
         return names
+
+
+def how_of(frame, event):
+    """Return how a function is entered or left, if not by a plain call or return; else ""."""
+    code, at = frame.f_code.co_code, frame.f_lasti
+    operation = dis.opname[code[at]] if at >= 0 else ""
+    if event == "call":
+        begins = operation == "RESUME" and not code[at + 1] & 3
+        return "resumed" if frame.f_code.co_flags & GENERATOR and not begins else ""
+    if event == "return" and not operation.startswith("RETURN"):
+        return "suspended" if operation in ("YIELD_VALUE", "RESUME") else "raised"
+    return ""
 
 
 def served_in(frame):
