@@ -8,13 +8,11 @@
 .venv/bin/python -m load_tests.compare --join 192.168.1.10    on two other machines
 """
 
-import argparse
 import contextlib
 import csv
 import datetime
 import gzip
 import io
-import ipaddress
 import itertools
 import math
 import os
@@ -73,20 +71,20 @@ def options(arguments=None):
     add("--arrivals", type=rates, metavar="RATE,...", help="open loop: visitors per second")
     for name, kind, default, words in (
         ("--seconds", number(float, 0.5, 3600), 5.0, "length of each run"),
-        ("--repeat", number(int, 1, 1000), 1, "runs of each, in turn"),
-        ("--seed", number(int, 0, 10**9), 1, "of arrivals and think times"),
-        ("--backlog", number(int, 0, 65_535), 5, "of the servers"),
+        ("--repeat", number(int, 1, 1000), 1, "runs of each server and load, in turn"),
+        ("--seed", number(int, 0, 10**9), 1, "seed of arrivals and think times"),
+        ("--backlog", number(int, 0, 65_535), 5, "backlog of each server"),
         ("--wait", length, 0.0, "seconds that each greeting waits"),
-        ("--compute", length, 0.0, "seconds that each one computes"),
-        ("--slow-requests", some, 0, "users whose greetings alone --wait and --compute"),
-        ("--switch-interval", number(float, 1e-6, 10), sys.getswitchinterval(), "of the GIL"),
+        ("--compute", length, 0.0, "seconds that each greeting computes"),
+        ("--slow-requests", some, 0, "users to which alone --wait and --compute apply"),
+        ("--switch-interval", number(float, 1e-6, 10), sys.getswitchinterval(), "of the GIL, in s"),
         ("--timeout", length, 0.0, "seconds after which visitors give up; 0: never"),
         ("--retries", some, 0, "how often they try again"),
         ("--processes", number(int, 1, 64), 1, "Locust processes"),
-        ("--workers", some, 0, "wait for as many --join, for each run"),
-        ("--master-bind-host", ip_address, "127.0.0.1", "where they can reach this machine"),
-        ("--join", str, None, "make load for the comparison there, until it ends"),
-        ("--out", Path, HERE / "results", "folder"),
+        ("--workers", some, 0, "number of workers that join"),
+        ("--master-bind-host", str, "127.0.0.1", "this machine's address, for workers"),
+        ("--join", str, None, "be a worker of the comparison at this address"),
+        ("--out", Path, HERE / "results", "folder of the results"),
         ("--web", str, None, "open Locust's page on this server"),
     ):
         add(name, type=kind, default=default, help=words)
@@ -115,14 +113,6 @@ def options(arguments=None):
     address = args.master_bind_host if args.workers else None
     more = args.pictures, bool(args.web), address, args.join
     return Plan(config, programs, loads, args.out.resolve(), *more)
-
-
-def ip_address(text):
-    """Return an IPv4 address to which other machines can connect. Raises ArgumentTypeError."""
-    with contextlib.suppress(ValueError):
-        if not ipaddress.IPv4Address(text).is_unspecified:
-            return text
-    raise argparse.ArgumentTypeError(f"expected an IPv4 address of this machine, not {text!r}")
 
 
 def compare(plan, console):

@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 import gevent
 import gevent.pool
 import gevent.resolver.blocking
-import gevent.socket
 import locust.stats
 from locust import User, constant, events, runners, task
 
@@ -249,7 +248,6 @@ class Session:
 
     def connect(self):
         self.client = Client(*self.user.address, timeout=None)
-        self.client.socket = QuickSocket(fileno=self.client.socket.detach())
         if "connect" in self.open:
             self.answered("connect")
 
@@ -285,14 +283,6 @@ class Session:
             client.socket.shutdown(socket.SHUT_WR)  # the server gets the same FIN as from close()
             if client.socket.recv(1024) and (now := time.monotonic()) < log.over:
                 log.note(self.name, "abandoned_greeting", began, now, "answered")
-
-
-class QuickSocket(gevent.socket.socket):
-    """gevent's own sendall() reads the buffer's size each time: a tenth of a greeting's cost."""
-
-    def sendall(self, data):
-        while data:
-            data = data[self.send(data) :]
 
 
 # Locust rounds to whole milliseconds, and on the loopback that is 0.

@@ -39,7 +39,7 @@ class ProbeClient(socket.socket):
         expected = PREFIX + message
         with Explaining("sent ", message):
             received = self.read(len(expected))
-            end = " and the end of the stream" if len(received) < len(expected) else ""
+            end = " and end of file" if len(received) < len(expected) else ""
             if received != expected:
                 raise ContractViolation(difference(expected, received) + end)
 

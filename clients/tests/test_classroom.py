@@ -8,13 +8,14 @@ import socket
 import subprocess
 import sys
 import termios
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from rich.cells import cell_len
 
 from clients.classroom import app as classroom
-from clients.classroom import panels
+from clients.classroom import panels, scripted_clients
 from clients.classroom.__main__ import main
 from clients.classroom.roster import ClientRow, Roster
 from clients.classroom.server_monitor import Connection, ServerMonitor
@@ -162,7 +163,15 @@ def test_fifty_clients_are_fifty_threads_on_02_and_one_on_03_and_nothing_is_cut_
     )
 
 
-def test_a_client_that_never_reads():
+def test_a_client_that_never_reads(monkeypatch):
+    def small():  # with small segments the kernel holds 300 KB of greetings, and not 4 MB
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+        return one
+
+    monkeypatch.setattr(scripted_clients, "socket", SimpleNamespace(socket=small))
+
     def blocked_in(call):
         return lambda app: (
             app.monitor

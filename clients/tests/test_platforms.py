@@ -97,7 +97,6 @@ NEED_LINUX = [
 RUNS_ON_MACOS = "load_tests/alternatives/uvloop_protocol.py"
 ON_LOCUST = {  # gevent imports what only the real system has
     "load_tests.locustfile",
-    "load_tests.step_load",
     "load_tests.harness.locust_tab",
 }
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("platforms")]

@@ -27,6 +27,7 @@ from clients.trace import animated_svg, bundle, tracer, values
 from clients.trace.__main__ import main as trace_main
 from clients.trace.__main__ import write
 from clients.trace.interpret import TraceEvent, is_worth_seeing
+from clients.trace.narration import sentence
 from clients.trace.page import STEPS
 from clients.trace.scenarios import SCENARIOS
 from clients.trace.session import traced
@@ -41,9 +42,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("recordings")]
 
 def record(scenario, program):
     try:
-        return bundle.narrated(bundle.play(scenario, program), program.read_text().splitlines())
+        events, why = bundle.play(scenario, program)
     except processes.NamespaceDenied as error:
         skip_without("network namespaces", error)
+    assert not why
+    return events
 
 
 @functools.cache
@@ -301,8 +304,7 @@ def other(tmp_path_factory):
         "accept() of the program is called with listener = listening socket (descriptor 3).",
         "This handler is not for it: on to line 38.",
         "The exception is caught here: on to line 39.",
-        "select() blocks: no descriptor that it watches is ready.",
-        "select() reports descriptor 4 (client 1).",
+        "The thread is blocked in the system call",  # select(): its calls are not recorded
         "shutdown(SHUT_WR): the kernel sends FIN to client 2, after all bytes; descriptor 5 stays",
         "SimpleQueue.get() blocks: the queue is empty.",
         "Visit.pieces() is suspended: it yields b'ann'.",
@@ -362,6 +364,10 @@ def wait_for_news():
     with news:
         news.wait()
 
+def look_at_all(room):
+    for conn in room.conns:
+        conn.fileno()
+
 def serve(room):
     count = 0
 
@@ -371,6 +377,7 @@ def serve(room):
         while size := conn.recv_into(buffer):
             room.total += size
             words.put(bytes(buffer[:size]))
+            look_at_all(room)
         words.put(b"")
 
     def write(conn, words):
@@ -426,6 +433,11 @@ def test_what_another_thread_has_changed_is_not_said_of_a_line(room):
     assert not any("count" in one["changed"] for one in of("read") if one["kind"] != "call")
 
 
+def test_a_thread_that_looks_at_all_connections_serves_its_own(room):
+    [name] = {one["name"] for one in room if one["function"] == "look_at_all"}
+    assert name == "client 2"
+
+
 def test_a_variable_that_functions_share_is_what_it_is_without_the_tracer(room):
     assert [text for text in said_in("take", room) if "Now count" in text] == [
         "Now count is 1.",
@@ -473,7 +485,7 @@ def test_nothing_is_recorded_for_a_line_at_which_nothing_happens():
     for line, is_shown in (("    pass", False), ("    try:", False), ("    f()", True)):
         event = TraceEvent("line", function="main", line=2, next_line=3)
         assert is_worth_seeing(event, before, ["def f():", line, "    g()"]) == is_shown
-    event.changed = ["a"]
+    event.changed = {"a": None}
     assert is_worth_seeing(event, before, ["def f():", "    pass", "    g()"])
 
 
@@ -697,6 +709,17 @@ def test_a_namespace_without_power_gets_one_line(tmp_path):
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
     assert last.startswith("python -m clients.trace: a network namespace is needed that can be")
+
+
+def test_out_of_descriptors_the_queue_is_what_accept_has_left():
+    shown = SHOWN["recordings"]["descriptors"]["03_epoll"]
+    wanted = (
+        "accept() fails: Too many open files. It takes a descriptor before it looks at the queue"
+    )
+    event = next(one for one in shown if one["sentence"].startswith(wanted))
+    full = event | {"kernel": event["kernel"] | {"queue": 1}}  # an accept() before it took that one
+    assert sentence(event, full, []).startswith(wanted)
+    assert "it stays in the queue" in sentence(full, event, [])
 
 
 def test_a_value_is_described_as_what_it_is():

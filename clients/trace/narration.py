@@ -14,7 +14,7 @@ from clients.trace.calls import EVENTS
 LONGEST = 80  # characters of a line of the log, of a variable
 WORDS = 20  # of a sentence about variables, at most
 # Calls of the kernel that a sentence names; a function of the program may have the same name
-CALLS = {"accept", "recv", "recv_into", "send", "sendall", "poll", "select", "register", "modify"}
+CALLS = {"accept", "recv", "recv_into", "send", "sendall", "poll", "register", "modify"}
 CALLS |= {"unregister", "close", "shutdown", "sleep", "setblocking"}
 UNSENT = {  # why a client sends nothing, by its connection's state
     "ESTABLISHED": "no buffer has room for more bytes",
@@ -23,6 +23,14 @@ UNSENT = {  # why a client sends nothing, by its connection's state
 # What a call finds that would block
 EMPTY = {"accept": "the accept queue empty", "send": "no room in the send buffer"}
 EMPTY |= dict.fromkeys(("recv", "recv_into"), "nothing to read")
+# What a statement has done if the next line is outside its block, and if it is inside
+STATEMENTS = {
+    "If": ("The condition is false", "The condition is true"),
+    "While": ("The condition is false", "The condition is true"),
+    "For": ("The loop is over", "The loop takes the next one"),
+    "With": ("The block is left", "The block begins"),
+    "ExceptHandler": ("This handler is not for it", "The exception is caught here"),
+}
 
 
 def sentence(event, before, lines):
@@ -35,16 +43,17 @@ def sentence(event, before, lines):
             return of_clients(event, before)
         case "time":
             return of_time(event, before)
-        case "sleep":
-            text = " ".join([*of_calls(event, before), of_blocking(event)])
         case "end":
-            text = f"{thread_name(event)} has ended."
+            parts = [f"{thread_name(event)} has ended."]
+        case "sleep":
+            parts = [*of_calls(event, before), of_blocking(event)]
         case "call":
-            text = " ".join([*of_calls(event, before), of_call(event)])
+            parts = [*of_calls(event, before), of_call(event)]
         case _:
-            text = of_line(event, before, lines)
-    come = syn_sent(event, before, "ESTABLISHED")
-    return text + f" Meanwhile the SYN of {come} was retransmitted, and found room." * bool(come)
+            parts = of_line(event, before) or [of_statement(event, lines)]
+    if come := syn_sent(event, before, "ESTABLISHED"):
+        parts.append(f"Meanwhile the SYN of {come} was retransmitted, and found room.")
+    return " ".join(parts)
 
 
 # What clients do
@@ -86,11 +95,13 @@ def of_connections(event):
     rows = [row_with("client", number, event) for number in event["actors"]]
     queued = sum(row["queued"] for row in rows)
     dropped = ", ".join(str(row["client"]) for row in rows if row["client_state"] == "SYN-SENT")
-    text = f"{len(rows)} clients connect: {queued} connections "
-    text += "fill the accept queue" if dropped else "are in the accept queue"
-    if len(rows) == 1:
-        done = ": the kernels complete the handshake; the connection is in the accept queue, "
-        text = f"Client {rows[0]['client']} connects{(done + 'unknown to the program') * queued}"
+    text = f"Client {rows[0]['client']} connects"
+    if len(rows) > 1:
+        where = "fill the accept queue" if dropped else "are in the accept queue"
+        text = f"{len(rows)} clients connect: {queued} connections {where}"
+    elif queued:
+        text += ": the kernels complete the handshake; the connection is in the accept queue, "
+        text += "unknown to the program"
     return f"{text}; the SYN of {dropped} is dropped." if dropped else f"{text}."
 
 
@@ -159,8 +170,8 @@ def of_blocking(event):
             return f"{name}() blocks: there is no room{rest} until client {row['client']} reads."
         case "epoll_wait" | "epoll_pwait", _:
             return "epoll.poll() blocks: its ready list is empty."
-        case "poll" | "ppoll" | "select" | "pselect6", _ if name in ("poll", "select"):
-            return f"{name}() blocks: no descriptor that it watches is ready."
+        case "poll" | "ppoll", _ if name == "poll":
+            return "poll() blocks: no descriptor that it watches is ready."
         case "clock_nanosleep", _ if name == "sleep":
             return f"time.sleep({pending['given']:g}): the thread sleeps."
         case "futex", ["Queue.get", "Condition.wait", *_] | ["SimpleQueue.get"]:
@@ -173,15 +184,15 @@ def of_blocking(event):
 
 
 def of_call(event):
-    function = function_name(event)
-    if event["how"] == "resumed":
+    function, how = function_name(event), event["how"]
+    if how == "resumed":
         return f"{function} goes on where it was suspended."
-    who = {"begins": f"{thread_name(event)} begins: it", "callback": "Another file"}.get(
-        event["how"]
-    )
-    text = f"{who} calls {function}" if who else f"{function} is called"
-    texts = [(name, event["variables"][name]) for name in event["arguments"]]
-    shown = [f"{name} = {text}" for name, text in texts if len(text) <= LONGEST][:3]
+    text = f"{function} is called"
+    if how in ("begins", "callback"):
+        who = f"{thread_name(event)} begins: it" if how == "begins" else "Another file"
+        text = f"{who} calls {function}"
+    values = [(name, event["variables"][name]) for name in event["arguments"]]
+    shown = [f"{name} = {value}" for name, value in values if len(value) <= LONGEST][:3]
     given = ", ".join(fitting(shown, WORDS - len(f"{text} with".split())))
     return f"{text} with {given}." if given else f"{text}."
 
@@ -191,8 +202,8 @@ def fitting(parts, room):
     return [part for at, part in enumerate(parts) if len(" ".join(parts[: at + 1]).split()) <= room]
 
 
-def of_line(event, before, lines):
-    """Return what a line of the program has done: by its calls, else by what it is."""
+def of_line(event, before):
+    """Return sentences of what a line of the program has done; [] if it has called nothing."""
     parts = of_calls(event, before)
     if event["log"] and event["alone"]:
         last = event["log"].strip().splitlines()[-1]
@@ -201,9 +212,7 @@ def of_line(event, before, lines):
         parts.append(f"The line raises {event['value'].removesuffix(': ').removesuffix('.')}.")
     if event["kind"] == "return":
         parts.append(of_return(event))
-    if not parts and event["starts"]:
-        parts.append("A new thread has started.")
-    return " ".join(parts) or of_statement(event, lines)
+    return parts or ["A new thread has started."] * event["starts"]
 
 
 def of_return(event):
@@ -220,29 +229,21 @@ def of_return(event):
 def of_statement(event, lines):
     """Return what a statement has done that has called nothing of the kernel."""
     news = " and ".join(fitting(news_of(event), WORDS - 2))
-    onward = f"on to line {event['next_line']}"
+    line, onward = event["next_line"], f"on to line {event['next_line']}"
     node = statement_at("\n".join(lines), event["line"])
-    body = getattr(node, "body", None)
-    inside = bool(body) and body[0].lineno <= event["next_line"] <= body[-1].end_lineno
-    match node:
-        case ast.If() | ast.While() if not news and not is_in(node.test, event["next_line"]):
-            return f"The condition is {'true' if inside else 'false'}: {onward}."
-        case ast.For() | ast.AsyncFor() if inside:
-            return f"The loop takes the next one: {news or onward}."
-        case ast.For() | ast.AsyncFor() if not is_in(node.iter, event["next_line"]):
-            return f"The loop is over: {onward}."
-        case ast.ExceptHandler():
-            what = "The exception is caught here" if inside else "This handler is not for it"
-            return f"{what}: {onward}."
-        case ast.With() | ast.AsyncWith() if inside and not news:
-            names = [ast.unparse(item.context_expr) for item in node.items]
-            held = [event["variables"].get(name, "") for name in names]
-            if any(text.startswith("connection with") for text in held):
-                return "The connection will be closed when this block is left."
-            return f"The block begins: {onward}."
-        case ast.With() | ast.AsyncWith() if not inside and not news:
-            return f"The block is left: {onward}."
-    return f"Now {news}." if news else f"{onward.capitalize()}, in {event['function']}()."
+    kind, body = type(node).__name__.removeprefix("Async"), getattr(node, "body", None)
+    inside = bool(body) and body[0].lineno <= line <= body[-1].end_lineno
+    head = getattr(node, "test", getattr(node, "iter", node))
+    in_head = kind in ("If", "While", "For") and head.lineno < line <= head.end_lineno
+    if in_head or kind not in STATEMENTS or (news and kind in ("If", "While", "With")):
+        return f"Now {news}." if news else f"{onward.capitalize()}, in {event['function']}()."
+    if kind == "With" and inside:
+        names = [ast.unparse(item.context_expr) for item in node.items]
+        held = [event["variables"].get(name, "") for name in names]
+        if any(text.startswith("connection with") for text in held):
+            return "The connection will be closed when this block is left."
+    is_next = kind == "For" and inside and news
+    return f"{STATEMENTS[kind][inside]}: {news if is_next else onward}."
 
 
 def news_of(event):
@@ -250,7 +251,7 @@ def news_of(event):
     found, whole = [], {name.partition(".")[0] for name in event["changed"] if "." in name}
     names = [name for name in event["changed"] if name not in whole]  # or its fields say it
     for name in names[:3]:
-        values = event["was"].get(name, ""), event["variables"][name]
+        values = event["changed"][name] or "", event["variables"][name]
         then, now = (set(re.findall(r"\bclient \d+", text)) for text in values)
         if max(map(len, values)) <= LONGEST:
             found.append(f"{name} is {values[1]}")
@@ -262,10 +263,6 @@ def news_of(event):
             gone = f"no longer in {name} ({len(now)} left)"
             found.append(f"{client} is {what if then < now else gone}")
     return found
-
-
-def is_in(node, line):
-    return node.lineno <= line <= node.end_lineno and node.lineno != node.end_lineno
 
 
 @functools.cache
@@ -290,7 +287,7 @@ def of_kernel_call(call, event, before):
     """Return what a call to the kernel has brought; "" if that is not known."""
     name, fd, error = call["name"], call["fd"], call["error"]
     if error:
-        return of_error(call, before)
+        return of_error(call, event)
     remote = call["remote"] or f"descriptor {fd}"
     match name:
         case "accept":
@@ -308,9 +305,13 @@ def of_kernel_call(call, event, before):
             return f"{name}() hands {part} bytes to the kernel: no room for the other {rest:,}."
         case "send" | "sendall":
             return f"{name}() hands all {call['given']:,} bytes to the kernel, for {remote}."
-        case "poll" | "select":
+        case "poll":
             name = "epoll.poll" if call["owner"] == "epoll" else name
-            names = [reported(*one, event, before) for one in call["events"]]
+            names = []
+            for one, mask in call["events"]:  # the event mask is named if it is not the usual one
+                events = " ".join(event for event, bit in EVENTS.items() if mask & bit)
+                more = "" if events == "IN" else f": {events}"
+                names.append(named_descriptor(one, before, event) + more)
             return f"{name}() reports {', '.join(names) or 'nothing: no descriptor is ready'}."
         case "register" | "modify" | "unregister":
             return of_interest(call, event, before)
@@ -327,26 +328,19 @@ def of_kernel_call(call, event, before):
     return ""
 
 
-def of_error(call, before):
+def of_error(call, event):
     name, (kind, _, reason) = call["name"], call["error"].partition(": ")
-    reason = re.sub(r"^\[Errno \d+\] ", "", reason)
     if kind == "BlockingIOError":
         return f"{name}() finds {EMPTY.get(name, 'that it would block')}, and raises {kind}."
+    reason = re.sub(r"^\[Errno \d+\] ", "", reason)
     if name == "accept":
         more = " A new connection needs a descriptor, and none is left: it stays in the queue."
-        if not before["kernel"]["queue"]:  # seen with strace: EMFILE, and the queue is empty
+        if not event["kernel"]["queue"]:  # seen with strace: EMFILE, and the queue is empty
             more = " It takes a descriptor before it looks at the queue, which is empty."
         return f"accept() fails: {reason}.{more * ('[Errno 24]' in call['error'])}"
     if kind == "ConnectionResetError" and call["remote"]:
         reason = f"{call['remote']} has reset the connection"
     return f"{name}() raises {kind}{': ' if reason else ''}{reason}."
-
-
-def reported(fd, mask, event, before):
-    """Return "descriptor 5 (client 1)", with the event mask if it is not the usual one."""
-    events = [name for name, bit in EVENTS.items() if mask & bit]
-    text = named_descriptor(fd, before, event)
-    return text if events == ["IN"] else f"{text}: {' '.join(events)}"
 
 
 def of_interest(call, event, before):

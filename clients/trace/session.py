@@ -9,7 +9,6 @@ with traced(program, pause=True) as session:
 import contextlib
 import json
 import os
-import re
 import select
 import time
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from clients.trace.calls import TracedCall
 
 INTERVAL = 0.001  # seconds between two looks at whether a thread runs
 TIMEOUT = 10.0  # seconds
-STATUS = re.compile(r"^State:\s+(\w)|^(?:non)?voluntary_ctxt_switches:\s+(\d+)", re.MULTILINE)
+ENDED = "-1 0x0 0x0"  # of a thread that has ended, in /proc/PID/task/TID/syscall (proc(5))
 
 
 @dataclass
@@ -70,17 +69,10 @@ class Session:
     def __init__(self, server, channel, paused):
         self.server, self.paused, self._channel = server, paused, channel
         main = server.process.pid
-        self.threads, self._alive = {main: TracedThread(main)}, self._tasks()
+        self.threads, self._alive = {main: TracedThread(main)}, procfs.syscalls(main)
         self._answers, self._unanswered, self._has_ended, self._rest = {}, set(), False, b""
         self._poll = select.poll()
         self._poll.register(channel, select.POLLIN)
-
-    def _tasks(self):
-        """Return the kernel's numbers of all threads that the server has now."""
-        try:
-            return {int(task) for task in os.listdir(f"/proc/{self.server.process.pid}/task")}
-        except OSError:  # it has ended
-            return set()
 
     def _order(self, text):
         with contextlib.suppress(OSError):  # the server has ended
@@ -110,7 +102,6 @@ class Session:
             thread = self.threads.get(int(number))
             if thread and not thread.stopped:
                 thread.see(tracer.Snapshot(**row))
-        report.ready = {int(fd): ready for fd, ready in report.ready.items()}
         return report
 
     def frames(self, seconds=TIMEOUT):
@@ -178,29 +169,18 @@ class Session:
             before = now
             if time.monotonic() > deadline:
                 raise TimeoutError("the server does not come to rest")
-        self._alive = set(now)
+        self._alive = now
 
     def look(self):
-        """Return {thread: its context switches} if all threads sleep now, or else None.
-
-        All have slept between two looks if no thread has been switched to meanwhile.
-        """
-        found, alive = {}, self._tasks()
-        for number in set(self.threads) - alive:
+        """Return {thread: text for procfs.parse_syscall} if all threads sleep now, or else None."""
+        texts = procfs.syscalls(self.server.process.pid)
+        texts = {number: text for number, text in texts.items() if not text.startswith(ENDED)}
+        for number in set(self.threads) - texts.keys():
             del self.threads[number]
-        for number in alive:
-            task = Path(f"/proc/{self.server.process.pid}/task/{number}")
-            try:
-                state, *switches = STATUS.findall((task / "status").read_text())
-                if state[0] in ("Z", "X"):  # it has ended
-                    continue
-                call = procfs.parse_syscall((task / "syscall").read_text())
-            except OSError:  # it has just ended
-                return None
-            if call is None or state[0] not in ("S", "D"):
-                return None
-            thread = self.threads.get(number)
-            if thread and not thread.stopped:
-                thread.call, thread.fd = call.name, call.fd
-            found[number] = [number for _, number in switches]
-        return found
+        found = {number: procfs.parse_syscall(text) for number, text in texts.items()}
+        if not all(found.values()):
+            return None
+        for number, thread in self.threads.items():
+            if not thread.stopped:
+                thread.call, thread.fd = found[number].name, found[number].fd
+        return texts

@@ -46,8 +46,8 @@ class Snapshot:
     # how a function is left
     how: str = ""
     alone: bool = True  # no other thread has run while this line was executed
-    changed: list[str] = field(default_factory=list)  # variables, if it is known who changed them
-    was: dict[str, str] = field(default_factory=dict)  # what they were before
+    # {name: text before, or None} of the variables that it is known to have changed
+    changed: dict[str, str | None] = field(default_factory=dict)
     variables: dict[str, str] | None = None  # of the innermost function
     arguments: list[str] = field(default_factory=list)  # of a call: which of them are passed
     value: str | None = None  # what was returned or raised
@@ -61,7 +61,7 @@ class Report:
     """What is to be seen of the process."""
 
     threads: dict[int, Snapshot]  # of main and of those that have stopped before
-    ready: dict[int, list[int]]  # {epoll: its ready list}
+    ready: list[int]  # the descriptors in the ready lists of its epoll objects
     buffered: dict[str, int]  # {"host:port": bytes asyncio holds}
 
 
@@ -84,10 +84,7 @@ class Tracer:
         self.sending, self.gates = threading.Lock(), {}  # {thread: a lock that it waits for}
         self.starts = {}  # {thread: Start}
         self.in_c = {}  # {thread's identifier: the function in C that it has called last}
-        self.running, self.switches = (
-            None,
-            0,
-        )  # which thread has run last, and how often that changed
+        self.running, self.switches = None, 0  # the thread that ran last, how often it was another
 
     def stop_when_it_listens(self):
         write = sys.stdout.write
@@ -125,25 +122,23 @@ class Tracer:
             if thread.ident in innermost and (has_stopped or thread is threading.main_thread()):
                 found = self.snapshot(thread, innermost[thread.ident], "sleep")
                 threads[thread.native_id] = found
-        epolls, transports = list(calls.interest_lists), list(calls.transports.items())
-        ready = {epoll.fileno(): epoll.ready() for epoll in epolls if not epoll.closed}
-        held = {remote_of(sock): buffered_by(transport) for transport, sock in transports}
+        ready = [fd for epoll in list(calls.interest_lists) for fd in epoll.ready()]
+        held = {remote_of(one): buffered_by(by) for by, one in list(calls.transports.items())}
         return Report(threads, ready, {remote: size for remote, size in held.items() if remote})
 
     # What Python calls before each call, line, return and exception (sys.settrace)
 
     def enter(self, frame, event, value):
-        return self.at(frame, event, value) if self.is_shown(frame.f_code) else None
+        if not self.is_shown(frame.f_code):
+            return None
+        if self.stepping:
+            self.stop(frame, event, value)
+        return self.enter
 
     def is_shown(self, code):
         """Return True for a function of the program, but not for a lambda or a comprehension."""
         named = not code.co_name.startswith("<") or code.co_name == "<module>"
         return named and code.co_filename == self.program
-
-    def at(self, frame, event, value):
-        if self.stepping:
-            self.stop(frame, event, value)
-        return self.at
 
     # ... and before and after each call of any function (sys.setprofile)
 
@@ -178,7 +173,7 @@ class Tracer:
         if thread is threading.main_thread():
             found.name = "main"
         elif thread.native_id not in calls.acceptors:
-            found.remote = next(filter(None, map(served_in, shown)), None)
+            found.remote = next(filter(None, map(served_in, reversed(shown))), None)
         if shown:
             found.function = shown[0].f_code.co_qualname.rpartition("<locals>.")[2]
             found.line, found.variables = shown[0].f_lineno, variables_of(shown[0])
@@ -186,11 +181,13 @@ class Tracer:
             found.waits_in = self.waits_in(thread, frame)
             return found
         found.value = describe(value[1] if event == "exception" else value)
-        found.next_line, found.how = found.line, self.how_of(frame, event)
+        found.next_line, found.how = found.line, how_of(frame, event)
+        is_direct = frame.f_back and frame.f_back.f_code.co_filename == self.program
         if event == "call":
             found.arguments = [one for one in found.variables if one in frame.f_code.co_varnames]
+            found.how = found.how or ("" if is_direct else "callback")
         if start := self.starts.get(thread.native_id):
-            if found.how != "callback":
+            if event != "call" or is_direct:
                 found.line = start.line
             self.compare(found, frame, start)
         return found
@@ -199,16 +196,14 @@ class Tracer:
         """Find what a thread has changed since it went on; other threads may have run as well."""
         found.alone = start.switches == self.switches
         if found.kind == "call" and found.how != "resumed":
-            found.changed = list(found.variables)
+            found.changed = dict.fromkeys(found.variables)
         elif id(frame) == start.frame:
             own = set(frame.f_code.co_varnames) - set(frame.f_code.co_cellvars)
             for name, text in found.variables.items():
+                before = start.variables.get(name)
                 is_assigned = name in own and id(frame.f_locals[name]) != start.identities.get(name)
-                if start.variables.get(name) != text and (found.alone or is_assigned):
-                    found.changed.append(name)
-            found.was = {
-                name: text for name, text in start.variables.items() if name in found.changed
-            }
+                if before != text and (found.alone or is_assigned):
+                    found.changed[name] = before
 
     def shown(self, frame):
         """Yield the frames of the program's functions, innermost first."""
@@ -217,20 +212,6 @@ class Tracer:
                 yield frame
             frame = frame.f_back
 
-    def how_of(self, frame, event):
-        """Return how a function is entered or left, if not by a plain call or return; else ""."""
-        code, at = frame.f_code.co_code, frame.f_lasti
-        operation = dis.opname[code[at]] if at >= 0 else ""
-        if event == "call":
-            begins = operation == "RESUME" and not code[at + 1] & 3
-            if frame.f_code.co_flags & GENERATOR and not begins:
-                return "resumed"
-            is_direct = frame.f_back and frame.f_back.f_code.co_filename == self.program
-            return "" if is_direct else "callback"
-        if event == "return" and not operation.startswith("RETURN"):
-            return "suspended" if operation in ("YIELD_VALUE", "RESUME") else "raised"
-        return ""
-
     def waits_in(self, thread, frame):
         function = getattr(self.in_c.get(thread.ident), "__qualname__", None)
         names = [function] if function else []
@@ -238,6 +219,18 @@ class Tracer:
             names.insert(0, frame.f_code.co_qualname)
             frame = frame.f_back
         return names
+
+
+def how_of(frame, event):
+    """Return how a function is entered or left, if not by a plain call or return; else ""."""
+    code, at = frame.f_code.co_code, frame.f_lasti
+    operation = dis.opname[code[at]] if at >= 0 else ""
+    if event == "call":
+        begins = operation == "RESUME" and not code[at + 1] & 3
+        return "resumed" if frame.f_code.co_flags & GENERATOR and not begins else ""
+    if event == "return" and not operation.startswith("RETURN"):
+        return "suspended" if operation in ("YIELD_VALUE", "RESUME") else "raised"
+    return ""
 
 
 def served_in(frame):

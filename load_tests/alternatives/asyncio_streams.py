@@ -11,7 +11,7 @@ from common import run
 
 
 def start(listener, options, answer=None):
-    """Return a function that serves; answer(chunk), a coroutine, replaces --wait and greeting."""
+    """Return what serves. answer(chunk), which can be awaited, replaces --wait and the greeting."""
     return functools.partial(asyncio.run, main(listener, options, answer))
 
 

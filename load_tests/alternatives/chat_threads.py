@@ -16,10 +16,7 @@ import threading
 import socketserver_threads
 from common import run
 
-SEND_TIMEOUT = {
-    "type": float,
-    "help": "seconds for which a client may block all (default: no limit)",
-}
+SEND_TIMEOUT = {"type": float, "help": "seconds for which a client may block all; None: no limit"}
 LONGEST = 1024  # bytes of a line
 clients, lock = {}, threading.Lock()  # {socket: (host, port)}; the lock is for it, and for sending
 

@@ -1,19 +1,9 @@
-"""What the benchmark measures: from the generators' processes to the table and the JSON file."""
+"""What the benchmark measures, for the table and the JSON file."""
 
 import json
-from array import array
 from dataclasses import asdict, dataclass, field
 
 SCHEMA = 3  # of the JSON file: it changes whenever a key does
-
-
-@dataclass(frozen=True, slots=True)
-class GeneratorRound:
-    """What one generator process did in one round."""
-
-    latencies: array  # ns, one per request
-    seconds: float  # from the first request to the last answer
-    cpu: float  # CPU seconds that the generator used
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +34,15 @@ class IdleCost:
 class Measured:
     """What one server did with one number of connections."""
 
+    connections: int
     server: str  # its name in the tables
     idle: int  # connections that were open besides, and silent
     cost_of_idle: IdleCost | None = None
     cpu_is_lower_bound: bool = False  # CPU time of its child processes is lost when they end
     rounds: list[Round] = field(default_factory=list)
-    cpu_in_c: list[float] = field(default_factory=list)  # of --check: CPU seconds per greeting
 
 
-@dataclass(slots=True)
-class Block:
-    """All servers with one number of connections."""
-
-    connections: int
-    servers: list[Measured]
-
-
-def to_json(load, blocks):
+def to_json(load, measured):
     """Return the text of the JSON file. load: what each request was, "greet" or "visit"."""
-    content = {"schema": SCHEMA, "load": load, "blocks": [asdict(block) for block in blocks]}
+    content = {"schema": SCHEMA, "load": load, "measured": [asdict(one) for one in measured]}
     return json.dumps(content, indent=1)

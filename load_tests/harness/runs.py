@@ -140,9 +140,9 @@ def join(address, report):
     """
     options = "--worker", "--master-host", address, "--exit-code-on-error", 0
     report(f"Makes load for the comparison at {address}. Ctrl-C ends this.")
-    while not locust("-f", LOCUSTFILE, *options):
+    while not (status := locust("-f", LOCUSTFILE, *options)):
         report("A run has ended.")
-    return f"there is no comparison at {address}"
+    return f"is there a comparison at {address}? Locust's worker ended with status {status}"
 
 
 def machine():

@@ -35,7 +35,7 @@ def accept_queue(server):
 
 
 def read_all(client):
-    """Return what comes until the end of the stream, also if that is a reset."""
+    """Return what comes until end of file, also if that is a reset."""
     received = b""
     with contextlib.suppress(ConnectionResetError):
         while chunk := client.socket.recv(65536):
@@ -70,6 +70,7 @@ def test_a_graceful_shutdown_serves_until_a_client_is_idle_and_accepts_no_other(
             assert busy.greet(b"still served") == b"Hello, still served"
             assert server.process.wait(DEADLINE) == 0
             assert read_all(busy) == b""
+        assert server.log().endswith("all connections are closed\n")
 
 
 def test_a_graceful_shutdown_has_a_deadline_even_during_a_request():
@@ -233,7 +234,8 @@ def test_every_line_goes_to_all_clients_in_the_same_order(name):
 
 @CHATS
 def test_a_line_in_pieces_goes_to_all_when_it_is_complete(name):
-    with chat(name, 2) as (_, (one, other)):
+    options = () if name == "chat_threads" else ("--queue", 0)  # the kernel takes these at once
+    with chat(name, 2, *options) as (_, (one, other)):
         one.socket.sendall(b"hel")
         other.socket.sendall(b"first\n")
         assert read_lines(one, 1) == b"first\n"
@@ -245,7 +247,7 @@ def test_a_line_in_pieces_goes_to_all_when_it_is_complete(name):
 @CHATS
 def test_a_line_of_more_than_1024_bytes_ends_the_connection_and_a_reset_only_its_own(name):
     with chat(name, 3) as (server, (long, reset, other)):
-        long.socket.sendall(b"x" * 1025)
+        long.socket.sendall(b"x" * 1024)
         assert read_all(long) == b""
         reset_on_close(reset.socket)
         reset.close()
@@ -256,7 +258,7 @@ def test_a_line_of_more_than_1024_bytes_ends_the_connection_and_a_reset_only_its
 
 @CHATS
 def test_a_client_that_does_not_read_is_dropped_and_the_others_get_every_line(name):
-    options = ("--send-timeout", 0.5) if name == "chat_threads" else ("--queue", 65536)
+    options = ("--send-timeout", 1.25) if name == "chat_threads" else ("--queue", 65536)
     with chat(name, 3, *options) as (server, (_, one, other)):
         for number in range(1, 10_000):
             one.socket.sendall(b"%01000d\n" % number)
@@ -266,6 +268,30 @@ def test_a_client_that_does_not_read_is_dropped_and_the_others_get_every_line(na
         wait_until(lambda: " left" in server.log())
         one.socket.sendall(b"goodbye\n")
         assert read_lines(other, 1) == b"goodbye\n"
+
+
+def test_a_client_that_reads_late_gets_every_line_and_stays():
+    with (
+        run("chat_loop", "--queue", 2**20) as server,
+        connect(server) as one,
+        socket.socket() as late,
+    ):
+        late.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        late.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # a small send buffer, too
+        late.settimeout(DEADLINE)
+        late.connect(server.address)
+        wait_until(lambda: server.log().count("connected") == 2)
+        line, received = b"x" * 999 + b"\n", bytearray()
+        for _ in range(1000):  # the kernel takes a third of them
+            one.socket.sendall(line)
+            assert read_lines(one, 1) == line
+        while len(received) < 1_000_000 and (chunk := late.recv(65536)):
+            received += chunk
+        assert received == line * 1000
+        late.sendall(b"bob\n")
+        assert read_lines(one, 1) == b"bob\n"
+        late.close()
+        wait_until(lambda: "left, 4 bytes received" in server.log(), server.log)
 
 
 def test_a_client_that_does_not_read_blocks_all_threads_without_a_limit():
@@ -295,6 +321,7 @@ def test_three_ways_to_share_a_port_differ_as_the_page_says():
     for one in (inherit, exclusive, reuseport):
         assert sum(one.accepted) == 90
         assert one.unserved == max(one.accepted)  # a connection stays with its process
+    assert inherit.woken >= 3 * 90  # each connection wakes them all
     assert inherit.woken > exclusive.woken
     assert reuseport.accepted[0] > 10
     assert inherit.new_unserved == exclusive.new_unserved == 0 < reuseport.new_unserved < 100

@@ -3,22 +3,17 @@
 import functools
 import itertools
 import statistics
-
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.patheffects import withStroke
+from collections import Counter
 
 from clients.console.formatting import count as amount
 from clients.console.formatting import milliseconds, number
 from clients.console.palette import MODELS, OTHER_STYLES, styles
-from load_tests.harness.charts import STYLE, arrow, bars, curves, draw, measured, sheet, value_axis
+from load_tests.harness.charts import bars, draw, measured, sheet, value_axis
 from load_tests.harness.stats import Value, nearest_rank
 
 from . import gil
 from .models import SAMPLING_INTERVAL
-from .sequence import GREY, write
+from .sequence import GREY
 
 
 def of_comparison(results, name, height, title):
@@ -64,28 +59,6 @@ def stall(found, since, until):
     return sheet(panels, title, note, 1, (10, 7.6))
 
 
-def loops(points, most, title):
-    """Return a Figure of how long first greetings took (p99): {loop: [(asked, tail), …]}.
-
-    asked: sessions per second; tail: a Percentile, see load.first_tail(), or None. most: the
-    sessions per second that the server can do at best.
-    """
-    lines = {
-        loop: [(asked, Value(*[one.ms] * 3, bound=not one.exact)) for asked, one in found if one]
-        for loop, found in points.items()
-    }
-    labels = {"title": title, "ylabel": "ms, p99 of the first greeting"}
-    labels["xlabel"] = "sessions per second, if every answer came immediately"
-
-    def panel(ax):
-        curves(ax, lines, labels, log=True)
-        ax.axvline(most, color="#7F7F7F", ls=":")
-        place = {"transform": ax.get_xaxis_transform(), "color": "#555555"}
-        ax.text(most, 0.02, f" the server can do {most:g}", **place)
-
-    return draw(9, 5, panel)
-
-
 def model(one):
     """Return the name of a Measured server, without what bench() adds to distinguish it."""
     return one.server.split()[0]
@@ -111,41 +84,6 @@ def rounds(found, what, title, unit, factor, label, log="xy"):
             value_axis(ax, True)
 
     return panel
-
-
-def latencies(runs, title):
-    """Return a Figure of the latency of later greetings: a row for each of {name: a Run}.
-
-    The bar begins at the median and ends at p99: one in a hundred took longer than that.
-    """
-    style = styles({name.split(",")[0]: None for name in runs})
-
-    def panel(ax):
-        for place, (name, run) in enumerate(reversed(runs.items())):
-            found = run.latency["later_greeting"]
-            tail = found.p99 or found.max
-            if not tail:  # no greeting in a short run
-                continue
-            colour, marker = style[name.split(",")[0]]
-            middle, last = found.p50.ms, tail.ms
-            look = {"color": colour, "alpha": 0.35, "lw": 8, "solid_capstyle": "butt"}
-            ax.plot([middle, last], [place, place], **look)
-            ax.plot(middle, place, marker, color=colour, ms=10)
-            if not tail.exact:
-                arrow(ax, (last, place), "right", colour)
-                last *= 1.5
-            text = f"  half take {number(middle)} ms or longer"
-            ax.text(last, place, text, va="center", fontsize=10)
-        ax.set_yticks(range(len(runs)), reversed(runs))
-        ax.set_xscale("log")
-        ax.set_xlim(0.03, 30_000)  # room for the words
-        ax.xaxis.set_major_formatter("{x:,g}")
-        ax.set_ylim(-0.6, len(runs) - 0.4)
-        ax.grid(visible=False, axis="y")
-        label = "ms until an answer (mark: half take longer, p50; end of the bar: 1 in 100, p99)"
-        ax.set(xlabel=label, title=title)
-
-    return draw(10, 1.4 + 0.55 * len(runs), panel)
 
 
 def gil_timeline(found, title, note):
@@ -222,38 +160,24 @@ def wake_ups(times):
 
 
 def crowds(results, title):
-    """Return a Figure of crowds, {model: WatchedCrowd}: one row per client.
-
-    Below each crowd: the server's threads, and the length of its accept queue.
-    """
+    """Return a Figure of crowds, {model: WatchedCrowd}: a panel each, with a row per client."""
     end = max(data.seconds for data in results.values()) * 1.1  # room for "leaves last"
-    with plt.rc_context(STYLE):
-        figure = Figure(figsize=(10, 3.3 * len(results) + 0.2), layout="constrained")
-        heights = [3, 1] * len(results)
-        axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
-        for (name, (colour, _)), upper, lower in zip(
-            styles(results).items(), axes[::2], axes[1::2], strict=True
-        ):
-            crowd_rows(upper, results[name], colour)
-            upper.set_title(name, color=colour)
-            crowd_counts(lower, results[name].samples, colour)
-        axes[-1].set(xlabel="seconds since the first client's connect()", xlim=(0, end))
-        figure.suptitle(f"{title}\n\n", x=0.01, ha="left", fontsize=13, fontweight="bold")
-        below = (0, 1 - 0.2 / figure.get_figheight())  # the empty lines of the title
-        look = {"loc": "upper left", "bbox_to_anchor": below, "frameon": False, "fontsize": 10}
-        signs = [  # a row above a row: it is filled column by column
-            Line2D([], [], color=GREY, marker="o", ls="", label="an answer"),
-            Line2D([], [], color=GREY, lw=1.8, label="below: the server's threads"),
-            Patch(color=GREY, alpha=0.35, lw=0, label="accepted by the server"),
-            Patch(**dotted(GREY), label="below: its accept queue"),
-            Line2D([], [], color=GREY, ls=":", label="in the accept queue"),
-        ]
-        figure.legend(handles=signs, ncols=3, **look)
-    return figure
 
+    def panel(ax, name, colour):
+        data = results[name]
+        crowd_rows(ax, data, colour)
+        ax.set(xlabel="seconds since the first client's connect()", xlim=(0, end))
+        threads = max(sample.threads for sample in data.samples)
+        queued = Counter(len(sample.queued) for sample in data.samples)
+        # Not only clients that pass through the queue on a busy machine.
+        longest = max((length for length, times in queued.items() if times > 10), default=0)
+        words = f": at most {amount(threads, 'thread')}, and {longest} in the accept queue"
+        ax.set_title(name + words, color=colour)
 
-def dotted(colour):
-    return {"facecolor": (colour, 0.15), "edgecolor": colour, "lw": 1.2, "ls": ":"}
+    look = styles(results).items()
+    panels = [functools.partial(panel, name=name, colour=colour) for name, (colour, _) in look]
+    note = "Dot: an answer. Shaded: accepted by the server. Dotted: in its accept queue."
+    return sheet(panels, title, note, 1, (10, 2.9 * len(results) + 0.6))
 
 
 def crowd_rows(ax, data, colour):
@@ -282,23 +206,6 @@ def crowd_rows(ax, data, colour):
     ax.set_yticks([client.number for client in data.clients])
     ax.set_ylabel("client")
     ax.grid(visible=False, axis="y")
-
-
-def crowd_counts(ax, samples, colour):
-    at, threads, queued = zip(*((s.at, s.threads, len(s.queued)) for s in samples), strict=True)
-    ax.step(at, threads, where="post", color=colour, lw=1.8)
-    some = list(map(bool, queued))
-    ax.fill_between(at, queued, where=some, step="post", **dotted(colour))
-    ax.set_ylabel("how many", fontsize=9)
-    ax.set_ylim(-0.3, max(7, *threads, *queued) + 0.5)
-    many, waiting = max(threads), max(queued)
-    look = {"va": "baseline", "fontsize": 10, "color": colour}
-    look["path_effects"] = [withStroke(linewidth=3, foreground="white")]
-    last = at[len(threads) - 1 - threads[::-1].index(many)]  # where the queue is empty again
-    write(ax, (last, many), amount(many, "thread"), (0, 3), ha="right", **look)
-    if sum(some) > 10:  # not only a client that passes through it on a busy machine
-        first = at[queued.index(waiting)]
-        write(ax, (first, waiting), f"{waiting} in the accept queue", (3, 3), ha="left", **look)
 
 
 def pieces(runs, title):

@@ -13,11 +13,12 @@ from rich.console import Console
 
 from clients.client import Client
 from clients.system import processes
+from load_tests import bench as benchmark
 from load_tests import compare as comparison
-from load_tests.harness import results, rounds, stats
+from load_tests.harness import stats
 from load_tests.harness.monitor import kernel_memory, reading
 from load_tests.harness.samples import Sample
-from load_tests.harness.stats import percentile, quartiles
+from load_tests.harness.stats import quartiles
 
 from .figures import model
 
@@ -65,39 +66,17 @@ def compare_with_samples(*servers, users=(), arrivals=(), **config):
     return found, samples
 
 
-def samples(server, **options):
-    """Return the samples of compare() with one server: a DataFrame for each load."""
-    _, frame = compare_with_samples(server, **options)
-    return [its for _, its in frame.groupby("load", sort=False)]
-
-
-def first_tail(frame, since, until):
-    """Return the p99 of the first greetings that began in this part of a run, in seconds.
-
-    Below 100 of them it is the longest one, and None if there are none.
-    """
-    first = frame.query("request == 'first_greeting' and @since <= began < @until")
-    rows = [Sample(*row) for row in first[[*Sample._fields]].values]
-    return percentile(rows, 99) or percentile(rows, 100)
-
-
 def bench(*servers, connections, **options):
-    """Run load_tests.bench with its options; return a Measured for each server.
+    """Return the Measured of each server that load_tests.bench would report with these options.
 
-    Raises RuntimeError with the end of its output if it fails.
+    Raises BenchError or LaunchError if it fails.
     """
-    with processes.temp_dir() as place:
-        file = Path(place, "bench.json")
-        words = ["--connections", connections, "--json", file]
-        for name, value in options.items():
-            words += [f"--{name}"] + ([] if value is True else [value])
-        line = processes.module_command("load_tests.bench", *servers, *words)
-        done = processes.run_captured(line, cwd=processes.ROOT, timeout=900)
-        if done.returncode:
-            raise RuntimeError(f"bench failed: {done.stdout[-500:]} {done.stderr[-500:]}")
-        kinds = rounds.Block, rounds.Measured, rounds.IdleCost, rounds.Round
-        [block] = results.loads(file.read_text(), *kinds)["blocks"]
-    return block.servers
+    words = ["--connections", connections]
+    for name, value in options.items():
+        words += [f"--{name}"] + ([] if value is True else [value])
+    args = benchmark.options([*map(str, (*servers, *words))])
+    processes.raise_nofile_limit()
+    return benchmark.measure(args, connections, Console(quiet=True, force_jupyter=False))
 
 
 @dataclass

@@ -76,12 +76,6 @@ def write(ax, place, text, shift=(0, 0), **look):
     ax.text(*place, text, transform=moved, **{"ha": "center", "va": "center"} | look)
 
 
-def caption(ax, text, below=26):
-    """Write the source of the data below a picture; below: points."""
-    moved = offset_copy(ax.transAxes, ax.figure, 0, -below, units="points")
-    ax.text(0, 0, text, transform=moved, color=GREY, fontsize=9)
-
-
 def state_intervals(data, end, port=None):
     """Return [(state, began, ended), ...] of a connection at one end, in order; times in seconds.
 
@@ -158,7 +152,9 @@ def sequence_diagram(data, title, since=0.0, until=float("inf"), port=None):
             text = f"{number(gap * 1000)} ms left out"
             write(ax, (0.5, (top + bottom) / 2), text, color=GREY, fontsize=9.5)
         legend(ax)
-        caption(ax, f"{data.source}. Times in ms.", below=40)
+        below = offset_copy(ax.transAxes, ax.figure, 0, -40, units="points")
+        words = f"{data.source}. Times in ms."
+        ax.text(0, 0, words, transform=below, color=GREY, fontsize=9)
         ax.set_title(title, pad=42)
 
     figure = draw(10, MARGIN + PACKET * length / delay, panel)

@@ -82,7 +82,7 @@ def send_until_unread(server, client):
 
 
 def assert_all_greeted(client, sent, received=b""):
-    """Read to the end of the stream, and expect that it greets all of sent.
+    """Read to end of file, and expect that it greets all of sent.
 
     It is not known where recv() cut the stream, but sent does not contain "Hello, ", and neither
     does any place where one chunk ends and the next greeting begins.
