@@ -12,7 +12,6 @@ from lab import epoll, helpers, models
 
 from clients.crowd.simulation import ClientRecord, Config, Event
 from clients.system import processes, procfs
-from load_tests.harness.rounds import Measured
 
 # What draws, and what loads pandas, is imported by the one worker that runs these tests.
 pytestmark = pytest.mark.xdist_group("labs")
@@ -145,6 +144,8 @@ def test_what_connections_cost_is_counted_for_those_that_were_greeted(load):
 
 def measured(**fields):
     """Return a Measured server. fields: one with its values in all rounds."""
+    from load_tests.bench import Measured  # not at the top: rich and psutil come with it
+
     [(what, values)] = fields.items()
     return Measured(10, "server", 0, rounds=[SimpleNamespace(**{what: value}) for value in values])
 
