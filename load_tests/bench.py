@@ -12,6 +12,7 @@ measures.
 """
 
 import contextlib
+import json
 import os
 import pickle
 import shlex
@@ -20,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import psutil
@@ -35,7 +36,6 @@ from clients.system.processes import LaunchError
 from clients.system.procfs import usable_cores
 from load_tests.harness.files import CannotWrite, Screen, ensure_file_writable, lines, save
 from load_tests.harness.monitor import kernel_memory, loses_child_cpu, pin, tree_cpu_seconds
-from load_tests.harness.rounds import IdleCost, Measured, Round, to_json
 from load_tests.harness.stats import nearest_rank, quartiles
 from load_tests.harness.warm import warm
 
@@ -46,6 +46,7 @@ NUMBERS = 1_000_000  # how many numbers each generator has for its clients
 SATURATED = 0.9  # of its core: a process that used less was waiting for the rest of the time
 RATIOS = ("cpu", "throughput", "p99")
 LOADS = {"greet": "greetings", "visit": "visits"}
+SCHEMA = 3  # of the JSON file: it changes whenever a key does
 
 
 class BenchError(RuntimeError):
@@ -60,6 +61,42 @@ class Spec:
     program: Path
     options: list[str]  # more than those of every server
     idle: int  # silent connections
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One server's round: all of its generators together. Times are in seconds."""
+
+    answered: int  # requests
+    seconds: float  # of the slowest generator
+    throughput: float  # requests per second
+    p50: float  # latencies
+    p99: float
+    max: float
+    cpu: float  # CPU time of the server per request
+    busy: float  # share of one core that the server used
+    generator_busy: float  # share of its core that the busiest generator used
+
+
+@dataclass(frozen=True, slots=True)
+class IdleCost:
+    """What one idle connection costs."""
+
+    resident: float  # KiB in the server's processes
+    kernel: float  # KiB in the kernel of this machine, for both ends of the connection
+    connect: float  # seconds until it has been greeted once
+
+
+@dataclass(slots=True)
+class Measured:
+    """What one server did with one number of connections."""
+
+    connections: int
+    server: str  # its name in the tables
+    idle: int  # connections that were open besides, and silent
+    cost_of_idle: IdleCost | None = None
+    cpu_is_lower_bound: bool = False  # CPU time of its child processes is lost when they end
+    rounds: list[Round] = field(default_factory=list)
 
 
 def options(arguments=None):
@@ -125,11 +162,9 @@ class Target:
         return result
 
     def connect_idle(self, count):
-        """Open silent connections; return their IdleCost, None for none."""
+        """Open silent connections; return their IdleCost."""
         before, kernel, began = self.resident(), kernel_memory(), time.perf_counter()
         self.share("hold", count, True)
-        if not count:
-            return None
         return IdleCost(
             resident=(self.resident() - before) / 1024 / count,
             kernel=(kernel_memory() - kernel) / 1024 / count,
@@ -199,19 +234,21 @@ def measure(args, connections, console):
     """Measure all servers with this number of connections; return a Measured for each."""
     cores = sorted(os.sched_getaffinity(0))
     with contextlib.ExitStack() as stack:
-        targets = [target(spec, cores, args, stack) for spec in args.specs]
         found = [Measured(connections, spec.name, spec.idle) for spec in args.specs]
+        targets = [target(spec, cores, args, stack) for spec in args.specs]
         pairs = list(zip(targets, found, strict=True))
         for one, its in pairs:
             if args.load == "greet":
                 one.share("hold", connections)
-            its.cost_of_idle = one.connect_idle(its.idle)
+            if its.idle:
+                its.cost_of_idle = one.connect_idle(its.idle)
             one.round(args.load, connections, min(WARM_UP, args.seconds))
         with console.status("") as status:
             for number in range(args.rounds):
                 for one, its in pairs:
-                    text = f"{connections} connections, round {number + 1}: {one.name}"
-                    status.update(Text(text))
+                    status.update(
+                        Text(f"{connections} connections, round {number + 1}: {one.name}")
+                    )
                     its.rounds.append(one.round(args.load, connections, args.seconds))
         for one, its in pairs:
             its.cpu_is_lower_bound = loses_child_cpu(one.server.process)
@@ -327,7 +364,9 @@ def main():
         failed.append("a server has ended between two rounds")
     try:  # what was measured before an error is written, too
         if args.json:
-            save(args.json, to_json(args.load, measured))
+            rows = [asdict(one) for one in measured]
+            content = {"schema": SCHEMA, "load": args.load, "measured": rows}
+            save(args.json, json.dumps(content, indent=1))
     except OSError as error:
         failed.append(f"cannot write to {args.json}: {error.strerror}")
     return lines("\n".join(failed)) or None

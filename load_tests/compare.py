@@ -158,7 +158,7 @@ def web(plan, console):
     with processes.running_server(plan.programs[0], *runs.server_options(plan.config)) as server:
         host, port = server.address
         port_of_page = runs.free_port(8089)
-        console.print(f"{processes.distinct_names(plan.programs)[0]} listens on {host}:{port}.")
+        console.print(f"{processes.server_name(server.program)} listens on {host}:{port}.")
         console.print(f"Open http://127.0.0.1:{port_of_page}/?tab=server: New starts the load.")
         console.print("Ctrl-C ends both.")
         options = ["--web-port", port_of_page, "--server-pid", server.process.pid]

@@ -54,26 +54,16 @@ class Stepper:
 
         Returns that thread, or None if none is stopped.
         """
-        thread = self.next(client)
-        for _ in range(lines):
-            if not thread or not thread.stopped or self.run_line(thread):
-                break
-        return thread
-
-    def run_line(self, thread):
-        """Let a thread run to its next line; return the TracedCalls that it has made.
-
-        The tracer also stops it where a function is entered or left: nothing is to be seen there.
-        """
-        self.current, made = thread.id, []
-        thread.taken()  # that call had returned before the thread stopped here
-        while True:
+        if thread := self.next(client):
+            self.current = thread.id
+            thread.taken()  # that call had returned before the thread stopped here
+        while thread and thread.stopped and lines:
             self.session.step(thread)
             with contextlib.suppress(TimeoutError):
                 self.session.settle(TIMEOUT)
-            made += thread.taken()
-            if not thread.stopped or thread.snapshot.kind == "line":
-                return made
+            if thread.snapshot.kind == "line":  # or else a function is entered or left
+                lines = 0 if thread.calls else lines - 1
+        return thread
 
     def variables(self, source):
         """Return a line's number, and ["name = value", ...] of what is named on it.

@@ -1,6 +1,6 @@
 """Event loop that hands I/O-bound and CPU-bound work to a thread pool or a process pool.
 
-Run it: python3 load_tests/alternatives/loop_with_pool.py --pool processes --workers 2 --port 3267
+Run it: python3 load_tests/alternatives/loop_with_pool.py --compute 0.01 --workers 2 --port 3267
 
 Only the loop talks to clients. Without --wait and --compute there is nothing to hand over.
 """
@@ -17,8 +17,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 import asyncio_streams
 from common import end_with, greeting, run
 
-POOL = {"choices": ["threads", "processes"], "help": "None: processes if it computes"}
-WORKERS = {"type": int, "help": "None: 100 threads, or a process for each core"}
+WORKERS = {"type": int, "help": "None: 100 threads, or if it computes a process for each core"}
 
 
 def start(listener, options):
@@ -39,7 +38,7 @@ def start_pool(listener, options):
     A fork copies every open socket. While a copy is open in a worker, a connection that the loop
     has closed does not end.
     """
-    if (options.pool or ("processes" if options.compute else "threads")) == "threads":
+    if not options.compute:
         workers = options.workers or 100
         pool, all_run = ThreadPoolExecutor(workers), threading.Barrier(workers)
         list(pool.map(lambda _: all_run.wait(10), range(workers)))
@@ -74,4 +73,4 @@ def work(chunk, wait, compute):
 
 
 if __name__ == "__main__":
-    run(start, __doc__, pool=POOL, workers=WORKERS)
+    run(start, __doc__, workers=WORKERS)

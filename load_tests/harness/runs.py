@@ -134,10 +134,7 @@ def locust(*options, output=subprocess.DEVNULL, timeout=None):
 
 
 def join(address, report):
-    """Be a Locust worker for each run of the comparison at address, until there is none.
-
-    report: a function that shows a line.
-    """
+    """Be a Locust worker for each run of the comparison at address; report(line) shows a line."""
     options = "--worker", "--master-host", address, "--exit-code-on-error", 0
     report(f"Makes load for the comparison at {address}. Ctrl-C ends this.")
     while not (status := locust("-f", LOCUSTFILE, *options)):

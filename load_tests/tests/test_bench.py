@@ -14,8 +14,8 @@ import pytest
 from clients.system.processes import module_command, running_server
 from conftest import cli, wait_until
 from load_tests import bench
+from load_tests.bench import Measured, Round
 from load_tests.harness import generator
-from load_tests.harness.rounds import Measured, Round
 
 pytestmark = pytest.mark.slow
 
