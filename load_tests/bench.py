@@ -246,8 +246,9 @@ def measure(args, connections, console):
         with console.status("") as status:
             for number in range(args.rounds):
                 for one, its in pairs:
-                    text = f"{connections} connections, round {number + 1}: {one.name}"
-                    status.update(Text(text))
+                    status.update(
+                        Text(f"{connections} connections, round {number + 1}: {one.name}")
+                    )
                     its.rounds.append(one.round(args.load, connections, args.seconds))
         for one, its in pairs:
             its.cpu_is_lower_bound = loses_child_cpu(one.server.process)

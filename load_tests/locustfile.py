@@ -55,10 +55,7 @@ class GaveUp(Exception):
 
 
 class GreetingUser(User):
-    """A user whose requests are entered in Locust's tables and, exactly, in the sample log.
-
-    Without --timeout its requests wait until the run ends, and are then entered as unanswered.
-    """
+    """A user whose requests are entered in Locust's tables and, exactly, in the sample log."""
 
     abstract = True
     host = "tcp://127.0.0.1:3267"
@@ -243,8 +240,7 @@ class Session:
 
     def time_limit(self):
         """Return a context manager that raises GaveUp after --timeout."""
-        seconds = self.user.options.timeout
-        return gevent.Timeout(seconds, GaveUp) if seconds else contextlib.nullcontext()
+        return gevent.Timeout(self.user.options.timeout or None, GaveUp)  # None: never
 
     def connect(self):
         self.client = Client(*self.user.address, timeout=None)

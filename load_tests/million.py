@@ -89,8 +89,8 @@ def limits(held, per_connection, available):
         (pids // 2 * held, names[2], f"{held:,} of a process, at both ends"),
     ]
     if per_connection > 0:  # with few connections it is less than what other programs free
-        what = f"{per_connection / KIB:.1f} KiB each"
-        found.append((int(available / per_connection), "memory", what))
+        each = f"{per_connection / KIB:.1f} KiB each"
+        found.append((int(available / per_connection), "memory", each))
     return sorted(found)
 
 

@@ -43,11 +43,11 @@ class Generator:
         for _ in range(count):
             sock, message = self.connect()
             self.sockets.append(sock)
-            check(sock, b"", b"Hello, " + message)
+            expected = b"Hello, " + message
+            check(sock, b"", expected)
             if not idle:
                 self.epoll.register(sock, select.EPOLLIN)
-                methods = sock.recv, sock.send
-                self.busy[sock.fileno()] = *methods, message, b"Hello, " + message, sock
+                self.busy[sock.fileno()] = sock.recv, sock.send, message, expected, sock
 
     def connect(self):
         """Connect and send the first message; return the socket and the message."""

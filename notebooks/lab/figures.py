@@ -3,7 +3,6 @@
 import functools
 import itertools
 import statistics
-from collections import Counter
 
 from clients.console.formatting import count as amount
 from clients.console.formatting import milliseconds, number
@@ -12,7 +11,7 @@ from load_tests.harness.charts import bars, draw, measured, sheet, value_axis
 from load_tests.harness.stats import Value, nearest_rank
 
 from . import gil
-from .models import SAMPLING_INTERVAL
+from .load import model
 from .sequence import GREY
 
 
@@ -57,11 +56,6 @@ def stall(found, since, until):
     note = "Shaded: the server stalls. A bar: one request, from when it should have started "
     note += "to its answer. A dot: one that was answered immediately."
     return sheet(panels, title, note, 1, (10, 7.6))
-
-
-def model(one):
-    """Return the name of a Measured server, without what bench() adds to distinguish it."""
-    return one.server.split()[0]
 
 
 def rounds(found, what, title, unit, factor, label, log="xy"):
@@ -165,64 +159,35 @@ def crowds(results, title):
 
     def panel(ax, name, colour):
         data = results[name]
-        crowd_rows(ax, data, colour)
-        ax.set(xlabel="seconds since the first client's connect()", xlim=(0, end))
-        threads = max(sample.threads for sample in data.samples)
-        queued = Counter(len(sample.queued) for sample in data.samples)
-        # Not only clients that pass through the queue on a busy machine.
-        longest = max((length for length, times in queued.items() if times > 10), default=0)
-        words = f": at most {amount(threads, 'thread')}, and {longest} in the accept queue"
-        ax.set_title(name + words, color=colour)
+        for client in data.clients:
+            crowd_row(ax, client, colour)
+        ax.set_ylim(len(data.clients) + 0.6, 0.4)
+        ax.set_yticks([client.number for client in data.clients])
+        ax.grid(visible=False, axis="y")
+        labels = {"xlabel": "seconds since the first client's connect()", "ylabel": "client"}
+        ax.set(xlim=(0, end), **labels)
+        threads = amount(max(one.threads for one in data.readings), "thread")
+        queue = max(one.accept_queue for one in data.readings)
+        words = f"{name}: at most {threads}, and {queue} in the accept queue"
+        ax.set_title(words, color=colour)
 
     look = styles(results).items()
     panels = [functools.partial(panel, name=name, colour=colour) for name, (colour, _) in look]
-    note = "Dot: an answer. Shaded: accepted by the server. Dotted: in its accept queue."
+    note = "Dotted: connected, without an answer so far. Dot: an answer. Shaded: it is served."
     return sheet(panels, title, note, 1, (10, 2.9 * len(results) + 0.6))
 
 
-def crowd_rows(ax, data, colour):
-    sampled = [sample.at for sample in data.samples]
-    for client in data.clients:
-        row, began, ended = client.number, client.events[0].at, client.events[-1].at
-        connected = next((at for at, what in client.events if what == "connected"), ended)
-        if connected - began > 10 * SAMPLING_INTERVAL:
-            ax.text(began, row, " not connected", va="center", fontsize=9, color=GREY)
-        queued = [sample.at for sample in data.samples if row in sample.queued]
-        accepted = max([connected, *queued])
-        answers = [at for at, what in client.events if what == "answered"]
-        if accepted > sampled[-1] - 5 * SAMPLING_INTERVAL:  # it was in the queue to the end
-            accepted = ended
-        elif queued:  # the next sample, or an answer, shows that it is not there any more
-            accepted = min(answers + [at for at in sampled if at > accepted])
-        ax.plot([connected, accepted], [row, row], color=colour, lw=1.8, ls=":")
-        ax.barh(row, ended - accepted, left=accepted, height=0.5, color=colour, alpha=0.35, lw=0)
-        [dots] = ax.plot(answers, [row] * len(answers), "o", color=colour, ms=6, clip_on=False)
-        dots.set_in_layout(False)  # unclipped, they would take room from the rows
-        cut_off = client.events[-1].what == "cut off"
-        words = " cut off" if cut_off else " leaves last" if client.silent else ""
-        if words:
-            ax.text(ended, row, words, va="center", fontsize=9)
-    ax.set_ylim(len(data.clients) + 0.6, 0.4)
-    ax.set_yticks([client.number for client in data.clients])
-    ax.set_ylabel("client")
-    ax.grid(visible=False, axis="y")
-
-
-def pieces(runs, title):
-    """Return a Figure of the pieces, in bytes, in which data arrived: {name: sizes}, a row each."""
-
-    def panel(ax):
-        for row, sizes in enumerate(runs.values()):
-            starts = [sum(sizes[:place]) for place in range(len(sizes))]
-            ax.barh(row, sizes, left=starts, color="#CFE3F1", edgecolor=MODELS["03_epoll"][0])
-            for start, size in zip(starts, sizes, strict=True):
-                if size > sum(sizes) / 17:  # there is room for the number
-                    ax.text(start + size / 2, row, f"{size:,}", ha="center", va="center", size=9)
-        ax.set_yticks(range(len(runs)), [f"{name}  " for name in runs])
-        ax.invert_yaxis()
-        ax.grid(visible=False)
-        ax.xaxis.set_major_formatter("{x:,.0f}")
-        label = "bytes, in order: a box is what one recv() returned (no number: no room for it)"
-        ax.set(xlabel=label, title=title)
-
-    return draw(10, 1.4 + 0.5 * len(runs), panel)
+def crowd_row(ax, client, colour):
+    """Draw a client: when it waits for its first answer, its answers, and when it is served."""
+    row, began, (ended, end) = client.number, client.events[0].at, client.events[-1]
+    answers = [at for at, what in client.events if what == "answered"]
+    connected = next((at for at, what in client.events if what == "connected"), ended)
+    served = min([*answers, ended])
+    if connected - began > 0.2:
+        ax.text(began, row, " not connected", va="center", fontsize=9, color=GREY)
+    ax.plot([connected, served], [row, row], color=colour, lw=1.8, ls=":")
+    ax.barh(row, ended - served, left=served, height=0.5, color=colour, alpha=0.35, lw=0)
+    [dots] = ax.plot(answers, [row] * len(answers), "o", color=colour, ms=6, clip_on=False)
+    dots.set_in_layout(False)  # unclipped, they would take room from the rows
+    words = " cut off" if end == "cut off" else " leaves last" if client.silent else ""
+    ax.text(ended, row, words, va="center", fontsize=9)

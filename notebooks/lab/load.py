@@ -20,14 +20,17 @@ from load_tests.harness.monitor import kernel_memory, reading
 from load_tests.harness.samples import Sample
 from load_tests.harness.stats import quartiles
 
-from .figures import model
-
 MEMORY = ["resident memory", "virtual memory", "kernel memory"]
 
 
 def alternative(name):
     """Return the path of one of the alternative implementations."""
     return str(processes.ROOT / "load_tests" / "alternatives" / f"{name}.py")
+
+
+def model(one):
+    """Return the name of a Measured server, without what bench() adds to distinguish it."""
+    return one.server.split()[0]
 
 
 def compare(*servers, users=(), arrivals=(), **config):
@@ -140,12 +143,6 @@ def throughputs(works):
     """Return a DataFrame of greetings per second: a row per work of {work: a Comparison}."""
     rows = {work: {run.model: run.throughput for run in data.runs} for work, data in works.items()}
     return pandas.DataFrame(rows).T.round().astype(int)
-
-
-def first_and_last(found, name):
-    """Return the Measured of a server with the fewest and with the most idle connections."""
-    mine = sorted((one for one in found if model(one) == name), key=lambda one: one.idle)
-    return mine[0], mine[-1]
 
 
 def ratios(one, other, what):

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 from .emulated_link import PORT, EmulatedLink
@@ -22,7 +23,7 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
             for host in link.hosts.values():
                 host.set(name, value)
         listening = stack.enter_context(link.listener(backlog))
-        before, clients = link.server.counters(), []
+        before, clients = Counter(link.server.counters()), []
         link.start_clock()
         with ThreadPoolExecutor(len(arrivals) + 1) as threads:
             if accept_at is not None:
@@ -43,7 +44,7 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
             AcceptQueue,
             clients=clients,
             queue=accept_queue_length(link),
-            counters=increase(before, link.server.counters()),
+            counters=Counter(link.server.counters()) - before,  # those that grew
             final=states_of(link),
             watched=seconds,
         )
@@ -81,11 +82,6 @@ def accept_queue_length(link):
     return next(row.recv_q for row in link.server.sockets() if row.state == "LISTEN")
 
 
-def increase(before, after):
-    """Return the counters that grew, and by how much."""
-    return {name: after[name] - before[name] for name in after if after[name] > before[name]}
-
-
 def states_of(link):
     """Return the state of each connection at each end: {end: {the client's port: state}}."""
     client, server = (host.connections() for host in link.hosts.values())
@@ -108,7 +104,7 @@ def syn_queue(backlog, clients, max_syn_backlog=None, cookies=1, seconds=0.3, de
         if max_syn_backlog:
             link.server.set("net.ipv4.tcp_max_syn_backlog", max_syn_backlog)
         with link.listener(backlog), contextlib.ExitStack() as stack:
-            before, socks = link.server.counters(), []
+            before, socks = Counter(link.server.counters()), []
             for _ in range(clients):
                 sock = stack.enter_context(link.client.socket())
                 sock.setblocking(False)
@@ -127,6 +123,6 @@ def syn_queue(backlog, clients, max_syn_backlog=None, cookies=1, seconds=0.3, de
                 half_open=list(states["server"].values()).count("SYN-RECEIVED"),
                 established=list(states["client"].values()).count("ESTABLISHED"),
                 queue=accept_queue_length(link),
-                counters=increase(before, link.server.counters()),
+                counters=Counter(link.server.counters()) - before,  # those that grew
                 limit=int(link.server.read("sys/net/ipv4/tcp_max_syn_backlog")),
             )

@@ -5,7 +5,6 @@ import math
 from dataclasses import dataclass
 
 import numpy
-from matplotlib.colors import to_rgb
 from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
 from matplotlib.transforms import offset_copy
 
@@ -163,11 +162,8 @@ def sequence_diagram(data, title, since=0.0, until=float("inf"), port=None):
 
 
 def legend(ax):
-    """Explain below a picture the colours that it has."""
-    drawn = {patch.get_facecolor()[:3] for patch in ax.patches}
-    drawn |= {to_rgb(line.get_color()) for line in ax.lines}  # CLOSED has a line and no bar
-    known = [(colour, meaning) for colour, meaning in MEANING.items() if to_rgb(colour) in drawn]
-    squares = [Patch(color=colour, label=meaning) for colour, meaning in known]
+    """Explain the colours of the states below a picture."""
+    squares = [Patch(color=colour, label=meaning) for colour, meaning in MEANING.items()]
     look = {"frameon": False, "fontsize": 9, "handlelength": 1, "columnspacing": 1.4}
     below = offset_copy(ax.transAxes, ax.figure, -6, -4, units="points")
     look |= {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below}

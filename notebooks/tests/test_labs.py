@@ -102,21 +102,21 @@ def test_select_cannot_watch_a_descriptor_above_1023():
 
 
 def test_a_blocking_server_makes_a_staircase_of_a_crowd():
-    data = models.watched_crowd("01_blocking", clients=3, every=0.3, greetings=2, think=1)
+    data = models.watched_crowd("01_blocking", clients=3, every=0.3, greetings=2, think=1.5)
     firsts = [
         next(at for at, what in client.events if what == "answered") for client in data.clients
     ]
     lasts = [client.events[-1].at for client in data.clients]
     assert firsts[0] < lasts[0] <= firsts[1] < lasts[1] <= firsts[2]
-    assert {number for sample in data.samples for number in sample.queued} >= {2, 3}
-    assert {sample.threads for sample in data.samples} == {1}
+    assert max(one.accept_queue for one in data.readings) == 2
+    assert {one.threads for one in data.readings} == {1}
 
 
 def test_threads_are_as_many_as_the_clients_that_are_served():
-    data = models.watched_crowd("02_threaded", clients=3, every=0.1, greetings=2, think=0.8)
-    assert max(sample.threads for sample in data.samples) == 4
+    data = models.watched_crowd("02_threaded", clients=3, every=0.1, greetings=2, think=1.2)
+    assert max(one.threads for one in data.readings) == 4
     # Where the machine is busy a client can be seen in the queue for a moment.
-    assert sum(bool(sample.queued) for sample in data.samples) < len(data.samples) / 2
+    assert sum(one.accept_queue > 0 for one in data.readings) < len(data.readings) / 2
 
 
 def test_a_crowd_can_use_a_server_with_options():
@@ -232,19 +232,20 @@ def test_a_hasty_client_is_answered_in_one_of_two_ways():
     assert set(outcomes) <= {"Hello, annbob", "Hello, annHello, bob"}
 
 
-def watched(events, samples, silent=None):
+def watched(events, silent=None, **reading):
     """Return the WatchedCrowd of a second. events: a list per client."""
     clients = [
         ClientRecord(number, number == silent, events=[Event(*one) for one in steps])
         for number, steps in enumerate(events, 1)
     ]
-    return models.WatchedCrowd(("127.0.0.1", 1), Config(), 1.0, clients, samples=samples)
+    readings = [SimpleNamespace(**reading)]
+    return models.WatchedCrowd(("127.0.0.1", 1), Config(), 1.0, clients, readings=readings)
 
 
 def test_a_model_of_a_student_s_own_is_drawn_next_to_the_others(figures):
     steps = [[0.0, "connects"], [0.0, "connected"], [0.1, "answered"], [1, "left"]]
     away = [[0.0, "connects"], [1.0, "cut off"]]
-    data = watched([steps, away], [models.QueueSample(0.5, threads=3, queued=[])], silent=1)
+    data = watched([steps, away], silent=1, threads=3, accept_queue=0)
     figure = figures.crowds({"03_epoll": data, "04_mine": data}, "title")
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     words = "at most 3 threads, and 0 in the accept queue"
@@ -253,26 +254,13 @@ def test_a_model_of_a_student_s_own_is_drawn_next_to_the_others(figures):
     assert sorted(words) == sorted(2 * ["not connected", "cut off", "leaves last"])
 
 
-def test_a_queue_is_drawn_where_a_client_waits_and_nowhere_else(figures):
-    steps = [[0.0, "connects"], [0.0, "connected"], [0.9, "answered"], [1, "left"]]
-    queued = {at: [1] for at in range(20, 60)}
-    samples = [models.QueueSample(at / 100, 1, queued.get(at, [])) for at in range(100)]
-    data = watched([steps], samples)
-    figure = figures.crowds({"01_blocking": data}, "title")
-    [ax] = figure.axes
-    assert ax.get_title(loc="left") == "01_blocking: at most 1 thread, and 1 in the accept queue"
-    assert [*ax.lines[0].get_xdata()] == [0, 0.6]  # from connect() to the first sample without it
+def test_a_client_is_dotted_until_its_first_answer_and_shaded_from_then_on(figures):
+    steps = [[0.1, "connects"], [0.2, "connected"], [0.6, "answered"], [1, "left"]]
+    data = watched([steps], threads=1, accept_queue=1)
+    [ax] = figures.crowds({"01_blocking": data}, "title").axes
+    assert [*ax.lines[0].get_xdata()] == [0.2, 0.6]
     [bar] = ax.patches
     assert (bar.get_x(), bar.get_x() + bar.get_width()) == (0.6, 1)
-
-
-def test_each_piece_that_arrived_is_drawn(figures):
-    figure = figures.pieces({"one": [10, 90], "another": [100]}, "title")
-    assert [text.get_text() for text in figure.axes[0].texts] == ["10", "90", "100"]
-    assert [bar.get_width() for bar in figure.axes[0].patches] == [10, 90, 100]
-    figure = figures.pieces({"one": [1, 99]}, "title")
-    assert [text.get_text() for text in figure.axes[0].texts] == ["99"]
-    assert "no number: no room" in figure.axes[0].get_xlabel()
 
 
 @pytest.mark.parametrize(
