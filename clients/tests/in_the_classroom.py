@@ -56,7 +56,7 @@ def play(model, *script, size=(140, 40), **options):
 def is_started(app):
     """Return True if there is something to be seen: threads, or that the server has ended."""
     monitor = app.monitor
-    return monitor and (monitor.threads or monitor.ended or not monitor.is_python)
+    return monitor and (monitor.threads or monitor.ended)
 
 
 def report(app, part):

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 from clients.client import Client
 from clients.console.formatting import count
-from clients.crowd import crowd
-from clients.crowd.simulation import CrowdResult
+from clients.crowd.simulation import CrowdResult, crowd
 from clients.system import processes
 from clients.system.sampler import thread_states
 from clients.trace.session import traced
