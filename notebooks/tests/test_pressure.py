@@ -3,7 +3,7 @@
 import pytest
 
 from clients.system.processes import ROOT
-from load_tests.harness.results import Moment, Percentile
+from load_tests.harness.results import Percentile
 
 # What draws, and what loads pandas, is imported by the one worker that runs these tests.
 pytestmark = pytest.mark.xdist_group("labs")
@@ -82,7 +82,7 @@ def test_what_a_client_sees_depends_on_the_state_of_its_connection(pressure):
     found = pressure.run("restart", {"end": case})["end"]
     assert found["seen"]["answered"] >= 40
     assert found["seen"]["reset"] + found["seen"].get("reset before it asked", 0) >= 3
-    for state, what, _ in found["table"]:
+    for (state, what), _ in found["table"]:
         assert what.startswith("reset") or state != "in the accept queue"
 
 
@@ -106,20 +106,29 @@ def test_an_edit_of_what_a_program_does_not_have_fails(pressure):
         pressure.run("connected", {"": {"server": "03_epoll", "edits": [["no such line", ""]]}})
 
 
-def test_moments_are_gathered_in_intervals(pressure):
-    moments = [Moment(at / 10, 0, 3, 0, 100.0 if at < 5 else None) for at in range(10)]
-    rows = pressure.per_interval(moments)
-    assert rows.goodput.tolist() == pytest.approx([30, 30])
-    assert [*rows.seconds.dropna().items()] == [(0.25, pytest.approx(0.1))]
+def test_goodput_and_latency_over_time_are_those_of_the_answers(visits):
+    its = visits["with one that it does not keep"]
+    at, rates = zip(*its["goodput"], strict=True)
+    assert sum(rates) * (at[1] - at[0]) == pytest.approx(
+        its["latency"]["session"].answered, rel=1e-4
+    )
+    assert [value is None for _, value in its["p50"]] == [rate == 0 for rate in rates]
+    assert max(value or 0 for _, value in its["p50"]) <= its["latency"]["session"].max.ms / 1000
 
 
 def test_a_run_without_an_answer_has_a_picture(charts, pressure):
-    rows = pressure.per_interval([Moment(at / 10, 0, 0, 0, None) for at in range(10)])
-    panel = pressure.over_time(
-        {"03_epoll": rows.seconds, "mine": rows.goodput}, (0, 1), {"xlim": (0, 1)}
-    )
-    figure = charts.draw(5, 3, panel)
+    series = {"03_epoll": [(0.5, None)], "mine": [(0.5, 0.0), (1.0, 3.0)]}
+    figure = charts.draw(5, 3, pressure.over_time(series, (0, 1), {"xlim": (0, 1)}))
     assert [text.get_text() for text in figure.axes[0].texts] == ["mine"]
+
+
+@pytest.mark.parametrize("name", ["chat_threads", "chat_loop"])
+def test_each_line_of_a_chat_is_delivered_to_all_that_read(pressure, name):
+    server = f"{ROOT}/load_tests/alternatives/{name}.py"
+    case = {"server": server, "clients": 5, "lines": 20, "log": ""}
+    found = pressure.run("chat", {silent: case | {"silent": silent} for silent in (0, 1)})
+    assert [one["delivered"] for one in found.values()] == [100, 100]
+    assert [len(one["seconds"]) for one in found.values()] == [20, 20]
 
 
 def test_a_lower_bound_has_an_arrow(charts, pressure):
