@@ -5,17 +5,16 @@ the kind of statement do not show what has happened, a sentence gives the next l
 """
 
 import ast
-import contextlib
 import functools
 import re
 
-from clients.trace.calls import EVENTS
+from clients.trace.calls import EVENTS, METHODS
 
 LONGEST = 80  # characters of a line of the log, of a variable
 WORDS = 20  # of a sentence about variables, at most
 # Calls of the kernel that a sentence names; a function of the program may have the same name
-CALLS = {"accept", "recv", "recv_into", "send", "sendall", "poll", "register", "modify"}
-CALLS |= {"unregister", "close", "shutdown", "sleep", "setblocking"}
+CALLS = {name.lstrip("_") for name in METHODS}
+CALLS |= {"poll", "register", "modify", "unregister", "sleep"}
 UNSENT = {  # why a client sends nothing, by its connection's state
     "ESTABLISHED": "no buffer has room for more bytes",
     "SYN-SENT": "its connection is still in SYN-SENT",
@@ -23,6 +22,7 @@ UNSENT = {  # why a client sends nothing, by its connection's state
 # What a call finds that would block
 EMPTY = {"accept": "the accept queue empty", "send": "no room in the send buffer"}
 EMPTY |= dict.fromkeys(("recv", "recv_into"), "nothing to read")
+STATEMENT = ast.stmt, ast.ExceptHandler
 # What a statement has done if the next line is outside its block, and if it is inside
 STATEMENTS = {
     "If": ("The condition is false", "The condition is true"),
@@ -54,9 +54,6 @@ def sentence(event, before, lines):
     if come := syn_sent(event, before, "ESTABLISHED"):
         parts.append(f"Meanwhile the SYN of {come} was retransmitted, and found room.")
     return " ".join(parts)
-
-
-# What clients do
 
 
 def of_clients(event, before):
@@ -138,9 +135,6 @@ def where(row):
     return f"{unread:,} byte{' is' if unread == 1 else 's are'} in the receive buffer of {of}."
 
 
-# What the program does
-
-
 def thread_name(event):
     name = event["name"]
     others = [one["name"] for one in event["threads"] if one["id"] != event["thread"]]
@@ -216,21 +210,19 @@ def of_line(event, before):
 
 
 def of_return(event):
-    function, value = function_name(event), event["value"]
-    nothing = value in (None, "None")
-    match event["how"]:
-        case "suspended":
-            return f"{function} is suspended{'' if nothing else f': it yields {value}'}."
-        case "raised":
-            return f"{function} is left by an exception."
-    return f"{function} returns{'' if nothing else f' {value}'}."
+    function, value = function_name(event), event["value"] or "None"
+    if event["how"] == "raised":
+        return f"{function} is left by an exception."
+    is_over = event["how"] != "suspended"
+    what = f" {value}" if is_over else f": it yields {value}"
+    return f"{function} {'returns' if is_over else 'is suspended'}{what * (value != 'None')}."
 
 
 def of_statement(event, lines):
     """Return what a statement has done that has called nothing of the kernel."""
     news = " and ".join(fitting(news_of(event), WORDS - 2))
     line, onward = event["next_line"], f"on to line {event['next_line']}"
-    node = statement_at("\n".join(lines), event["line"])
+    node = statements("\n".join(lines)).get(event["line"])
     kind, body = type(node).__name__.removeprefix("Async"), getattr(node, "body", None)
     inside = bool(body) and body[0].lineno <= line <= body[-1].end_lineno
     head = getattr(node, "test", getattr(node, "iter", node))
@@ -266,13 +258,10 @@ def news_of(event):
 
 
 @functools.cache
-def statement_at(text, line):
-    """Return the statement that begins on a line of Python, a node of ast; None if none does."""
-    with contextlib.suppress(SyntaxError):
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, (ast.stmt, ast.ExceptHandler)) and node.lineno == line:
-                return node
-    return None
+def statements(text):
+    """Return {line: the statement or the handler that begins there} of a program, nodes of ast."""
+    nodes = [one for one in ast.walk(ast.parse(text)) if isinstance(one, STATEMENT)]
+    return {one.lineno: one for one in reversed(nodes)}
 
 
 def of_calls(event, before):
@@ -385,9 +374,6 @@ def of_close(fd, event, before):
         return f"{text}, and the connection with {client} is closed at both ends."
     what = "FIN" if now["client_state"] else "a reset"
     return f"{text}, and the kernel sends {what} to {client}."
-
-
-# Looking things up in the recording
 
 
 def row_with(key, value, event):

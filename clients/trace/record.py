@@ -81,9 +81,6 @@ class ScenarioClient:
         sent, received = values.describe(self.sent), values.describe(self.received)
         return ClientState(self.number, sent, received, self.left)
 
-    def has_to_read(self):
-        return self.is_reading and self.buffers()[1]
-
     def buffers(self):
         """Return how many bytes are in its send buffer and in its receive buffer (tcp(7))."""
         import fcntl  # not at the top: Windows does not have it
@@ -127,8 +124,9 @@ class Player:
                 while self.act(numbers, does, words) and does == "floods":
                     self.until_blocked()
             self.until_blocked()
-            while waiting := [one for one in self.clients.values() if one.has_to_read()]:
-                self.act([waiting[0].number], "reads")
+            everyone = self.clients.values()
+            while late := [one.number for one in everyone if one.is_reading and one.buffers()[1]]:
+                self.act(late[:1], "reads")
                 self.until_blocked()
             if self.server.process.children():
                 raise RuntimeError("starts other processes, which cannot be recorded")
@@ -224,8 +222,6 @@ class Player:
     def ordered(self, threads):
         """Return threads in their order: first the main one, then by their clients."""
         return sorted(threads, key=lambda one: ((name := self.name(one)) != "main", name))
-
-    # From snapshots to events
 
     def name(self, thread):
         """Return what a thread is called: main, or by the client that it serves now."""

@@ -272,7 +272,7 @@ def test_a_client_that_does_not_read_is_dropped_and_the_others_get_every_line(na
 
 def test_a_client_that_reads_late_gets_every_line_and_stays():
     with (
-        run("chat_loop", "--queue", 2**20) as server,
+        run("chat_loop", "--queue", 10**6) as server,
         connect(server) as one,
         socket.socket() as late,
     ):
@@ -281,13 +281,21 @@ def test_a_client_that_reads_late_gets_every_line_and_stays():
         late.settimeout(DEADLINE)
         late.connect(server.address)
         wait_until(lambda: server.log().count("connected") == 2)
-        line, received = b"x" * 999 + b"\n", bytearray()
-        for _ in range(1000):  # the kernel takes a third of them
-            one.socket.sendall(line)
-            assert read_lines(one, 1) == line
-        while len(received) < 1_000_000 and (chunk := late.recv(65536)):
+        line, sent, received = b"x" * 999 + b"\n", 0, bytearray()
+
+        def in_kernel():
+            ends = {late.getsockname(), late.getpeername()}
+            sockets = procfs.tcp_sockets(server.address[1])
+            return sum(s.send_q + s.recv_q for s in sockets if {s.local, s.remote} == ends)
+
+        while sent - in_kernel() < 600_000:  # what is in the server's queue
+            for _ in range(100):
+                one.socket.sendall(line)
+                assert read_lines(one, 1) == line
+            sent += 100 * len(line)
+        while len(received) < sent and (chunk := late.recv(65536)):
             received += chunk
-        assert received == line * 1000
+        assert received == line * (sent // len(line))
         late.sendall(b"bob\n")
         assert read_lines(one, 1) == b"bob\n"
         late.close()
