@@ -246,9 +246,8 @@ def measure(args, connections, console):
         with console.status("") as status:
             for number in range(args.rounds):
                 for one, its in pairs:
-                    status.update(
-                        Text(f"{connections} connections, round {number + 1}: {one.name}")
-                    )
+                    text = f"{connections} connections, round {number + 1}: {one.name}"
+                    status.update(Text(text))
                     its.rounds.append(one.round(args.load, connections, args.seconds))
         for one, its in pairs:
             its.cpu_is_lower_bound = loses_child_cpu(one.server.process)

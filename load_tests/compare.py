@@ -32,7 +32,6 @@ from load_tests.harness.files import CannotWrite, Screen, lines, locked, save
 from load_tests.harness.results import Comparison, FailedRun, RunConfig
 
 HERE = Path(__file__).resolve().parent
-CONFIG = Path("load_tests", "locust.conf")
 WIDE = 130  # columns of a terminal that holds the whole table
 DESCRIPTORS = 100  # what a process needs besides its connections
 
@@ -161,9 +160,9 @@ def web(plan, console):
         console.print(f"{processes.server_name(server.program)} listens on {host}:{port}.")
         console.print(f"Open http://127.0.0.1:{port_of_page}/?tab=server: New starts the load.")
         console.print("Ctrl-C ends both.")
-        options = ["--web-port", port_of_page, "--server-pid", server.process.pid]
+        options = "--config", "load_tests/locust.conf", "--server-pid", server.process.pid
         with contextlib.suppress(KeyboardInterrupt):
-            runs.locust("--config", CONFIG, *options, "--host", f"tcp://{host}:{port}")
+            runs.locust(*options, "--web-port", port_of_page, "--host", f"tcp://{host}:{port}")
 
 
 def finish(found, packed, plan, console):

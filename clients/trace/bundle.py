@@ -66,7 +66,6 @@ def play(scenario, program):
     events, lines = json.loads(done.stdout), program.read_text(encoding="utf-8").splitlines()
     for before, event in zip([None, *events], events, strict=False):
         event["sentence"] = sentence(event, before, lines)
-    for event in events:
         event["changed"] = list(event["changed"])
     return [{key: event[key] for key in event if key not in FOR_SENTENCES} for event in events], ""
 

@@ -8,13 +8,13 @@ import ast
 import functools
 import re
 
-from clients.trace.calls import EVENTS
+from clients.trace.calls import EVENTS, METHODS
 
 LONGEST = 80  # characters of a line of the log, of a variable
 WORDS = 20  # of a sentence about variables, at most
 # Calls of the kernel that a sentence names; a function of the program may have the same name
-CALLS = {"accept", "recv", "recv_into", "send", "sendall", "poll", "register", "modify"}
-CALLS |= {"unregister", "close", "shutdown", "sleep", "setblocking"}
+CALLS = {name.lstrip("_") for name in METHODS}
+CALLS |= {"poll", "register", "modify", "unregister", "sleep"}
 UNSENT = {  # why a client sends nothing, by its connection's state
     "ESTABLISHED": "no buffer has room for more bytes",
     "SYN-SENT": "its connection is still in SYN-SENT",

@@ -1,10 +1,4 @@
-"""A server under the tracer, from outside: where each thread is, and let one of them go on.
-
-with traced(program, pause=True) as session:
-    session.settle()
-    for thread in session.stopped():
-        session.step(thread)
-"""
+"""A server under the tracer, from outside: where each thread is, and let one of them go on."""
 
 import contextlib
 import json
@@ -178,7 +172,8 @@ class Session:
         for number in set(self.threads) - texts.keys():
             del self.threads[number]
         found = {number: procfs.parse_syscall(text) for number, text in texts.items()}
-        if not all(found.values()):
+        is_unreadable = not texts and self.server.process.poll() is None
+        if is_unreadable or not all(found.values()):
             return None
         for number, thread in self.threads.items():
             if not thread.stopped:

@@ -13,7 +13,6 @@ All that is imported here is in the server's process too: the standard library a
 """
 
 import dis
-import itertools
 import json
 import os
 import queue
@@ -160,11 +159,11 @@ class Tracer:
         self.send(self.snapshot(thread, frame, event, value))
         gate.acquire()
         # What other threads have changed meanwhile is not this one's doing.
-        self.running, self.starts[thread.native_id] = thread.ident, None
-        for here in itertools.islice(self.shown(frame.f_back if event == "return" else frame), 1):
-            identities = {name: id(value) for name, value in here.f_locals.items()}
-            start = Start(id(here), here.f_lineno, variables_of(here), identities, self.switches)
-            self.starts[thread.native_id] = start
+        here = next(self.shown(frame.f_back if event == "return" else frame), None)
+        identities = {name: id(value) for name, value in here.f_locals.items()} if here else {}
+        place = here and (id(here), here.f_lineno, variables_of(here))
+        self.starts[thread.native_id] = here and Start(*place, identities, self.switches)
+        self.running = thread.ident
 
     def snapshot(self, thread, frame, event, value=None):
         """Return a Snapshot of a thread, which is in this frame."""

@@ -87,10 +87,6 @@ class Host:
         """Return a TcpSocket for each TCP socket of this host."""
         return parsed(self.read("thread-self/net/tcp"))
 
-    def connections(self):
-        """Return sockets() without the listening ones."""
-        return [row for row in self.sockets() if row.remote[1]]
-
     def counters(self):
         """Return the TCP counters of this host: {name: number}."""
         return procfs.tcp_counters(self.read("thread-self/net/netstat"))

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -54,12 +53,10 @@ def compare_with_samples(*servers, users=(), arrivals=(), **config):
             out=Path(place),
         )
         processes.raise_nofile_limit(plan.connections() + comparison.DESCRIPTORS)
-        handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
         console = Console(quiet=True, force_jupyter=False)
         found, packed = comparison.compare(plan, console)
-    if found.interrupted:  # then signals are ignored
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    if found.interrupted:
+        comparison.interruptible(True)  # since then signals were ignored
         raise KeyboardInterrupt
     errors = [run.error for run in found.failed_runs]
     errors += [f"{run.model}: {[*run.errors]}" for run in found.runs if run.outcomes.all_failed]

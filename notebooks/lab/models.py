@@ -18,7 +18,6 @@ from load_tests.harness.results import Reading
 class WatchedCrowd(CrowdResult):
     """The result of a crowd, with what the kernel knew of the server meanwhile."""
 
-    model: str = ""
     readings: list[Reading] = field(default_factory=list)
 
 
@@ -30,7 +29,7 @@ def watched_crowd(name, *settings, **options):
     with processes.running_server(processes.find_server(name), "--quiet", *settings) as server:
         with watching(server.process, server.address[1], every=0.02) as readings:
             result = crowd(server.address, **options)
-    return WatchedCrowd(**vars(result), model=name, readings=readings)
+    return WatchedCrowd(**vars(result), readings=readings)
 
 
 def threads_of(name, clients):

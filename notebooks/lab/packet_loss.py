@@ -68,7 +68,7 @@ def guarded_server(guard, seconds, deadline=2.0, delay=0.005):
             if failure.errno or guard.endswith("deadline"):  # or else the seconds are over
                 noticed, error = link.now() - began, f"{type(failure).__name__}: {failure}"
         time.sleep(4 * delay)  # a kernel that gives up may still send a reset
-        rows = link.server.connections()
+        rows = [row for row in link.server.sockets() if row.state != "LISTEN"]
         settings = {name: int(link.server.read(f"sys/net/ipv4/{name}")) for name in SETTINGS}
         found = {"noticed": noticed, "error": error, "watched": seconds, "settings": settings}
         found["timer_runs"] = bool(rows and rows[0].timer is not None)

@@ -84,10 +84,9 @@ def accept_queue_length(link):
 
 def states_of(link):
     """Return the state of each connection at each end: {end: {the client's port: state}}."""
-    client, server = (host.connections() for host in link.hosts.values())
     return {
-        "client": {str(row.local[1]): row.state for row in client},
-        "server": {str(row.remote[1]): row.state for row in server},
+        "client": {str(row.local[1]): row.state for row in link.client.sockets()},
+        "server": {str(row.remote[1]): row.state for row in link.server.sockets() if row.remote[1]},
     }
 
 

@@ -102,7 +102,7 @@ def test_select_cannot_watch_a_descriptor_above_1023():
 
 
 def test_a_blocking_server_makes_a_staircase_of_a_crowd():
-    data = models.watched_crowd("01_blocking", clients=3, every=0.3, greetings=2, think=1.5)
+    data = models.watched_crowd("01_blocking", clients=3, every=0.1, greetings=2, think=2)
     firsts = [
         next(at for at, what in client.events if what == "answered") for client in data.clients
     ]
@@ -113,7 +113,7 @@ def test_a_blocking_server_makes_a_staircase_of_a_crowd():
 
 
 def test_threads_are_as_many_as_the_clients_that_are_served():
-    data = models.watched_crowd("02_threaded", clients=3, every=0.1, greetings=2, think=1.2)
+    data = models.watched_crowd("02_threaded", clients=3, every=0.1, greetings=2, think=2)
     assert max(one.threads for one in data.readings) == 4
     # Where the machine is busy a client can be seen in the queue for a moment.
     assert sum(one.accept_queue > 0 for one in data.readings) < len(data.readings) / 2
