@@ -382,15 +382,12 @@ class Classroom(App):
         for panel in self.query("#body Static"):
             panel.display = self.zoomed in (None, panel.id)
 
-    def picture(self):
-        """Return the screen as SVG, without the addresses of remote fonts."""
-        svg = self.export_screenshot(title="clients.classroom")
-        return re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
-
     def action_keep(self):
+        svg = self.export_screenshot(title="clients.classroom")
+        svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # no remote fonts
         file = Path(time.strftime("classroom-%H%M%S.svg"))
         try:
-            file.write_text(self.picture(), encoding="utf-8")
+            file.write_text(svg, encoding="utf-8")
         except OSError as error:
             self.notice(f"cannot write {file}: {error.strerror}")
         else:

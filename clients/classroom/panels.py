@@ -27,8 +27,8 @@ class Cell(NamedTuple):
     key: tuple = ()  # what it shows: after a key press, a cell with another text is marked
 
 
-def line(text, style="", key=()):
-    return [Cell(text, style, key)]
+def line(text, style=""):
+    return [Cell(text, style)]
 
 
 def failure(monitor, width, height):
@@ -43,15 +43,11 @@ def failure(monitor, width, height):
 
 def last_lines(text, width, height):
     """Return the last lines of a text, wrapped, in the style of an error."""
-    lines = [part for one in text.strip().splitlines() for part in wrapped(one, width)]
+    whole = [Content(printable(one)) for one in text.strip().splitlines()]
+    lines = [part.plain.rstrip() for one in whole for part in one.wrap(width)]
     cut = len(lines) - height
     shown = [f"⋮ {cut + 1} lines", *lines[cut + 1 :]] if cut > 0 else lines
     return [line(one, "bad") for one in shown]
-
-
-def wrapped(text, width):
-    """Return a text as lines of at most width columns; a Chinese character takes two."""
-    return [part.plain.rstrip() for part in Content(printable(text)).wrap(width)]
 
 
 def size(count):

@@ -17,22 +17,19 @@ def run(experiment, cases, together=False):
     """Return {name of a case: what an experiment of pressure_run.py found}, in an own network.
 
     cases: {name: {"server": "NAME OPTIONS", …}}. together: at the same time. With samples come
-    their "latency" (stats.py), and over time the "goodput" per second and the "p50" in seconds:
-    [(seconds, number or None), …]. Where a system forbids a network namespace, this machine's
-    network is used, and a line says so once. Raises RuntimeError if it fails.
+    their "latency" (stats.py), "goodput" per second and "p50" in ms: [(seconds, number or None),
+    …]. Where a system forbids a network namespace, this machine's network is used, and a line says
+    so once. Raises RuntimeError if it fails.
     """
-    if not cases:
-        return {}
-    options = json.dumps({"cases": [*cases.values()], "together": together})
-    line = [sys.executable, "-m", "lab.pressure_run", experiment, options]
-    limits = {"cwd": NOTEBOOKS, "timeout": 600}
+    arguments = json.dumps([experiment, [*cases.values()], together])
+    line = [sys.executable, "-m", "lab.pressure_run", arguments]
     try:
-        done = run_in_netns([*line, "own network"], "--mount", **limits)
+        done = run_in_netns([*line, "own network"], "--mount", cwd=NOTEBOOKS, timeout=600)
     except NamespaceDenied as error:
         if not explained:
             explained.append(error)
             print(f"not in a network of its own: {error}. Counters are the whole machine's.")
-        done = run_captured(line, **limits)
+        done = run_captured(line, cwd=NOTEBOOKS, timeout=600)
     if done.returncode:
         raise RuntimeError(f"{experiment} failed: {done.stderr[-2000:]}")
     found = json.loads(done.stdout)
@@ -42,9 +39,8 @@ def run(experiment, cases, together=False):
             one["latency"], end = stats.latencies(samples), max(each.ended for each in samples)
             moments = stats.moments(samples, end, least=0.25)
             every = end / len(moments)
-            rows = [(each.at + every / 2, each) for each in moments]
-            one["goodput"] = [(at, each.greetings / every) for at, each in rows]
-            one["p50"] = [(at, each.p50_ms and each.p50_ms / 1000) for at, each in rows]
+            one["goodput"] = [(each.at + every / 2, each.greetings / every) for each in moments]
+            one["p50"] = [(each.at + every / 2, each.p50_ms) for each in moments]
     return dict(zip(cases, found, strict=True))
 
 
@@ -59,7 +55,9 @@ def bars(latencies, title, **labels):
 
 def over_time(series, shaded, labels):
     """Return a panel of a sheet: {name: [(seconds, number or None), …]}; shaded: from, until."""
-    most = max((each for points in series.values() for _, each in points if each), default=1)
+    end = labels["xlim"][1]
+    series = {name: [one for one in its if one[0] <= end] for name, its in series.items()}
+    most = max((number or 0 for its in series.values() for _, number in its), default=0) or 1
 
     def panel(ax):
         ax.axvspan(*shaded, color="#F3D9A4", lw=0)

@@ -17,7 +17,6 @@ import socket
 import sys
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -48,8 +47,8 @@ def started(server, edits, slow, log):
                 raise ValueError(f"{name} has no {old!r}")
             program = Path(place, f"edited_{number}.py")
             program.write_text(text.replace(old, new))
-        options = ["--backlog", 4096, *options]
-        with processes.running_server(program, *options, wrapper=wrapper) as running:
+        starting = processes.running_server(program, "--backlog", 4096, *options, wrapper=wrapper)
+        with starting as running:
             pin(running.process, CORES[:1])
             yield running
 
@@ -71,7 +70,8 @@ def connection_stream(address, seconds, rate):
     """Let clients connect and leave at once, up to rate per second; return how many per second."""
     count, began = 0, time.perf_counter()
     while (now := time.perf_counter() - began) < seconds:
-        time.sleep(max(0, count / rate - now))
+        if count > rate * now:
+            time.sleep(count / rate - now)
         with socket.socket(type=NON_BLOCKING) as sock:
             sock.connect_ex(tuple(address))
         count += 1
@@ -79,13 +79,11 @@ def connection_stream(address, seconds, rate):
 
 
 def drip(address, pause):
-    """Send a byte after each pause, until the server ends that."""
-    with socket.create_connection(address, pause) as sock, contextlib.suppress(ConnectionError):
+    """Send a byte after each pause, as long as the server allows that."""
+    with socket.create_connection(address) as sock, contextlib.suppress(OSError):
         while True:
             sock.send(b"x")
-            with contextlib.suppress(TimeoutError):
-                while sock.recv(100):
-                    pass
+            time.sleep(pause)
 
 
 def slow_request(address):
@@ -133,8 +131,7 @@ class Load:
 async def open_loop(server, phases, **impatience):
     """Let visitors come at random moments (Poisson) in phases [(seconds, per second), …].
 
-    impatience: see visit(). Return {"samples", "in_system": how many visitors at each reading,
-    "busy": seconds of the server's CPU}.
+    impatience: of visit(). Return {"samples", "in_system": visitors, many times, "busy": CPU time}.
     """
     draw, load, counts, due, end = random.Random(1), Load(), [], 0.0, 0.0
     cpu, port = tree_cpu_seconds(server.process), server.address[1]
@@ -160,9 +157,8 @@ async def open_loop(server, phases, **impatience):
 async def visit(address, load, due, timeout=None, retries=0, backoff=0):
     """Connect, ask, read the answer, and leave; try again after a timeout or another answer.
 
-    timeout: seconds after which a visitor gives up; None: never. backoff: seconds of the longest
-    pause after it, which is random; it is twice as long after each further attempt.
-    A first greeting is an attempt, a session all of a visitor's.
+    timeout: seconds after which it gives up; None: never. backoff: the longest of the first pause,
+    a random one; doubled after each attempt. A first greeting is an attempt, a session all of them.
     """
     outcome, began, pauses = "unanswered", due, random.Random(due)
     try:
@@ -232,8 +228,7 @@ async def storm(server, count, stay, limit):
     start = time.perf_counter()
     for _ in range(count):
         sock = socket.socket(type=NON_BLOCKING)
-        with contextlib.suppress(BlockingIOError):  # that is how it begins
-            sock.connect(server.address)
+        sock.connect_ex(server.address)  # an error is seen below
         clients[sock.fileno()] = sock
         epoll.register(sock, select.EPOLLOUT)
     while len(times) < count and (left := start + limit - time.perf_counter()) > 0:
@@ -254,9 +249,9 @@ async def storm(server, count, stay, limit):
 async def chat(server, clients, lines, silent, limit=4.0):
     """Let one client of a chat send lines, each when all have the one before; return what it cost.
 
-    silent: one more client does not read. limit: seconds for a line; the first that needs longer
-    is the last. Return {"seconds": of each line, until the last client has it, "delivered",
-    "busy": seconds of the server's CPU, "rss": bytes}.
+    silent: one more client does not read. limit: of the seconds for a line; then that is the last.
+    Return {"seconds": of each line, until all have it, "delivered": how many messages, "busy":
+    seconds of the server's CPU, "rss": bytes}.
     """
     line, epoll, seconds = b"x" * 1000 + b"\n", select.epoll(), []
     with contextlib.ExitStack() as stack:
@@ -347,54 +342,49 @@ async def restart(server, visits, clients, new_first=False):
 
 
 def place(one):
-    """Return where a connection of a server is, in words."""
     if one.in_accept_queue:
         return "in the accept queue"
     return "accepted, unread data" if one.recv_q else "accepted, nothing unread"
 
 
-async def measure(
-    experiment, begin, server, edits=(), slow=False, log="--quiet", next_to=None, **options
-):
+async def measure(name, begin, server, edits=(), slow=False, log="--quiet", next_to=None, **more):
     """Return what an experiment found out about a server. begin: a barrier, for others' begins."""
     with contextlib.ExitStack() as stack:
-        if next_to:  # in a process of its own, which is there before the server and after it
-            name, *its_options = next_to
-            other = ProcessPoolExecutor(1, get_context("spawn"), os.nice, (10,))
-            stack.enter_context(other).submit(os.getpid).result()
+        if next_to:  # in a process of its own, which is there before the server
+            other = stack.enter_context(get_context("spawn").Pool(1, os.nice, (10,)))
+            other.apply(os.getpid)
         running = stack.enter_context(started(server, edits, slow, log))
         await begin.wait()
         if next_to:
-            neighbour = other.submit(globals()[name], running.address, *its_options)
+            neighbour = other.apply_async(globals()[next_to[0]], (running.address, *next_to[1:]))
             port = running.address[1]  # the neighbour is to connect first
-            while not (neighbour.done() or any(one.remote[1] for one in procfs.tcp_sockets(port))):
+            while not (neighbour.ready() or any(one.remote[1] for one in procfs.tcp_sockets(port))):
                 await asyncio.sleep(0.001)
-        found = await globals()[experiment](running, **options)
-        if next_to and name != "drip":
-            found["next_to"] = await asyncio.wrap_future(neighbour)
+        found = await globals()[name](running, **more)
+        if next_to and next_to[0] != "drip":
+            found["next_to"] = await asyncio.to_thread(neighbour.get)
         return found
 
 
-async def main(experiment, cases, together):
+async def main(name, cases, together):
     """Return what an experiment found out about each case, one after another or together."""
     begin = asyncio.Barrier(len(cases) if together else 1)
-    found = [measure(experiment, begin, **case) for case in cases]
+    found = [measure(name, begin, **case) for case in cases]
     return await asyncio.gather(*found) if together else [await one for one in found]
 
 
 if __name__ == "__main__":
-    name, options, *own_network = sys.argv[1:]
-    options = json.loads(options)
+    arguments, *own_network = sys.argv[1:]
     os.sched_setaffinity(0, CORES[-1:])
     processes.raise_nofile_limit()  # of the servers as well
     if own_network:
         netns.bring_up("lo")
         # No TIME-WAIT: ports do not run out, and the list of sockets stays short.
         Path("/proc/sys/net/ipv4/tcp_max_tw_buckets").write_text("0")
-        if any("slow" in case for case in options["cases"]):  # one of them may look a name up
+        if '"slow"' in arguments:  # one of them may look a name up
             from .experiments import replace  # takes a third of a second
 
             replace("/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
             silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             silent.bind(("127.0.0.1", 53))  # a DNS server that never answers
-    print(json.dumps(asyncio.run(main(name, **options))))
+    print(json.dumps(asyncio.run(main(*json.loads(arguments)))))
