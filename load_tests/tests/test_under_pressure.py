@@ -1,6 +1,7 @@
 """Restarts, load shedding and chat: what their alternatives do."""
 
 import contextlib
+import errno
 import re
 import select
 import socket
@@ -11,6 +12,7 @@ from collections import Counter
 import pytest
 
 from clients.client import Client
+from clients.contract.server_under_test import ServerUnderTest
 from clients.system import processes, procfs
 from clients.system.processes import running_server
 from clients.system.sockets import reset_on_close
@@ -79,6 +81,20 @@ def test_a_graceful_shutdown_has_a_deadline_even_during_a_request():
         wait_until(lambda: "said b'bob'" in server.log())
         server.process.terminate()
         assert server.process.wait(DEADLINE) == 0
+
+
+def test_while_a_graceful_shutdown_waits_for_a_client_it_uses_no_cpu():
+    def is_refused():
+        with socket.socket() as other:
+            return other.connect_ex(server.address) == errno.ECONNREFUSED
+
+    with run("graceful", "--idle", 3600, "--deadline", 3600) as server, connect(server) as client:
+        client.greet(b"before")
+        server.process.terminate()
+        wait_until(is_refused)
+        ServerUnderTest(server).assert_no_busy_loop("its last client is idle")
+        assert client.greet(b"still served") == b"Hello, still served"
+        server.process.kill()  # it would go on for an hour
 
 
 def visit(address, outcomes, over):
