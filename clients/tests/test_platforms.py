@@ -16,6 +16,7 @@ from conftest import DEADLINE
 PRETEND = """
 import asyncio, builtins, importlib, importlib.resources, io, os, psutil, runpy, select, shutil
 import signal, subprocess, sys, sysconfig, tempfile
+import multiprocessing.connection  # there it uses what only the real system has
 
 UNIX = "killpg getpgid getsid setsid fork sysconf getuid set_blocking"  # "on Unix" in the manual
 sysconfig.get_config_vars()  # read from a file that the pretended system does not have
