@@ -11,7 +11,6 @@ from load_tests.harness.charts import bars, draw, measured, sheet, value_axis
 from load_tests.harness.stats import Value, nearest_rank
 
 from . import gil
-from .load import model
 from .sequence import GREY
 
 
@@ -63,6 +62,8 @@ def rounds(found, what, title, unit, factor, label, log="xy"):
 
     label: which clients. log: the logarithmic axes.
     """
+    from .load import model  # not at the top: pandas comes with it
+
     names = dict.fromkeys(model(one) for servers in found.values() for one in servers)
     series = {name: (*look, []) for name, look in styles(names).items()}
     for count, servers in found.items():
