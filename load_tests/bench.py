@@ -5,7 +5,6 @@
 .venv/bin/python -m load_tests.bench 03_epoll "my_server.py --pool 4"
 .venv/bin/python -m load_tests.bench 03_epoll 03_epoll --connections 10 --idle 0,10000
 .venv/bin/python -m load_tests.bench 03_epoll 02_threaded --load visit
-.venv/bin/python -m load_tests.bench 03_epoll 02_threaded --check 100000
 
 The servers run at the same time and alternate, A B A B ..., so that whatever else the machine does
 affects all of them. Each server has one core, its generators have another: BENCH.md says how it
@@ -13,6 +12,7 @@ measures.
 """
 
 import contextlib
+import json
 import os
 import pickle
 import shlex
@@ -21,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import psutil
@@ -34,10 +34,8 @@ from clients.console.printable import printable
 from clients.system import processes
 from clients.system.processes import LaunchError
 from clients.system.procfs import usable_cores
-from load_tests.harness import c_client
 from load_tests.harness.files import CannotWrite, Screen, ensure_file_writable, lines, save
 from load_tests.harness.monitor import kernel_memory, loses_child_cpu, pin, tree_cpu_seconds
-from load_tests.harness.rounds import Block, IdleCost, Measured, Round, to_json
 from load_tests.harness.stats import nearest_rank, quartiles
 from load_tests.harness.warm import warm
 
@@ -48,6 +46,7 @@ NUMBERS = 1_000_000  # how many numbers each generator has for its clients
 SATURATED = 0.9  # of its core: a process that used less was waiting for the rest of the time
 RATIOS = ("cpu", "throughput", "p99")
 LOADS = {"greet": "greetings", "visit": "visits"}
+SCHEMA = 3  # of the JSON file: it changes whenever a key does
 
 
 class BenchError(RuntimeError):
@@ -64,6 +63,42 @@ class Spec:
     idle: int  # silent connections
 
 
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One server's round: all of its generators together. Times are in seconds."""
+
+    answered: int  # requests
+    seconds: float  # of the slowest generator
+    throughput: float  # requests per second
+    p50: float  # latencies
+    p99: float
+    max: float
+    cpu: float  # CPU time of the server per request
+    busy: float  # share of one core that the server used
+    generator_busy: float  # share of its core that the busiest generator used
+
+
+@dataclass(frozen=True, slots=True)
+class IdleCost:
+    """What one idle connection costs."""
+
+    resident: float  # KiB in the server's processes
+    kernel: float  # KiB in the kernel of this machine, for both ends of the connection
+    connect: float  # seconds until it has been greeted once
+
+
+@dataclass(slots=True)
+class Measured:
+    """What one server did with one number of connections."""
+
+    connections: int
+    server: str  # its name in the tables
+    idle: int  # connections that were open besides, and silent
+    cost_of_idle: IdleCost | None = None
+    cpu_is_lower_bound: bool = False  # CPU time of its child processes is lost when they end
+    rounds: list[Round] = field(default_factory=list)
+
+
 def options(arguments=None):
     """Return the command line's options; exits with one line if they make no sense."""
     parser = command_parser(__doc__)
@@ -77,7 +112,6 @@ def options(arguments=None):
     add("--idle", type=idle, default=[0], metavar="N", help=words)
     add("--cold", action="store_true", help="do not warm the servers: see BENCH.md first")
     add("--processes", type=number(int, 1, 16), default=1, help="generators for each server")
-    add("--check", type=number(int, 1000, 10**8), metavar="GREETINGS", help="by a client in C, too")
     add("--json", type=Path, metavar="FILE", help="write every round there")
     args = parser.parse_args(arguments)
     if min(args.connections) < args.processes:
@@ -85,8 +119,6 @@ def options(arguments=None):
     idle = args.idle * len(args.servers) if len(args.idle) == 1 else args.idle
     if len(idle) != len(args.servers):
         parser.error("--idle takes one number, or one for each server")
-    if args.check and (args.load != "greet" or any(idle)):
-        parser.error("--check is for greetings without idle connections")
     try:
         commands = [shlex.split(text) or [""] for text in args.servers]
         programs = [processes.find_server(command[0]) for command in commands]
@@ -116,19 +148,23 @@ class Target:
             share = count // parts + (place < count % parts)
             pickle.dump((command, share, *more), generator.stdin)
             generator.stdin.flush()
-        results, errors = zip(*map(reply, self.generators), strict=True)
-        for error in filter(None, errors):  # the server's own end explains more
+        return [self.result(generator) for generator in self.generators]
+
+    def result(self, generator):
+        try:
+            result, error = pickle.load(generator.stdout)
+        except EOFError:
+            result, error = None, f"its generator ended with status {generator.wait()}"
+        if error:  # the server's own end explains more
             end = self.server.describe_exit(0.5)
             alive = self.server.process.poll() is None
             raise BenchError(f"{self.name}: {error}" if alive else f"{self.name} {end}")
-        return results
+        return result
 
     def connect_idle(self, count):
-        """Open silent connections; return their IdleCost, None for none."""
+        """Open silent connections; return their IdleCost."""
         before, kernel, began = self.resident(), kernel_memory(), time.perf_counter()
         self.share("hold", count, True)
-        if not count:
-            return None
         return IdleCost(
             resident=(self.resident() - before) / 1024 / count,
             kernel=(kernel_memory() - kernel) / 1024 / count,
@@ -144,8 +180,8 @@ class Target:
         before = tree_cpu_seconds(self.server.process)
         results = self.share("round", connections, load, seconds)
         used = tree_cpu_seconds(self.server.process) - before
-        latencies = sorted(ns / 1e9 for result in results for ns in result.latencies)
-        elapsed = max(result.seconds for result in results)
+        latencies = sorted(ns / 1e9 for times, _, _ in results for ns in times)
+        elapsed = max(seconds for _, seconds, _ in results)
         return Round(
             answered=len(latencies),
             seconds=elapsed,
@@ -155,16 +191,8 @@ class Target:
             max=latencies[-1],
             cpu=used / len(latencies),
             busy=used / elapsed,
-            generator_busy=max(result.cpu / result.seconds for result in results),
+            generator_busy=max(cpu / seconds for _, seconds, cpu in results),
         )
-
-
-def reply(generator):
-    """Return a generator's answer (result, error)."""
-    try:
-        return pickle.load(generator.stdout)
-    except EOFError:
-        return None, f"its generator ended with status {generator.wait()}"
 
 
 @contextlib.contextmanager
@@ -178,17 +206,15 @@ def pinned_server(spec, cores, cold=False):
         yield server
 
 
-@contextlib.contextmanager
-def target(spec, cores, args):
-    """Start a server on the first core and its generators on the others; yield a Target."""
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(pinned_server(spec, cores[:1], args.cold))
-        others = cores[1:] or cores
-        generators = [
-            stack.enter_context(generating(others[number % len(others)], server.address, number))
-            for number in range(args.processes)
-        ]
-        yield Target(spec.name, server, generators)
+def target(spec, cores, args, stack):
+    """Start a server on the first core and its generators on the others; return a Target."""
+    server = stack.enter_context(pinned_server(spec, cores[:1], args.cold))
+    others = cores[1:] or cores
+    generators = [
+        stack.enter_context(generating(others[number % len(others)], server.address, number))
+        for number in range(args.processes)
+    ]
+    return Target(spec.name, server, generators)
 
 
 @contextlib.contextmanager
@@ -205,16 +231,17 @@ def generating(core, address, number):
 
 
 def measure(args, connections, console):
-    """Measure all servers with this number of connections; return the Block."""
+    """Measure all servers with this number of connections; return a Measured for each."""
     cores = sorted(os.sched_getaffinity(0))
     with contextlib.ExitStack() as stack:
-        targets = [stack.enter_context(target(spec, cores, args)) for spec in args.specs]
-        found = [Measured(spec.name, spec.idle) for spec in args.specs]
+        found = [Measured(connections, spec.name, spec.idle) for spec in args.specs]
+        targets = [target(spec, cores, args, stack) for spec in args.specs]
         pairs = list(zip(targets, found, strict=True))
         for one, its in pairs:
             if args.load == "greet":
                 one.share("hold", connections)
-            its.cost_of_idle = one.connect_idle(its.idle)
+            if its.idle:
+                its.cost_of_idle = one.connect_idle(its.idle)
             one.round(args.load, connections, min(WARM_UP, args.seconds))
         with console.status("") as status:
             for number in range(args.rounds):
@@ -224,30 +251,12 @@ def measure(args, connections, console):
                     its.rounds.append(one.round(args.load, connections, args.seconds))
         for one, its in pairs:
             its.cpu_is_lower_bound = loses_child_cpu(one.server.process)
-    if args.check:
-        check(args, connections, found)
-    return Block(connections, found)
-
-
-def check(args, connections, found):
-    """Measure the CPU time once more: each round starts the server again, for a client in C."""
-    cores = sorted(os.sched_getaffinity(0))
-    with processes.temp_dir() as folder:
-        client = c_client.compile_client(folder)
-        for _ in range(args.rounds):
-            for spec, its in zip(args.specs, found, strict=True):
-                with pinned_server(spec, cores[:1], args.cold) as server:
-                    load = connections, args.check, cores[-1:]
-                    its.cpu_in_c.append(c_client.cost(client, server, *load))
-
-
-def values(measured, name):
-    """Return one of the numbers of each of a server's rounds."""
-    return [getattr(one, name) for one in measured.rounds]
+    return found
 
 
 def median(measured, name):
-    return statistics.median(values(measured, name))
+    """Return the median of one of the numbers of a server's rounds."""
+    return statistics.median(getattr(one, name) for one in measured.rounds)
 
 
 def empty_table(first, *numbers):
@@ -276,9 +285,11 @@ def results(servers, load):
     return table
 
 
-def ratio(mine, base):
-    """Return numbers relative to others, one by one: the median and quartiles, as text."""
-    if not (found := [one / first for one, first in zip(mine, base, strict=True) if first]):
+def ratio(one, first, name):
+    """Return a number of a server's rounds relative to the first's, one by one, with quartiles."""
+    pairs = zip(one.rounds, first.rounds, strict=True)
+    each = [(getattr(mine, name), getattr(base, name)) for mine, base in pairs]
+    if not (found := [mine / base for mine, base in each if base]):
         return "-"
     low, middle, high = quartiles(found)
     return f"{middle:.2f}" + (f" ({low:.2f}-{high:.2f})" if low < high else "")
@@ -299,40 +310,35 @@ MARKS = {
 }
 
 
-def show(block, args, console):
+def show(servers, args, console):
     """Print what one number of connections gave."""
     what = "in flight" if args.load == "greet" else "visitors at a time"
-    title = f"{block.connections:,} {what}, {args.rounds} rounds of {args.seconds:g} s"
+    title = f"{servers[0].connections:,} {what}, {args.rounds} rounds of {args.seconds:g} s"
     console.rule(title, align="left")
-    console.print(results(block.servers, args.load))
-    if len(block.servers) > 1:
-        console.print(f"\nrelative to {block.servers[0].server} (1.00), quartiles of the rounds:")
-        headings = "CPU", "throughput", "p99", *["CPU (C)"] * bool(args.check)
-        table, (first, *others) = empty_table("", *headings), block.servers
+    console.print(results(servers, args.load))
+    if len(servers) > 1:
+        console.print(f"\nrelative to {servers[0].server} (1.00), quartiles of the rounds:")
+        table, (first, *others) = empty_table("", "CPU", "throughput", "p99"), servers
         for one in others:
-            texts = [ratio(values(one, name), values(first, name)) for name in RATIOS]
-            if args.check:
-                in_c = statistics.median(one.cpu_in_c) / statistics.median(first.cpu_in_c)
-                texts.append(f"{in_c:.2f}")
-            table.add_row(one.server, *texts)
+            table.add_row(one.server, *(ratio(one, first, name) for name in RATIOS))
         console.print(table)
-    for one in block.servers:
+    for one in servers:
         if cost := one.cost_of_idle:
             console.print(
                 f"{one.server}: each of {one.idle:,} idle connections takes "
                 f"{cost.resident:.2f} KiB in the server, {cost.kernel:.1f} KiB in the kernel "
                 f"(both ends), and {1e6 * cost.connect:.0f} µs to connect"
             )
-    if any(one.cpu_is_lower_bound for one in block.servers):
+    if any(one.cpu_is_lower_bound for one in servers):
         console.print("≥ lower bound: the CPU time of its child processes is lost when they end.")
-    for one in sorted({mark(one) for one in block.servers} - {""}):
+    for one in sorted({mark(one) for one in servers} - {""}):
         console.print(MARKS[one])
     console.print()
 
 
 def main():
     processes.require_linux()
-    args, console, blocks, failed = options(), Screen(), [], []
+    args, console, measured, failed = options(), Screen(), [], []
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children, too
     if (cores := usable_cores()) < 2:
         words = "server and generator share it; so do throughput and latency, and there is no mark"
@@ -340,11 +346,13 @@ def main():
     # A server needs as many as its generators together, unless it is several processes.
     most = max(args.connections) + max(spec.idle for spec in args.specs)
     try:
-        ensure_file_writable(args.json)
+        if args.json:
+            ensure_file_writable(args.json)
         processes.raise_nofile_limit(most // args.processes + DESCRIPTORS)
         for connections in args.connections:
-            blocks.append(measure(args, connections, console))
-            show(blocks[-1], args, console)
+            found = measure(args, connections, console)
+            measured += found
+            show(found, args, console)
     except CannotWrite as error:
         return lines(str(error))
     except KeyboardInterrupt:
@@ -355,7 +363,9 @@ def main():
         failed.append("a server has ended between two rounds")
     try:  # what was measured before an error is written, too
         if args.json:
-            save(args.json, to_json(args.load, blocks))
+            rows = [asdict(one) for one in measured]
+            content = {"schema": SCHEMA, "load": args.load, "measured": rows}
+            save(args.json, json.dumps(content, indent=1))
     except OSError as error:
         failed.append(f"cannot write to {args.json}: {error.strerror}")
     return lines("\n".join(failed)) or None

@@ -8,13 +8,11 @@
 .venv/bin/python -m load_tests.compare --join 192.168.1.10    on two other machines
 """
 
-import argparse
 import contextlib
 import csv
 import datetime
 import gzip
 import io
-import ipaddress
 import itertools
 import math
 import os
@@ -34,7 +32,6 @@ from load_tests.harness.files import CannotWrite, Screen, lines, locked, save
 from load_tests.harness.results import Comparison, FailedRun, RunConfig
 
 HERE = Path(__file__).resolve().parent
-CONFIG = Path("load_tests", "locust.conf")
 WIDE = 130  # columns of a terminal that holds the whole table
 DESCRIPTORS = 100  # what a process needs besides its connections
 
@@ -73,20 +70,20 @@ def options(arguments=None):
     add("--arrivals", type=rates, metavar="RATE,...", help="open loop: visitors per second")
     for name, kind, default, words in (
         ("--seconds", number(float, 0.5, 3600), 5.0, "length of each run"),
-        ("--repeat", number(int, 1, 1000), 1, "runs of each, in turn"),
-        ("--seed", number(int, 0, 10**9), 1, "of arrivals and think times"),
-        ("--backlog", number(int, 0, 65_535), 5, "of the servers"),
+        ("--repeat", number(int, 1, 1000), 1, "runs of each server and load, in turn"),
+        ("--seed", number(int, 0, 10**9), 1, "seed of arrivals and think times"),
+        ("--backlog", number(int, 0, 65_535), 5, "backlog of each server"),
         ("--wait", length, 0.0, "seconds that each greeting waits"),
-        ("--compute", length, 0.0, "seconds that each one computes"),
-        ("--slow-requests", some, 0, "users whose greetings alone --wait and --compute"),
-        ("--switch-interval", number(float, 1e-6, 10), sys.getswitchinterval(), "of the GIL"),
+        ("--compute", length, 0.0, "seconds that each greeting computes"),
+        ("--slow-requests", some, 0, "users to which alone --wait and --compute apply"),
+        ("--switch-interval", number(float, 1e-6, 10), sys.getswitchinterval(), "of the GIL, in s"),
         ("--timeout", length, 0.0, "seconds after which visitors give up; 0: never"),
         ("--retries", some, 0, "how often they try again"),
         ("--processes", number(int, 1, 64), 1, "Locust processes"),
-        ("--workers", some, 0, "wait for as many --join, for each run"),
-        ("--master-bind-host", ip_address, "127.0.0.1", "where they can reach this machine"),
-        ("--join", str, None, "make load for the comparison there, until it ends"),
-        ("--out", Path, HERE / "results", "folder"),
+        ("--workers", some, 0, "number of workers that join"),
+        ("--master-bind-host", str, "127.0.0.1", "this machine's address, for workers"),
+        ("--join", str, None, "be a worker of the comparison at this address"),
+        ("--out", Path, HERE / "results", "folder of the results"),
         ("--web", str, None, "open Locust's page on this server"),
     ):
         add(name, type=kind, default=default, help=words)
@@ -115,14 +112,6 @@ def options(arguments=None):
     address = args.master_bind_host if args.workers else None
     more = args.pictures, bool(args.web), address, args.join
     return Plan(config, programs, loads, args.out.resolve(), *more)
-
-
-def ip_address(text):
-    """Return an IPv4 address to which other machines can connect. Raises ArgumentTypeError."""
-    with contextlib.suppress(ValueError):
-        if not ipaddress.IPv4Address(text).is_unspecified:
-            return text
-    raise argparse.ArgumentTypeError(f"expected an IPv4 address of this machine, not {text!r}")
 
 
 def compare(plan, console):
@@ -168,12 +157,12 @@ def web(plan, console):
     with processes.running_server(plan.programs[0], *runs.server_options(plan.config)) as server:
         host, port = server.address
         port_of_page = runs.free_port(8089)
-        console.print(f"{processes.distinct_names(plan.programs)[0]} listens on {host}:{port}.")
+        console.print(f"{processes.server_name(server.program)} listens on {host}:{port}.")
         console.print(f"Open http://127.0.0.1:{port_of_page}/?tab=server: New starts the load.")
         console.print("Ctrl-C ends both.")
-        options = ["--web-port", port_of_page, "--server-pid", server.process.pid]
+        options = "--config", "load_tests/locust.conf", "--server-pid", server.process.pid
         with contextlib.suppress(KeyboardInterrupt):
-            runs.locust("--config", CONFIG, *options, "--host", f"tcp://{host}:{port}")
+            runs.locust(*options, "--web-port", port_of_page, "--host", f"tcp://{host}:{port}")
 
 
 def finish(found, packed, plan, console):

@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 import gevent
 import gevent.pool
 import gevent.resolver.blocking
-import gevent.socket
 import locust.stats
 from locust import User, constant, events, runners, task
 
@@ -56,10 +55,7 @@ class GaveUp(Exception):
 
 
 class GreetingUser(User):
-    """A user whose requests are entered in Locust's tables and, exactly, in the sample log.
-
-    Without --timeout its requests wait until the run ends, and are then entered as unanswered.
-    """
+    """A user whose requests are entered in Locust's tables and, exactly, in the sample log."""
 
     abstract = True
     host = "tcp://127.0.0.1:3267"
@@ -244,12 +240,10 @@ class Session:
 
     def time_limit(self):
         """Return a context manager that raises GaveUp after --timeout."""
-        seconds = self.user.options.timeout
-        return gevent.Timeout(seconds, GaveUp) if seconds else contextlib.nullcontext()
+        return gevent.Timeout(self.user.options.timeout or None, GaveUp)  # None: never
 
     def connect(self):
         self.client = Client(*self.user.address, timeout=None)
-        self.client.socket = QuickSocket(fileno=self.client.socket.detach())
         if "connect" in self.open:
             self.answered("connect")
 
@@ -285,14 +279,6 @@ class Session:
             client.socket.shutdown(socket.SHUT_WR)  # the server gets the same FIN as from close()
             if client.socket.recv(1024) and (now := time.monotonic()) < log.over:
                 log.note(self.name, "abandoned_greeting", began, now, "answered")
-
-
-class QuickSocket(gevent.socket.socket):
-    """gevent's own sendall() reads the buffer's size each time: a tenth of a greeting's cost."""
-
-    def sendall(self, data):
-        while data:
-            data = data[self.send(data) :]
 
 
 # Locust rounds to whole milliseconds, and on the loopback that is 0.

@@ -35,22 +35,8 @@ out = SCREEN.print
 
 
 def setting(name):
-    """Return the file of one of the kernel's settings: sysctl(8)."""
-    return Path("/proc/sys", *name.split("."))
-
-
-def raise_setting(stack, name, needed):
-    """Raise a setting until the stack is left, if it is too low and we may; print what was done."""
-    before = int(setting(name).read_text())
-    if before >= needed:
-        return
-    try:
-        setting(name).write_text(f"{needed}")
-    except OSError as error:
-        out(f"{name} is {before:,}, and {needed:,} are needed: {error.strerror}")
-    else:
-        out(f"{name} is raised from {before:,} to {needed:,} until the end")
-        stack.callback(setting(name).write_text, f"{before}")
+    """Return the numbers of one of the kernel's settings: sysctl(8)."""
+    return map(int, Path("/proc/sys", *name.split(".")).read_text().split())
 
 
 def connect(idle, args):
@@ -92,9 +78,9 @@ def one_end(before, after, total):
 
 def limits(held, per_connection, available):
     """Return (connections, name, what it limits) of each limit, in the order they are met."""
-    low, high = map(int, setting("net.ipv4.ip_local_port_range").read_text().split())
+    low, high = setting("net.ipv4.ip_local_port_range")
     names = "fs.nr_open", "fs.file-max", "kernel.pid_max"
-    nr_open, files, pids = (int(setting(name).read_text()) for name in names)
+    nr_open, files, pids = (number for name in names for number in setting(name))
     found = [
         (high - low + 1, "net.ipv4.ip_local_port_range", "from one source address"),
         (processes.raise_nofile_limit(), "RLIMIT_NOFILE (ulimit -n)", "of one process"),
@@ -103,8 +89,8 @@ def limits(held, per_connection, available):
         (pids // 2 * held, names[2], f"{held:,} of a process, at both ends"),
     ]
     if per_connection > 0:  # with few connections it is less than what other programs free
-        what = f"{per_connection / KIB:.1f} KiB each"
-        found.append((int(available / per_connection), "memory", what))
+        each = f"{per_connection / KIB:.1f} KiB each"
+        found.append((int(available / per_connection), "memory", each))
     return sorted(found)
 
 
@@ -112,8 +98,6 @@ def measure(args, stack):
     """Hold the connections, and print what is measured."""
     held = min(processes.raise_nofile_limit() - bench.DESCRIPTORS, MOST)
     counts = [math.ceil(args.connections / held / EVEN), math.ceil(args.connections / held)]
-    raise_setting(stack, "fs.file-max", 2 * args.connections + 100_000)
-    raise_setting(stack, "kernel.pid_max", sum(counts) + len(psutil.pids()) + 1000)
     options = ("--quiet", "--backlog", bench.BACKLOG, "--share", "reuseport")
     running = processes.running_server(PREFORK, *options, "--processes", counts[0])
     server = stack.enter_context(running)

@@ -4,6 +4,7 @@
 .venv/bin/python -m notebooks.execute 2_tcp --mode default    one of them, as Run All does
 """
 
+import sys
 import tempfile
 
 from clients.console.argtypes import command_parser
@@ -11,6 +12,8 @@ from clients.system.processes import ROOT, marked_environment, require_linux, te
 
 HERE = ROOT / "notebooks"
 MODES = ("quick", "default", "full")  # lab/helpers.py, choose()
+# jsonschema imports it if it can, for a format that no notebook has. That takes a second.
+sys.modules.setdefault("rfc3987_syntax", None)
 
 
 def execute(path, mode):
@@ -18,7 +21,7 @@ def execute(path, mode):
 
     mode: one of MODES. Raises CellExecutionError with the failing cell's traceback.
     """
-    import nbformat  # not at the top: it takes a second
+    import nbformat  # not at the top: it takes long
     from nbclient import NotebookClient
 
     notebook = nbformat.read(path, as_version=4)
@@ -44,7 +47,7 @@ def main():
     args = parser.parse_args()
     if unknown := set(args.notebooks) - set(names):
         parser.error(f"no notebook {', '.join(unknown)}: choose from {', '.join(names)}")
-    import nbformat  # not at the top: it takes a second
+    import nbformat  # not at the top: it takes long
 
     with temp_dir() as place:
         tempfile.tempdir = str(place)  # for Jupyter's connection file, which would outlive a kill

@@ -13,6 +13,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import asdict
 
 from clients.console.argtypes import command_parser
 from clients.system.processes import LaunchError, require_linux
@@ -26,21 +27,17 @@ def main():
     parser.add_argument("--python", required=True, help="a free-threaded Python")
     parser.add_argument("--ordinary", help="the ordinary build of the same version")
     args = parser.parse_args()
-    builds = {"with GIL": (args.python, 1), "without GIL": (args.python, 0)}
-    if args.ordinary:
-        builds["ordinary"] = args.ordinary, None
     try:
-        found = gil.measure(args.python)
-        found.models = list(map(vars, gil.measure_models(builds)))
+        more = {"ordinary": (args.ordinary, None)} if args.ordinary else {}
+        found = gil.measure(args.python, **more)
     except (OSError, LaunchError, RuntimeError, subprocess.CalledProcessError) as error:
         return f"{error}"
     cores = len(os.sched_getaffinity(0))
     found.when = f"{datetime.date.today()}, Linux {platform.release()}, {cores} cores"
-    gil.RECORDED.write_text(json.dumps(shortened(json.dumps(vars(found)))) + "\n")
-    print(f"Python {found.python}: {found.throughput}")
+    gil.RECORDED.write_text(json.dumps(shortened(json.dumps(asdict(found)))) + "\n")
     for one in found.models:
-        print("{server:16} {build:12} {compute:5} s: {throughput:8.0f}/s,".format(**one), end=" ")
-        print(f"{one['cpu_us']:8.0f} µs, {one['rss'] / 2**20:5.1f} MiB")
+        print(f"{one.server:16} {one.build:12} {one.compute:5} s:", end=" ")
+        print(f"{one.throughput:8.0f}/s, {one.cpu_us:8.0f} µs, {one.rss / 2**20:5.1f} MiB")
     return 0
 
 

@@ -31,6 +31,8 @@ def options():
         args.server = find_server(args.server)
     except LaunchError as error:
         parser.error(str(error))
+    if args.server.suffix != ".py":
+        parser.error("this shows the lines of Python programs: the name of one ends in .py")
     if not args.host or ":" in args.host:
         parser.error("--host takes a name or an IPv4 address")
     if not (sys.stdin and sys.stdin.isatty()):

@@ -181,8 +181,8 @@ class Classroom(App):
             if not monitor.ended:
                 monitor.refresh()
             self.rows = self.roster.rows(monitor.connections, monitor.said)
-            stepper = monitor.stepper
-            if self.last_notice == ALL_SLEEP and stepper and stepper.session.stopped():
+            sleeps = monitor.ended or not monitor.stepper.session.stopped()
+            if self.last_notice == ALL_SLEEP and not sleeps:
                 self.notice("")  # it is no longer true
         self.draw()
 
@@ -212,16 +212,16 @@ class Classroom(App):
         left_out = sum(row.connection is not None for row in self.rows) - len(connected)
         rows += panels.connections(connected, left_out, chosen, width, room, monitor.time_wait)
         self.fill("kernel", "the kernel's side", [] if monitor.ended else rows)
-        rows = panels.clients(shown, self.rows, chosen, *self.room("clients"))
+        rows = panels.clients(shown, self.rows, chosen, self.room("clients")[1])
         self.fill("clients", "the clients", rows)
         self.drawn = self.drawn_now
 
     def draw_head(self):
         """Write which model it is, where it listens, and what it costs."""
-        monitor, stepper, colour = self.monitor, self.monitor.stepper, self.model_colour()
+        monitor, colour = self.monitor, self.model_colour()
         for part in self.query("#head, #title, #where"):
             part.styles.background, part.styles.color = colour, text_on(colour)
-        if self.paused or monitor.ended or (stepper and stepper.on):
+        if self.paused or monitor.ended or monitor.stepper.on:
             where = "PAUSED" if self.paused else "ENDED" if monitor.ended else "LINE BY LINE"
         else:
             where = "%s:%d" % monitor.server.address
@@ -230,7 +230,7 @@ class Classroom(App):
         if cell_len(title) > width:
             title = f"{monitor.name}: {monitor.sentence.partition(':')[0]}"
         self.write("title", Content(printable(title)))
-        tracer, used = " with the tracer" * monitor.is_python, monitor.used
+        used = monitor.used
         log = f"; {monitor.dropped:,} bytes of its log not kept" if monitor.dropped else ""
         family = f"processes {used['processes']}, " if used["processes"] > 1 else ""
         row = [
@@ -238,7 +238,7 @@ class Classroom(App):
             panels.Cell(str(used["threads"]), "", ("threads",)),
             panels.Cell(", descriptors "),
             panels.Cell(str(used["descriptors"]), "", ("descriptors",)),
-            panels.Cell(f", resident {used['resident'] / 2**20:.1f} MiB{tracer}{log}"),
+            panels.Cell(f", resident {used['resident'] / 2**20:.1f} MiB with the tracer{log}"),
         ]
         self.write("cost", self.text([] if monitor.ended else [row]))
 
@@ -353,9 +353,7 @@ class Classroom(App):
         self.roster.empty()
 
     def action_step(self):
-        if self.monitor and not self.monitor.is_python:
-            self.notice("it is no Python program: it cannot go line by line")
-        elif self.monitor and not self.monitor.ended:
+        if self.monitor and not self.monitor.ended:
             self.monitor.stepper.toggle()
 
     def action_advance(self, lines):
@@ -384,15 +382,12 @@ class Classroom(App):
         for panel in self.query("#body Static"):
             panel.display = self.zoomed in (None, panel.id)
 
-    def picture(self):
-        """Return the screen as SVG, without the addresses of remote fonts."""
-        svg = self.export_screenshot(title="clients.classroom")
-        return re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
-
     def action_keep(self):
+        svg = self.export_screenshot(title="clients.classroom")
+        svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # no remote fonts
         file = Path(time.strftime("classroom-%H%M%S.svg"))
         try:
-            file.write_text(self.picture(), encoding="utf-8")
+            file.write_text(svg, encoding="utf-8")
         except OSError as error:
             self.notice(f"cannot write {file}: {error.strerror}")
         else:

@@ -27,8 +27,8 @@ class Cell(NamedTuple):
     key: tuple = ()  # what it shows: after a key press, a cell with another text is marked
 
 
-def line(text, style="", key=()):
-    return [Cell(text, style, key)]
+def line(text, style=""):
+    return [Cell(text, style)]
 
 
 def failure(monitor, width, height):
@@ -43,15 +43,11 @@ def failure(monitor, width, height):
 
 def last_lines(text, width, height):
     """Return the last lines of a text, wrapped, in the style of an error."""
-    lines = [part for one in text.strip().splitlines() for part in wrapped(one, width)]
+    whole = [Content(printable(one)) for one in text.strip().splitlines()]
+    lines = [part.plain.rstrip() for one in whole for part in one.wrap(width)]
     cut = len(lines) - height
     shown = [f"⋮ {cut + 1} lines", *lines[cut + 1 :]] if cut > 0 else lines
     return [line(one, "bad") for one in shown]
-
-
-def wrapped(text, width):
-    """Return a text as lines of at most width columns; a Chinese character takes two."""
-    return [part.plain.rstrip() for part in Content(printable(text)).wrap(width)]
 
 
 def size(count):
@@ -61,9 +57,6 @@ def size(count):
 
 def source(monitor, names, height):
     """Return the lines on which threads are, marked, and as much around them as fits."""
-    if not monitor.is_python:
-        words = "it is no Python program:", "its lines cannot be shown,", "only the kernel's side"
-        return [line(text, "dim") for text in words][:height]
     lines = monitor.lines
     groups, marks = {}, {}
     for thread in monitor.threads:
@@ -105,11 +98,9 @@ def excerpt(lines, marks, anchors, height):
 
 def around(wanted, marks, last, height):
     """Return the wanted lines and as many neighbours on both sides as fit; none if none do."""
-    for distance in range(height, -1, -1):
-        near = itertools.chain(
-            *(range(one - distance, one + distance + 1) for one in wanted or {1})
-        )
-        shown = sorted(set(near) & set(range(1, last + 1)))
+    for count in range(2 * height, -1, -1):
+        near = (range(one - count // 2, one + (count + 1) // 2 + 1) for one in wanted or {1})
+        shown = sorted(set(itertools.chain(*near)) & set(range(1, last + 1)))
         gaps = sum(b > a + 1 for a, b in itertools.pairwise([0, *shown, last + 1]))
         if len(shown) + gaps + sum(map(len, marks.values())) <= height:
             return shown
@@ -210,19 +201,17 @@ def connection(label, one, chosen, width):
     ]
 
 
-def clients(shown, all_rows, chosen, width, height):
+def clients(shown, all_rows, chosen, height):
     """Return a row for each client that is shown, the chosen one marked.
 
-    If not all fit, the first row counts them; if all fit, a long text is wrapped and not cut where
-    there is room.
+    If not all fit, the first row counts them.
     """
     rows = [client(row, chosen) for row in shown]
     if len(all_rows) > min(height, len(rows)) and height >= 4:
         states = Counter(row.state for row in all_rows)
         counts = ", ".join(f"{count} {state}" for state, count in states.items())
-        return [line(f"{len(all_rows)} in all: {counts}", "bold"), *rows[: height - 1]]
-    in_full = [part for row in rows for part in wrap(row, width)]
-    return (in_full if len(in_full) <= height else rows)[:height]
+        rows.insert(0, line(f"{len(all_rows)} in all: {counts}", "bold"))
+    return rows[:height]
 
 
 def client(row, chosen):
@@ -233,12 +222,3 @@ def client(row, chosen):
         Cell(f" {row.seconds:.0f} s ".ljust(17 - len(row.state)), style),
         Cell(row.talk, style, (row.label, "talk")),
     ]
-
-
-def wrap(row, width):
-    """Return a row in as many rows as it needs, the following ones indented."""
-    *first, last = row
-    indent = sum(cell_len(cell.text) for cell in first)
-    text, *more = wrapped(last.text, max(10, width - indent)) or [""]
-    rest = [[Cell(" " * indent, last.style), last._replace(text=one)] for one in more]
-    return [[*first, last._replace(text=text)], *rest]

@@ -13,13 +13,7 @@ import psutil
 from clients.classroom.stepper import Stepper
 from clients.console.printable import docstring_summary
 from clients.system import procfs
-from clients.system.processes import (
-    LaunchError,
-    require_access,
-    running_server,
-    running_tree,
-    server_name,
-)
+from clients.system.processes import LaunchError, running_tree, server_name
 from clients.trace.session import traced
 
 SAID = re.compile(r"^(\S+:\d+) said (.{0,200})", re.MULTILINE)
@@ -51,15 +45,14 @@ class ServerMonitor:
     threads: a ThreadState for each. queue: the length of the accept queue, at most limit.
     time_wait: the number of connections in TIME-WAIT. used: {"processes", "threads", "descriptors",
     "resident" (bytes of memory): number} of the server and its children. dropped: bytes of its log
-    that were not kept. is_python: its name ends in .py; otherwise only the kernel is seen.
+    that were not kept.
     """
 
     def __init__(self, program, options):
         self.program, self.options, self.name = program, options, server_name(program)
-        self.is_python = program.suffix == ".py"
-        text = program.read_text(errors="replace") if self.is_python else ""
+        text = program.read_text(errors="replace")
         self.lines = text.expandtabs().removesuffix("\n").split("\n")
-        self.sentence = docstring_summary(text) if self.is_python else "not a Python program"
+        self.sentence = docstring_summary(text)
         self.limit = procfs.accept_queue_limit(options["backlog"])
         self.ended, self.threads, self.connections, self.stepper = None, [], [], None
         self.queue = self.time_wait = self.dropped = 0
@@ -74,16 +67,12 @@ class ServerMonitor:
         with self._lock:
             if self._closed:
                 return
-            start = traced if self.is_python else running_server
             try:
-                started = self._stack.enter_context(start(self.program, *words))
-                self.server = started.server if self.is_python else started
-                require_access(self.server.process)
+                session = self._stack.enter_context(traced(self.program, *words))
             except LaunchError as error:
-                self._stack.close()
                 self.ended = error.log, str(error).partition("\n")[0]
                 return
-            self.stepper = Stepper(started) if self.is_python else None
+            self.server, self.stepper = session.server, Stepper(session)
             host, self.port = self.server.address
             self.host = socket.gethostbyname(host)
             self.hosts = {self.host, *own_addresses()}
@@ -112,13 +101,12 @@ class ServerMonitor:
         sockets = procfs.tcp_sockets(self.port)
         sockets = [one for one in sockets if self.owns(one.local) or self.owns(one.remote)]
         self.connections = self._connections(sockets, fds)
-        if self.stepper:
-            with contextlib.suppress(OSError):  # Python is too busy to report, or has just ended
-                remotes = {one.fd: one.client for one in self.connections if one.fd in own.values()}
-                self.threads = self.stepper.sample(remotes)
-            self.anchors |= {one.line for one in self.threads if one.line and one.fd is not None}
-            used["descriptors"] -= self.stepper.session.tracer_descriptors()
-            used["threads"] -= 1  # the tracer's
+        with contextlib.suppress(OSError):  # Python is too busy to report, or has just ended
+            remotes = {one.fd: one.client for one in self.connections if one.fd in own.values()}
+            self.threads = self.stepper.sample(remotes)
+        self.anchors |= {one.line for one in self.threads if one.line and one.fd is not None}
+        used["descriptors"] -= self.stepper.session.tracer_descriptors()
+        used["threads"] -= 1  # the tracer's
         self.used = used
         self.queue = sum(one.recv_q for one in sockets if one.state == "LISTEN")
         self.time_wait = sum(one.state == "TIME-WAIT" for one in sockets)

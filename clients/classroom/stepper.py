@@ -33,7 +33,7 @@ class Stepper:
         stopped = {one.id: one.snapshot for one in self.session.stopped()} if self.on else {}
         for at, row in enumerate(rows):
             if row.id in stopped:
-                function, line, _ = stopped[row.id].stack[0]
+                function, line = stopped[row.id].function, stopped[row.id].next_line
                 rows[at] = ThreadState(row.id, row.name, function, line, BEFORE % line)
         return rows
 
@@ -54,26 +54,16 @@ class Stepper:
 
         Returns that thread, or None if none is stopped.
         """
-        thread = self.next(client)
-        for _ in range(lines):
-            if not thread or not thread.stopped or self.run_line(thread):
-                break
-        return thread
-
-    def run_line(self, thread):
-        """Let a thread run to its next line; return the TracedCalls that it has made.
-
-        The tracer also stops it where a function is entered or left: nothing is to be seen there.
-        """
-        self.current, made = thread.id, []
-        thread.taken()  # that call had returned before the thread stopped here
-        while True:
+        if thread := self.next(client):
+            self.current = thread.id
+            thread.taken()  # that call had returned before the thread stopped here
+        while thread and thread.stopped and lines:
             self.session.step(thread)
             with contextlib.suppress(TimeoutError):
                 self.session.settle(TIMEOUT)
-            made += thread.taken()
-            if not thread.stopped or thread.snapshot.event == "line":
-                return made
+            if thread.snapshot.kind == "line":  # or else a function is entered or left
+                lines = 0 if thread.calls else lines - 1
+        return thread
 
     def variables(self, source):
         """Return a line's number, and ["name = value", ...] of what is named on it.
@@ -83,7 +73,7 @@ class Stepper:
         thread = self.next()
         if not (self.on and thread):
             return None, []
-        number = thread.snapshot.stack[0][1]
+        number = thread.snapshot.next_line
         words = set(re.findall(r"[\w.]+", source[number - 1]))
         named = words | {word.rpartition(".")[0] for word in words}
         found = thread.snapshot.variables

@@ -21,10 +21,11 @@ OTHER_STYLES = [
 def styles(names):
     """Return {name: (colour, marker)}: the models' own, and the next free ones for other servers.
 
-    colour: "#RRGGBB". marker: Matplotlib's name for it.
+    A name may go on behind a comma: "02_threaded, switch interval 5 ms". colour: "#RRGGBB".
+    marker: Matplotlib's name for it.
     """
     others = itertools.cycle(OTHER_STYLES)
-    return {name: MODELS[name] if name in MODELS else next(others) for name in names}
+    return {name: MODELS.get(name.split(",")[0]) or next(others) for name in names}
 
 
 def luminance(colour):

@@ -37,7 +37,7 @@ class ProbeClient(socket.socket):
         expected = PREFIX + message
         with Explaining("sent ", message):
             received = self.read(len(expected))
-            end = " and the end of the stream" if len(received) < len(expected) else ""
+            end = " and end of file" if len(received) < len(expected) else ""
             if received != expected:
                 raise ContractViolation(difference(expected, received) + end)
 
@@ -84,7 +84,7 @@ class ProbeClient(socket.socket):
         self.shutdown(socket.SHUT_WR)
 
     def finish(self):
-        """Half-close, read the end of the stream, and close."""
+        """Half-close, expect end of file, and close."""
         with self:
             self.half_close()
             self.expect_eof()

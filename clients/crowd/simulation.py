@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from clients.client import Client
 from clients.system.processes import LaunchError, raise_nofile_limit
-from clients.system.procfs import full_cgroup
 
 MOST = 1000  # clients: each has a thread here, and a descriptor
 OTHER_DESCRIPTORS = 30  # that this process needs besides its connections
@@ -99,9 +98,9 @@ class _Run:
             for thread in threads.values():
                 thread.start()
         except RuntimeError as error:
-            why = full_cgroup() or error
             self.end()
-            raise LaunchError(f"no thread for each of {len(threads)} clients: {why}") from error
+            limits = "raise the limit (ulimit -u, or pids.max of the cgroup)"
+            raise LaunchError(f"{error} for each of {len(threads)} clients: {limits}") from error
         while alive := {number for number, thread in threads.items() if thread.is_alive()}:
             progress(self.so_far())
             if alive == {self.config.silent}:

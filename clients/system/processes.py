@@ -65,9 +65,9 @@ def find_server(name):
 
 
 class LaunchError(RuntimeError):
-    """A server program was not found, ended at once, or does not report that it listens.
+    """A program cannot be started, or this process may not have or see what it needs.
 
-    Or what was asked for needs more than this process may have or see. log: the program's.
+    log: the program's.
     """
 
     def __init__(self, text, log=""):
@@ -106,7 +106,6 @@ class Server:
 
     @property
     def name(self):
-        """See server_name()."""
         return server_name(self.program)
 
     @property
@@ -115,10 +114,7 @@ class Server:
         return self._out.text().splitlines(keepends=True)
 
     def log(self, last=None):
-        """Return what the server has written to standard error so far, or its last bytes only.
-
-        Of endless output only the beginning and the end are kept; a line reports the gap.
-        """
+        """Return what it has written to standard error so far, or its last bytes: BoundedLog."""
         return self._log.text(last)
 
     def dropped(self):
@@ -126,10 +122,7 @@ class Server:
         return self._out.dropped() + self._log.dropped()
 
     def describe_exit(self, timeout=1.0):
-        """Return "ended with exit status 1" or "still runs", and the last lines of its log.
-
-        timeout: seconds to wait for the end.
-        """
+        """Return how it has ended within timeout seconds, or "still runs", and its log's end."""
         with contextlib.suppress(psutil.TimeoutExpired):
             self.process.wait(timeout)
         status = self.process.poll()
@@ -196,21 +189,19 @@ def distinct_names(programs, suffixes=()):
     """
     programs = [program.resolve() for program in programs]
     known = {program.resolve() for program in models().values()}
-    parts = {
-        one: (one.parent if one.name == "server.py" else one.with_suffix("")).parts
-        for one in known.union(programs)
-    }
 
-    def last_parts(one, count):
-        return "/".join(parts[one][-1 if one in known else -count :])
+    def name(one, count):
+        place = one.parent if one.name == "server.py" else one.with_suffix("")
+        return "/".join(place.parts[-1 if one in known else -count :])
 
     def is_unique(one, count):
-        return last_parts(one, count) not in (last_parts(o, count) for o in parts if o != one)
+        others = known.union(programs) - {one}
+        return name(one, count) not in {name(other, count) for other in others}
 
     names = []
     for one, suffix in zip(programs, suffixes or [""] * len(programs), strict=True):
-        counts = (count for count in range(1, len(parts[one])) if is_unique(one, count))
-        names.append(printable(last_parts(one, next(counts, 1))) + suffix)
+        counts = (count for count in range(1, len(one.parts)) if is_unique(one, count))
+        names.append(printable(name(one, next(counts, 1))) + suffix)
     return [
         name if names.count(name) == 1 else f"{name} ({names[: place + 1].count(name)})"
         for place, name in enumerate(names)
@@ -218,10 +209,7 @@ def distinct_names(programs, suffixes=()):
 
 
 def command(program, *options, wrapper=()):
-    """Return the command line, a list of strings, that runs a program.
-
-    wrapper: a Python program and its options, which runs the program in its own process.
-    """
+    """Return the command line that runs a program; wrapper: words for Python that run it."""
     python = [sys.executable] if wrapper or Path(program).suffix == ".py" else []
     return [*python, *map(str, wrapper), str(program), *map(str, options)]
 

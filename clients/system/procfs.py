@@ -60,7 +60,9 @@ def tcp_sockets(port, pid="self"):
 
     pid: a process, whose network namespace is read.
     """
-    return list(map(parse_tcp_line, _tcp_lines(pid, f":{port:04X}")))
+    found = map(parse_tcp_line, _tcp_lines(pid, f":{port:04X}"))
+    # While the table changes, the kernel may list a socket twice.
+    return list({(one.local, one.remote, one.inode): one for one in found}.values())
 
 
 def _tcp_lines(pid, ends=""):
@@ -182,20 +184,7 @@ def usable_cores(groups=OWN_CGROUPS, root=CGROUPS):
     return min(found)
 
 
-def full_cgroup(groups=OWN_CGROUPS, root=CGROUPS):
-    """Return "pids.max of FOLDER is N" if this process can have no more threads for it, or "".
-
-    Source: "pids.max", "pids.current" in cgroup-v2.rst; version 1 has the same files.
-    """
-    for folder in cgroups("pids", groups, root):
-        with contextlib.suppress(OSError, ValueError):  # there is no limit, it is "max"
-            most = int((folder / "pids.max").read_text())
-            if int((folder / "pids.current").read_text()) >= most:
-                return f"pids.max of {folder} is {most:,}"
-    return ""
-
-
-def cgroups(controller, groups=OWN_CGROUPS, root=CGROUPS):
+def cgroups(controller, groups, root):
     """Yield the folders of the cgroups that limit this process: its own, and those above it."""
     for line in groups.read_text().splitlines():
         _, controllers, path = line.split(":", 2)

@@ -30,12 +30,13 @@ def process_tree(mark, sessions=()):
     parents, found = {}, set()
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
         with contextlib.suppress(OSError, ValueError):  # ended, not a process, another user's
-            state, parent, _, session = stat(f"/proc/{int(name)}")[:4]
+            state, parent, _, session, *fields = stat(f"/proc/{int(name)}")
             if state in b"ZX" or parent == b"2":  # 2: the kernel's own threads
                 continue
             parents[int(name)] = int(parent)
             is_ours = int(session) in sessions
-            if is_ours or (mark and mark.encode() in _read(f"/proc/{name}/environ")):
+            may_be_marked = mark and int(fields[15]) >= STARTED
+            if is_ours or (may_be_marked and mark.encode() in _read(f"/proc/{name}/environ")):
                 found.add(int(name))
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
@@ -50,6 +51,10 @@ def stat(folder):
 def _read(path):
     with open(path, "rb", buffering=0) as file:
         return file.read()
+
+
+# In the kernel's ticks: what has our mark has started after us.
+STARTED = int(stat("/proc/self")[19]) if os.path.isdir("/proc/self") else 0
 
 
 def kill_tree(mark, sessions):

@@ -8,6 +8,18 @@ from clients.system import processes
 from conftest import DEADLINE
 
 
+class Watched(Classroom):
+    """Reports each update: between two of them nothing that a script waits for changes."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.ticked = asyncio.Event()
+
+    def tick(self):
+        super().tick()
+        self.ticked.set()
+
+
 def play(model, *script, size=(140, 40), **options):
     """Play a script in the classroom of a model, or of a program's path; return the screen's rows.
 
@@ -18,7 +30,7 @@ def play(model, *script, size=(140, 40), **options):
     options = {"host": "127.0.0.1", "port": 0, "backlog": 64} | options
 
     async def run():
-        app = Classroom(programs, options)
+        app = Watched(programs, options)
         try:
             async with app.run_test(size=size, notifications=True) as pilot:
                 for part in (is_started, *script):
@@ -31,7 +43,9 @@ def play(model, *script, size=(140, 40), **options):
                     deadline = time.monotonic() + DEADLINE
                     while not part(app):
                         assert time.monotonic() < deadline, report(app, part)
-                        await pilot.pause(0.05)
+                        app.ticked.clear()
+                        await asyncio.wait_for(app.ticked.wait(), DEADLINE)
+                        await pilot.pause()  # until it is drawn
                 return screen(app)
         finally:
             app.end()
@@ -42,7 +56,7 @@ def play(model, *script, size=(140, 40), **options):
 def is_started(app):
     """Return True if there is something to be seen: threads, or that the server has ended."""
     monitor = app.monitor
-    return monitor and (monitor.threads or monitor.ended or not monitor.is_python)
+    return monitor and (monitor.threads or monitor.ended)
 
 
 def report(app, part):

@@ -96,7 +96,7 @@ FAILURES = {  # name: (model, text in its server, what replaces it, check, reaso
         SAID,
         "logging.info(chunks)",
         "each_message_is_greeted",
-        "sent b'bob': expected b'Hello, bob', received b'' and the end of the stream. "
+        "sent b'bob': expected b'Hello, bob', received b'' and end of file. "
         "The last exception in its log: NameError: name 'chunks' is not defined",
     ),
     "the first wrong byte of a long reply": (

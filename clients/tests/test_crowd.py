@@ -1,26 +1,24 @@
 """A crowd shows which client waits for which, and its numbers add up."""
 
-import contextlib
 import io
 import itertools
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from rich.console import Console
 
 from clients.crowd import __main__ as command
-from clients.crowd import crowd, simulation, summary
-from clients.crowd.simulation import ClientRecord, Config, CrowdResult, Event
-from clients.crowd.stats import intervals
+from clients.crowd import simulation
+from clients.crowd.simulation import ClientRecord, Config, CrowdResult, Event, crowd
+from clients.crowd.stats import intervals, summary
 from clients.crowd.timeline import final_timeline, summary_table, timeline
-from clients.system import procfs
 from clients.system.processes import module_command
 from conftest import cli
 
@@ -188,29 +186,16 @@ def test_a_limit_of_descriptors_is_reported_before_the_first_client_comes():
             listener.accept()
 
 
-def test_a_limit_of_threads_is_named(serve, pids_cgroup):
-    wrapper = ["sh", "-c", f'echo $$ > {pids_cgroup}/cgroup.procs; exec "$@"', "sh"]
-    options = ("--port", serve("03_epoll").address[1], "--clients", 100, "--every", 9)
-    done = cli("clients.crowd", *options, wrapper=wrapper)
-    why = f"pids.max of {pids_cgroup} is 30"
-    assert done.stderr == f"no thread for each of 100 clients: {why}\n"
-    assert (done.returncode, done.stdout) == (1, "")
+def test_a_limit_of_threads_is_named(monkeypatch, capsys):
+    def refuse(_thread):
+        raise RuntimeError("can't start new thread")
 
-
-@pytest.fixture
-def pids_cgroup():
-    """The folder of a cgroup for at most 30 threads."""
-    own = procfs.cgroups("pids")
-    folder = next((one for one in own if (one / "cgroup.procs").is_file()), procfs.CGROUPS)
-    folder /= f"test-{os.getpid()}"
-    with contextlib.ExitStack() as stack:
-        try:
-            folder.mkdir()
-            stack.callback(folder.rmdir)
-            (folder / "pids.max").write_text("30")
-        except OSError as error:
-            pytest.skip(f"no cgroup with a limit can be made here: {error}")
-        yield folder
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(sys, "argv", ["crowd", "--clients", "100"])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process keeps its handlers
+    message = command.main()
+    assert message.startswith("can't start new thread for each of 100 clients: raise the limit ")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_an_answer_after_the_end_does_not_count(serve):

@@ -16,6 +16,7 @@ from conftest import DEADLINE
 PRETEND = """
 import asyncio, builtins, importlib, importlib.resources, io, os, psutil, runpy, select, shutil
 import signal, subprocess, sys, sysconfig, tempfile
+import multiprocessing.connection  # there it uses what only the real system has
 
 UNIX = "killpg getpgid getsid setsid fork sysconf getuid set_blocking"  # "on Unix" in the manual
 sysconfig.get_config_vars()  # read from a file that the pretended system does not have
@@ -97,7 +98,6 @@ NEED_LINUX = [
 RUNS_ON_MACOS = "load_tests/alternatives/uvloop_protocol.py"
 ON_LOCUST = {  # gevent imports what only the real system has
     "load_tests.locustfile",
-    "load_tests.step_load",
     "load_tests.harness.locust_tab",
 }
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("platforms")]

@@ -239,20 +239,3 @@ def test_a_server_of_another_user_is_named_as_such_and_ends(other_user):
     last = done.stderr.splitlines()[-1]
     assert f"LaunchError: process {pid} runs as another user" in last
     assert not psutil.pid_exists(pid)
-
-
-def test_the_classroom_says_that_a_server_is_another_user_s(other_user):
-    wrapper, program = other_user
-    code = dedent("""
-        import sys
-        from clients.classroom.server_monitor import ServerMonitor
-        from clients.system import processes
-        monitor = ServerMonitor(processes.find_server(sys.argv[1]), {"backlog": 5})
-        monitor.open()
-        print(monitor.ended[1])
-    """)
-    line = [*wrapper, sys.executable, "-c", code, program]
-    done = subprocess.run(line, cwd=processes.ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "runs as another user" in done.stdout
-    assert done.stdout.strip().count("\n") == 0

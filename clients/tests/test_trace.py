@@ -19,18 +19,20 @@ import pytest
 from clients.client import Client
 from clients.console import palette
 from clients.system import processes
+from clients.system.frames import FIRST_OWN_FD
 from clients.system.sockets import unix_listener
 from clients.tests.narration_checks import false_sentences, is_difference_true
 from clients.tests.steps_page import bundle_of, outdated
 from clients.trace import animated_svg, bundle, tracer, values
 from clients.trace.__main__ import main as trace_main
 from clients.trace.__main__ import write
-from clients.trace.interpret import interpret
+from clients.trace.interpret import TraceEvent, is_worth_seeing
+from clients.trace.narration import sentence
 from clients.trace.page import STEPS
 from clients.trace.scenarios import SCENARIOS
 from clients.trace.session import traced
-from clients.trace.tracer import FIRST_TRACER_FD, SPARE_CHANNELS, Snapshot
-from conftest import skip_without, wait_until
+from clients.trace.tracer import Snapshot
+from conftest import skip_without
 
 MODELS = {name: processes.models()[name] for name in palette.MODELS}  # a 04 of yours is none
 SHOWN = bundle_of(STEPS.read_text())
@@ -40,9 +42,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("recordings")]
 
 def record(scenario, program):
     try:
-        return bundle.narrated(bundle.play(scenario, program), program.read_text().splitlines())
+        events, why = bundle.play(scenario, program)
     except processes.NamespaceDenied as error:
         skip_without("network namespaces", error)
+    assert not why
+    return events
 
 
 @functools.cache
@@ -61,7 +65,7 @@ def row(event, client):
     return next(one for one in rows if one["client"] == client)
 
 
-@pytest.mark.parametrize(("scenario", "name"), [("reset", "02_threaded"), ("silent", "03_epoll")])
+@pytest.mark.parametrize(("scenario", "name"), [("reset", "02_threaded"), ("reset", "03_epoll")])
 def test_a_recording_is_the_same_each_time_it_is_made(scenario, name):
     assert record(scenario, MODELS[name]) == steps(scenario, name)
 
@@ -127,7 +131,7 @@ def test_after_a_reset_the_sentence_still_names_the_client():
     assert sum("This handler is not for it" in text for text in said) == 1
 
 
-@pytest.mark.parametrize(("scenario", "name"), [("reset", "02_threaded"), ("silent", "03_epoll")])
+@pytest.mark.parametrize(("scenario", "name"), [("reset", "02_threaded"), ("reset", "03_epoll")])
 def test_each_sentence_of_a_recording_is_true(scenario, name):
     lines = MODELS[name].read_text().splitlines()
     assert false_sentences(steps(scenario, name), lines) == []
@@ -300,8 +304,7 @@ def other(tmp_path_factory):
         "accept() of the program is called with listener = listening socket (descriptor 3).",
         "This handler is not for it: on to line 38.",
         "The exception is caught here: on to line 39.",
-        "select() blocks: no descriptor that it watches is ready.",
-        "select() reports descriptor 4 (client 1).",
+        "The thread is blocked in the system call",  # select(): its calls are not recorded
         "shutdown(SHUT_WR): the kernel sends FIN to client 2, after all bytes; descriptor 5 stays",
         "SimpleQueue.get() blocks: the queue is empty.",
         "Visit.pieces() is suspended: it yields b'ann'.",
@@ -326,22 +329,164 @@ def test_a_function_of_the_program_is_not_taken_for_a_call_of_the_kernel(other):
 
 
 def test_a_thread_of_a_pool_is_named_after_the_client_that_it_serves_now(other):
-    idle = next(one for one in other if one["waits_in"] == "SimpleQueue.get")
+    idle = next(one for one in other if one["waits_in"] == ["SimpleQueue.get"])
     serving = next(one for one in other if one["function"] == "Visit.pieces")
     names = [{thread["name"] for thread in one["threads"]} for one in (idle, serving)]
     assert "client 1" not in names[0]
     assert "client 1" in names[1]
 
 
+# One file is the loop of a server, the other what it calls
+LOOP = """import argparse, socket
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--port", type=int)
+parser.add_argument("--backlog", type=int)
+
+def run(take):
+    options = parser.parse_args()
+    listener = socket.create_server(("127.0.0.1", options.port), backlog=options.backlog)
+    print("listening on %s:%d" % listener.getsockname(), flush=True)
+    while True:
+        take(listener.accept()[0])
+"""
+ROOM = '''"""Two threads per client, an object that all share, the waits of queue and threading."""
+import functools, loop, os, queue, threading
+
+class Room:
+    def __init__(self):
+        self.total, self.conns = 0, []
+
+def park(wait):
+    wait()
+
+def wait_for_news():
+    with news:
+        news.wait()
+
+def look_at_all(room):
+    for conn in room.conns:
+        conn.fileno()
+
+def serve(room):
+    count = 0
+
+    def read(conn, words, buffer):
+        nonlocal count
+        name = "reader"
+        while size := conn.recv_into(buffer):
+            room.total += size
+            words.put(bytes(buffer[:size]))
+            look_at_all(room)
+        words.put(b"")
+
+    def write(conn, words):
+        while room.conns and (got := words.get()):
+            conn.sendall(b"Hello, " + got)
+        os.close(conn.detach())
+        words = None
+
+    def take(conn):
+        nonlocal count
+        room.conns.append(conn)
+        words = queue.Queue()
+        threading.Thread(target=read, args=(conn, words, bytearray(1024))).start()
+        threading.Thread(target=write, args=(conn, words)).start()
+        count += 1
+        if count == 1:
+            for wait in waits:
+                threading.Thread(target=park, args=(wait,), daemon=True).start()
+
+    loop.run(take)
+
+news, gate, full = threading.Condition(), threading.Lock(), queue.Queue(1)
+gate.acquire()
+full.put(1)
+waits = [threading.Event().wait, gate.acquire, functools.partial(full.put, 2), wait_for_news]
+waits.append(threading.main_thread().join)
+serve(Room())
+'''
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    program = tmp_path_factory.mktemp("room") / "room.py"
+    program.write_text(ROOM)
+    program.with_name("loop.py").write_text(LOOP)
+    return record("two", program)
+
+
+def said_in(function, events):
+    return [one["sentence"] for one in events if one["function"] == function]
+
+
+def test_what_another_thread_has_changed_is_not_said_of_a_line(room):
+    def of(function):
+        return [one for one in room if one["function"] == function]
+
+    assert {"Now room.total is 3.", "Now name is 'reader'."} <= set(said_in("read", room))
+    assert any("room.total" in one["changed"] for one in room)
+    for event in room:
+        if "room.total" in event["changed"] and event["kind"] != "call":
+            assert "room.total +=" in ROOM.splitlines()[event["line"] - 1]
+    assert "Now got is b''." in said_in("write", room)
+    assert not any("count" in one["changed"] for one in of("read") if one["kind"] != "call")
+
+
+def test_a_thread_that_looks_at_all_connections_serves_its_own(room):
+    [name] = {one["name"] for one in room if one["function"] == "look_at_all"}
+    assert name == "client 2"
+
+
+def test_a_variable_that_functions_share_is_what_it_is_without_the_tracer(room):
+    assert [text for text in said_in("take", room) if "Now count" in text] == [
+        "Now count is 1.",
+        "Now count is 2.",
+    ]
+
+
+def test_a_thread_has_ended_and_another_one_of_the_same_client_has_not(room):
+    ends = [one["sentence"] for one in room if one["kind"] == "end"]
+    for client in (1, 2):
+        wanted = [f"{article} thread of client {client} has ended." for article in ("A", "The")]
+        assert [text for text in ends if f"client {client}" in text] == wanted
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Queue.get() blocks: the queue is empty.",
+        "Queue.put() blocks: the queue is full.",
+        "The thread is blocked in Event.wait().",
+        "The thread is blocked in Condition.wait().",
+        "The thread is blocked in Thread.join().",
+        "The thread is blocked in lock.acquire().",
+        "recv_into() blocks: client 2 has sent nothing more.",
+        "recv_into() returns 3: 3 bytes move from the receive buffer to the program.",
+        "recv_into() returns 0: client 1 sends no more (end of file).",
+        "Another file calls take() with conn = connection with client 2 (descriptor 5).",
+        "The server listens: descriptor 3 is its listening socket.",
+    ],
+)
+def test_a_server_of_many_threads_is_described_as_it_is(room, words):
+    assert words in " ".join(one["sentence"] for one in room)
+
+
+def test_a_connection_that_is_closed_is_still_in_a_list(room):
+    assert "no longer in" not in " ".join(one["sentence"] for one in room)
+
+
+def test_a_thread_that_was_waiting_has_not_started(other):
+    assert "A new thread has started." not in [one["sentence"] for one in other]
+
+
 def test_nothing_is_recorded_for_a_line_at_which_nothing_happens():
-    here = Snapshot(1, "main", "line", "", True, [["f", 2, 7]], {"a": "1"}, None, [])
-    after = dataclasses.replace(here, stack=[["f", 3, 7]])
+    before = Snapshot("line", function="main", next_line=2)
     for line, is_shown in (("    pass", False), ("    try:", False), ("    f()", True)):
-        event = interpret(here, after, {"a": "1"}, [], ["def f():", line, "    g()"])
-        assert (event is not None) == is_shown
-    changed = dataclasses.replace(after, variables={"a": "2"})
-    event = interpret(here, changed, {"a": "1"}, [], ["def f():", "    pass", "    g()"])
-    assert (event.line, event.next_line, event.changed) == (2, 3, ["a"])
+        event = TraceEvent("line", function="main", line=2, next_line=3)
+        assert is_worth_seeing(event, before, ["def f():", line, "    g()"]) == is_shown
+    event.changed = {"a": None}
+    assert is_worth_seeing(event, before, ["def f():", "    pass", "    g()"])
 
 
 def test_iterations_that_repeat_are_left_out_and_counted():
@@ -393,7 +538,7 @@ def test_a_thread_goes_as_far_as_it_is_let_and_then_runs():
     with traced(MODELS["01_blocking"], pause=True) as session:
         session.settle()
         [thread] = session.stopped()
-        assert thread.snapshot.stack[0][0] == "main"
+        assert thread.snapshot.function == "main"
         while thread.stopped:
             session.step(thread)
             session.settle()
@@ -408,26 +553,20 @@ def test_the_servers_descriptors_are_what_they_are_without_the_tracer():
         client.greet(b"bob")
         process = session.server.process
         held = [int(fd) for fd in os.listdir(f"/proc/{process.pid}/fd")]
-        assert sorted(fd for fd in held if fd < FIRST_TRACER_FD) == [0, 1, 2, 3, 4, 5]
+        assert sorted(fd for fd in held if fd < FIRST_OWN_FD) == [0, 1, 2, 3, 4, 5]
         assert process.num_fds() - session.tracer_descriptors() == 6
 
 
-def test_all_channels_of_the_tracer_are_open_before_the_program_begins(tmp_path):
-    program, last = tmp_path / "counts.py", str(FIRST_TRACER_FD + SPARE_CHANNELS - 1)
+def test_the_tracer_is_connected_before_the_program_begins(tmp_path):
+    program = tmp_path / "counts.py"
     program.write_text("import os, socket\nprint(len(os.listdir('/proc/self/fd')) - 4)\n"
                        "print(socket.socket().fileno(), flush=True)\n")  # fmt: skip
     with unix_listener() as (listener, path):
-        listener.listen(SPARE_CHANNELS - 1)  # its queue has no room for the last connection
         line = [*processes.module_command(tracer.__name__, path, "run"), program]
         with processes.spawn(line, cwd=processes.ROOT, stdout=subprocess.PIPE) as process:
-            held = f"/proc/{process.pid}/fd"
-            wait_until(lambda: process.poll() is not None or {"3", last} <= set(os.listdir(held)))
-            assert process.poll() is None, "the program has run before"
-            channels = [listener.accept()[0] for _ in range(1 + SPARE_CHANNELS)]
-            out, _ = process.communicate()
-        for channel in channels:
-            channel.close()
-    assert out.split() == [b"%d" % len(channels), b"3"]
+            with listener.accept()[0]:
+                out, _ = process.communicate()
+    assert out.split() == [b"1", b"3"]
 
 
 def test_a_server_ends_with_the_recorder_that_is_killed_in_the_middle_of_a_step():
@@ -506,21 +645,33 @@ def test_one_scenario_that_fails_leaves_the_others(tmp_path):
 
 @pytest.fixture(scope="module")
 def own_page(tmp_path_factory):
-    """Return the page of one's own server, and of another one with its name."""
+    """Return the page of one's own server and of another one with its name, and what was printed.
+
+    Nobody reads the summary.
+    """
     folder = tmp_path_factory.mktemp("trace")
     own, other = folder / "04_mine", folder / "friend" / "04_mine"
     for one in (own, other):
         one.mkdir(parents=True)
         (one / "server.py").write_text(MODELS["01_blocking"].read_text())
+    line = processes.module_command("clients.trace", own, other, "--scenario", "two", "--out")
+    options = {"cwd": processes.ROOT, "env": os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"}}
+    read, write = os.pipe()
+    os.close(read)
     page = folder / "page.html"
-    ascii_only = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"}
-    done = run(own, other, "--scenario", "two", "--out", page, env=ascii_only)
-    assert done.returncode == 0, done.stderr
-    return own, page
+    with processes.spawn([*line, page], stdout=write, stderr=subprocess.PIPE, **options) as process:
+        os.close(write)
+        said = process.stderr.read().decode()
+        process.stderr.close()
+        status = process.wait()
+    if "namespace" in said or "unshare" in said:
+        skip_without("network namespaces", said)
+    assert status == 0, said
+    return own, page, said
 
 
 def test_a_page_of_ones_own_server_and_of_another_one_with_its_name(own_page):
-    own, page = own_page
+    own, page, _ = own_page
     shown = bundle_of(page.read_text(encoding="utf-8"))
     mine = f"{own.parent.name}/04_mine"
     assert list(shown["programs"]) == [mine, "friend/04_mine"]
@@ -537,20 +688,10 @@ def test_a_page_that_cannot_be_written_stays_as_it_was(tmp_path):
     assert page.read_text() == "old"
 
 
-def test_a_summary_that_nobody_reads_loses_nothing(tmp_path):
-    page = tmp_path / "page.html"
-    read, write = os.pipe()
-    os.close(read)
-    command = processes.module_command("clients.trace", "01_blocking", "--scenario", "two")
-    done = subprocess.run(
-        [*command, "--out", page], stdout=write, stderr=subprocess.PIPE, cwd=processes.ROOT
-    )
-    os.close(write)
-    if b"namespace" in done.stderr or b"unshare" in done.stderr:
-        skip_without("network namespaces", done.stderr.decode())
-    assert done.returncode == 0
-    assert done.stderr.count(b"\n") == 1  # that it is recording
-    assert list(bundle_of(page.read_text())["recordings"]) == ["two"]
+def test_a_summary_that_nobody_reads_loses_nothing(own_page):
+    _, page, said = own_page
+    assert said.count("\n") == 1  # that it is recording
+    assert list(bundle_of(page.read_text(encoding="utf-8"))["recordings"]) == ["two"]
 
 
 POWERLESS = """#!/bin/bash
@@ -570,6 +711,17 @@ def test_a_namespace_without_power_gets_one_line(tmp_path):
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
     assert last.startswith("python -m clients.trace: a network namespace is needed that can be")
+
+
+def test_out_of_descriptors_the_queue_is_what_accept_has_left():
+    shown = SHOWN["recordings"]["descriptors"]["03_epoll"]
+    wanted = (
+        "accept() fails: Too many open files. It takes a descriptor before it looks at the queue"
+    )
+    event = next(one for one in shown if one["sentence"].startswith(wanted))
+    full = event | {"kernel": event["kernel"] | {"queue": 1}}  # an accept() before it took that one
+    assert sentence(event, full, []).startswith(wanted)
+    assert "it stays in the queue" in sentence(full, event, [])
 
 
 def test_a_value_is_described_as_what_it_is():

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TypedDict
@@ -14,20 +15,13 @@ from clients.trace.narration import sentence
 from clients.trace.record import NOT_POSSIBLE
 from clients.trace.scenarios import SCENARIOS
 
-SCHEMA = 3
-SHOWN = 2  # iterations of a loop that are shown if more do the same: the first and the last
-LONGEST = 40  # steps of an iteration, at most
-
-
-class Program(TypedDict):
-    sentence: str  # of its docstring
-    lines: list[str]
+FOR_SENTENCES = "remote", "alone", "starts", "arguments"  # these fields are not for the page
+LOOP = re.compile(r"(.{2,39}?)\1{2,}", re.DOTALL)  # three iterations or more, of equal steps
 
 
 class Bundle(TypedDict):
-    schema: int
     scenarios: dict[str, dict]  # Scenarios as data
-    programs: dict[str, Program]
+    programs: dict[str, dict]  # {name: {"sentence": of its docstring, "lines": its text}}
     recordings: dict[str, dict[str, list[dict]]]  # {scenario: {program: TraceEvents as data}}
     differences: dict[str, list[str]]  # {scenario: a sentence for its start and each action}
 
@@ -38,90 +32,60 @@ def record(programs, scenarios=SCENARIOS):
     programs: {name: path of the program}. A scenario that cannot be recorded with each server is
     left out. Raises NamespaceDenied if this system does not allow recordings.
     """
-    pairs = itertools.product(scenarios, programs)
-    with ThreadPoolExecutor(os.cpu_count()) as workers:
-        played = {pair: workers.submit(play, pair[0], programs[pair[1]]) for pair in pairs}
-        try:
-            errors = {pair: future.exception() for pair, future in played.items()}
-        except BaseException:  # Ctrl-C, too: what has not begun need not
-            workers.shutdown(cancel_futures=True)
-            raise
-    failed = {pair: str(error) for pair, error in errors.items() if error}
-    for error in filter(None, errors.values()):
-        if not isinstance(error, RuntimeError) or isinstance(error, processes.NamespaceDenied):
-            raise error
-    described = {}
+    pairs = list(itertools.product(scenarios, programs))
+    with ThreadPoolExecutor(os.cpu_count()) as workers:  # on Ctrl-C map() cancels the rest
+        found = workers.map(lambda pair: play(pair[0], programs[pair[1]]), pairs)
+        played = dict(zip(pairs, found, strict=True))
+    failed = {pair: why for pair, (_, why) in played.items() if why}
+    complete = [one for one in scenarios if not any((one, name) in failed for name in programs)]
+    bundle = Bundle(scenarios={}, programs={}, recordings={}, differences={})
     for name, path in programs.items():
         text = path.read_text(encoding="utf-8")
-        described[name] = Program(sentence=docstring_summary(text), lines=text.splitlines())
-    complete = [one for one in scenarios if one not in {scenario for scenario, _ in failed}]
-    recordings = {
-        scenario: {
-            name: folded(narrated(played[scenario, name].result(), program["lines"]))
-            for name, program in described.items()
-        }
-        for scenario in complete
-    }
-    return Bundle(
-        schema=SCHEMA,
-        scenarios={scenario: asdict(scenarios[scenario]) for scenario in complete},
-        programs=described,
-        recordings=recordings,
-        differences={
-            scenario: differences(found, scenarios[scenario].actions)
-            for scenario, found in recordings.items()
-        },
-    ), failed
+        bundle["programs"][name] = {"sentence": docstring_summary(text), "lines": text.splitlines()}
+    for one in complete:
+        recordings = {name: folded(played[one, name][0]) for name in programs}
+        bundle["scenarios"][one], bundle["recordings"][one] = asdict(scenarios[one]), recordings
+        bundle["differences"][one] = differences(recordings, scenarios[one].actions)
+    return bundle, failed
 
 
 def play(scenario, program):
-    """Return the TraceEvents of one scenario with one server, as plain data.
+    """Return the TraceEvents of one scenario with one server, as plain data, and why it failed.
 
-    Raises NamespaceDenied if this system does not allow it, RuntimeError if it cannot be recorded.
+    Raises NamespaceDenied if this system does not allow recordings.
     """
     if program.suffix != ".py":
-        raise RuntimeError(f"{printable(str(program))} is not a Python program (.py)")
+        return [], f"{printable(str(program))} is not a Python program (.py)"
     line = processes.module_command("clients.trace.record", scenario, program)
     done = processes.run_in_netns(line, cwd=processes.ROOT)
-    if done.returncode == 0:
-        return json.loads(done.stdout)
     why = processes.tail(done.stderr, 1)
-    raise processes.NamespaceDenied(why) if done.returncode == NOT_POSSIBLE else RuntimeError(why)
-
-
-def narrated(events, lines):
-    pairs = zip([None, *events], events, strict=False)
-    found = [event | {"sentence": sentence(event, before, lines)} for before, event in pairs]
-    for event in found:
-        del event["was"]  # which only the sentences need
-    return found
+    if done.returncode == NOT_POSSIBLE:
+        raise processes.NamespaceDenied(why)
+    if done.returncode:
+        return [], why
+    events, lines = json.loads(done.stdout), program.read_text(encoding="utf-8").splitlines()
+    for before, event in zip([None, *events], events, strict=False):
+        event["sentence"] = sentence(event, before, lines)
+        event["changed"] = list(event["changed"])
+    return [{key: event[key] for key in event if key not in FOR_SENTENCES} for event in events], ""
 
 
 def folded(events):
-    """Return events without the middle iterations of loops that repeat the same lines and calls."""
+    """Return events without the middle iterations of loops that repeat the same lines and calls.
+
+    The first iteration and the last are shown.
+    """
     shapes = [
-        [event[name] for name in ("kind", "thread", "line", "action")]
-        + [(call["name"], call["fd"], call["error"]) for call in event["calls"]]
+        str([event[name] for name in ("kind", "thread", "line", "action")])
+        + str([(call["name"], call["fd"], call["error"]) for call in event["calls"]])
         for event in events
     ]
+    letters = {shape: chr(number) for number, shape in enumerate(dict.fromkeys(shapes))}
     found, at = [], 0
-    while at < len(events):
-        length, times = repeats(shapes, at)
-        last = at + (times - 1) * length
-        found += events[at : at + length]
-        if times > SHOWN:
-            found.append(events[last - 1] | {"skipped": times - SHOWN, "changed": []})
-            found += events[last : last + length]
-        at = last + length
-    return found
-
-
-def repeats(shapes, at):
-    """Return (steps of the iteration that begins here, how many times it is repeated)."""
-    for length in range(2, LONGEST):
-        times, first = 1, shapes[at : at + length]
-        while shapes[at + times * length : at + (times + 1) * length] == first:
-            times += 1
-        if times > SHOWN:
-            return length, times
-    return 1, 1
+    for loop in LOOP.finditer("".join(letters[shape] for shape in shapes)):
+        length, last = len(loop[1]), loop.end() - len(loop[1])
+        found += events[at : loop.start() + length]
+        skipped = len(loop[0]) // length - 2
+        found.append(events[last - 1] | {"skipped": skipped, "changed": []})
+        at = last
+    return found + events[at:]

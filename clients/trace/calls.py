@@ -1,11 +1,12 @@
 """Record the calls by which a program uses the kernel: what it passes, what it receives or raises.
 
-install() replaces socket's methods, select's functions and time.sleep by functions that keep a
+install() replaces socket's methods, epoll(), poll() and time.sleep() by functions that keep a
 TracedCall and call the original. Imported in the server's process: the standard library only.
 """
 
 import collections
 import contextlib
+import functools
 import select
 import selectors
 import socket
@@ -20,8 +21,8 @@ from clients.trace.values import describe, remote_of
 
 MOST = 1000  # calls of a thread that are kept: it may never stop
 # <linux/eventpoll.h>; other systems do not have the names
-EVENTS = {"IN": 1, "PRI": 2, "OUT": 4, "ERR": 8, "HUP": 0x10, "RDHUP": 0x2000}
-EVENTS |= {"ONESHOT": 1 << 30, "ET": 1 << 31}
+EVENTS = {"IN": 1, "PRI": 2, "OUT": 4, "ERR": 8, "HUP": 16, "RDHUP": 8192, "ONESHOT": 1 << 30}
+EVENTS["ET"] = 1 << 31
 USUAL = 7  # the event mask if register() is not given one
 ONCE = EVENTS["ONESHOT"] | EVENTS["ET"]  # an event of these is reported by one poll() only
 METHODS = ["_accept", "recv", "recv_into", "send", "sendall", "setblocking", "shutdown", "close"]
@@ -29,6 +30,7 @@ GIVEN = {name: lambda data: memoryview(data).nbytes for name in ("send", "sendal
 GIVEN |= {"setblocking": str, "shutdown": ["SHUT_RD", "SHUT_WR", "SHUT_RDWR"].__getitem__}
 transports = weakref.WeakKeyDictionary()  # {asyncio's transport: its socket}
 interest_lists = weakref.WeakSet()  # every Epoll of the program
+acceptors = set()  # the kernel's numbers of threads that have accepted a connection
 _calls = {}  # {thread's identifier: its calls since the last take()}
 
 
@@ -37,7 +39,7 @@ class TracedCall:
     """One call; the fields that its kind does not have are None."""
 
     name: str  # "accept", "recv", "poll", "register", ...
-    owner: str  # "socket", "epoll", "poll", "select" or "time"
+    owner: str  # "socket", "epoll", "poll" or "time"
     fd: int | None = None  # the socket's or the interest list's
     remote: str | None = None  # "host:port" of the socket's other end
     given: float | str | None = None  # bytes to send, mask, seconds, True or False, SHUT_WR
@@ -85,21 +87,19 @@ def _socket_method(name):
         given = GIVEN[name](first) if name in GIVEN else None
         with recorded(name.lstrip("_"), "socket", fd, remote=remote_of(sock), given=given) as call:
             result = real(sock, *args, **options)
-            if name == "_accept":
-                call.target = result[0]
-            elif name.startswith("send"):
-                call.count = result if name == "send" else given
-            elif name.startswith("recv"):
-                got = result if name == "recv" else bytes(memoryview(first)[:result])
-                call.count, call.text = len(got), describe(got)
+            match name:
+                case "_accept":
+                    call.target = result[0]
+                    acceptors.add(threading.get_native_id())
+                case "send" | "sendall":
+                    call.count = given if result is None else result
+                case "recv" | "recv_into":
+                    got = result if name == "recv" else bytes(memoryview(first)[:result])
+                    call.count, call.text = len(got), describe(got)
         return result
 
     method.__name__ = name
     return method
-
-
-def number_of(file):
-    return file if isinstance(file, int) else file.fileno()
 
 
 class Poll:
@@ -111,22 +111,16 @@ class Poll:
         self._real = real
 
     def __getattr__(self, name):
+        if name in ("register", "modify", "unregister"):
+            return functools.partial(self._change, name)
         return getattr(self._real, name)
 
-    def register(self, fd, eventmask=USUAL):
-        self._change("register", fd, eventmask)
-
-    def modify(self, fd, eventmask):
-        self._change("modify", fd, eventmask)
-
-    def unregister(self, fd):
-        self._change("unregister", fd)
-
-    def _change(self, name, fd, *mask):
-        number = number_of(fd)
+    def _change(self, name, fd, *mask, **named):
+        mask = (*mask, *named.values()) or (USUAL,) * (name == "register")
+        number = fd if isinstance(fd, int) else fd.fileno()
         with recorded(name, self.owner, self._fd, target=number, given=next(iter(mask), None)):
             getattr(self._real, name)(fd, *mask)
-        return number
+        return number, mask
 
     def poll(self, timeout=None, *maxevents):
         with recorded("poll", self.owner, self._fd, given=timeout) as call:
@@ -145,8 +139,13 @@ class Epoll(Poll):
     owner = "epoll"
 
     def __init__(self, *args, **options):
+        import fcntl  # not at the top: Windows does not have it
+
         super().__init__(_epoll(*args, **options))
-        self._twin, self._once = twin(), {}
+        self._twin, self._once = None, {}
+        with contextlib.suppress(OSError), contextlib.closing(_epoll()) as low:  # no descriptor
+            high = fcntl.fcntl(low.fileno(), fcntl.F_DUPFD_CLOEXEC, FIRST_OWN_FD)
+            self._twin = _epoll.fromfd(high)
         interest_lists.add(self)
 
     @property
@@ -165,12 +164,11 @@ class Epoll(Poll):
         with recorded("close", "epoll", self._fd):
             self._real.close()
 
-    def _change(self, name, fd, *mask):
-        number = super()._change(name, fd, *mask)
+    def _change(self, name, fd, *mask, **named):
+        number, mask = super()._change(name, fd, *mask, **named)
         self._once.pop(number, None)
-        if self._twin:
-            with contextlib.suppress(OSError):
-                getattr(self._twin, name)(fd, *mask)
+        with contextlib.suppress(OSError, AttributeError):  # AttributeError: there is no twin
+            getattr(self._twin, name)(fd, *mask)
         if mask and mask[0] & ONCE:
             self._once[number] = False
 
@@ -188,24 +186,6 @@ class Epoll(Poll):
         return sorted({*now, *(fd for fd, waits in self._once.items() if waits)})
 
 
-def twin():
-    """Return an epoll object out of the way of the server's descriptors; None if none is left."""
-    import fcntl  # not at the top: Windows does not have it
-
-    with contextlib.suppress(OSError), contextlib.closing(_epoll()) as low:
-        return _epoll.fromfd(fcntl.fcntl(low.fileno(), fcntl.F_DUPFD_CLOEXEC, FIRST_OWN_FD))
-
-
-def _select(readers, writers, exceptional, timeout=None):
-    with recorded("select", "select", given=timeout) as call:
-        found, masks = _real_select(readers, writers, exceptional, timeout), {}
-        for name, ready in zip(("IN", "OUT", "PRI"), found, strict=True):
-            for fd in map(number_of, ready):
-                masks[fd] = masks.get(fd, 0) | EVENTS[name]
-        call.events = [list(pair) for pair in masks.items()]
-    return found
-
-
 def _sleep(seconds):
     with recorded("sleep", "time", given=seconds):
         _real_sleep(seconds)
@@ -213,13 +193,10 @@ def _sleep(seconds):
 
 def install():
     """Record all calls from now on."""
-    global _epoll, _real_sleep, _real_select
-    _epoll, _real_sleep, _real_select = select.epoll, time.sleep, select.select
-    real_poll = select.poll
+    global _epoll, _real_sleep
+    _epoll, _real_sleep, real_poll = select.epoll, time.sleep, select.poll
     for name in METHODS:
         setattr(socket.socket, name, _socket_method(name))
-    select.epoll, select.poll, select.select = Epoll, lambda: Poll(real_poll()), _select
-    time.sleep = _sleep
+    select.epoll, select.poll, time.sleep = Epoll, lambda: Poll(real_poll()), _sleep
     selectors.EpollSelector._selector_cls = Epoll
     selectors.PollSelector._selector_cls = staticmethod(select.poll)  # no method: it takes no self
-    selectors.SelectSelector._select = staticmethod(_select)

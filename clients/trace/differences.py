@@ -20,16 +20,13 @@ def differences(recordings, actions):
     numbers = [name.partition("_")[0] for name in recordings]
     is_clear = len(set(numbers)) == len(numbers) and all(map(str.isdigit, numbers))
     names = numbers if is_clear else list(recordings)  # "01" for 01_blocking
-    found, was = [], None
-    for number, action in enumerate(["time passes", *actions]):
-        now = [
-            next(one for one in reversed(events) if one["action"] <= number)
-            for events in recordings.values()
-        ]
-        acting = [] if action == "time passes" else parse(action)[0]
-        found.append(difference(names, was or now, now, acting))
-        was = now
-    return found if len(names) > 1 else []
+    acting = [[] if action == "time passes" else parse(action)[0] for action in actions]
+    ends = [  # of each action, the last event of each server until then
+        [[one for one in events if one["action"] <= action][-1] for events in recordings.values()]
+        for action in range(len(actions) + 1)
+    ]
+    steps = zip([ends[0], *ends], ends, [[], *acting], strict=False)
+    return [difference(names, *step) for step in steps] if len(names) > 1 else []
 
 
 def difference(names, was, now, acting):
@@ -42,19 +39,18 @@ def difference(names, was, now, acting):
     first = next((one for one in acting if one in differing), differing[0])
     same = [one for one in differing if done[one] == done[first]]
     them, whose = ("it", "its") if len(same) == 1 else ("them", "their")
-    groups = {what: [] for what in sorted(set(done[first]), key=ORDER.index)}
-    for name, event, what in zip(names, now, done[first], strict=True):
-        groups[what].append((name, event))
-    short, whole = [], []
-    for what, servers in groups.items():
+    kinds, short, whole = [what for what in ORDER if what in done[first]], [], []
+    for what in kinds:
+        servers = [at for at, one in enumerate(done[first]) if one == what]
         text = what.format(them if short else clients_named(same))
-        if what in (EARLIER, ANSWERED) and not groups.keys() >= {EARLIER, ANSWERED}:
+        if what == EARLIER and ANSWERED not in kinds:
             text = text.removesuffix(" before")
-        elif what == ANSWERED:
+        if what == ANSWERED and EARLIER in kinds:
             text += " only now"
-        found, events = zip(*servers, strict=True)
-        short.append(f"{joined(found)} {'have' if len(found) > 1 else 'has'} {text}")
-        whole.append(short[-1] + (reason(events, same, whose) if what == QUEUED else ""))
+        has = "have" if len(servers) > 1 else "has"
+        short.append(f"{joined([names[at] for at in servers])} {has} {text}")
+        why = reason([now[at] for at in servers], same, whose) if what == QUEUED else ""
+        whole.append(short[-1] + why)
     texts = ["; ".join(parts) + "." for parts in (whole, short, short[:1])]
     return next((text for text in texts if len(text.split()) <= WORDS), "")
 

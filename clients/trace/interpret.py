@@ -1,10 +1,10 @@
-"""What has happened between two snapshots of a thread, and the types of a recording."""
+"""The types of a recording, and which snapshots of a thread are steps of it."""
 
 import re
 from dataclasses import dataclass, field
 
 from clients.system.sampler import ThreadState
-from clients.trace.calls import TracedCall
+from clients.trace.tracer import Snapshot
 
 PYTHON_NAMES = {"accept4": "accept", "recvfrom": "recv", "sendto": "send"}
 PYTHON_NAMES |= {"epoll_wait": "epoll.poll", "clock_nanosleep": "time.sleep"}
@@ -62,26 +62,18 @@ class ClientState:
 
 
 @dataclass
-class TraceEvent:
-    """One step of a recording, and the state after it."""
+class TraceEvent(Snapshot):
+    """One step of a recording, and the state after it.
 
-    # Snapshot's events; "sleep"; "end" of a thread; "client": a client acts; "time": time passes
-    kind: str
-    thread: int | None = None  # its ThreadState.id
-    name: str | None = None  # the thread's name after this step
+    kind: a Snapshot's; "end" of a thread; "client": a client acts; "time": time passes. thread: its
+    ThreadState.id. name: the thread's name after this step. how: also "begins", of a new thread's
+    first call.
+    """
+
     action: int = 0  # the number of the scenario's action, from 1; 0 before the first
-    function: str | None = None
-    line: int | None = None  # the line that was executed, or in which the thread sleeps
-    next_line: int | None = None
-    how: str = ""  # as in Snapshot; "begins": a new thread's first call; "callback": a library's
-    changed: list[str] = field(default_factory=list)  # variables
-    was: dict[str, str] = field(default_factory=dict)  # variables as they were seen last
-    variables: dict[str, str] | None = None
-    value: str | None = None  # what was returned or raised
-    calls: list[TracedCall] = field(default_factory=list)
     call: str | None = None  # the system call in which the thread sleeps
     fd: int | None = None  # of that call
-    waits_in: str | None = None  # the function in C that has made it: "SimpleQueue.get"
+    starts: bool = False  # a new thread has started
     actors: list[int] = field(default_factory=list)  # the clients that act
     does: str | None = None  # what they do: see scenarios.Action
     words: str | None = None  # what they send
@@ -95,44 +87,12 @@ class TraceEvent:
     skipped: int = 0  # iterations of a loop that are left out after this step
 
 
-def interpret(before, after, known, calls, lines):
-    """Return the TraceEvent between two snapshots of one thread; None if a reader sees nothing.
-
-    before: None if the thread has just begun. known: the function's variables as they were seen
-    last. lines: the program's.
-    """
-    [function, here, _], *callers = after.stack
-    how, line = after.how, here
-    if after.event == "call" and not after.direct:
-        how = how or ("callback" if before else "begins")
-    elif before:
-        line = callers[0][1] if after.event == "call" else resume_point(before)[1]
-    if before and before.event == "return":  # what it has changed was seen to change
-        known = known | {
-            name: text
-            for name, text in before.variables.items()
-            if before.variables.get(root := name.partition(".")[0]) == after.variables.get(root)
-        }
-    event = TraceEvent(after.event, function=function, line=line, next_line=here, how=how)
-    event.variables, event.value, event.calls = after.variables, after.value, calls
-    if before:
-        new = after.variables
-        event.changed = [name for name, text in new.items() if known.get(name) != text]
-        event.was = {name: known[name] for name in event.changed if name in known}
-    return event if is_worth_seeing(event, before, lines) else None
-
-
 def is_worth_seeing(event, before, lines):
-    if before and before.event in ("call", "exception") and not event.calls:
+    """Return True if a reader sees something in an event. before: its thread's Snapshot before."""
+    if before and before.kind in ("call", "exception") and not event.calls:
         # The first line of a function comes next, or the handler of the exception.
-        return event.kind == "call" or (event.kind == "return" and before.event == "call")
+        return event.kind == "call" or (event.kind == "return" and before.kind == "call")
     if event.kind == "exception" and event.value.startswith(("StopIteration", "StopAsync")):
         return False  # so a coroutine hands over its result
     idle = event.kind == "line" and not event.calls and not event.changed
     return not (idle and QUIET.match(lines[event.line - 1]))
-
-
-def resume_point(snapshot):
-    """Return the [function, line, frame] from which a thread goes on: one that is left is over."""
-    left = snapshot.event == "return" and len(snapshot.stack) > 1
-    return snapshot.stack[1 if left else 0]

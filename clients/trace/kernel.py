@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from clients.system import procfs
-from clients.trace import tracer
+from clients.system.frames import FIRST_OWN_FD
 from clients.trace.calls import EVENTS
 from clients.trace.interpret import Connection, Interest, KernelState
 
@@ -38,7 +38,7 @@ class KernelView:
     def descriptors(self):
         """Return the server's own descriptors, without the tracer's."""
         held = os.listdir(f"/proc/{self.server.process.pid}/fd")
-        return sorted(int(fd) for fd in held if int(fd) < tracer.FIRST_TRACER_FD)
+        return sorted(int(fd) for fd in held if int(fd) < FIRST_OWN_FD)
 
     def add(self, calls):
         """Count the bytes of calls of send(): what the kernel does not take the program holds."""
@@ -55,7 +55,7 @@ class KernelView:
                 self.rest[client] = int(call.given) - taken
 
     def state(self, report):
-        """Return the KernelState; of what only the server knows, what is in a tracer.Report."""
+        """Return the KernelState; of what only the server knows, what is in a tracer's Report."""
         lines, held = self.lines(), procfs.socket_fds(self.server.process.pid)
         listeners = [line for line in lines if line.state == "LISTEN"]
         clients, buffered = self.clients.values(), report.buffered
@@ -69,8 +69,8 @@ class KernelView:
         )
 
     def connection(self, client, lines, held, buffered):
-        found, yours = Connection(client.number), [0, 0]
-        unsent, unread = client.buffers()
+        number, (unsent, unread) = client.number, client.buffers()
+        found, yours = Connection(number), [0, 0]
         for line in lines:
             if line.local[1] == client.port:
                 found.client_state = line.state
@@ -80,28 +80,21 @@ class KernelView:
                 fins = line.state in ENDED, line.state in UNDER_WAY  # a FIN counts as one byte
                 yours = [max(0, line.recv_q - fins[0]), max(0, line.send_q - fins[1])]
         found.buffers = [unsent, *yours, unread]
-        if found.fd is not None:
-            found.in_program = self.in_program(client, found, buffered)
+        if found.fd is not None and number in self.sending:
+            taken = len(client.received) + sum(found.buffers[2:]) - self.handed[number]
+            found.in_program = max(0, self.sending[number] - max(0, taken))
+        elif found.fd is not None:
+            found.in_program = buffered.get(f"{HOST}:{client.port}", self.rest.get(number, 0))
         return found
-
-    def in_program(self, client, connection, buffered):
-        number = client.number
-        if number in self.sending:
-            arrived = len(client.received) + sum(connection.buffers[2:])
-            return max(0, self.sending[number] - max(0, arrived - self.handed[number]))
-        return buffered.get(f"{HOST}:{client.port}", self.rest.get(number, 0))
 
     def interest_list(self, ready):
         """Return what the server's epoll objects watch (proc(5), fdinfo), and what is ready."""
         folder = Path(f"/proc/{self.server.process.pid}")
         objects = [fd for fd in self.descriptors() if EPOLL in os.readlink(folder / f"fd/{fd}")]
-        if not objects:
-            return None
+        texts = [(folder / f"fdinfo/{fd}").read_text() for fd in objects]
         found = []
-        for epoll in objects:
-            text = (folder / f"fdinfo/{epoll}").read_text()
-            for fd, mask in re.findall(r"tfd:\s*(\d+) events:\s*([0-9a-f]+)", text):
-                wanted = int(mask, 16) & WANTED
-                events = " ".join(name for name, bit in EVENTS.items() if wanted & bit)
-                found.append(Interest(int(fd), events, int(fd) in ready.get(epoll, ())))
-        return sorted(found, key=lambda one: one.fd)
+        for fd, mask in re.findall(r"tfd:\s*(\d+) events:\s*([0-9a-f]+)", "".join(texts)):
+            wanted = int(mask, 16) & WANTED
+            events = " ".join(name for name, bit in EVENTS.items() if wanted & bit)
+            found.append(Interest(int(fd), events, int(fd) in ready))
+        return sorted(found, key=lambda one: one.fd) if objects else None

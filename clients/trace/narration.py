@@ -5,18 +5,16 @@ the kind of statement do not show what has happened, a sentence gives the next l
 """
 
 import ast
-import contextlib
 import functools
 import re
 
-from clients.trace.calls import EVENTS
+from clients.trace.calls import EVENTS, METHODS
 
 LONGEST = 80  # characters of a line of the log, of a variable
 WORDS = 20  # of a sentence about variables, at most
-CALLS = {"accept", "recv", "recv_into", "send", "sendall", "poll", "select", "register", "modify"}
-CALLS |= {"unregister", "close", "shutdown", "sleep", "setblocking"}
-
-
+# Calls of the kernel that a sentence names; a function of the program may have the same name
+CALLS = {name.lstrip("_") for name in METHODS}
+CALLS |= {"poll", "register", "modify", "unregister", "sleep"}
 UNSENT = {  # why a client sends nothing, by its connection's state
     "ESTABLISHED": "no buffer has room for more bytes",
     "SYN-SENT": "its connection is still in SYN-SENT",
@@ -24,35 +22,45 @@ UNSENT = {  # why a client sends nothing, by its connection's state
 # What a call finds that would block
 EMPTY = {"accept": "the accept queue empty", "send": "no room in the send buffer"}
 EMPTY |= dict.fromkeys(("recv", "recv_into"), "nothing to read")
+STATEMENT = ast.stmt, ast.ExceptHandler
+# What a statement has done if the next line is outside its block, and if it is inside
+STATEMENTS = {
+    "If": ("The condition is false", "The condition is true"),
+    "While": ("The condition is false", "The condition is true"),
+    "For": ("The loop is over", "The loop takes the next one"),
+    "With": ("The block is left", "The block begins"),
+    "ExceptHandler": ("This handler is not for it", "The exception is caught here"),
+}
 
 
 def sentence(event, before, lines):
     """Return what has happened in an event. before: the event before it, or None."""
+    if before is None:
+        fd = event["kernel"]["listener"]
+        return f"The server listens: descriptor {fd} is its listening socket."
     match event["kind"]:
         case "client":
             return of_clients(event, before)
         case "time":
             return of_time(event, before)
-        case "sleep":
-            text = " ".join([*of_calls(event, before), of_blocking(event)])
         case "end":
-            text = f"{thread_name(event)} has ended."
+            parts = [f"{thread_name(event)} has ended."]
+        case "sleep":
+            parts = [*of_calls(event, before), of_blocking(event)]
         case "call":
-            text = " ".join([*of_calls(event, before), of_call(event)])
+            parts = [*of_calls(event, before), of_call(event)]
         case _:
-            text = of_line(event, before, lines)
-    come = syn_sent(event, before, "ESTABLISHED")
-    return text + f" Meanwhile the SYN of {come} was retransmitted, and found room." * bool(come)
-
-
-# What clients do
+            parts = of_line(event, before) or [of_statement(event, lines)]
+    if come := syn_sent(event, before, "ESTABLISHED"):
+        parts.append(f"Meanwhile the SYN of {come} was retransmitted, and found room.")
+    return " ".join(parts)
 
 
 def of_clients(event, before):
     """Return what a client, or several, did, and where the bytes are now."""
     [number, *others], does = event["actors"], event["does"]
     row, was = (row_with("client", number, one) for one in (event, before))
-    name, state = f"Client {number}", was and was["client_state"]
+    name, state = f"Client {number}", (was or row)["client_state"]
     match does:
         case "connects":
             return of_connections(event)
@@ -66,7 +74,7 @@ def of_clients(event, before):
         case "floods":
             return f"{name} sends what fits, {event['sent']:,} bytes: {where(row)}"
         case "reads":
-            had, count = was["buffers"][3] if was else 0, event["received"]
+            had, count = was["buffers"][3], event["received"]
             more = f", {count - had:,} of which have arrived meanwhile" if count > had else ""
             return f"{name} reads {count:,} bytes from its receive buffer{more}."
         case "stops reading":
@@ -84,11 +92,13 @@ def of_connections(event):
     rows = [row_with("client", number, event) for number in event["actors"]]
     queued = sum(row["queued"] for row in rows)
     dropped = ", ".join(str(row["client"]) for row in rows if row["client_state"] == "SYN-SENT")
-    text = f"{len(rows)} clients connect: {queued} connections "
-    text += "fill the accept queue" if dropped else "are in the accept queue"
-    if len(rows) == 1:
-        done = ": the kernels complete the handshake; the connection is in the accept queue, "
-        text = f"Client {rows[0]['client']} connects{(done + 'unknown to the program') * queued}"
+    text = f"Client {rows[0]['client']} connects"
+    if len(rows) > 1:
+        where = "fill the accept queue" if dropped else "are in the accept queue"
+        text = f"{len(rows)} clients connect: {queued} connections {where}"
+    elif queued:
+        text += ": the kernels complete the handshake; the connection is in the accept queue, "
+        text += "unknown to the program"
     return f"{text}; the SYN of {dropped} is dropped." if dropped else f"{text}."
 
 
@@ -104,27 +114,33 @@ def of_time(event, before):
 
 def syn_sent(event, before, state):
     """Return the clients, "7, 8", that were in SYN-SENT and are in a state now."""
-    then = {row["client"] for row in rows_of(before) if row["client_state"] == "SYN-SENT"}
-    rows = [row for row in rows_of(event) if row["client_state"] == state]
+    then = {
+        row["client"]
+        for row in before["kernel"]["connections"]
+        if row["client_state"] == "SYN-SENT"
+    }
+    rows = [row for row in event["kernel"]["connections"] if row["client_state"] == state]
     return ", ".join(str(row["client"]) for row in rows if row["client"] in then)
 
 
 def where(row):
     """Return where the bytes are that a client has sent and the program has not read."""
     unsent, unread = row["buffers"][:2]
-    of = f"descriptor {row['fd']}" if row["fd"] else "a connection that is not accepted yet"
+    if row["server_state"] is None:
+        return "the server has closed the connection, and does not get them."
     if unsent:
         theirs = f"{unsent:,} in the client's send buffer"
         return f"{unread:,} are in the server's receive buffer, {theirs}."
+    of = f"descriptor {row['fd']}" if row["fd"] else "a connection that is not accepted yet"
     return f"{unread:,} byte{' is' if unread == 1 else 's are'} in the receive buffer of {of}."
-
-
-# What the program does
 
 
 def thread_name(event):
     name = event["name"]
-    return f"The thread of {name}" if name.startswith("client ") else f"Thread {name}"
+    others = [one["name"] for one in event["threads"] if one["id"] != event["thread"]]
+    if name.startswith("client "):
+        return f"{'A' if name in others else 'The'} thread of {name}"
+    return f"A thread named {name}" if name in others else f"Thread {name}"
 
 
 def function_name(event):
@@ -137,37 +153,40 @@ def of_blocking(event):
     call, row, waits_in = event["call"], row_with("fd", event["fd"], event), event["waits_in"]
     pending = next((one for one in event["calls"] if not one["done"]), None)
     name = pending and pending["name"]
-    match call:
-        case "accept" | "accept4" if not event["kernel"]["queue"]:
+    match call, waits_in:
+        case "accept" | "accept4", _ if not event["kernel"]["queue"]:
             return "accept() blocks: the accept queue is empty."
-        case "recvfrom" if row and not row["buffers"][1]:
-            return f"recv() blocks: client {row['client']} has sent nothing more."
-        case "sendto" if row and name in ("send", "sendall"):
+        case "recvfrom", _ if name and row and not any(row["buffers"][:2]):
+            return f"{name}() blocks: client {row['client']} has sent nothing more."
+        case "sendto", _ if row and name in ("send", "sendall"):
             size = f" for {row['in_program']:,} of {pending['given']:,} bytes"
             rest = size * (name == "sendall")
             return f"{name}() blocks: there is no room{rest} until client {row['client']} reads."
-        case "epoll_wait" | "epoll_pwait":
+        case "epoll_wait" | "epoll_pwait", _:
             return "epoll.poll() blocks: its ready list is empty."
-        case "poll" | "ppoll" | "select" | "pselect6" if name in ("poll", "select"):
-            return f"{name}() blocks: no descriptor that it watches is ready."
-        case "clock_nanosleep" if name == "sleep":
+        case "poll" | "ppoll", _ if name == "poll":
+            return "poll() blocks: no descriptor that it watches is ready."
+        case "clock_nanosleep", _ if name == "sleep":
             return f"time.sleep({pending['given']:g}): the thread sleeps."
-        case "futex" if (waits_in or "").endswith("Queue.get"):
-            return f"{waits_in}() blocks: the queue is empty."
-        case "futex":
-            inside = f" in {waits_in}()" if waits_in else ""
-            return f"The thread is blocked{inside} until another thread wakes it."
+        case "futex", ["Queue.get", "Condition.wait", *_] | ["SimpleQueue.get"]:
+            return f"{waits_in[0]}() blocks: the queue is empty."
+        case "futex", ["Queue.put", "Condition.wait", *_]:
+            return "Queue.put() blocks: the queue is full."
+        case "futex", [function, *_]:
+            return f"The thread is blocked in {function}()."
     return f"The thread is blocked in the system call {call}."
 
 
 def of_call(event):
-    function = function_name(event)
-    if event["how"] == "resumed":
+    function, how = function_name(event), event["how"]
+    if how == "resumed":
         return f"{function} goes on where it was suspended."
-    who = {"begins": f"{thread_name(event)} begins: it", "callback": "A library"}.get(event["how"])
-    text = f"{who} calls {function}" if who else f"{function} is called"
-    own = {name: text for name, text in event["variables"].items() if "." not in name}
-    shown = [f"{name} = {value}" for name, value in own.items() if len(value) <= LONGEST][:3]
+    text = f"{function} is called"
+    if how in ("begins", "callback"):
+        who = f"{thread_name(event)} begins: it" if how == "begins" else "Another file"
+        text = f"{who} calls {function}"
+    values = [(name, event["variables"][name]) for name in event["arguments"]]
+    shown = [f"{name} = {value}" for name, value in values if len(value) <= LONGEST][:3]
     given = ", ".join(fitting(shown, WORDS - len(f"{text} with".split())))
     return f"{text} with {given}." if given else f"{text}."
 
@@ -177,74 +196,58 @@ def fitting(parts, room):
     return [part for at, part in enumerate(parts) if len(" ".join(parts[: at + 1]).split()) <= room]
 
 
-def of_line(event, before, lines):
-    """Return what a line of the program has done: by its calls, else by what it is."""
-    if before is None:
-        fd = event["kernel"]["listener"]
-        return f"The server listens: descriptor {fd} is its listening socket."
+def of_line(event, before):
+    """Return sentences of what a line of the program has done; [] if it has called nothing."""
     parts = of_calls(event, before)
-    if event["log"]:
+    if event["log"] and event["alone"]:
         last = event["log"].strip().splitlines()[-1]
         parts.append(f"It logs “{last if len(last) <= LONGEST else last[:LONGEST] + '…'}”.")
     if event["kind"] == "exception" and not any(call["error"] for call in event["calls"]):
         parts.append(f"The line raises {event['value'].removesuffix(': ').removesuffix('.')}.")
     if event["kind"] == "return":
         parts.append(of_return(event))
-    if not parts and len(event["threads"]) > len(before["threads"]):
-        parts.append("A new thread has started.")
-    return " ".join(parts) or of_statement(event, lines)
+    return parts or ["A new thread has started."] * event["starts"]
 
 
 def of_return(event):
-    function, value = function_name(event), event["value"]
-    nothing = value in (None, "None")
-    match event["how"]:
-        case "suspended":
-            return f"{function} is suspended{'' if nothing else f': it yields {value}'}."
-        case "raised":
-            return f"{function} is left by an exception."
-    return f"{function} returns{'' if nothing else f' {value}'}."
+    function, value = function_name(event), event["value"] or "None"
+    if event["how"] == "raised":
+        return f"{function} is left by an exception."
+    is_over = event["how"] != "suspended"
+    what = f" {value}" if is_over else f": it yields {value}"
+    return f"{function} {'returns' if is_over else 'is suspended'}{what * (value != 'None')}."
 
 
 def of_statement(event, lines):
     """Return what a statement has done that has called nothing of the kernel."""
     news = " and ".join(fitting(news_of(event), WORDS - 2))
-    onward = f"on to line {event['next_line']}"
-    node = statement_at("\n".join(lines), event["line"])
-    body = getattr(node, "body", None)
-    inside = bool(body) and body[0].lineno <= event["next_line"] <= body[-1].end_lineno
-    match node:
-        case ast.If() | ast.While() if not news and not is_in(node.test, event["next_line"]):
-            return f"The condition is {'true' if inside else 'false'}: {onward}."
-        case ast.For() | ast.AsyncFor() if inside:
-            return f"The loop takes the next one: {news or onward}."
-        case ast.For() | ast.AsyncFor() if not is_in(node.iter, event["next_line"]):
-            return f"The loop is over: {onward}."
-        case ast.ExceptHandler():
-            what = "The exception is caught here" if inside else "This handler is not for it"
-            return f"{what}: {onward}."
-        case ast.With() | ast.AsyncWith() if inside and not news:
-            names = [ast.unparse(item.context_expr) for item in node.items]
-            held = [event["variables"].get(name, "") for name in names]
-            if any(text.startswith("connection with") for text in held):
-                return "The connection will be closed when this block is left."
-            return f"The block begins: {onward}."
-        case ast.With() | ast.AsyncWith() if not inside and not news:
-            return f"The block is left: {onward}."
-    return f"Now {news}." if news else f"{onward.capitalize()}, in {event['function']}()."
+    line, onward = event["next_line"], f"on to line {event['next_line']}"
+    node = statements("\n".join(lines)).get(event["line"])
+    kind, body = type(node).__name__.removeprefix("Async"), getattr(node, "body", None)
+    inside = bool(body) and body[0].lineno <= line <= body[-1].end_lineno
+    head = getattr(node, "test", getattr(node, "iter", node))
+    in_head = kind in ("If", "While", "For") and head.lineno < line <= head.end_lineno
+    if in_head or kind not in STATEMENTS or (news and kind in ("If", "While", "With")):
+        return f"Now {news}." if news else f"{onward.capitalize()}, in {event['function']}()."
+    if kind == "With" and inside:
+        names = [ast.unparse(item.context_expr) for item in node.items]
+        held = [event["variables"].get(name, "") for name in names]
+        if any(text.startswith("connection with") for text in held):
+            return "The connection will be closed when this block is left."
+    is_next = kind == "For" and inside and news
+    return f"{STATEMENTS[kind][inside]}: {news if is_next else onward}."
 
 
 def news_of(event):
     """Return ["n is 3", ...] of at most three variables that have changed."""
     found, whole = [], {name.partition(".")[0] for name in event["changed"] if "." in name}
-    for name in [name for name in event["changed"] if name not in whole][
-        :3
-    ]:  # or its fields say it
-        values = event["was"].get(name, ""), event["variables"][name]
+    names = [name for name in event["changed"] if name not in whole]  # or its fields say it
+    for name in names[:3]:
+        values = event["changed"][name] or "", event["variables"][name]
         then, now = (set(re.findall(r"\bclient \d+", text)) for text in values)
         if max(map(len, values)) <= LONGEST:
             found.append(f"{name} is {values[1]}")
-        elif len(then ^ now) != 1 or "…" in "".join(values):
+        elif len(then ^ now) != 1 or re.search("…|^[^[({]|closed", "".join(values)):
             found.append(f"{name} has changed")
         else:
             [client] = then ^ now
@@ -254,18 +257,11 @@ def news_of(event):
     return found
 
 
-def is_in(node, line):
-    return node.lineno <= line <= node.end_lineno and node.lineno != node.end_lineno
-
-
 @functools.cache
-def statement_at(text, line):
-    """Return the statement that begins on a line of Python, a node of ast; None if none does."""
-    with contextlib.suppress(SyntaxError):
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, (ast.stmt, ast.ExceptHandler)) and node.lineno == line:
-                return node
-    return None
+def statements(text):
+    """Return {line: the statement or the handler that begins there} of a program, nodes of ast."""
+    nodes = [one for one in ast.walk(ast.parse(text)) if isinstance(one, STATEMENT)]
+    return {one.lineno: one for one in reversed(nodes)}
 
 
 def of_calls(event, before):
@@ -280,27 +276,31 @@ def of_kernel_call(call, event, before):
     """Return what a call to the kernel has brought; "" if that is not known."""
     name, fd, error = call["name"], call["fd"], call["error"]
     if error:
-        return of_error(call, before)
+        return of_error(call, event)
     remote = call["remote"] or f"descriptor {fd}"
     match name:
         case "accept":
             row = row_with("fd", call["target"], event)
             taken = f"client {row['client']}" if row else "a connection"
             return f"accept() takes {taken} from the accept queue: descriptor {call['target']}."
-        case "recv" | "recv_into" if not call["count"]:
-            return f"{name}() returns b'': {remote} sends no more (end of file)."
         case "recv" | "recv_into":
+            result = call["text"] if name == "recv" else call["count"]
             moved = f"{call['count']:,} byte{' moves' if call['count'] == 1 else 's move'}"
             onward = f"{moved} from the receive buffer to the program"
-            return f"{name}() returns {call['text']}: {onward}."
+            ended = f"{remote} sends no more (end of file)"
+            return f"{name}() returns {result}: {onward if call['count'] else ended}."
         case "send" | "sendall" if call["count"] < call["given"]:
             part, rest = f"{call['count']:,} of {call['given']:,}", call["given"] - call["count"]
             return f"{name}() hands {part} bytes to the kernel: no room for the other {rest:,}."
         case "send" | "sendall":
             return f"{name}() hands all {call['given']:,} bytes to the kernel, for {remote}."
-        case "poll" | "select":
+        case "poll":
             name = "epoll.poll" if call["owner"] == "epoll" else name
-            names = [reported(*one, event, before) for one in call["events"]]
+            names = []
+            for one, mask in call["events"]:  # the event mask is named if it is not the usual one
+                events = " ".join(event for event, bit in EVENTS.items() if mask & bit)
+                more = "" if events == "IN" else f": {events}"
+                names.append(named_descriptor(one, before, event) + more)
             return f"{name}() reports {', '.join(names) or 'nothing: no descriptor is ready'}."
         case "register" | "modify" | "unregister":
             return of_interest(call, event, before)
@@ -317,14 +317,14 @@ def of_kernel_call(call, event, before):
     return ""
 
 
-def of_error(call, before):
+def of_error(call, event):
     name, (kind, _, reason) = call["name"], call["error"].partition(": ")
-    reason = re.sub(r"^\[Errno \d+\] ", "", reason)
     if kind == "BlockingIOError":
         return f"{name}() finds {EMPTY.get(name, 'that it would block')}, and raises {kind}."
+    reason = re.sub(r"^\[Errno \d+\] ", "", reason)
     if name == "accept":
         more = " A new connection needs a descriptor, and none is left: it stays in the queue."
-        if not before["kernel"]["queue"]:  # seen with strace: EMFILE, and the queue is empty
+        if not event["kernel"]["queue"]:  # seen with strace: EMFILE, and the queue is empty
             more = " It takes a descriptor before it looks at the queue, which is empty."
         return f"accept() fails: {reason}.{more * ('[Errno 24]' in call['error'])}"
     if kind == "ConnectionResetError" and call["remote"]:
@@ -332,20 +332,13 @@ def of_error(call, before):
     return f"{name}() raises {kind}{': ' if reason else ''}{reason}."
 
 
-def reported(fd, mask, event, before):
-    """Return "descriptor 5 (client 1)", with the event mask if it is not the usual one."""
-    events = [name for name, bit in EVENTS.items() if mask & bit]
-    text = named_descriptor(fd, event, before)
-    return text if events == ["IN"] else f"{text}: {' '.join(events)}"
-
-
 def of_interest(call, event, before):
     fd, mask = call["target"], call["given"]
     name = "epoll" if call["owner"] == "epoll" else "poll()"
-    of, listener = named_descriptor(fd, event, before), event["kernel"]["listener"]
     if call["name"] == "unregister":
-        return f"{name} no longer watches {of}."
-    wanted = ["new connections" if fd == listener else "bytes to read"] * bool(mask & EVENTS["IN"])
+        return f"{name} no longer watches {named_descriptor(fd, before, event)}."
+    of, is_listener = named_descriptor(fd, event, before), fd == event["kernel"]["listener"]
+    wanted = ["new connections" if is_listener else "bytes to read"] * bool(mask & EVENTS["IN"])
     wanted += ["room to write"] * bool(mask & EVENTS["OUT"])
     if not wanted:
         return f"{name} reports no event of {of} for now."
@@ -371,40 +364,31 @@ def of_shutdown(call, before):
 def of_close(fd, event, before):
     if fd in event["kernel"]["descriptors"]:
         return ""  # another object still uses it
-    then = row_with("fd", fd, before)
-    if then is None:
-        return f"close(): descriptor {fd} is free."
-    client = f"client {then['client']}"
-    what = f"the connection with {client} is closed at both ends"
+    text, then = f"close(): descriptor {fd} is free", row_with("fd", fd, before)
+    if then is None or then["server_state"].startswith("FIN-WAIT"):  # after shutdown()
+        return f"{text}."
+    client, now = f"client {then['client']}", row_with("client", then["client"], event)
     if then["buffers"][1]:
-        what = f"unread bytes are dropped, and the kernel sends {client} a reset"
-    elif then["server_state"].startswith("FIN-WAIT"):  # after shutdown()
-        return f"close(): descriptor {fd} is free."
-    elif then["client_state"] in ("ESTABLISHED", "CLOSE-WAIT"):
-        what = f"the kernel sends FIN to {client}"
-    return f"close(): descriptor {fd} is free, and {what}."
-
-
-# Looking things up in the recording
-
-
-def rows_of(event):
-    return event["kernel"]["connections"] if event else []
+        return f"{text}, and unread bytes are dropped, and the kernel sends {client} a reset."
+    if then["client_state"] not in ("ESTABLISHED", "CLOSE-WAIT"):
+        return f"{text}, and the connection with {client} is closed at both ends."
+    what = "FIN" if now["client_state"] else "a reset"
+    return f"{text}, and the kernel sends {what} to {client}."
 
 
 def row_with(key, value, event):
     """Return the connection of a client, or that with a descriptor; None if there is none."""
-    return next((row for row in rows_of(event) if row[key] == value), None)
+    return next((row for row in event["kernel"]["connections"] if row[key] == value), None)
 
 
 def named_descriptor(fd, *events):
     """Return "descriptor 5 (client 2)", "descriptor 3 (the listening socket)", "descriptor 9"."""
-    for event in filter(None, events):
+    for event in events:
         if row := row_with("fd", fd, event):
             return f"descriptor {fd} (client {row['client']})"
         if fd == event["kernel"]["listener"]:
             return f"descriptor {fd} (the listening socket)"
-    for event in filter(None, events):  # after a reset only the program still knows it
+    for event in events:  # after a reset only the program still knows it
         if named := re.search(rf"(client \d+) \(descriptor {fd}\)", str(event["variables"])):
             return f"descriptor {fd} ({named[1]})"
     return f"descriptor {fd}"

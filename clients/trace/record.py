@@ -17,11 +17,11 @@ from pathlib import Path
 import psutil
 
 from clients.system import netns, procfs
-from clients.system.processes import NamespaceDenied, find_server
+from clients.system.processes import find_server
 from clients.system.sampler import ThreadState
 from clients.system.sockets import reset_on_close
 from clients.trace import values
-from clients.trace.interpret import ClientState, TraceEvent, interpret, resume_point
+from clients.trace.interpret import ClientState, TraceEvent, is_worth_seeing
 from clients.trace.kernel import FIRST_PORT, HOST, UNDER_WAY, KernelView
 from clients.trace.scenarios import SCENARIOS, parse
 from clients.trace.session import traced
@@ -67,11 +67,13 @@ class ScenarioClient:
                     self.is_reading = True
                     while chunk := self.sock.recv(1 << 16):
                         self.received += chunk
-                case "leaves" | "resets":
-                    if does == "resets":
-                        reset_on_close(self.sock)
+                case "leaves":
+                    self.left = "left"
                     self.sock.close()
-                    self.left = "left" if does == "leaves" else "reset"
+                case "resets":
+                    self.left = "reset"
+                    reset_on_close(self.sock)
+                    self.sock.close()
                 case _:
                     raise ValueError(f"no client {does}")
 
@@ -83,11 +85,11 @@ class ScenarioClient:
         """Return how many bytes are in its send buffer and in its receive buffer (tcp(7))."""
         import fcntl  # not at the top: Windows does not have it
 
-        unsent, unread = array.array("i", [0]), array.array("i", [0])
+        sizes = array.array("i", [0]), array.array("i", [0])
         with contextlib.suppress(OSError, ValueError):  # it is not connected; it has left
-            fcntl.ioctl(self.sock, SIOCOUTQNSD, unsent)
-            fcntl.ioctl(self.sock, FIONREAD, unread)
-        return [unsent[0], unread[0]]
+            for request, size in zip((SIOCOUTQNSD, FIONREAD), sizes, strict=True):
+                fcntl.ioctl(self.sock, request, size)
+        return [size[0] for size in sizes]
 
 
 class Player:
@@ -96,18 +98,18 @@ class Player:
     def __init__(self, session, scenario):
         self.session, self.scenario, self.server = session, scenario, session.server
         self.lines = self.server.program.read_text(encoding="utf-8").splitlines()
-        self.clients, self.events, self.action = {}, [], 0
-        self.kernel = KernelView(self.server, BACKLOG, self.clients)
-        self.report, self.quiescent = session.report(), []
+        self.clients, self.events, self.action, self.logged = {}, [], 0, 0
+        self.kernel, self.quiescent = KernelView(self.server, BACKLOG, self.clients), []
+        self.report, self.current = session.report(), None
         self.ids = collections.defaultdict(itertools.count().__next__)  # {thread: its number here}
         self.names = {}  # {thread: what it is called}
         self.seen = {}  # {thread: the snapshot that was recorded last}
-        self.frames = {}  # {frame: its variables as they were seen last}
-        self.current, self.logged = None, 0
 
     def play(self):
         self.session.settle()
         self.until_blocked()
+        if not self.events:  # the program waits in another file
+            self.note(self.session.threads[self.server.process.pid])
         if self.scenario.room is not None:
             most = max(self.kernel.descriptors()) + 1 + self.scenario.room
             self.server.process.rlimit(psutil.RLIMIT_NOFILE, (most, most))
@@ -122,69 +124,61 @@ class Player:
                 while self.act(numbers, does, words) and does == "floods":
                     self.until_blocked()
             self.until_blocked()
-            self.let_clients_read()
+            everyone = self.clients.values()
+            while late := [one.number for one in everyone if one.is_reading and one.buffers()[1]]:
+                self.act(late[:1], "reads")
+                self.until_blocked()
             if self.server.process.children():
                 raise RuntimeError("starts other processes, which cannot be recorded")
 
-    def let_clients_read(self):
-        """Let each client that reads take what is there, until all is quiet."""
-        clients = self.clients.values()
-        while waiting := [one.number for one in clients if one.is_reading and one.buffers()[1]]:
-            self.act(waiting[:1], "reads")
-            self.until_blocked()
-
     def wait(self):
         """Let time pass: each dropped SYN is retransmitted, each sleep ends."""
-        was = self.states()
-        with self.paused():
+        with self.recorded(TraceEvent("time")):
             deadline = time.monotonic() + RETRANSMITTED
             while self.has_syn_sent() and time.monotonic() < deadline:
                 time.sleep(0.01)
-            seen = self.kernel.state(self.report)
-        while any(one.call == "clock_nanosleep" for one in self.session.threads.values()):
-            self.session.receive(0.01)
-            self.session.look()
-        self.record_wakeups(TraceEvent("time"), seen, was)
-
-    def has_syn_sent(self):
-        return any(line.state == "SYN-SENT" for line in self.kernel.lines())
-
-    @contextlib.contextmanager
-    def paused(self):
-        """Stop all threads of the server; its kernel goes on."""
-        process = self.server.process
-        process.suspend()
-        try:
-            while not procfs.all_stopped(process.pid):
-                time.sleep(0.001)
-            yield
-        finally:
-            process.resume()
 
     def act(self, numbers, does, words=b""):
-        """Let clients act while the server is paused, and record what that wakes."""
+        """Let clients act; return how many bytes they have sent."""
         clients = [self.clients[number] for number in numbers]
-        was = self.states()
         sent, received = sum(len(one.sent) for one in clients), len(clients[0].received)
-        with self.paused():
+        event = TraceEvent("client", actors=numbers, does=does, words=values.describe(words))
+        with self.recorded(event):
             for client in clients:
                 client.act(does, words, self.server.address)
                 if self.has_syn_sent():  # or the timers of the SYNs would go off in any order
                     time.sleep(APART)
             self.wait_until_quiescent()
-            seen = self.kernel.state(self.report)
-        event = TraceEvent("client", actors=numbers, does=does, words=values.describe(words))
-        event.sent = sum(len(one.sent) for one in clients) - sent
-        event.received = len(clients[0].received) - received
-        self.record_wakeups(event, seen, was)
+            event.sent = sum(len(one.sent) for one in clients) - sent
+            event.received = len(clients[0].received) - received
         return event.sent
 
-    def record_wakeups(self, event, kernel, threads):
-        """Record an event with the state after it, then one for each thread that it has woken."""
+    def has_syn_sent(self):
+        return any(line.state == "SYN-SENT" for line in self.kernel.lines())
+
+    @contextlib.contextmanager
+    def recorded(self, event):
+        """Record an event, which happens while the server's threads are stopped, and what it wakes.
+
+        The state after the event is that before the threads go on; their events follow.
+        """
+        process, threads = self.server.process, self.states()
+        process.suspend()
+        try:
+            while not procfs.all_stopped(process.pid):
+                time.sleep(0.001)
+            yield
+            kernel = self.kernel.state(self.report)
+        finally:
+            process.resume()
+        running = self.session.threads.values()
+        while event.kind == "time" and any(one.call == "clock_nanosleep" for one in running):
+            self.session.receive(0.01)
+            self.session.look()
         self.session.settle()
         self.report = self.session.report()
-        ready = {fd for found in self.report.ready.values() for fd in found}
-        for thread in self.session.threads.values():  # what poll() has returned was ready
+        ready = set(self.report.ready)
+        for thread in running:  # what poll() has returned was ready
             polls = [call.events for call in thread.calls if call.owner == "epoll" and call.events]
             ready |= {fd for fd, _ in polls[0]} if polls else set()
         for one in kernel.epoll or ():
@@ -229,79 +223,55 @@ class Player:
         """Return threads in their order: first the main one, then by their clients."""
         return sorted(threads, key=lambda one: ((name := self.name(one)) != "main", name))
 
-    # From snapshots to events
-
     def name(self, thread):
         """Return what a thread is called: main, or by the client that it serves now."""
-        own, text = thread.snapshot.name, " ".join(thread.snapshot.variables.values())
-        found = re.search(f"connection with {CLIENT.pattern}", text)
-        is_idle = not thread.stopped and thread.call == "futex"  # it waits for its next job
-        if own != "main" and found:
+        found = CLIENT.fullmatch(thread.snapshot.remote or "")
+        if found:
             self.names[thread.id] = f"client {int(found[1])}"
-        elif thread.id not in self.names or (is_idle and not found):
-            self.names[thread.id] = own
+        elif thread.id not in self.names or not thread.stopped:  # it waits for its next client
+            self.names[thread.id] = thread.snapshot.name
         return self.names[thread.id]
 
     def note(self, thread):
         """Record what a thread has done since it was recorded last."""
-        if thread.id not in self.session.threads:  # it has ended
+        if thread.id not in self.session.threads:
             self.record(TraceEvent("end", self.ids[thread.id], self.names[thread.id]))
             return
         self.wait_until_quiescent()
         self.report = self.session.report()
-        before, calls = self.seen.get(thread.id), thread.taken()
-        self.kernel.add(calls)
+        event, before = TraceEvent(**vars(thread.snapshot)), self.seen.get(thread.id)
+        event.thread, event.name = self.ids[thread.id], self.name(thread)
+        event.call, event.fd, event.calls = thread.call, thread.fd, thread.taken()
+        self.kernel.add(event.calls)
+        if thread.begins and event.how == "callback":
+            event.how = "begins"
         if thread.stopped:
             self.seen[thread.id] = thread.snapshot
-            frame = thread.snapshot.stack[0][2]
-            fresh = thread.snapshot.event == "call" and not thread.snapshot.how
-            known = {} if fresh else self.frames.get(frame, {})
-            event = interpret(before, thread.snapshot, known, calls, self.lines)
-            self.frames[frame] = thread.snapshot.variables
-            if event is None:
-                return
-        else:
-            function, line, frame = self.place(thread)
-            event = TraceEvent("sleep", function=function, line=line, calls=calls)
-            event.variables, event.call, event.fd = self.frames.get(frame), thread.call, thread.fd
-            event.waits_in = self.report.threads[thread.id].waits_in
-        event.thread, event.name = self.ids[thread.id], self.name(thread)
-        self.record(event)
+        if not thread.stopped or is_worth_seeing(event, before, self.lines):
+            self.record(event)
 
     def record(self, event, kernel=None, threads=None):
-        log = self.server.log()
-        event.action, event.log = self.action, log[self.logged :]
+        event.action, running = self.action, self.session.threads.values()
+        if kernel is None:  # or else the log is of the threads that were woken, whose events follow
+            log = self.server.log()
+            event.log, self.logged = log[self.logged :], len(log)
+        event.starts = any(one.begins and one.id not in self.ids for one in running)
         event.threads = threads or self.states()
         event.kernel = kernel or self.kernel.state(self.report)
         event.clients = [one.state() for one in self.clients.values()]
         self.events.append(event)
-        self.logged = len(log)
 
     def states(self):
-        return [
-            ThreadState(self.ids[one.id], self.name(one), *self.place(one)[:2], one.call, one.fd)
-            for one in self.ordered(self.session.threads.values())
-        ]
-
-    def place(self, thread):
-        """Return the [function, line, frame] in which a thread is."""
-        if thread.stopped:
-            return thread.snapshot.stack[0]
-        seen = self.report.threads.get(thread.id)
-        return seen.stack[0] if seen and seen.stack else resume_point(thread.snapshot)
+        found = []
+        for one in self.ordered(self.session.threads.values()):
+            here, names = one.snapshot, (self.ids[one.id], self.name(one))
+            line = here.next_line or here.line
+            found.append(ThreadState(*names, here.function, line, one.call, one.fd))
+        return found
 
 
 def record(scenario, program):
     """Play a scenario to a server; return its events in JSON, with clients named by number."""
-    try:
-        netns.shrink_tcp_tables()
-        netns.enter(None)
-        netns.bring_up("lo", mtu=MTU)
-        for name in ("tcp_wmem", "tcp_rmem"):
-            Path("/proc/sys/net/ipv4", name).write_text(BUFFERS)
-    except OSError as error:
-        text = f"a network namespace is needed that can be configured: {error}"
-        raise NamespaceDenied(text) from error
     with traced(program, "--backlog", BACKLOG, pause=True, port=3267) as session:
         player = Player(session, scenario)
         try:
@@ -315,13 +285,24 @@ def record(scenario, program):
         return CLIENT.sub(lambda found: f"client {int(found[1])}", events)
 
 
+def set_up_network():
+    """Enter a new network namespace in which buffers and packets are small."""
+    netns.shrink_tcp_tables()
+    netns.enter(None)
+    netns.bring_up("lo", mtu=MTU)
+    for name in ("tcp_wmem", "tcp_rmem"):
+        Path("/proc/sys/net/ipv4", name).write_text(BUFFERS)
+
+
 def main():
     scenario, program = sys.argv[1:]
     try:
-        print(record(SCENARIOS[scenario], find_server(program)))
-    except NamespaceDenied as error:
-        print(error, file=sys.stderr)
+        set_up_network()
+    except OSError as error:
+        print("a network namespace is needed that can be configured:", error, file=sys.stderr)
         sys.exit(NOT_POSSIBLE)
+    try:
+        print(record(SCENARIOS[scenario], find_server(program)))
     except (OSError, RuntimeError) as error:
         sys.exit(" ".join(str(error).split()))
 

@@ -2,12 +2,12 @@
 
     python -m clients.trace.tracer SOCKET pause 01_blocking/server.py --port 3267
 
-Each thread of the server has a channel, a connection to SOCKET (a Unix socket's path). Before a
-line of the program's file is executed, when a function of it is entered or left, and when a line
-has raised an exception, the thread sends a Snapshot, a line of JSON, and waits: "step" lets it
-execute one line. The first connection begins with the number of the tracer's own thread and carries
-orders for all: "pause" makes the threads stop, "run" lets them run (as they do at first), "frames"
-is answered by what frames.py returns, "report" by a Report, and its end ends the server.
+The tracer connects to SOCKET, a Unix socket's path, and follows the orders that come, one a line:
+"pause" makes the threads of the server stop, "run" lets them run (as they do at first), "step 123"
+lets thread 123 execute one line, "frames" is answered by what frames.py returns, "report" by a
+Report; the connection's end ends the server. Before a line of the program's file is executed, when
+a function of it is entered or left, and when a line has raised an exception, a thread that stops
+sends a Snapshot, a line of JSON, and waits.
 
 All that is imported here is in the server's process too: the standard library and no more.
 """
@@ -15,65 +15,75 @@ All that is imported here is in the server's process too: the standard library a
 import dis
 import json
 import os
+import queue
 import signal
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from clients.system import frames
 from clients.trace import calls
-from clients.trace.values import describe, remote_of, variables_of
+from clients.trace.calls import TracedCall
+from clients.trace.values import describe, fields_of, is_socket, remote_of, variables_of
 
-FIRST_TRACER_FD = frames.FIRST_OWN_FD
 GENERATOR = 0x20 | 0x80 | 0x200  # inspect.CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
-SPARE_CHANNELS = 12  # open from the beginning: later there may be no descriptor left
+WAITING = {queue.__file__, threading.__file__}  # whose functions are named if a thread is in them
 
 
 @dataclass
 class Snapshot:
-    """What is to be seen where a thread of the program has stopped."""
+    """What is to be seen of one thread of the program: where it has stopped, or sleeps."""
 
-    thread: int  # the kernel's number
-    name: str  # "main", or Python's
-    event: str  # "line", "call", "return" or "exception"
-    how: str  # "resumed": a generator's call; "suspended" or "raised": how a function is left
-    direct: bool  # the function was called by the program itself, not by a library
-    # [function, line, number of its frame] of the program's file, innermost first
-    stack: list[list]
-    variables: dict[str, str]  # of the innermost function
-    value: str | None  # what is returned or raised
-    calls: list[calls.TracedCall]  # since the last snapshot or report
-
-
-@dataclass
-class ThreadReport:
-    """What is to be seen of a thread that has not stopped."""
-
-    stack: list[list]  # as in Snapshot
-    waits_in: str | None  # the function in C that it has called: "SimpleQueue.get"
-    calls: list[calls.TracedCall]
+    kind: str  # "line", "call", "return" or "exception": it has stopped there; or "sleep"
+    thread: int | None = None  # the kernel's number
+    name: str | None = None  # "main", or Python's
+    remote: str | None = None  # "host:port" of the connection that it serves
+    function: str | None = None  # the innermost one of the program's file; None outside it
+    line: int | None = None  # the line that was executed, or in which it sleeps
+    next_line: int | None = None  # at which it has stopped
+    # "resumed": a generator's call; "callback": a call from another file; "suspended" or "raised":
+    # how a function is left
+    how: str = ""
+    alone: bool = True  # no other thread has run while this line was executed
+    # {name: text before, or None} of the variables that it is known to have changed
+    changed: dict[str, str | None] = field(default_factory=dict)
+    variables: dict[str, str] | None = None  # of the innermost function
+    arguments: list[str] = field(default_factory=list)  # of a call: which of them are passed
+    value: str | None = None  # what was returned or raised
+    # The functions of queue, threading and in C that it is in: ["Queue.get", "Condition.wait", ...]
+    waits_in: list[str] = field(default_factory=list)
+    calls: list[TracedCall] = field(default_factory=list)  # since the last Snapshot
 
 
 @dataclass
 class Report:
     """What is to be seen of the process."""
 
-    threads: dict[int, ThreadReport]  # by the kernel's number
-    ready: dict[int, list[int]]  # {epoll: its ready list}
+    threads: dict[int, Snapshot]  # of main and of those that have stopped before
+    ready: list[int]  # the descriptors in the ready lists of its epoll objects
     buffered: dict[str, int]  # {"host:port": bytes asyncio holds}
+
+
+@dataclass
+class Start:
+    """Where a thread begins to execute a line, and what is to be seen there."""
+
+    frame: int  # its identity
+    line: int
+    variables: dict[str, str]
+    identities: dict[str, int]  # of the variables' values
+    switches: int
 
 
 class Tracer:
     """What stops the threads of this process. program: the server's file."""
 
     def __init__(self, program, path):
-        self.program, self.path = program, path
-        self.stepping = False
-        # All before the program begins: while connect() is under way it holds a low descriptor
-        self.orders, *self.spare = (frames.connect(path) for _ in range(1 + SPARE_CHANNELS))
-        self.channels = {}  # {thread: its channel}
+        self.program, self.stepping, self.channel = program, False, frames.connect(path)
+        self.sending, self.gates = threading.Lock(), {}  # {thread: a lock that it waits for}
+        self.starts = {}  # {thread: Start}
         self.in_c = {}  # {thread's identifier: the function in C that it has called last}
-        self.lock = threading.Lock()
+        self.running, self.switches = None, 0  # the thread that ran last, how often it was another
 
     def stop_when_it_listens(self):
         write = sys.stdout.write
@@ -86,91 +96,128 @@ class Tracer:
 
     def obey(self):
         """Follow the orders that come; when no more can come, end the server."""
-        self.orders.sendall(to_line(threading.get_native_id()))
+        sys.settrace(None)  # this thread is not the program's
+        sys.setprofile(None)
         answers = {"frames": lambda: frames.frames(self.program), "report": self.report}
-        with self.orders.makefile() as lines:
-            for request in map(str.strip, lines):
-                if request in answers:
-                    self.orders.sendall(to_line({"request": request, "answer": answers[request]()}))
+        with self.channel.makefile() as lines:
+            for order, *thread in map(str.split, lines):
+                if order in answers:
+                    self.send({"request": order, "answer": answers[order]()})
+                elif thread:
+                    self.gates.pop(int(thread[0])).release()
                 else:
-                    self.stepping = request == "pause"
+                    self.stepping = order == "pause"
         os.kill(os.getpid(), signal.SIGKILL)
 
+    def send(self, message):
+        line = json.dumps(message, default=vars).encode() + b"\n"
+        with self.sending:
+            self.channel.sendall(line)
+
     def report(self):
-        innermost, found = sys._current_frames(), {}
+        innermost, threads = sys._current_frames(), {}
         for thread in threading.enumerate():
-            if thread.ident in innermost and thread is not threading.current_thread():
-                stack = self.stack(innermost[thread.ident])
-                waits_in = getattr(self.in_c.get(thread.ident), "__qualname__", None)
-                made = calls.take(thread.ident) if stack else []
-                found[thread.native_id] = ThreadReport(stack, waits_in, made)
-        epolls, transports = list(calls.interest_lists), list(calls.transports.items())
-        ready = {epoll.fileno(): epoll.ready() for epoll in epolls if not epoll.closed}
-        held = {remote_of(sock): buffered_by(transport) for transport, sock in transports}
-        return Report(found, ready, {remote: size for remote, size in held.items() if remote})
+            has_stopped = thread.native_id in self.starts and thread.native_id not in self.gates
+            if thread.ident in innermost and (has_stopped or thread is threading.main_thread()):
+                found = self.snapshot(thread, innermost[thread.ident], "sleep")
+                threads[thread.native_id] = found
+        ready = [fd for epoll in list(calls.interest_lists) for fd in epoll.ready()]
+        held = {remote_of(one): buffered_by(by) for by, one in list(calls.transports.items())}
+        return Report(threads, ready, {remote: size for remote, size in held.items() if remote})
 
     # What Python calls before each call, line, return and exception (sys.settrace)
 
     def enter(self, frame, event, value):
-        return self.at(frame, event, value) if self.is_shown(frame.f_code) else None
+        if not self.is_shown(frame.f_code):
+            return None
+        if self.stepping:
+            self.stop(frame, event, value)
+        return self.enter
 
     def is_shown(self, code):
         """Return True for a function of the program, but not for a lambda or a comprehension."""
         named = not code.co_name.startswith("<") or code.co_name == "<module>"
         return named and code.co_filename == self.program
 
-    def at(self, frame, event, value):
-        if self.stepping:
-            self.stop(frame, event, value)
-        return self.at
-
-    # ... and before and after each call of a function in C (sys.setprofile)
+    # ... and before and after each call of any function (sys.setprofile)
 
     def note(self, frame, event, function):
-        """Keep the function in C that a thread has called: the one in which it may sleep."""
+        """Keep which thread runs, and the function in C that it has called and may sleep in."""
+        thread = threading.get_ident()
+        if thread != self.running:
+            self.running, self.switches = thread, self.switches + 1
         if event == "c_call":
-            self.in_c[threading.get_ident()] = function
+            self.in_c[thread] = function
         else:
-            self.in_c.pop(threading.get_ident(), None)
+            self.in_c.pop(thread, None)
 
     def stop(self, frame, event, value):
         """Send a snapshot of this thread, and wait until it may go on."""
-        channel = self.my_channel()
-        channel.sendall(to_line(self.snapshot(frame, event, value)))
-        if not channel.recv(16):
-            os.kill(os.getpid(), signal.SIGKILL)  # the session has ended
+        thread, gate = threading.current_thread(), threading.Lock()
+        self.gates[thread.native_id] = gate
+        gate.acquire()
+        self.send(self.snapshot(thread, frame, event, value))
+        gate.acquire()
+        # What other threads have changed meanwhile is not this one's doing.
+        here = next(self.shown(frame.f_back if event == "return" else frame), None)
+        identities = {name: id(value) for name, value in here.f_locals.items()} if here else {}
+        place = here and (id(here), here.f_lineno, variables_of(here))
+        self.starts[thread.native_id] = here and Start(*place, identities, self.switches)
+        self.running = thread.ident
 
-    def my_channel(self):
-        thread = threading.current_thread()
-        with self.lock:
-            for old in [old for old in self.channels if not old.is_alive()]:
-                self.spare.append(self.channels.pop(old))
-            if thread not in self.channels:
-                self.channels[thread] = (self.spare or [frames.connect(self.path)]).pop()
-            return self.channels[thread]
+    def snapshot(self, thread, frame, event, value=None):
+        """Return a Snapshot of a thread, which is in this frame."""
+        shown = list(self.shown(frame))
+        found = Snapshot(event, thread.native_id, thread.name, calls=calls.take(thread.ident))
+        if thread is threading.main_thread():
+            found.name = "main"
+        elif thread.native_id not in calls.acceptors:
+            found.remote = next(filter(None, map(served_in, reversed(shown))), None)
+        if shown:
+            found.function = shown[0].f_code.co_qualname.rpartition("<locals>.")[2]
+            found.line, found.variables = shown[0].f_lineno, variables_of(shown[0])
+        if event == "sleep":
+            found.waits_in = self.waits_in(thread, frame)
+            return found
+        found.value = describe(value[1] if event == "exception" else value)
+        found.next_line, found.how = found.line, how_of(frame, event)
+        is_direct = frame.f_back and frame.f_back.f_code.co_filename == self.program
+        if event == "call":
+            found.arguments = [one for one in found.variables if one in frame.f_code.co_varnames]
+            found.how = found.how or ("" if is_direct else "callback")
+        if start := self.starts.get(thread.native_id):
+            if event != "call" or is_direct:
+                found.line = start.line
+            self.compare(found, frame, start)
+        return found
 
-    def snapshot(self, frame, event, value):
-        thread, caller = threading.current_thread(), frame.f_back
-        return Snapshot(
-            thread=thread.native_id,
-            name="main" if thread is threading.main_thread() else thread.name,
-            event=event,
-            how=how_of(frame, event),
-            direct=caller is not None and caller.f_code.co_filename == self.program,
-            stack=self.stack(frame),
-            variables=variables_of(frame),
-            value=describe(value[1] if event == "exception" else value),
-            calls=calls.take(thread.ident),
-        )
+    def compare(self, found, frame, start):
+        """Find what a thread has changed since it went on; other threads may have run as well."""
+        found.alone = start.switches == self.switches
+        if found.kind == "call" and found.how != "resumed":
+            found.changed = dict.fromkeys(found.variables)
+        elif id(frame) == start.frame:
+            own = set(frame.f_code.co_varnames) - set(frame.f_code.co_cellvars)
+            for name, text in found.variables.items():
+                before = start.variables.get(name)
+                is_assigned = name in own and id(frame.f_locals[name]) != start.identities.get(name)
+                if before != text and (found.alone or is_assigned):
+                    found.changed[name] = before
 
-    def stack(self, frame):
-        found = []
+    def shown(self, frame):
+        """Yield the frames of the program's functions, innermost first."""
         while frame:
             if self.is_shown(frame.f_code):
-                function = frame.f_code.co_qualname.rpartition("<locals>.")[2]
-                found.append([function, frame.f_lineno, id(frame)])
+                yield frame
             frame = frame.f_back
-        return found
+
+    def waits_in(self, thread, frame):
+        function = getattr(self.in_c.get(thread.ident), "__qualname__", None)
+        names = [function] if function else []
+        while frame and frame.f_code.co_filename in WAITING:
+            names.insert(0, frame.f_code.co_qualname)
+            frame = frame.f_back
+        return names
 
 
 def how_of(frame, event):
@@ -185,14 +232,19 @@ def how_of(frame, event):
     return ""
 
 
+def served_in(frame):
+    """Return "host:port" of the first connection among a function's variables and their fields."""
+    for value in list(frame.f_locals.values()):
+        for one in (value, *fields_of(value).values()):
+            if is_socket(one) and one.fileno() >= 0 and (remote := remote_of(one)):
+                return remote
+    return None
+
+
 def buffered_by(transport):
     """Return how many bytes asyncio holds for a connection, in both directions."""
     reader = getattr(transport.get_protocol(), "_stream_reader", None)
     return transport.get_write_buffer_size() + len(getattr(reader, "_buffer", b""))
-
-
-def to_line(value):
-    return json.dumps(value, default=vars).encode() + b"\n"
 
 
 def main():

@@ -1,7 +1,8 @@
 """Write the values of a program's variables as a reader would, in the server's process."""
 
 import collections
-import ipaddress
+import inspect
+import re
 import select
 import socket
 import types
@@ -10,6 +11,9 @@ import weakref
 LONGEST = 32  # characters of a text, or bytes
 MOST = 20  # members of a list or a dictionary
 DEEPEST = 3  # lists in lists
+ADDRESS = re.compile(r"[\d.]+$|[\da-f:]+(%\w+)?$")  # of IPv4, of IPv6
+PROGRESS = {"CREATED": "not started", "SUSPENDED": "suspended", "RUNNING": "running"}
+PROGRESS["CLOSED"] = "ended"
 _remotes = weakref.WeakKeyDictionary()  # {socket: "host:port"}: after a reset the kernel forgets it
 
 
@@ -62,23 +66,24 @@ def describe(value, depth=0):
             return f"{value.__qualname__.rpartition('.')[2]}(), {progress_of(value)}"
         case dict() | list() | tuple() | set() | frozenset() | collections.deque():
             return describe_members(value, depth + 1)
-    if hasattr(type(value), "getpeername"):  # also a socket of asyncio or trio
+    if is_socket(value):
         return describe_socket(value)
     if type(value).__module__ == "__main__" and not isinstance(value, type):
-        sockets = [one for one in fields_of(value).values() if isinstance(one, socket.socket)]
+        sockets = [one for one in fields_of(value).values() if is_socket(one)]
         inside = describe_socket(sockets[0]) if sockets else ""
         return f"{type(value).__name__}({inside})"
     return None
 
 
+def is_socket(value):
+    return hasattr(type(value), "getpeername")  # also one of asyncio or trio
+
+
 def progress_of(value):
-    """Return how far a generator or a coroutine is; the names of its attributes begin so."""
-    kind = "gi" if isinstance(value, types.GeneratorType) else "cr"
-    if getattr(value, f"{kind}_suspended"):
-        return "suspended"
-    if getattr(value, f"{kind}_running"):
-        return "running"
-    return "not started" if getattr(value, f"{kind}_frame") else "ended"
+    """Return how far a generator or a coroutine is."""
+    is_coroutine = inspect.iscoroutine(value)
+    state = inspect.getcoroutinestate if is_coroutine else inspect.getgeneratorstate
+    return PROGRESS[state(value).partition("_")[2]]
 
 
 def shortened(value, unit):
@@ -97,30 +102,20 @@ def describe_socket(sock):
     return f"{what} (descriptor {sock.fileno()})"
 
 
-def is_address(host):
-    try:
-        return bool(ipaddress.ip_address(host))
-    except ValueError:
-        return False
-
-
 def describe_members(values, depth):
     """Return the members of a list, a dictionary or the like; a type's name for an unknown one."""
     match values:
-        case (str(host), int(port)) | (str(host), int(port), int(), int()) if is_address(host):
+        case (str(host), int(port)) | (str(host), int(port), int(), int()) if ADDRESS.match(host):
             return f"{host}:{port}"
         case set() | frozenset() if not values:
             return "set()"
     if depth > DEEPEST:
         return f"{len(values):,} members"
-
-    def member(value):
-        return describe(value, depth) or f"<{type(value).__name__}>"
-
-    if isinstance(values, dict):  # copied at once: another thread may change it
-        parts = [f"{member(key)}: {member(one)}" for key, one in list(values.items())[:MOST]]
-    else:
-        parts = list(map(member, list(values)[:MOST]))
-    parts += [f"… ({len(values):,} in all)"] * (len(values) > MOST)
-    ends = {dict: "{}", set: "{}", frozenset: "{}", tuple: "()"}.get(type(values), "[]")
-    return ends[0] + ", ".join(parts) + ends[1]
+    pairs = values.items() if isinstance(values, dict) else zip(values, strict=True)
+    texts = [
+        ": ".join(describe(one, depth) or f"<{type(one).__name__}>" for one in pair)
+        for pair in list(pairs)[:MOST]  # copied at once: another thread may change it
+    ]
+    texts += [f"… ({len(values):,} in all)"] * (len(values) > MOST)
+    first, last = {dict: "{}", set: "{}", frozenset: "{}", tuple: "()"}.get(type(values), "[]")
+    return first + ", ".join(texts) + last

@@ -10,8 +10,8 @@ import logging
 from common import run
 
 
-def serve(listener, options):
-    asyncio.run(main(listener, options))
+def start(listener, options, run=asyncio.run):
+    return functools.partial(run, main(listener, options))
 
 
 async def main(listener, options):
@@ -39,8 +39,6 @@ class Greeter(asyncio.Protocol):
         if self.options.wait:
             self.transport.pause_reading()  # or the next answer would overtake this one
             self.loop.call_later(self.options.wait, self.answer, data)
-        elif len(data) <= 1024:
-            self.transport.write(self.options.greet(data))
         else:
             self.answer(data)
 
@@ -65,4 +63,4 @@ class Greeter(asyncio.Protocol):
 
 
 if __name__ == "__main__":
-    run(serve, __doc__)
+    run(start, __doc__)

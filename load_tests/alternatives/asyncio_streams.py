@@ -10,12 +10,12 @@ import logging
 from common import run
 
 
-def serve(listener, options):
-    asyncio.run(main(listener, options))
+def start(listener, options, answer=None):
+    """Return what serves. answer(chunk), which can be awaited, replaces --wait and the greeting."""
+    return functools.partial(asyncio.run, main(listener, options, answer))
 
 
-async def main(listener, options, answer=None):
-    """Serve; answer(chunk), a coroutine function, replaces --wait and the greeting."""
+async def main(listener, options, answer):
     handle = functools.partial(converse, options=options, answer=answer)
     # --backlog again: asyncio calls listen() once more, by default with 100.
     server = await asyncio.start_server(handle, sock=listener, backlog=options.backlog)
@@ -42,4 +42,4 @@ async def converse(reader, writer, options, answer):
 
 
 if __name__ == "__main__":
-    run(serve, __doc__)
+    run(start, __doc__)

@@ -16,10 +16,7 @@ import threading
 import socketserver_threads
 from common import run
 
-SEND_TIMEOUT = {
-    "type": float,
-    "help": "seconds for which a client may block all (default: no limit)",
-}
+SEND_TIMEOUT = {"type": float, "help": "seconds for which a client may block all; None: no limit"}
 LONGEST = 1024  # bytes of a line
 clients, lock = {}, threading.Lock()  # {socket: (host, port)}; the lock is for it, and for sending
 
@@ -56,5 +53,5 @@ def send_to_all(line):
 
 
 if __name__ == "__main__":
-    serve = functools.partial(socketserver_threads.serve, converse=chat)
-    run(serve, __doc__, send_timeout=SEND_TIMEOUT)
+    start = functools.partial(socketserver_threads.start, converse=chat)
+    run(start, __doc__, send_timeout=SEND_TIMEOUT)

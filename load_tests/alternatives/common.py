@@ -1,8 +1,9 @@
 """What the alternatives share: their options, the application, the start and the end.
 
-An alternative passes run() a function serve(listener, options). The listener is bound and listens.
-Of the options, serve() needs greet(chunk), which returns the answer and includes --compute; wait
-(seconds that each greeting waits, in the alternative's own way); backlog; and its own ones.
+An alternative passes run() a function start(listener, options): it prepares, before the line
+"listening on ..." is printed, and returns the function that serves. The listener is bound and
+listens. Of the options, it needs greet(chunk), which returns the answer and includes --compute;
+wait (seconds that each greeting waits, in the alternative's own way); backlog; and its own ones.
 """
 
 import argparse
@@ -22,12 +23,10 @@ def listen(options):
     return socket.create_server(address, backlog=options.backlog, reuse_port=reuse_port)
 
 
-def run(serve, description, prepare=None, listen=listen, **more):
+def run(start, description, listen=listen, **more):
     """Run an alternative until SIGTERM or Ctrl-C.
 
-    description: its docstring. prepare: called with the same arguments as serve, before the line
-    "listening on ..." is printed. listen: returns the listening socket. more: its own options,
-    {name: keywords of add_argument()}.
+    description: its docstring. more: its own options, {name: keywords of add_argument()}.
     """
     options = parse(description, more)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -37,14 +36,15 @@ def run(serve, description, prepare=None, listen=listen, **more):
         listener = listen(options)
     except (OSError, OverflowError, TypeError) as error:
         sys.exit(f"cannot listen on {options.host}:{options.port}: {error}")
-    if prepare:
-        prepare(listener, options)
-    print("listening on %s:%d" % listener.getsockname(), flush=True)
-    serve(listener, options)
+    address = listener.getsockname()
+    serve = start(listener, options)
+    print("listening on %s:%d" % address, flush=True)
+    serve()
 
 
 def parse(description, more):
-    parser = argparse.ArgumentParser(description=description, usage=argparse.SUPPRESS)
+    show = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(None, argparse.SUPPRESS, description, formatter_class=show)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=3267, help="0 takes a free one")
     parser.add_argument("--backlog", type=int, default=5, help="what listen() is given")

@@ -8,13 +8,13 @@ from common import converse, run
 from gevent.server import StreamServer
 
 
-def serve(listener, options):
+def start(listener, options):
     def handle(conn, remote):
         converse(conn, remote, options, gevent.sleep)
 
     # A listener of gevent's own type: while its accept() waits, other clients are served.
-    StreamServer(gevent.socket.socket(fileno=listener.detach()), handle).serve_forever()
+    return StreamServer(gevent.socket.socket(fileno=listener.detach()), handle).serve_forever
 
 
 if __name__ == "__main__":
-    run(serve, __doc__)
+    run(start, __doc__)

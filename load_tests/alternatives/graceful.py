@@ -14,10 +14,11 @@ import time
 
 import selectors_loop
 
-IDLE = {"type": float, "default": 0.25, "help": "seconds after which an idle connection is closed"}
-DEADLINE = {"type": int, "default": 5, "help": "seconds from SIGTERM to the end at the latest"}
+OPTIONS = {
+    "idle": {"type": float, "default": 0.25, "help": "seconds until an idle connection is closed"},
+    "deadline": {"type": int, "default": 5, "help": "seconds from SIGTERM to the end at most"},
+}
 REUSE_PORT = {"action": "store_true", "help": "SO_REUSEPORT: another server may use the same port"}
-OPTIONS = {"idle": IDLE, "deadline": DEADLINE}
 
 
 class Loop(selectors_loop.Loop):

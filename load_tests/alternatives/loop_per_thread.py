@@ -11,18 +11,15 @@ import threading
 import selectors_loop
 from common import run
 
-THREADS = {"type": int, "default": os.cpu_count(), "help": "how many (default: as many as cores)"}
+THREADS = {"type": int, "default": os.cpu_count(), "help": "how many"}
 
 
-def start_loops(listener, options):
-    options.loop, *others = (selectors_loop.Loop(listener, options) for _ in range(options.threads))
+def start(listener, options):
+    first, *others = [selectors_loop.Loop(listener, options) for _ in range(options.threads)]
     for loop in others:
         threading.Thread(target=loop.run, daemon=True).start()
-
-
-def serve(_, options):
-    options.loop.run()
+    return first.run
 
 
 if __name__ == "__main__":
-    run(serve, __doc__, start_loops, selector=selectors_loop.SELECTOR, threads=THREADS)
+    run(start, __doc__, selector=selectors_loop.SELECTOR, threads=THREADS)

@@ -1,6 +1,6 @@
 """Event loop that hands I/O-bound and CPU-bound work to a thread pool or a process pool.
 
-Run it: python3 load_tests/alternatives/loop_with_pool.py --pool processes --workers 2 --port 3267
+Run it: python3 load_tests/alternatives/loop_with_pool.py --compute 0.01 --workers 2 --port 3267
 
 Only the loop talks to clients. Without --wait and --compute there is nothing to hand over.
 """
@@ -14,30 +14,40 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
-from asyncio_streams import main
+import asyncio_streams
 from common import end_with, greeting, run
 
-POOL = {"choices": ["threads", "processes"], "help": "default: processes if it computes"}
-WORKERS = {"type": int, "help": "default: 100 threads, or a process for each core"}
+WORKERS = {"type": int, "help": "None: 100 threads, or if it computes a process for each core"}
+
+
+def start(listener, options):
+    if not (options.wait or options.compute):
+        return asyncio_streams.start(listener, options)
+    pool = start_pool(listener, options)
+
+    def answer(chunk):
+        task = pool, work, chunk, options.wait, options.compute
+        return asyncio.get_running_loop().run_in_executor(*task)
+
+    return asyncio_streams.start(listener, options, answer)
 
 
 def start_pool(listener, options):
-    """Start all workers before the first client comes: a fork copies every open socket.
+    """Return the pool, when all its workers run, before the first client comes.
 
-    While a copy is open in a worker, a connection that the loop has closed does not end.
+    A fork copies every open socket. While a copy is open in a worker, a connection that the loop
+    has closed does not end.
     """
-    options.executor = None
-    if not (options.wait or options.compute):
-        return
-    if (options.pool or ("processes" if options.compute else "threads")) == "threads":
+    if not options.compute:
         workers = options.workers or 100
-        options.executor, all_run = ThreadPoolExecutor(workers), threading.Barrier(workers)
-        list(options.executor.map(lambda _: all_run.wait(10), range(workers)))
+        pool, all_run = ThreadPoolExecutor(workers), threading.Barrier(workers)
+        list(pool.map(lambda _: all_run.wait(10), range(workers)))
     else:
         fork, workers = multiprocessing.get_context("fork"), options.workers or os.cpu_count()
-        options.executor = ProcessPoolExecutor(workers, fork, in_worker, (os.getpid(), listener))
-        options.executor.submit(os.getpid).result()  # the first task starts all of them
+        pool = ProcessPoolExecutor(workers, fork, in_worker, (os.getpid(), listener))
+        pool.submit(os.getpid).result()  # the first task starts all of them
         signal.signal(signal.SIGCHLD, end_if_a_worker_has)
+    return pool
 
 
 def in_worker(parent, listener):
@@ -52,16 +62,8 @@ def end_if_a_worker_has(*_):
             return  # one is stopped, or goes on
     except ChildProcessError:  # the pool has noticed first, and has ended the others
         pass
-    print("a worker has ended, and so does the server", file=sys.stderr, flush=True)
+    print("a worker has ended, and so does the server", file=sys.stderr)
     os._exit(1)
-
-
-def serve(listener, options):
-    async def answer(chunk):
-        how = options.executor, work, chunk, options.wait, options.compute
-        return await asyncio.get_running_loop().run_in_executor(*how)
-
-    asyncio.run(main(listener, options, answer if options.executor else None))
 
 
 def work(chunk, wait, compute):
@@ -71,4 +73,4 @@ def work(chunk, wait, compute):
 
 
 if __name__ == "__main__":
-    run(serve, __doc__, start_pool, pool=POOL, workers=WORKERS)
+    run(start, __doc__, workers=WORKERS)

@@ -8,6 +8,7 @@ first to call accept() gets it, the others get EAGAIN and sleep again (thunderin
 --share reuseport: a listening socket for each (SO_REUSEPORT); a hash of the addresses chooses.
 """
 
+import functools
 import logging
 import os
 import select
@@ -17,7 +18,7 @@ import time
 import common
 import selectors_loop
 
-PROCESSES = {"type": int, "default": os.cpu_count(), "help": "how many (default: as many as cores)"}
+PROCESSES = {"type": int, "default": os.cpu_count(), "help": "how many"}
 SHARE = {"choices": ["inherit", "exclusive", "reuseport"], "default": "inherit"}
 
 
@@ -26,25 +27,24 @@ def listen(options):
     return common.listen(options)
 
 
-def start_workers(listener, options):
+def start(listener, options):
     if not hasattr(select, "epoll"):
         sys.exit("this needs Linux (epoll, prctl): run it in a container")
-    options.selector, options.listener_of = "epoll", {}  # {worker's pid: its listening socket}
-    options.port = listener.getsockname()[1]
+    options.selector, options.port = "epoll", listener.getsockname()[1]
     listeners = [listener] * options.processes
     if options.reuse_port:
-        listeners = [listener, *(listen(options) for _ in listeners[1:])]
-    for one in listeners:
-        start_worker(one, options)
+        listeners[1:] = [listen(options) for _ in listeners[1:]]
+    workers = {start_worker(one, options): one for one in listeners}
+    return functools.partial(replace_ended, workers, options)
 
 
 def start_worker(listener, options):
+    """Return the process number of a new process that serves."""
     parent, kind = os.getpid(), Exclusive if options.share == "exclusive" else selectors_loop.Loop
-    if pid := os.fork():
-        options.listener_of[pid] = listener
-    else:
+    if not (pid := os.fork()):
         common.end_with(parent)
         kind(listener, options).run()
+    return pid
 
 
 class Exclusive(selectors_loop.Loop):
@@ -57,14 +57,18 @@ class Exclusive(selectors_loop.Loop):
         epoll.register(self.listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
 
 
-def serve(_, options):
-    """Replace each worker that ends; its listening socket, open here, keeps its accept queue."""
+def replace_ended(workers, options):
+    """Replace each worker that ends; its listening socket, open here, keeps its accept queue.
+
+    workers: {process number: listening socket}.
+    """
     while True:
         pid, status = os.wait()
         logging.warning("worker %d ended (wait status %d); starting another", pid, status)
         time.sleep(0.1)  # workers that end at once do not fill the machine
-        start_worker(options.listener_of.pop(pid), options)
+        listener = workers.pop(pid)
+        workers[start_worker(listener, options)] = listener
 
 
 if __name__ == "__main__":
-    common.run(serve, __doc__, start_workers, listen, processes=PROCESSES, share=SHARE)
+    common.run(start, __doc__, listen, processes=PROCESSES, share=SHARE)

@@ -18,11 +18,7 @@ SELECTOR = {"choices": KINDS, "default": KINDS[-1]}
 
 def run_loop(kind, description, **more):
     """Run an alternative: kind is Loop or a subclass, the others are arguments of run()."""
-
-    def prepare(listener, options):
-        options.loop = kind(listener, options)
-
-    run(lambda _, options: options.loop.run(), description, prepare, selector=SELECTOR, **more)
+    run(lambda *given: kind(*given).run, description, selector=SELECTOR, **more)
 
 
 class Loop:

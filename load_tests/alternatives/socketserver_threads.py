@@ -8,18 +8,16 @@ import socketserver
 from common import converse, run
 
 
-def serve(listener, options, converse=converse):
+def start(listener, options, converse=converse):
     class Handler(socketserver.BaseRequestHandler):
         def handle(self):
             converse(self.request, self.client_address, options)
 
-    with socketserver.ThreadingTCPServer(
-        listener.getsockname(), Handler, bind_and_activate=False
-    ) as server:
-        server.socket.close()
-        server.socket = listener
-        server.serve_forever()
+    server = socketserver.ThreadingTCPServer(None, Handler, bind_and_activate=False)
+    server.socket.close()
+    server.socket = listener
+    return server.serve_forever
 
 
 if __name__ == "__main__":
-    run(serve, __doc__)
+    run(start, __doc__)

@@ -10,23 +10,26 @@ from concurrent.futures import ThreadPoolExecutor
 from common import converse, run
 
 
-def serve(listener, options):
+def start(listener, options):
     pool = ThreadPoolExecutor(options.threads)
-    while True:
-        try:
-            conn, remote = listener.accept()
-            pool.submit(handle, conn, remote, options)
-        except OSError as error:
-            logging.warning("cannot accept: %s; trying again in a second", error)
-            time.sleep(1)
-        except RuntimeError as error:  # the client is in the pool's queue all the same
-            logging.warning("%s:%d waits for one of the existing threads: %s", *remote, error)
 
+    def serve():
+        while True:
+            try:
+                conn, remote = listener.accept()
+                pool.submit(handle, conn, remote)
+            except OSError as error:
+                logging.warning("cannot accept: %s; trying again in a second", error)
+                time.sleep(1)
+            except RuntimeError as error:  # the client is in the pool's queue all the same
+                logging.warning("%s:%d waits for one of the existing threads: %s", *remote, error)
 
-def handle(conn, remote, options):
-    with conn:
-        converse(conn, remote, options)
+    def handle(conn, remote):
+        with conn:
+            converse(conn, remote, options)
+
+    return serve
 
 
 if __name__ == "__main__":
-    run(serve, __doc__, threads={"type": int, "default": 10, "help": "how many"})
+    run(start, __doc__, threads={"type": int, "default": 10, "help": "how many"})

@@ -5,7 +5,7 @@ Run it: .venv/bin/python load_tests/alternatives/uvloop_protocol.py --port 3267
 
 import sys
 
-from asyncio_protocol import main
+import asyncio_protocol
 from common import run
 
 try:
@@ -14,9 +14,9 @@ except ModuleNotFoundError:
     sys.exit("there is no uvloop here, and none for Windows: run this in a Linux container")
 
 
-def serve(listener, options):
-    uvloop.run(main(listener, options))
+def start(listener, options):
+    return asyncio_protocol.start(listener, options, uvloop.run)
 
 
 if __name__ == "__main__":
-    run(serve, __doc__)
+    run(start, __doc__)

@@ -13,13 +13,12 @@ SATURATED = 0.8  # of a core, on average: users join during the first quarter of
 def evaluate(recorded, **key):
     """Return the Run of a Recorded. key: its model, program, load and repeat."""
     numbers, log = stats.summary(recorded.samples), recorded.log
-    used = usage(recorded, numbers)
-    not_started = numbers["outcomes"].not_started
+    used, visitors = usage(recorded, numbers), numbers["outcomes"]
     return Run(
         **key,
         **numbers,
         usage=used,
-        generator=health(log, not_started, used.cpu_share, recorded.cores),
+        generator=health(log, visitors.not_started, used.cpu_share, recorded.cores),
         errors=log["errors"],
         locust_report=recorded.report,
         locust_counted={name: LocustRow(*row) for name, row in log["locust"].items()},

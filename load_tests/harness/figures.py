@@ -39,15 +39,10 @@ OVER_TIME = {  # name: (title, axis, its number, from a Moment and its seconds)
 }
 
 
-def series_of(summary):
-    """Return {model: an empty list}."""
-    return {run.model: [] for run in summary.results.runs}
-
-
 def curve(summary, name):
     """Return the panel of a measure against the load."""
     sentence, axis = MEASURES[name]
-    lines = series_of(summary)
+    lines = {run.model: [] for run in summary.results.runs}
     for row in summary.rows:
         if row.values[name]:
             lines[row.model].append((row.load, row.values[name]))
@@ -90,7 +85,7 @@ def shares(summary, short=False):
 def over_time(summary, name):
     """Return the panel of the first runs with the most load over time."""
     sentence, axis, of = OVER_TIME[name]
-    series = series_of(summary)
+    series = {run.model: [] for run in summary.results.runs}
     for row in summary.heaviest:
         moments = row.runs[0].moments
         every = moments[1].at if len(moments) > 1 else row.runs[0].seconds
@@ -105,7 +100,7 @@ def over_time(summary, name):
 
 def distribution(summary):
     """Return the panel of the distribution of the first greetings."""
-    curves_of = {model: ([], 0) for model in series_of(summary)}
+    curves_of = {run.model: ([], 0) for run in summary.results.runs}
     for row in summary.heaviest:
         longest = row.runs[0].latency["first_greeting"].max
         curves_of[row.model] = row.runs[0].distribution, longest.ms if longest else 0

@@ -1,18 +1,12 @@
-"""The terminal and the files that the commands of this folder write.
-
-with locked(folder):                    # no other comparison writes into it meanwhile
-    Screen().print(untrusted_text)
-    save(folder / "results.json", text)
-"""
+"""The terminal, and the files that the commands of this folder write."""
 
 import contextlib
 import os
-import sys
 import tempfile
 
 from rich.console import Console
 
-from clients.console.printable import printable
+from clients.console.printable import printable, replace_unencodable
 
 ASCII = str.maketrans({"≥": ">=", "µ": "u"})
 NARROW = 80  # columns that a table needs: a terminal with less breaks its lines
@@ -20,7 +14,7 @@ ROOM = 16 * 2**20  # bytes: more than one comparison writes
 
 
 class CannotWrite(RuntimeError):
-    """The place for results that was named cannot be written."""
+    pass
 
 
 def lines(text):
@@ -31,13 +25,11 @@ def lines(text):
 class Screen(Console):
     """The terminal. Untrusted text is shown as it is: nothing in it is a command.
 
-    A letter that the terminal does not have is shown as "?". After a broken pipe (| head) nothing
-    more is printed, and the program goes on: it still writes what it measures.
+    After a broken pipe (| head) nothing more is printed: the program still writes what it measures.
     """
 
     def __init__(self):
-        if sys.stdout:
-            sys.stdout.reconfigure(errors="replace")
+        replace_unencodable()
         super().__init__(markup=False, emoji=False, highlight=False)
         if self.width < NARROW:
             self.width = NARROW
@@ -85,10 +77,10 @@ def ensure_writable(folder):
 
 
 def ensure_file_writable(path):
-    """Raise CannotWrite if path is not None and no file can be written there."""
-    if path and path.is_dir():
+    """Raise CannotWrite if no file can be written there."""
+    if path.is_dir():
         raise CannotWrite(f"cannot write to {path}: it is a folder")
-    if path and (path.is_file() or not path.exists()):  # and not /dev/stdout
+    if path.is_file() or not path.exists():  # and not /dev/stdout
         ensure_writable(path.resolve().parent)
 
 

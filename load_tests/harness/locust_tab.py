@@ -21,8 +21,7 @@ TAB = {"extended_tabs": [{"title": "Server", "key": "server"}], "extended_tables
 
 def rows(now, before, first, since):
     """Return the rows of the tab, from three Readings. since: when each waiting visitor began."""
-    seconds = now.at - before.at
-    share = (now.cpu - before.cpu) / seconds if seconds else 0.0
+    share = (now.cpu - before.cpu) / (now.at - before.at or 1)
     oldest, drops = now.at - min(since, default=now.at), now.listen_drops - first.listen_drops
     table = [
         ("waiting now", len(since), "visitors without the answer to their last request"),

@@ -1,8 +1,4 @@
-"""Watch a server from outside while it is under load: its CPU time, memory and queues.
-
-with watching(server.process, server.address[1]) as readings:
-    ...                 # a Reading is added to readings every half second
-"""
+"""Watch a server from outside while it is under load: its CPU time, memory and queues."""
 
 import contextlib
 import os

@@ -4,7 +4,6 @@ import textwrap
 
 from clients.console.formatting import count, milliseconds, number
 
-DASH = "-"
 TEXTS = {  # name of a measure: its number as text, where that is not number()
     **dict.fromkeys(("p50", "tail"), milliseconds),
     "cpu": lambda value: f"{number(value)} µs",
@@ -19,7 +18,7 @@ def text(name, amount):
 def shown(name, value):
     """Return a Value of a measure as text: "≥" marks a lower bound, "*" generator-limited."""
     if not value:
-        return DASH
+        return "-"
     return f"{'≥ ' if value.bound else ''}{text(name, value.amount)}{'*' if value.limited else ''}"
 
 
@@ -34,7 +33,7 @@ def quartiles(name, value):
 def bounded(percentile):
     """Return a Percentile as text, "≥" before it if it is a lower bound."""
     if not percentile:
-        return DASH
+        return "-"
     return f"{'' if percentile.exact else '≥ '}{milliseconds(percentile.ms)}"
 
 

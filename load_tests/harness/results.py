@@ -229,9 +229,3 @@ class Comparison:
 def dumps(comparison):
     """Return the text of results.json."""
     return json.dumps(asdict(comparison))
-
-
-def loads(text, *kinds):
-    """Return JSON text as data: an object with the fields of one of these dataclasses as that."""
-    by_fields = {frozenset(one.__dataclass_fields__): one for one in kinds}
-    return json.loads(text, object_hook=lambda row: by_fields.get(frozenset(row), dict)(**row))

@@ -134,15 +134,12 @@ def locust(*options, output=subprocess.DEVNULL, timeout=None):
 
 
 def join(address, report):
-    """Be a Locust worker for each run of the comparison at address, until there is none.
-
-    report: a function that shows a line.
-    """
+    """Be a Locust worker for each run of the comparison at address; report(line) shows a line."""
     options = "--worker", "--master-host", address, "--exit-code-on-error", 0
     report(f"Makes load for the comparison at {address}. Ctrl-C ends this.")
-    while not locust("-f", LOCUSTFILE, *options):
+    while not (status := locust("-f", LOCUSTFILE, *options)):
         report("A run has ended.")
-    return f"there is no comparison at {address}"
+    return f"is there a comparison at {address}? Locust's worker ended with status {status}"
 
 
 def machine():

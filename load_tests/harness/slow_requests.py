@@ -13,8 +13,6 @@ from pathlib import Path
 
 
 def only_slow(greeting):
-    """Return a greeting() that passes on --wait and --compute only for slow requests."""
-
     def greet(chunk, *slow):
         return greeting(chunk, *(slow if chunk.startswith(b"slow") else [0] * len(slow)))
 

@@ -31,10 +31,9 @@ def quartiles(values):
 def percentile(samples, share):
     """Return a Percentile (share: 0 to 100) of the latencies of samples, None if there are few.
 
-    A censored request took longer than its sample says, and by how much is unknown. So the
-    percentile is at least the one with all censored requests answered at that moment, and at most
-    the one with all of them answered last. It is exact if these two are the same; otherwise the
-    first, which is certain, is returned as a lower bound.
+    A censored request took longer than its sample says. So the percentile is at least the one with
+    all of them answered at that moment, and at most the one with all of them answered last. It is
+    exact if these two are the same; otherwise the first, which is certain, is its lower bound.
     """
     if len(samples) < FEWEST.get(share, 1):
         return None
@@ -201,14 +200,11 @@ def summarise(results):
     groups = {}
     for run in results.runs:
         groups.setdefault((run.load, run.model), []).append(run)
-    rows = [row(*key, runs) for key, runs in groups.items()]
-    most = max((one.load for one in rows), default=0)
+    rows, most = [], max((run.load for run in results.runs), default=0)
+    for (load, model), runs in groups.items():
+        total = Outcomes(**sum((Counter(asdict(run.outcomes)) for run in runs), Counter()))
+        rows.append(Row(model, load, runs, total, {name: value(runs, name) for name in MEASURES}))
     return Summary(results, rows, [one for one in rows if one.load == most])
-
-
-def row(load, model, runs):
-    total = sum((Counter(asdict(run.outcomes)) for run in runs), Counter())
-    return Row(model, load, runs, Outcomes(**total), {name: value(runs, name) for name in MEASURES})
 
 
 def value(runs, name):

@@ -1,6 +1,5 @@
 """The benchmark: its numbers agree with the server's own, and a failing server gives none."""
 
-import contextlib
 import json
 import re
 import signal
@@ -15,8 +14,8 @@ import pytest
 from clients.system.processes import module_command, running_server
 from conftest import cli, wait_until
 from load_tests import bench
+from load_tests.bench import Measured, Round
 from load_tests.harness import generator
-from load_tests.harness.rounds import Measured, Round
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +64,7 @@ def program(folder, answer):
 
 @pytest.fixture(scope="module")
 def paired(tmp_path_factory):
-    """A short run of two servers; return what it printed and its blocks of results."""
+    """A short run of two servers; return what it printed and what it measured."""
     file = tmp_path_factory.mktemp("paired") / "rounds.json"
     options = ["--connections", "2,4", "--rounds", 2, "--seconds", 0.05, "--json", file]
     done = cli(
@@ -74,45 +73,44 @@ def paired(tmp_path_factory):
     assert done.returncode == 0, done.stdout + done.stderr
     written = json.loads(file.read_text(), object_hook=lambda one: SimpleNamespace(**one))
     assert (written.schema, written.load) == (3, "greet")
-    return done.stdout, written.blocks
+    return done.stdout, [written.measured[:2], written.measured[2:]]
 
 
 @pytest.mark.xdist_group("paired")
 def test_every_round_of_two_paired_servers_is_there_and_adds_up(paired):
-    assert [block.connections for block in paired[1]] == [2, 4]
-    for block in paired[1]:
-        names = [one.server for one in block.servers]
+    for connections, servers in zip((2, 4), paired[1], strict=True):
+        names = [one.server for one in servers]
         assert names == ["03_epoll", "02_threaded --compute 0.002 +100 idle"]
-        for one in block.servers:
+        for one in servers:
+            assert one.connections == connections
             assert len(one.rounds) == 2
             for done in one.rounds:
-                assert done.answered >= block.connections
+                assert done.answered >= connections
                 assert done.throughput == pytest.approx(done.answered / done.seconds)
                 assert 0 < done.p50 <= done.p99 <= done.max <= done.seconds
 
 
 @pytest.mark.xdist_group("paired")
 def test_the_cpu_time_is_that_of_all_the_threads_of_the_server(paired):
-    for block in paired[1]:
-        light, working = (bench.median(one, "cpu") for one in block.servers)
+    for servers in paired[1]:
+        light, working = (bench.median(one, "cpu") for one in servers)
         assert working >= 0.002 > light > 0
 
 
 @pytest.mark.xdist_group("paired")
 def test_the_printed_ratio_is_the_median_of_the_rounds_and_nothing_is_cut_off(paired):
-    text, blocks = paired
+    text, pairs = paired
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
-    for block, part in zip(blocks, text.split("relative to 03_epoll")[1:], strict=True):
-        first, second = ([done.cpu for done in one.rounds] for one in block.servers)
+    for servers, part in zip(pairs, text.split("relative to 03_epoll")[1:], strict=True):
+        first, second = ([done.cpu for done in one.rounds] for one in servers)
         ratio = statistics.median(b / a for a, b in zip(first, second, strict=True))
         assert re.search(r"\d+\.\d\d(?= \(\d)", part)[0] == f"{ratio:.2f}"
 
 
 @pytest.mark.xdist_group("paired")
 def test_idle_connections_are_held_and_their_cost_is_measured(paired):
-    text, [block, _] = paired
-    without, with_idle = block.servers
+    text, [[without, with_idle], _] = paired
     assert (without.idle, with_idle.idle) == (0, 100)
     assert without.cost_of_idle is None
     assert 0 < with_idle.cost_of_idle.resident < 100
@@ -127,18 +125,17 @@ def test_idle_connections_are_held_and_their_cost_is_measured(paired):
 def test_the_mark_says_which_core_was_busy(busy, generator_busy, mark, monkeypatch):
     monkeypatch.setattr(bench, "usable_cores", lambda: 2)
     one = Round(10, 1, 10, 0.1, 0.1, 0.1, 0.001, busy, generator_busy)
-    assert bench.mark(Measured("03_epoll", 0, rounds=[one])) == mark
+    assert bench.mark(Measured(10, "03_epoll", 0, rounds=[one])) == mark
     monkeypatch.setattr(bench, "usable_cores", lambda: 0.5)  # both share it: nothing is known
-    assert bench.mark(Measured("03_epoll", 0, rounds=[one])) == ""
+    assert bench.mark(Measured(10, "03_epoll", 0, rounds=[one])) == ""
     assert all(text.startswith(name) for name, text in bench.MARKS.items())
 
 
 def test_servers_alternate(monkeypatch):
     order = []
 
-    @contextlib.contextmanager
     def target(spec, *_):
-        yield SimpleNamespace(
+        return SimpleNamespace(
             name=spec.name,
             server=SimpleNamespace(process=psutil.Process()),
             share=lambda *_: None,
@@ -157,16 +154,15 @@ def test_the_server_logs_as_many_greetings_as_were_counted(serve):
     clients = generator.Generator(server.address, 0)
     clients.hold(3)
     clients.hold(2, idle=True)
-    done = clients.round(3, "greet", 0.1)
-    visits = clients.round(3, "visit", 0.1)
-    greetings, came = len(done.latencies), len(visits.latencies)
+    done, visits = (clients.round(3, load, 0.1) for load in ("greet", "visit"))
+    greetings, came = len(done[0]), len(visits[0])
     assert min(greetings, came) >= 3
     assert server.log().count(" said ") == 5 + greetings + came
     assert server.log().count(" connected") == 5 + came
     # The last one is logged after its close.
     wait_until(lambda: server.log().count(" left") == came, server.log)
-    for result in (done, visits):  # one after the other, on each of three connections
-        assert 0 < sum(result.latencies) / 1e9 <= 3 * result.seconds
+    for latencies, seconds, _ in (done, visits):  # one after the other, on three connections
+        assert 0 < sum(latencies) / 1e9 <= 3 * seconds
     for sock in clients.sockets:
         sock.close()
 
@@ -202,7 +198,7 @@ def test_an_answer_in_two_parts_is_an_answer(tmp_path):
         clients = generator.Generator(server.address, 0)
         clients.hold(2)
         for load in ("greet", "visit"):
-            assert len(clients.round(2, load, 0.05).latencies) >= 2
+            assert len(clients.round(2, load, 0.05)[0]) >= 2
 
 
 def test_a_server_that_serves_one_at_a_time_is_not_called_slow(serve, monkeypatch):

@@ -1,8 +1,6 @@
 """The comparison, end to end: what it measures, and what it does when things go wrong."""
 
-import json
 import os
-import random
 import re
 import signal
 import subprocess
@@ -402,28 +400,6 @@ def test_each_server_gets_the_same_arrivals_and_each_repeat_its_own(impatient):
     assert len(due["03_epoll", 0]) == pytest.approx(80, abs=40)
 
 
-DRAW = """
-from types import SimpleNamespace as Any
-from load_tests.locustfile import GreetingUser
-
-def draw(seed, worker, user, session):
-    runner = Any(worker_index=worker)
-    user = Any(options=Any(seed=seed), environment=Any(runner=runner), number=user)
-    return GreetingUser.draw(user, "session", session).random()
-
-keys = (1, 0, 0, 0), (2, 0, 0, 0), (1, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, 1)
-print([draw(*key) for key in keys])
-"""
-
-
-def test_think_times_depend_on_seed_worker_user_and_session_alone():
-    line = [sys.executable, "-c", DRAW]
-    said = subprocess.run(line, capture_output=True, text=True, cwd=compare.HERE.parent).stdout
-    keys = "1/0/0/session/0", "2/0/0/session/0", "1/1/0/session/0", "1/0/1/session/0"
-    expected = [random.Random(key).random() for key in (*keys, "1/0/0/session/1")]
-    assert json.loads(said.splitlines()[-1]) == expected
-
-
 @one_comparison
 def test_visitors_that_give_up_cost_a_server_work(impatient):
     out, text = impatient
@@ -493,33 +469,43 @@ def test_a_full_generator_says_so_and_leaves_no_visitor_out(tmp_path):
     assert run.generator.lag_ms_p99 >= 95
 
 
-@pytest.mark.parametrize(("load", "outcome"), [("no-think-time", "in_session"), ("idle", "idle")])
-def test_other_loads(tmp_path, load, outcome):
-    done = start("03_epoll", "--users", 5, "--seconds", 0.5, "--load", load, out=tmp_path)
+def test_load_without_think_time_and_a_slow_client_that_is_no_visitor(tmp_path):
+    options = ["--users", 5, "--seconds", 0.5, "--slow-requests", 1, "--compute", 0.05]
+    done = start("02_threaded", *options, "--load", "no-think-time", out=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    run = runs_of(tmp_path)["03_epoll", 5]
-    assert getattr(run.outcomes, outcome) == run.outcomes.visitors == 5
-    assert (run.greetings > 100) == (load == "no-think-time")
-
-
-def test_two_workers_lose_no_visitor_and_a_slow_client_is_no_visitor(tmp_path):
-    options = ["--users", 6, "--slow-requests", 1, "--compute", 0.05, "--seconds", 2]
-    done = start("02_threaded", *options, "--processes", 2, out=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    run = runs_of(tmp_path)["02_threaded", 6]
-    assert frame_of(tmp_path).session.str.split("/").str[0].nunique() == 2
-    assert run.outcomes.visitors >= 6
+    run = runs_of(tmp_path)["02_threaded", 5]
+    assert run.outcomes.in_session == run.outcomes.visitors == 5
+    assert run.latency["session"].asked == run.outcomes.visitors
+    assert run.greetings > 100
     assert run.latency["slow_request"].answered > 0
     assert run.latency["slow_request"].p50.ms >= 50
-    assert run.latency["session"].asked == run.outcomes.visitors
 
 
-def test_two_workers_give_each_server_the_same_arrivals(tmp_path):
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """Two Locust processes share the visitors of an open loop."""
+    out = tmp_path_factory.mktemp("shared")
     options = ["--arrivals", 20, "--seconds", 1, "--processes", 2]
-    done = start("01_blocking", "03_epoll", *options, out=tmp_path)
+    done = start("01_blocking", "03_epoll", *options, out=out)
     assert done.returncode == 0, done.stdout + done.stderr
-    frame = frame_of(tmp_path)
-    frame = frame[(frame.request == "session") & (frame.began < 1)]  # each worker's load is as long
+    return out
+
+
+@one_comparison
+def test_two_workers_lose_no_visitor(shared):
+    frame = frame_of(shared)
+    for (name, _), run in runs_of(shared).items():
+        sessions = frame[(frame.model == name) & (frame.request == "session")].session
+        assert sessions.str.split("/").str[0].nunique() == 2
+        assert run.outcomes.visitors == sessions.nunique() >= 6
+        assert run.latency["session"].asked == run.outcomes.visitors
+
+
+@one_comparison
+def test_two_workers_give_each_server_the_same_arrivals(shared):
+    frame = frame_of(shared)
+    # Each worker's load is as long.
+    frame = frame[(frame.request == "session") & (frame.began < 1)]
     frame = frame.assign(worker=frame.session.str.split("/").str[0])
     due = {name: [] for name in ("01_blocking", "03_epoll")}
     for (name, _), rows in frame.groupby(["model", "worker"]):
@@ -578,7 +564,8 @@ def test_too_few_descriptors(tmp_path, load):
 
 @pytest.mark.parametrize(("number", "more"), [("SIGINT", ["--no-pictures"]), ("SIGTERM", [])])
 def test_ctrl_c_reports_what_was_measured_and_leaves_no_process_behind(tmp_path, number, more):
-    options = ["03_epoll", "--users", "2,3", "--seconds", "0.5", "--out", tmp_path, *more]
+    options = ["03_epoll", "--load", "idle", "--users", "2,3", "--seconds", "0.5", *more]
+    options += ["--out", tmp_path]
     process = subprocess.Popen(
         module_command("load_tests.compare", *options),
         stdout=subprocess.PIPE,
@@ -597,7 +584,9 @@ def test_ctrl_c_reports_what_was_measured_and_leaves_no_process_behind(tmp_path,
         process.kill()
         process.wait()
     assert "Interrupted" in text
-    assert len(runs_of(tmp_path)) == 1
+    [run] = runs_of(tmp_path).values()
+    assert run.outcomes.idle == run.outcomes.visitors == 2
+    assert run.greetings == 0
     assert (tmp_path / "report.html").is_file() == (not more)
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive

@@ -1,7 +1,9 @@
 """Restarts, load shedding and chat: what their alternatives do."""
 
 import contextlib
+import errno
 import re
+import select
 import socket
 import sys
 import threading
@@ -10,11 +12,11 @@ from collections import Counter
 import pytest
 
 from clients.client import Client
+from clients.contract.server_under_test import ServerUnderTest
 from clients.system import processes, procfs
 from clients.system.processes import running_server
 from clients.system.sockets import reset_on_close
 from conftest import DEADLINE, cli, skip_without, wait_until
-from load_tests.alternatives import balance
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +37,7 @@ def accept_queue(server):
 
 
 def read_all(client):
-    """Return what comes until the end of the stream, also if that is a reset."""
+    """Return what comes until end of file, also if that is a reset."""
     received = b""
     with contextlib.suppress(ConnectionResetError):
         while chunk := client.socket.recv(65536):
@@ -70,6 +72,7 @@ def test_a_graceful_shutdown_serves_until_a_client_is_idle_and_accepts_no_other(
             assert busy.greet(b"still served") == b"Hello, still served"
             assert server.process.wait(DEADLINE) == 0
             assert read_all(busy) == b""
+        assert server.log().endswith("all connections are closed\n")
 
 
 def test_a_graceful_shutdown_has_a_deadline_even_during_a_request():
@@ -78,6 +81,20 @@ def test_a_graceful_shutdown_has_a_deadline_even_during_a_request():
         wait_until(lambda: "said b'bob'" in server.log())
         server.process.terminate()
         assert server.process.wait(DEADLINE) == 0
+
+
+def test_while_a_graceful_shutdown_waits_for_a_client_it_uses_no_cpu():
+    def is_refused():
+        with socket.socket() as other:
+            return other.connect_ex(server.address) == errno.ECONNREFUSED
+
+    with run("graceful", "--idle", 3600, "--deadline", 3600) as server, connect(server) as client:
+        client.greet(b"before")
+        server.process.terminate()
+        wait_until(is_refused)
+        ServerUnderTest(server).assert_no_busy_loop("its last client is idle")
+        assert client.greet(b"still served") == b"Hello, still served"
+        server.process.kill()  # it would go on for an hour
 
 
 def visit(address, outcomes, over):
@@ -233,7 +250,8 @@ def test_every_line_goes_to_all_clients_in_the_same_order(name):
 
 @CHATS
 def test_a_line_in_pieces_goes_to_all_when_it_is_complete(name):
-    with chat(name, 2) as (_, (one, other)):
+    options = () if name == "chat_threads" else ("--queue", 0)  # the kernel takes these at once
+    with chat(name, 2, *options) as (_, (one, other)):
         one.socket.sendall(b"hel")
         other.socket.sendall(b"first\n")
         assert read_lines(one, 1) == b"first\n"
@@ -245,7 +263,7 @@ def test_a_line_in_pieces_goes_to_all_when_it_is_complete(name):
 @CHATS
 def test_a_line_of_more_than_1024_bytes_ends_the_connection_and_a_reset_only_its_own(name):
     with chat(name, 3) as (server, (long, reset, other)):
-        long.socket.sendall(b"x" * 1025)
+        long.socket.sendall(b"x" * 1024)
         assert read_all(long) == b""
         reset_on_close(reset.socket)
         reset.close()
@@ -256,7 +274,7 @@ def test_a_line_of_more_than_1024_bytes_ends_the_connection_and_a_reset_only_its
 
 @CHATS
 def test_a_client_that_does_not_read_is_dropped_and_the_others_get_every_line(name):
-    options = ("--send-timeout", 0.5) if name == "chat_threads" else ("--queue", 65536)
+    options = ("--send-timeout", 1.25) if name == "chat_threads" else ("--queue", 65536)
     with chat(name, 3, *options) as (server, (_, one, other)):
         for number in range(1, 10_000):
             one.socket.sendall(b"%01000d\n" % number)
@@ -266,6 +284,38 @@ def test_a_client_that_does_not_read_is_dropped_and_the_others_get_every_line(na
         wait_until(lambda: " left" in server.log())
         one.socket.sendall(b"goodbye\n")
         assert read_lines(other, 1) == b"goodbye\n"
+
+
+def test_a_client_that_reads_late_gets_every_line_and_stays():
+    with (
+        run("chat_loop", "--queue", 10**6) as server,
+        connect(server) as one,
+        socket.socket() as late,
+    ):
+        late.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        late.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # a small send buffer, too
+        late.settimeout(DEADLINE)
+        late.connect(server.address)
+        wait_until(lambda: server.log().count("connected") == 2)
+        line, sent, received = b"x" * 999 + b"\n", 0, bytearray()
+
+        def in_kernel():
+            ends = {late.getsockname(), late.getpeername()}
+            sockets = procfs.tcp_sockets(server.address[1])
+            return sum(s.send_q + s.recv_q for s in sockets if {s.local, s.remote} == ends)
+
+        while sent - in_kernel() < 600_000:  # what is in the server's queue
+            for _ in range(100):
+                one.socket.sendall(line)
+                assert read_lines(one, 1) == line
+            sent += 100 * len(line)
+        while len(received) < sent and (chunk := late.recv(65536)):
+            received += chunk
+        assert received == line * (sent // len(line))
+        late.sendall(b"bob\n")
+        assert read_lines(one, 1) == b"bob\n"
+        late.close()
+        wait_until(lambda: "left, 4 bytes received" in server.log(), server.log)
 
 
 def test_a_client_that_does_not_read_blocks_all_threads_without_a_limit():
@@ -290,14 +340,71 @@ def test_a_client_that_does_not_read_blocks_all_threads_without_a_limit():
         assert read_lines(other, 2).endswith(b"x\ndoes anybody hear me?\n")
 
 
-def test_three_ways_to_share_a_port_differ_as_the_page_says():
-    inherit, exclusive, reuseport = (balance.measure(share, 3, 90) for share in balance.SHARES)
-    for one in (inherit, exclusive, reuseport):
-        assert sum(one.accepted) == 90
-        assert one.unserved == max(one.accepted)  # a connection stays with its process
-    assert inherit.woken > exclusive.woken
-    assert reuseport.accepted[0] > 10
-    assert inherit.new_unserved == exclusive.new_unserved == 0 < reuseport.new_unserved < 100
+def share_a_port(share):
+    """Return what 90 connections to three processes give, one after another.
+
+    That is the connections of each process, and how many times a process woke. Then the process
+    with the most is stopped, and all clients ask, and 100 new ones: how many of both are unserved.
+    """
+    options = ("--quiet", "--backlog", 4096, "--share", share, "--processes", 3)
+    with run("prefork", *options) as server, contextlib.ExitStack() as stack:
+        workers = processes.process_tree(server.process)[1:]
+
+        def connect():
+            return stack.enter_context(socket.create_connection(server.address))
+
+        def descriptors():
+            return [one.num_fds() for one in workers]
+
+        def wakeups():  # when each process waits for an event, so that the next one wakes it
+            wait_until(lambda: all(map(is_blocked, workers)))
+            return sum(one.num_ctx_switches().voluntary for one in workers)
+
+        def count_unserved(clients):
+            for client in clients:
+                client.sendall(b"bob")
+            wait_until(lambda: all(is_blocked(one) for one in workers if one != stopped))
+            return sum(not select.select([client], [], [], 0)[0] for client in clients)
+
+        woken, before, clients = wakeups(), descriptors(), []
+        for _ in range(90):
+            clients.append(connect())
+            wait_until(lambda: sum(descriptors()) == sum(before) + len(clients))
+            now = wakeups()
+        accepted = [all_open - its for all_open, its in zip(descriptors(), before, strict=True)]
+        stopped = workers[accepted.index(max(accepted))]
+        stopped.suspend()
+        wait_until(lambda: procfs.all_stopped(stopped.pid))
+        unserved = count_unserved(clients)
+        return (
+            sorted(accepted),
+            now - woken,
+            unserved,
+            count_unserved([connect() for _ in range(100)]),
+        )
+
+
+def is_blocked(process):
+    """Return True if a process waits for an event."""
+    [text] = procfs.syscalls(process.pid).values()
+    call = procfs.parse_syscall(text)
+    return call is not None and call.name.startswith("epoll_")
+
+
+@pytest.mark.parametrize("share", ["inherit", "exclusive", "reuseport"])
+def test_three_ways_to_share_a_port_differ_as_the_page_says(share):
+    accepted, woken, unserved, new_unserved = share_a_port(share)
+    assert (len(accepted), sum(accepted)) == (3, 90)
+    assert unserved == max(accepted)  # a connection stays with its process
+    if share == "inherit":
+        assert woken >= 3 * 90  # each connection wakes all
+    else:
+        assert 90 <= woken < 3 * 90
+    if share == "reuseport":
+        assert accepted[0] > 10
+        assert 0 < new_unserved < 100
+    else:
+        assert new_unserved == 0
 
 
 def test_many_idle_connections_are_measured_and_the_limits_named_in_order():

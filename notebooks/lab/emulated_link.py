@@ -3,7 +3,8 @@
 Each host is a network namespace, "client" or "server", with a TCP of its own in the kernel: its
 settings, counters and sockets. A TUN device at each end hands its packets to this program
 (Documentation/networking/tuntap.rst). A thread here is the link: it delivers each packet after a
-delay, and records when the packet was sent and when it arrived. It can lose packets, too.
+delay, and records when the packet was sent and when it arrived, and the states of the sockets. It
+can lose packets, too.
 
 It must be root of its own network, as after: unshare --user --map-root-user --net
 """
@@ -29,8 +30,7 @@ OTHER_END = {"client": "server", "server": "client"}
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # <linux/if_tun.h>
 FLAGS = {"FIN": 0x01, "SYN": 0x02, "RST": 0x04, "PSH": 0x08, "ACK": 0x10}  # RFC 9293, 3.1
 OWN_NAMESPACE = "/proc/thread-self/ns/net"
-POLL_INTERVAL = 0.005  # seconds between two readings of the states of the sockets
-LONGEST_WAIT = 0.05  # seconds after which the link checks whether the experiment is over
+POLL_INTERVAL = 0.005  # seconds between two readings of the states of the sockets, at most
 
 
 @contextlib.contextmanager
@@ -62,6 +62,8 @@ class Host:
             self.tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
             fcntl.ioctl(self.tun, TUNSETIFF, struct.pack("16sH22x", b"link", IFF_TUN | IFF_NO_PI))
             netns.bring_up("link", self.address)
+            table = os.open("/proc/thread-self/net/tcp", os.O_RDONLY)
+        self.table = os.fdopen(table)  # the sockets of this host, whichever thread reads it
 
     def socket(self):
         """Return a new TCP socket that belongs to this host, in whichever thread it is used."""
@@ -83,18 +85,14 @@ class Host:
 
     def sockets(self):
         """Return a TcpSocket for each TCP socket of this host."""
-        lines = self.read("thread-self/net/tcp").splitlines()[1:]
-        return [procfs.parse_tcp_line(line) for line in lines]
-
-    def connections(self):
-        """Return sockets() without the listening ones."""
-        return [row for row in self.sockets() if row.remote[1]]
+        return parsed(self.read("thread-self/net/tcp"))
 
     def counters(self):
         """Return the TCP counters of this host: {name: number}."""
         return procfs.tcp_counters(self.read("thread-self/net/netstat"))
 
     def close(self):
+        self.table.close()
         os.close(self.tun)
         os.close(self.namespace)
 
@@ -116,9 +114,9 @@ class EmulatedLink:
         self.client, self.server = self.hosts.values()
         self.start_clock()
         self._first_seq = {}  # {(sender, the client's port): the first sequence number}
-        self._known = {}  # {end: {(port, remote port): state}}
-        self._recording, self._over = threading.Lock(), threading.Event()
-        self._threads = [threading.Thread(target=run) for run in (self._forward, self._poll_states)]
+        self._tables = dict.fromkeys(ADDRESS)  # what the kernel's lists of sockets were last
+        self._known = {name: {} for name in ADDRESS}  # {end: {(port, remote port): state}}
+        self._over, self._thread = threading.Event(), threading.Thread(target=self._carry)
 
     def start_clock(self):
         """Let the times begin now: before the first packet."""
@@ -128,14 +126,12 @@ class EmulatedLink:
         return time.monotonic() - self._start
 
     def __enter__(self):
-        for thread in self._threads:
-            thread.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *exc_info):
         self._over.set()
-        for thread in self._threads:
-            thread.join()
+        self._thread.join()
         for host in self.hosts.values():
             host.close()
 
@@ -208,34 +204,31 @@ class EmulatedLink:
         time.sleep(3 * self.delay)  # the last acknowledgement is still on its way
         return client, conn
 
-    def _forward(self):
-        """Deliver packets until the experiment is over."""
+    def _carry(self):
+        """Deliver packets, and record the states, until the experiment is over."""
         tuns = {host.tun: name for name, host in self.hosts.items()}
         poll = select.poll()
         for tun in tuns:
             poll.register(tun, select.POLLIN)
         in_flight = []  # a heap of (when it arrives, its number, its bytes)
         while not self._over.is_set():
-            wait, moved = in_flight[0][0] - self.now() if in_flight else LONGEST_WAIT, False
-            for tun, _ in poll.poll(max(0, min(wait, LONGEST_WAIT)) * 1000):
+            wait = in_flight[0][0] - self.now() if in_flight else POLL_INTERVAL
+            for tun, _ in poll.poll(max(0, min(wait, POLL_INTERVAL)) * 1000):
                 sender, data = tuns[tun], os.read(tun, 65536)
                 if data[0] >> 4 == 4 and data[9] == socket.IPPROTO_TCP:  # not IPv6's solicitations
-                    packet, number = self._parsed(sender, data), len(self.packets)
+                    packet, number = self._packet(sender, data), len(self.packets)
                     packet.lost = bool(self.loses and self.loses(packet))
                     self.packets.append(packet)
                     if not packet.lost:
                         heapq.heappush(in_flight, (packet.sent + self.delay, number, data))
-                    moved = True
             while in_flight and in_flight[0][0] <= self.now():
                 _, number, data = heapq.heappop(in_flight)
                 packet, at = self.packets[number], self.now()
                 os.write(self.hosts[OTHER_END[packet.sender]].tun, data)
                 packet.arrived = at  # set only now: the kernel has done what the packet asks for
-                moved = True
-            if moved:  # most states change with a packet
-                self._record_states()
+            self._record_states()  # most change with a packet, some without
 
-    def _parsed(self, sender, data):
+    def _packet(self, sender, data):
         """Return the Packet of the bytes of an IPv4 packet that carries TCP (RFC 791, RFC 9293)."""
         begin = (data[0] & 15) * 4
         source, destination, seq, ack, offset, bits = struct.unpack_from("!HHIIBB", data, begin)
@@ -248,22 +241,23 @@ class EmulatedLink:
         seq = (seq - first) % 2**32
         return Packet(sender, self.now(), None, False, port, flags, seq, relative, length)
 
-    def _poll_states(self):
-        """Record the states until the experiment is over: some change without a packet."""
-        while not self._over.wait(POLL_INTERVAL):
-            self._record_states()
-
     def _record_states(self):
         """Record each change of state of each connection at both ends."""
-        with self._recording:
-            for end, host in self.hosts.items():
-                before = self._known.get(end, {})
+        for end, host in self.hosts.items():
+            host.table.seek(0)
+            table = host.table.read()
+            if table != self._tables[end]:
+                before, rows = self._known[end], parsed(table)
                 now = dict.fromkeys(before, "CLOSED")  # unless the kernel's list still has it
-                now |= {(row.local[1], row.remote[1]): row.state for row in host.connections()}
-                for ports, state in now.items():
-                    if before.get(ports) != state:
-                        self.states.append(StateChange(self.now(), end, *ports, state))
-                self._known[end] = now
+                now |= {(row.local[1], row.remote[1]): row.state for row in rows if row.remote[1]}
+                changed = [ports for ports, state in now.items() if before.get(ports) != state]
+                self.states += [StateChange(self.now(), end, *one, now[one]) for one in changed]
+                self._tables[end], self._known[end] = table, now
+
+
+def parsed(table):
+    """Return a TcpSocket for each line of a text of /proc/net/tcp."""
+    return [procfs.parse_tcp_line(line) for line in table.splitlines()[1:]]
 
 
 def concurrently(*functions):

@@ -1,23 +1,17 @@
 """The pictures that only the notebooks draw; those of the report as well are in charts.py."""
 
 import functools
+import itertools
 import statistics
-
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.patheffects import withStroke
 
 from clients.console.formatting import count as amount
 from clients.console.formatting import milliseconds, number
 from clients.console.palette import MODELS, OTHER_STYLES, styles
-from load_tests.harness.charts import STYLE, arrow, curves, draw, measured, sheet, value_axis
+from load_tests.harness.charts import bars, draw, measured, sheet, value_axis
 from load_tests.harness.stats import Value, nearest_rank
 
 from . import gil
-from .models import SAMPLING_INTERVAL
-from .sequence import GREY, write
+from .sequence import GREY
 
 
 def of_comparison(results, name, height, title):
@@ -33,63 +27,34 @@ def stall(found, since, until):
     """Return a Figure of a load.Stall, from since to until in seconds: one bar per request."""
 
     def panel(ax, loop, colour):
-        rows = sorted(found.requests[loop])
-        latencies = sorted(1000 * (one.answered - one.due) for one in rows)
-        users = rows[-1].user + 1
+        rows = sorted(found.greetings[loop])
+        users, free = rows[-1].session + 1, {}  # {(user, lane): when its last request has ended}
         ax.axvspan(found.began, found.ended, color="#F3D9A4", lw=0)
-        for user in range(users):
-            waiting = []  # the ends of its requests that have no answer yet, by their lanes
-            for one in (row for row in rows if row.user == user and row.answered > since):
-                lane = next((n for n, last in enumerate(waiting) if last <= one.due), len(waiting))
-                waiting[lane : lane + 1] = [one.answered]
-                y, seconds = user + lane / 12, one.answered - one.due
-                if seconds > 0.02:
-                    ax.barh(y, seconds, 0.06, one.due, color=colour, lw=0)
-                else:  # a bar would be too short to see
-                    ax.plot(one.due, y, "o", color=colour, ms=4)
-        slow = sum(one.due < found.ended and one.answered > found.began for one in rows)
+        for one in rows:
+            lane = next(n for n in itertools.count() if free.get((one.session, n), 0) <= one.began)
+            free[one.session, lane] = one.ended
+            y = one.session + lane / 12
+            if one.seconds > 0.02:
+                ax.barh(y, one.seconds, 0.06, one.began, color=colour, lw=0)
+            else:  # a bar would be too short to see
+                ax.plot(one.began, y, "o", color=colour, ms=4)
+        slow = sum(one.began < found.ended and one.ended > found.began for one in rows)
         words = f"{slow} of {len(rows)} requests meet it"
         ax.text((found.began + found.ended) / 2, -0.4, words, ha="center", va="center", fontsize=12)
-        p50, p99 = (milliseconds(nearest_rank(latencies, share)) for share in (50, 99))
+        times = sorted(1000 * one.seconds for one in rows)
+        p50, p99 = (milliseconds(nearest_rank(times, share)) for share in (50, 99))
         ax.set_title(f"The {loop} reports: p50 {p50}, p99 {p99}", color=colour, fontsize=14)
         labels = {"xlabel": "seconds since the start", "ylabel": "user"}
         ax.set(xlim=(since, until), ylim=(users, -0.8), **labels)
         ax.set_yticks(range(users), range(1, users + 1))
         ax.grid(visible=False)
 
-    colours = styles(found.requests).items()
-    panels = [functools.partial(panel, loop=loop, colour=colour) for loop, (colour, _) in colours]
+    look = styles(found.greetings).items()
+    panels = [functools.partial(panel, loop=loop, colour=colour) for loop, (colour, _) in look]
     title = "The closed loop sends hardly any request while the server stalls"
     note = "Shaded: the server stalls. A bar: one request, from when it should have started "
     note += "to its answer. A dot: one that was answered immediately."
     return sheet(panels, title, note, 1, (10, 7.6))
-
-
-def loops(points, most, title):
-    """Return a Figure of how long first greetings took (p99): {loop: [(asked, tail), …]}.
-
-    asked: sessions per second; tail: a Percentile, see load.first_tail(), or None. most: the
-    sessions per second that the server can do at best.
-    """
-    lines = {
-        loop: [(asked, Value(*[one.ms] * 3, bound=not one.exact)) for asked, one in found if one]
-        for loop, found in points.items()
-    }
-    labels = {"title": title, "ylabel": "ms, p99 of the first greeting"}
-    labels["xlabel"] = "sessions per second, if every answer came immediately"
-
-    def panel(ax):
-        curves(ax, lines, labels, log=True)
-        ax.axvline(most, color="#7F7F7F", ls=":")
-        place = {"transform": ax.get_xaxis_transform(), "color": "#555555"}
-        ax.text(most, 0.02, f" the server can do {most:g}", **place)
-
-    return draw(9, 5, panel)
-
-
-def model(one):
-    """Return the name of a Measured server, without what bench() adds to distinguish it."""
-    return one.server.split()[0]
 
 
 def rounds(found, what, title, unit, factor, label, log="xy"):
@@ -97,6 +62,8 @@ def rounds(found, what, title, unit, factor, label, log="xy"):
 
     label: which clients. log: the logarithmic axes.
     """
+    from .load import model  # not at the top: pandas comes with it
+
     names = dict.fromkeys(model(one) for servers in found.values() for one in servers)
     series = {name: (*look, []) for name, look in styles(names).items()}
     for count, servers in found.items():
@@ -112,41 +79,6 @@ def rounds(found, what, title, unit, factor, label, log="xy"):
             value_axis(ax, True)
 
     return panel
-
-
-def latencies(runs, title):
-    """Return a Figure of the latency of later greetings: a row for each of {name: a Run}.
-
-    The bar begins at the median and ends at p99: one in a hundred took longer than that.
-    """
-    style = styles({name.split(",")[0]: None for name in runs})
-
-    def panel(ax):
-        for place, (name, run) in enumerate(reversed(runs.items())):
-            found = run.latency["later_greeting"]
-            tail = found.p99 or found.max
-            if not tail:  # no greeting in a short run
-                continue
-            colour, marker = style[name.split(",")[0]]
-            middle, last = found.p50.ms, tail.ms
-            look = {"color": colour, "alpha": 0.35, "lw": 8, "solid_capstyle": "butt"}
-            ax.plot([middle, last], [place, place], **look)
-            ax.plot(middle, place, marker, color=colour, ms=10)
-            if not tail.exact:
-                arrow(ax, (last, place), "right", colour)
-                last *= 1.5
-            text = f"  half take {number(middle)} ms or longer"
-            ax.text(last, place, text, va="center", fontsize=10)
-        ax.set_yticks(range(len(runs)), reversed(runs))
-        ax.set_xscale("log")
-        ax.set_xlim(0.03, 30_000)  # room for the words
-        ax.xaxis.set_major_formatter("{x:,g}")
-        ax.set_ylim(-0.6, len(runs) - 0.4)
-        ax.grid(visible=False, axis="y")
-        label = "ms until an answer (mark: half take longer, p50; end of the bar: 1 in 100, p99)"
-        ax.set(xlabel=label, title=title)
-
-    return draw(10, 1.4 + 0.55 * len(runs), panel)
 
 
 def gil_timeline(found, title, note):
@@ -180,25 +112,19 @@ def workloads(results, title, note):
     unserved visitors; the bars of the others are pale. A generator-limited throughput is a lower
     bound, with the mark * and an arrow, and then no server is named.
     """
-    style = styles([run.model for run in next(iter(results.values())).runs])
 
     def panel(ax, work, data):
-        for place, run in enumerate(reversed(data.runs)):
-            colour, unserved = style[run.model][0], run.outcomes.unserved
-            ax.barh(place, run.throughput, color=colour, alpha=0.35 if unserved else 1)
-            words = f" {number(run.throughput)}" + ("*" if run.generator.limited else "")
+        values = {}
+        for run in data.runs:
+            limited, rate, unserved = run.generator.limited, run.throughput, run.outcomes.unserved
+            words = number(rate) + ("*" if limited else "")
             words += f", {unserved} unserved" if unserved else ""
-            if run.generator.limited:
-                arrow(ax, (run.throughput, place), "right", colour)
-            shift = 24 if run.generator.limited else 0  # points: next to the arrow
-            look = {"textcoords": "offset points", "va": "center", "fontsize": 10}
-            ax.annotate(words, (run.throughput, place), (shift, 0), **look)
-        ax.set_yticks(range(len(data.runs)), [run.model for run in reversed(data.runs)])
+            values[run.model] = Value(*[rate] * 3, bound=bool(limited)), words
+        bars(ax, values, {"xlabel": "greetings per second (closed loop)"})
+        for bar, run in zip(ax.patches, reversed(data.runs), strict=False):
+            bar.set_alpha(0.35 if run.outcomes.unserved else 1)
         most = max(run.throughput for run in data.runs)
         ax.set_xlim(0, 1.5 * most)  # room for the words
-        ax.xaxis.set_major_formatter("{x:,.0f}")
-        ax.grid(visible=False, axis="y")
-        ax.set_xlabel("greetings per second (closed loop)")
         fair = [run for run in data.runs if not run.outcomes.unserved]
         best = 0.9 * max((run.throughput for run in fair), default=0)
         if any(run.generator.limited for run in fair):
@@ -229,100 +155,40 @@ def wake_ups(times):
 
 
 def crowds(results, title):
-    """Return a Figure of crowds, {model: WatchedCrowd}: one row per client.
-
-    Below each crowd: the server's threads, and the length of its accept queue.
-    """
+    """Return a Figure of crowds, {model: WatchedCrowd}: a panel each, with a row per client."""
     end = max(data.seconds for data in results.values()) * 1.1  # room for "leaves last"
-    with plt.rc_context(STYLE):
-        figure = Figure(figsize=(10, 3.3 * len(results) + 0.2), layout="constrained")
-        heights = [3, 1] * len(results)
-        axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
-        for (name, (colour, _)), upper, lower in zip(
-            styles(results).items(), axes[::2], axes[1::2], strict=True
-        ):
-            crowd_rows(upper, results[name], colour)
-            upper.set_title(name, color=colour)
-            crowd_counts(lower, results[name].samples, colour)
-        axes[-1].set(xlabel="seconds since the first client's connect()", xlim=(0, end))
-        figure.suptitle(f"{title}\n\n", x=0.01, ha="left", fontsize=13, fontweight="bold")
-        below = (0, 1 - 0.2 / figure.get_figheight())  # the empty lines of the title
-        look = {"loc": "upper left", "bbox_to_anchor": below, "frameon": False, "fontsize": 10}
-        signs = [  # a row above a row: it is filled column by column
-            Line2D([], [], color=GREY, marker="o", ls="", label="an answer"),
-            Line2D([], [], color=GREY, lw=1.8, label="below: the server's threads"),
-            Patch(color=GREY, alpha=0.35, lw=0, label="accepted by the server"),
-            Patch(**dotted(GREY), label="below: its accept queue"),
-            Line2D([], [], color=GREY, ls=":", label="in the accept queue"),
-        ]
-        figure.legend(handles=signs, ncols=3, **look)
-    return figure
+
+    def panel(ax, name, colour):
+        data = results[name]
+        for client in data.clients:
+            crowd_row(ax, client, colour)
+        ax.set_ylim(len(data.clients) + 0.6, 0.4)
+        ax.set_yticks([client.number for client in data.clients])
+        ax.grid(visible=False, axis="y")
+        labels = {"xlabel": "seconds since the first client's connect()", "ylabel": "client"}
+        ax.set(xlim=(0, end), **labels)
+        threads = amount(max(one.threads for one in data.readings), "thread")
+        queue = max(one.accept_queue for one in data.readings)
+        words = f"{name}: at most {threads}, and {queue} in the accept queue"
+        ax.set_title(words, color=colour)
+
+    look = styles(results).items()
+    panels = [functools.partial(panel, name=name, colour=colour) for name, (colour, _) in look]
+    note = "Dotted: connected, without an answer so far. Dot: an answer. Shaded: it is served."
+    return sheet(panels, title, note, 1, (10, 2.9 * len(results) + 0.6))
 
 
-def dotted(colour):
-    return {"facecolor": (colour, 0.15), "edgecolor": colour, "lw": 1.2, "ls": ":"}
-
-
-def crowd_rows(ax, data, colour):
-    sampled = [sample.at for sample in data.samples]
-    for client in data.clients:
-        row, began, ended = client.number, client.events[0].at, client.events[-1].at
-        connected = next((at for at, what in client.events if what == "connected"), ended)
-        if connected - began > 10 * SAMPLING_INTERVAL:
-            ax.text(began, row, " not connected", va="center", fontsize=9, color=GREY)
-        queued = [sample.at for sample in data.samples if row in sample.queued]
-        accepted = max([connected, *queued])
-        answers = [at for at, what in client.events if what == "answered"]
-        if accepted > sampled[-1] - 5 * SAMPLING_INTERVAL:  # it was in the queue to the end
-            accepted = ended
-        elif queued:  # the next sample, or an answer, shows that it is not there any more
-            accepted = min(answers + [at for at in sampled if at > accepted])
-        ax.plot([connected, accepted], [row, row], color=colour, lw=1.8, ls=":")
-        ax.barh(row, ended - accepted, left=accepted, height=0.5, color=colour, alpha=0.35, lw=0)
-        [dots] = ax.plot(answers, [row] * len(answers), "o", color=colour, ms=6, clip_on=False)
-        dots.set_in_layout(False)  # unclipped, they would take room from the rows
-        cut_off = client.events[-1].what == "cut off"
-        words = " cut off" if cut_off else " leaves last" if client.silent else ""
-        if words:
-            ax.text(ended, row, words, va="center", fontsize=9)
-    ax.set_ylim(len(data.clients) + 0.6, 0.4)
-    ax.set_yticks([client.number for client in data.clients])
-    ax.set_ylabel("client")
-    ax.grid(visible=False, axis="y")
-
-
-def crowd_counts(ax, samples, colour):
-    at, threads, queued = zip(*((s.at, s.threads, len(s.queued)) for s in samples), strict=True)
-    ax.step(at, threads, where="post", color=colour, lw=1.8)
-    some = list(map(bool, queued))
-    ax.fill_between(at, queued, where=some, step="post", **dotted(colour))
-    ax.set_ylabel("how many", fontsize=9)
-    ax.set_ylim(-0.3, max(7, *threads, *queued) + 0.5)
-    many, waiting = max(threads), max(queued)
-    look = {"va": "baseline", "fontsize": 10, "color": colour}
-    look["path_effects"] = [withStroke(linewidth=3, foreground="white")]
-    last = at[len(threads) - 1 - threads[::-1].index(many)]  # where the queue is empty again
-    write(ax, (last, many), amount(many, "thread"), (0, 3), ha="right", **look)
-    if sum(some) > 10:  # not only a client that passes through it on a busy machine
-        first = at[queued.index(waiting)]
-        write(ax, (first, waiting), f"{waiting} in the accept queue", (3, 3), ha="left", **look)
-
-
-def pieces(runs, title):
-    """Return a Figure of the pieces, in bytes, in which data arrived: {name: sizes}, a row each."""
-
-    def panel(ax):
-        for row, sizes in enumerate(runs.values()):
-            starts = [sum(sizes[:place]) for place in range(len(sizes))]
-            ax.barh(row, sizes, left=starts, color="#CFE3F1", edgecolor=MODELS["03_epoll"][0])
-            for start, size in zip(starts, sizes, strict=True):
-                if size > sum(sizes) / 17:  # there is room for the number
-                    ax.text(start + size / 2, row, f"{size:,}", ha="center", va="center", size=9)
-        ax.set_yticks(range(len(runs)), [f"{name}  " for name in runs])
-        ax.invert_yaxis()
-        ax.grid(visible=False)
-        ax.xaxis.set_major_formatter("{x:,.0f}")
-        label = "bytes, in order: a box is what one recv() returned (no number: no room for it)"
-        ax.set(xlabel=label, title=title)
-
-    return draw(10, 1.4 + 0.5 * len(runs), panel)
+def crowd_row(ax, client, colour):
+    """Draw a client: when it waits for its first answer, its answers, and when it is served."""
+    row, began, (ended, end) = client.number, client.events[0].at, client.events[-1]
+    answers = [at for at, what in client.events if what == "answered"]
+    connected = next((at for at, what in client.events if what == "connected"), ended)
+    served = min([*answers, ended])
+    if connected - began > 0.2:
+        ax.text(began, row, " not connected", va="center", fontsize=9, color=GREY)
+    ax.plot([connected, served], [row, row], color=colour, lw=1.8, ls=":")
+    ax.barh(row, ended - served, left=served, height=0.5, color=colour, alpha=0.35, lw=0)
+    [dots] = ax.plot(answers, [row] * len(answers), "o", color=colour, ms=6, clip_on=False)
+    dots.set_in_layout(False)  # unclipped, they would take room from the rows
+    words = " cut off" if end == "cut off" else " leaves last" if client.silent else ""
+    ax.text(ended, row, words, va="center", fontsize=9)

@@ -1,6 +1,5 @@
 """Experiments on what is remembered too long or not long enough: TIME-WAIT, and a NAT's table."""
 
-import contextlib
 import errno
 import socket
 import time
@@ -16,22 +15,21 @@ def port_use(closer, reuse=2, delay=0.002):
 
     closer: the end that closes each connection first. reuse: the client's net.ipv4.tcp_tw_reuse.
     """
-    with EmulatedLink(delay) as link, link.listener() as listening, contextlib.ExitStack() as stack:
+    with EmulatedLink(delay) as link, link.listener() as listening:
         link.client.set("net.ipv4.ip_local_port_range", f"{PORTS[0]} {PORTS[-1]}")
         link.client.set("net.ipv4.tcp_tw_reuse", reuse)
 
         def connect():
             """Connect and close; return None, or the error."""
-            client = stack.enter_context(link.client.socket())
-            try:
-                client.connect((link.server.address, listening.getsockname()[1]))
-            except OSError as error:
-                return errno.errorcode[error.errno] + f": {error.strerror}"
-            conn = stack.enter_context(listening.accept()[0])
-            first, second = (client, conn) if closer == "client" else (conn, client)
-            first.close()
-            second.recv(1)
-            second.close()
+            with link.client.socket() as client:
+                try:
+                    client.connect((link.server.address, listening.getsockname()[1]))
+                except OSError as error:
+                    return errno.errorcode[error.errno] + f": {error.strerror}"
+                with listening.accept()[0] as conn:
+                    first, second = (client, conn) if closer == "client" else (conn, client)
+                    first.close()
+                    second.recv(1)
             return None
 
         count, error = 0, None
@@ -80,7 +78,6 @@ def nat_forgets(keepalive, forgets=1.5, delay=0.005):
             return wait(conn)
 
         with client, conn:
-            ends = concurrently(lambda: wait(client), server_program)
-            return NatForgets(
-                client=ends[0], server=ends[1], lost=sum(p.lost for p in link.packets)
-            )
+            one, other = concurrently(lambda: wait(client), server_program)
+            lost = sum(packet.lost for packet in link.packets)
+            return NatForgets(client=one, server=other, lost=lost)

@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from clients.client import Client
@@ -25,17 +25,6 @@ FREE_THREADED = ("python3.14t", "python3.13t")  # names of free-threaded Pythons
 
 
 @dataclass
-class FreeThreaded:
-    """What 02_threaded does in a free-threaded Python "with" its GIL and "without"."""
-
-    python: str  # its version
-    timelines: dict = field(default_factory=dict)  # {"with" or "without": gil_timeline()}
-    throughput: dict = field(default_factory=dict)  # greetings per second: 20 users, 5 ms each
-    when: str = ""
-    models: list = field(default_factory=list)  # vars() of a ModelRun for each
-
-
-@dataclass
 class ModelRun:
     """What one server did, run by one build of Python."""
 
@@ -43,8 +32,18 @@ class ModelRun:
     build: str  # "ordinary", "with GIL" or "without GIL"
     compute: float  # seconds for each greeting: 20 users ask without a pause, with 0 one does
     throughput: float  # greetings per second
-    cpu_us: float  # CPU time of a greeting
-    rss: int  # bytes
+    cpu_us: float | None = None  # CPU time of a greeting
+    rss: int | None = None  # bytes
+
+
+@dataclass
+class FreeThreaded:
+    """What servers do in a free-threaded Python."""
+
+    python: str  # its version
+    timeline: dict  # of 02_threaded without the GIL, see gil_timeline()
+    models: list[ModelRun]
+    when: str = ""
 
 
 def sample(pid, seconds):
@@ -104,16 +103,17 @@ def run_by(python, gil, server="02_threaded"):
         yield program
 
 
-def measure_models(builds, seconds=4):
-    """Return a ModelRun for each model, an event loop per thread, and each build.
+def measure_models(builds, servers=(), loads=((0.005, 20), (0, 1)), seconds=4):
+    """Return a ModelRun for each server, each load (seconds to compute, users), and each build.
 
-    builds: {name: (python, gil)}, gil as in run_by().
+    builds: {name: (python, gil)}, gil as in run_by(). servers: by default all models, and an event
+    loop per thread.
     """
     from . import load  # not at the top: only this needs the load comparison
 
     found, work = [], {"seconds": seconds, "load": "no-think-time", "backlog": 64}
-    for server in [*processes.models(), load.alternative("loop_per_thread")]:
-        for compute, users in (0.005, 20), (0, 1):
+    for server in servers or [*processes.models(), load.alternative("loop_per_thread")]:
+        for compute, users in loads:
             for build, (python, gil) in builds.items():
                 with run_by(python, gil, server) as program:
                     [run] = load.compare(str(program), users=[users], compute=compute, **work).runs
@@ -123,24 +123,20 @@ def measure_models(builds, seconds=4):
     return found
 
 
-def measure(python):
-    """Return the FreeThreaded of a free-threaded Python."""
-    from . import load  # not at the top: only this needs the load comparison
-
+def measure(python, *which, **builds):
+    """Return the FreeThreaded of a free-threaded Python; which, builds: see measure_models()."""
     done = subprocess.run([python, "-c", VERSION], capture_output=True, text=True, check=True)
-    found = FreeThreaded(done.stdout.strip())
-    work = {"users": [20], "seconds": 4, "load": "no-think-time", "compute": 0.005, "backlog": 64}
-    for word, gil in (("with", 1), ("without", 0)):
-        with run_by(python, gil) as program:
-            found.timelines[word] = gil_timeline(program)
-            [run] = load.compare(str(program), **work).runs
-            found.throughput[word] = run.throughput
-    return found
+    builds = {"with GIL": (python, 1), "without GIL": (python, 0)} | builds
+    with run_by(python, 0) as program:
+        return FreeThreaded(
+            done.stdout.strip(), gil_timeline(program), measure_models(builds, *which)
+        )
 
 
 def free_threaded():
     """Return (FreeThreaded, its source): measured now where there is such a Python, or recorded."""
     if python := next(filter(None, map(shutil.which, FREE_THREADED)), None):
-        return measure(python), "measured now"
-    found = FreeThreaded(**json.loads(RECORDED.read_text()))
-    return found, f"recorded {found.when}"
+        return measure(python, ["02_threaded"], [(0.005, 20)]), "measured now"
+    found = json.loads(RECORDED.read_text())
+    found["models"] = [ModelRun(**one) for one in found["models"]]
+    return FreeThreaded(**found), f"recorded {found['when']}"

@@ -11,10 +11,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from IPython.display import Image
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from PIL import Image as Pixels
-
 from clients.system import processes, procfs
 
 DPI = 84  # pixels of a page per inch of a figure
@@ -33,7 +29,13 @@ def show(figure):
 
     As SVG it would be smaller still, but GitHub leaves out parts of an SVG in a notebook.
     """
-    figure.set_dpi(choose(DPI / 2, 2 * DPI, 2 * DPI))
+    from IPython.display import Image  # not at the top: these take half a second
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image as Pixels
+
+    figure.set_dpi(choose(DPI / 4, 2 * DPI, 2 * DPI))
+    if MODE == "quick":  # nobody looks at it
+        figure.set_layout_engine("none")
     canvas, small = FigureCanvasAgg(figure), io.BytesIO()
     canvas.draw()
     # A palette by octree has the colours of rare marks, too, not only the most frequent ones.
@@ -114,17 +116,18 @@ def raw_lines(inode):
 
 def wait_until_accepted(server):
     """Wait until accept() has returned every connection to a server: each has an inode then."""
-    port = server.address[1]
-    while any(line.local[1] == port and line.in_accept_queue for line in procfs.tcp_sockets(port)):
-        time.sleep(0.01)
+    wait_while_any(server, lambda end: end.in_accept_queue)
 
 
 def wait_until_closed(server):
     """Wait until a server has no connection any more."""
+    wait_while_any(server, lambda end: end.remote[1] and end.inode)
+
+
+def wait_while_any(server, condition):
+    """Wait until no socket of a server's port is in this condition any more."""
     port = server.address[1]
-    while any(
-        line.local[1] == port and line.remote[1] and line.inode for line in procfs.tcp_sockets(port)
-    ):
+    while any(end.local[1] == port and condition(end) for end in procfs.tcp_sockets(port)):
         time.sleep(0.01)
 
 

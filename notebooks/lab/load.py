@@ -2,10 +2,9 @@
 
 import contextlib
 import io
-import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas
@@ -13,21 +12,24 @@ from rich.console import Console
 
 from clients.client import Client
 from clients.system import processes
+from load_tests import bench as benchmark
 from load_tests import compare as comparison
-from load_tests.harness import results, rounds, stats
+from load_tests.harness import stats
 from load_tests.harness.monitor import kernel_memory, reading
-from load_tests.harness.results import Reading
 from load_tests.harness.samples import Sample
-from load_tests.harness.stats import percentile, quartiles
+from load_tests.harness.stats import quartiles
 
-from .figures import model
-
-MEMORY = ("resident memory", "virtual memory", "kernel memory")
+MEMORY = ["resident memory", "virtual memory", "kernel memory"]
 
 
 def alternative(name):
     """Return the path of one of the alternative implementations."""
     return str(processes.ROOT / "load_tests" / "alternatives" / f"{name}.py")
+
+
+def model(one):
+    """Return the name of a Measured server, without what bench() adds to distinguish it."""
+    return one.server.split()[0]
 
 
 def compare(*servers, users=(), arrivals=(), **config):
@@ -51,12 +53,10 @@ def compare_with_samples(*servers, users=(), arrivals=(), **config):
             out=Path(place),
         )
         processes.raise_nofile_limit(plan.connections() + comparison.DESCRIPTORS)
-        handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
         console = Console(quiet=True, force_jupyter=False)
         found, packed = comparison.compare(plan, console)
-    if found.interrupted:  # then signals are ignored
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    if found.interrupted:
+        comparison.interruptible(True)  # since then signals were ignored
         raise KeyboardInterrupt
     errors = [run.error for run in found.failed_runs]
     errors += [f"{run.model}: {[*run.errors]}" for run in found.runs if run.outcomes.all_failed]
@@ -66,55 +66,24 @@ def compare_with_samples(*servers, users=(), arrivals=(), **config):
     return found, samples
 
 
-def samples(server, **options):
-    """Return the samples of compare() with one server: a DataFrame for each load."""
-    _, frame = compare_with_samples(server, **options)
-    return [its for _, its in frame.groupby("load", sort=False)]
-
-
-def first_tail(frame, since, until):
-    """Return the p99 of the first greetings that began in this part of a run, in seconds.
-
-    Below 100 of them it is the longest one, and None if there are none.
-    """
-    first = frame.query("request == 'first_greeting' and @since <= began < @until")
-    rows = [Sample(*row) for row in first[[*Sample._fields]].values]
-    return percentile(rows, 99) or percentile(rows, 100)
-
-
 def bench(*servers, connections, **options):
-    """Run load_tests.bench with its options; return a Measured for each server.
+    """Return the Measured of each server that load_tests.bench would report with these options.
 
-    Raises RuntimeError with the end of its output if it fails.
+    Raises BenchError or LaunchError if it fails.
     """
-    with processes.temp_dir() as place:
-        file = Path(place, "bench.json")
-        words = ["--connections", connections, "--json", file]
-        for name, value in options.items():
-            words += [f"--{name}"] + ([] if value is True else [value])
-        line = processes.module_command("load_tests.bench", *servers, *words)
-        done = processes.run_captured(line, cwd=processes.ROOT, timeout=900)
-        if done.returncode:
-            raise RuntimeError(f"bench failed: {done.stdout[-500:]} {done.stderr[-500:]}")
-        kinds = rounds.Block, rounds.Measured, rounds.IdleCost, rounds.Round
-        [block] = results.loads(file.read_text(), *kinds)["blocks"]
-    return block.servers
-
-
-@dataclass(order=True)
-class Request:
-    """A connection and one greeting of a user; times are in seconds since the start."""
-
-    user: int
-    due: float  # when it should have started
-    answered: float
+    words = ["--connections", connections]
+    for name, value in options.items():
+        words += [f"--{name}"] + ([] if value is True else [value])
+    args = benchmark.options([*map(str, (*servers, *words))])
+    processes.raise_nofile_limit()
+    return benchmark.measure(args, connections, Console(quiet=True, force_jupyter=False))
 
 
 @dataclass
 class Stall:
     """What a closed and an open loop measured of a server that stalled."""
 
-    requests: dict[str, list[Request]]  # {"closed loop" or "open loop": ...}
+    greetings: dict[str, list[Sample]]  # {"closed loop" or "open loop": ...}; session: a user
     began: float  # of the stall, in seconds since the start
     ended: float
 
@@ -132,7 +101,8 @@ def stalled(seconds, begins, lasts, every=0.1, users=5):
     def ask(loop, user, due):
         with Client(*server.address, timeout=30) as client:
             client.greet(b"bob")
-            found[loop].append(Request(user, due - start, now() - start))
+        times = due - start, now() - start
+        found[loop].append(Sample(user, "first_greeting", *times, "answered"))
 
     def ask_again(loop, user):
         due, asked = start + every * user / users, []
@@ -172,12 +142,6 @@ def throughputs(works):
     return pandas.DataFrame(rows).T.round().astype(int)
 
 
-def first_and_last(found, name):
-    """Return the Measured of a server with the fewest and with the most idle connections."""
-    mine = sorted((one for one in found if model(one) == name), key=lambda one: one.idle)
-    return mine[0], mine[-1]
-
-
 def ratios(one, other, what):
     """Return the ratios of a field of two servers, each of two rounds next to each other."""
     pairs = zip(one.rounds, other.rounds, strict=True)
@@ -196,39 +160,27 @@ def verdict(one, other, what):
     return {"more": "longer", "less": "shorter"}.get(found, found)
 
 
-@dataclass
-class Cost:
-    """What the connections of a server cost."""
-
-    connections: int  # that the server serves
-    reading: Reading
-    memory: dict[str, float]  # {one of MEMORY: MiB more than before the first connection}
-
-
 def costs(name, counts):
-    """Return the Cost of connections that were greeted once, after each of the counts.
+    """Return a DataFrame of the numbers of a server's Reading after each count of connections.
 
-    The kernel memory is that of the whole machine, with both ends of each connection.
+    Each connection was greeted once. MEMORY: MiB more than at the first count. The kernel memory
+    is that of the whole machine, with both ends of each connection.
     """
     processes.raise_nofile_limit()
-    found, clients, options = [], [], ("--quiet", "--backlog", 4096)
+    rows, clients, options = [], [], ("--quiet", "--backlog", 4096)
     with (
         processes.running_server(processes.find_server(name), *options) as server,
         contextlib.ExitStack() as stack,
     ):
-
-        def used():
-            """Return the server's Reading, and the bytes of each kind of memory."""
-            row = reading(server.process, server.address[1])
-            return row, (row.rss, row.vms, kernel_memory())
-
-        _, before = used()
         for count in counts:
             while len(clients) < count:
                 clients.append(stack.enter_context(Client(*server.address, timeout=30)))
                 clients[-1].greet(b"bob")
             time.sleep(0.5)  # the kernel frees some of what it took at first
-            row, sizes = used()
-            more = [(size - first) / 2**20 for size, first in zip(sizes, before, strict=True)]
-            found.append(Cost(count, row, dict(zip(MEMORY, more, strict=True))))
+            row = reading(server.process, server.address[1])
+            rows.append(asdict(row) | {"kernel memory": kernel_memory()})
+    found = pandas.DataFrame(rows, index=pandas.Index(counts, name="connections"))
+    names = {"rss": "resident memory", "vms": "virtual memory"}
+    found = found.select_dtypes("number").rename(columns=names)
+    found[MEMORY] = (found[MEMORY] - found[MEMORY].iloc[0]) / 2**20
     return found

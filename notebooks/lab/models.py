@@ -1,36 +1,24 @@
 """What notebook 3 watches: crowds of clients, and the threads of a server at one moment."""
 
-import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from clients.client import Client
 from clients.console.formatting import count
-from clients.crowd import crowd
-from clients.crowd.simulation import CrowdResult
-from clients.system import processes, procfs
+from clients.crowd.simulation import CrowdResult, crowd
+from clients.system import processes
 from clients.system.sampler import thread_states
 from clients.trace.session import traced
-
-SAMPLING_INTERVAL = 0.02  # seconds between two readings of the kernel's list of sockets
-
-
-@dataclass
-class QueueSample:
-    """A server's threads and accept queue at one moment of a crowd."""
-
-    at: float  # seconds since the crowd's start
-    threads: int
-    queued: list[int]  # numbers of the clients in the accept queue
+from load_tests.harness.monitor import watching
+from load_tests.harness.results import Reading
 
 
 @dataclass
 class WatchedCrowd(CrowdResult):
     """The result of a crowd, with what the kernel knew of the server meanwhile."""
 
-    model: str = ""
-    samples: tuple[QueueSample, ...] = ()
+    readings: list[Reading] = field(default_factory=list)
 
 
 def watched_crowd(name, *settings, **options):
@@ -39,30 +27,9 @@ def watched_crowd(name, *settings, **options):
     settings: options of the server, such as "--wait", "0.5".
     """
     with processes.running_server(processes.find_server(name), "--quiet", *settings) as server:
-        samples, over, began = [], threading.Event(), time.perf_counter()
-        port = server.address[1]
-
-        def sample():
-            while not over.wait(SAMPLING_INTERVAL):
-                lines = [line for line in procfs.tcp_sockets(port) if line.local[1] == port]
-                # A set: the list changes while it is read, and then a line may come twice.
-                queued = {line.remote[1] for line in lines if line.in_accept_queue}
-                threads = server.process.num_threads()
-                # Last, because the list takes a while: a client that has left it has left by now.
-                at = time.perf_counter() - began
-                samples.append(QueueSample(at, threads, queued))
-
-        thread = threading.Thread(target=sample)
-        thread.start()
-        try:
+        with watching(server.process, server.address[1], every=0.02) as readings:
             result = crowd(server.address, **options)
-        finally:
-            over.set()
-            thread.join()
-    numbers = {client.port: client.number for client in result.clients}
-    for one in samples:
-        one.queued = sorted(numbers[port] for port in one.queued if port in numbers)
-    return WatchedCrowd(**vars(result), model=name, samples=tuple(samples))
+    return WatchedCrowd(**vars(result), readings=readings)
 
 
 def threads_of(name, clients):

@@ -1,9 +1,10 @@
 """Experiments on the two queues of a listening socket."""
 
 import contextlib
-import select
-import socket
+import itertools
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 from .emulated_link import PORT, EmulatedLink
 from .observation import AcceptQueue, Client, SynQueue
@@ -22,35 +23,35 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
             for host in link.hosts.values():
                 host.set(name, value)
         listening = stack.enter_context(link.listener(backlog))
-        before = link.server.counters()
-        clients, poll = {}, select.poll()  # {descriptor: (socket, its Client)}
-        due, last = sorted(arrivals), None
+        before, clients = Counter(link.server.counters()), []
         link.start_clock()
-        while (now := link.now()) < seconds or due or not settled(link, clients):
-            if due and due[0] <= now and (due[0] == last or settled(link, clients)):
-                last = due.pop(0)
-                sock = stack.enter_context(link.client.socket())
-                sock.setblocking(False)
-                sock.connect_ex((link.server.address, PORT))
-                clients[sock.fileno()] = sock, Client(sock.getsockname()[1], now, None, None)
-                poll.register(sock, select.POLLOUT)
-            elif accept_at is not None and accept_at <= now:
-                stack.enter_context(link.accept(listening))
-                accept_at = None
-            else:
-                soon = min(0.002 if due or accept_at else 0.1, max(0, seconds - now))
-                for fd, _ in poll.poll(1000 * soon):
-                    watch(poll, *clients[fd], link.now())
-        for fd, _ in poll.poll(0):
-            watch(poll, *clients[fd], link.now())
+        with ThreadPoolExecutor(len(arrivals) + 1) as threads:
+            if accept_at is not None:
+                accepted = threads.submit(lambda: wait(link, accept_at) or link.accept(listening))
+            for at, together in itertools.groupby(sorted(arrivals)):
+                wait(link, at)
+                while not settled(link, clients):
+                    time.sleep(0.002)
+                for _ in together:
+                    sock = stack.enter_context(link.client.socket())
+                    sock.bind((link.client.address, 0))  # the port is known before connect()
+                    clients.append(Client(sock.getsockname()[1], link.now(), None, None))
+                    threads.submit(client_program, link, sock, clients[-1], seconds)
+        wait(link, seconds)
+        if accept_at is not None:
+            stack.enter_context(accepted.result())
         return link.observed(
             AcceptQueue,
-            clients=[client for _, client in clients.values()],
+            clients=clients,
             queue=accept_queue_length(link),
-            counters=increase(before, link.server.counters()),
+            counters=Counter(link.server.counters()) - before,  # those that grew
             final=states_of(link),
             watched=seconds,
         )
+
+
+def wait(link, at):
+    time.sleep(max(0, at - link.now()))
 
 
 def settled(link, clients):
@@ -60,35 +61,32 @@ def settled(link, clients):
     """
     syns = {p.port for p in link.packets if p.flags == "SYN" and p.arrived}
     opening = any(row.state == "SYN-RECEIVED" for row in link.server.sockets())
-    last = max((client.began for _, client in clients.values()), default=0)
+    last = max((client.began for client in clients), default=0)
     return (len(syns) == len(clients) and not opening) or link.now() > last + HANDSHAKE_TIMEOUT
 
 
-def watch(poll, sock, client, now):
-    """Note in a Client that it is connected, or its error."""
-    if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-        client.error = type(OSError(error, "")).__name__
-        poll.unregister(sock)
-    elif client.connected is None:
-        client.connected = now
-        poll.modify(sock, select.POLLIN)
+def client_program(link, sock, client, seconds):
+    """Connect, and note in a Client when that was, or the error; a reset can come later."""
+    sock.settimeout(max(HANDSHAKE_TIMEOUT, seconds - link.now()))
+    try:
+        sock.connect((link.server.address, PORT))
+        client.connected = link.now()
+        sock.settimeout(max(0.001, seconds - link.now()))
+        sock.recv(1)
+    except OSError as error:
+        if error.errno:  # or else the experiment is over
+            client.error = type(error).__name__
 
 
 def accept_queue_length(link):
     return next(row.recv_q for row in link.server.sockets() if row.state == "LISTEN")
 
 
-def increase(before, after):
-    """Return the counters that grew, and by how much."""
-    return {name: after[name] - before[name] for name in after if after[name] > before[name]}
-
-
 def states_of(link):
     """Return the state of each connection at each end: {end: {the client's port: state}}."""
-    client, server = (host.connections() for host in link.hosts.values())
     return {
-        "client": {str(row.local[1]): row.state for row in client},
-        "server": {str(row.remote[1]): row.state for row in server},
+        "client": {str(row.local[1]): row.state for row in link.client.sockets()},
+        "server": {str(row.remote[1]): row.state for row in link.server.sockets() if row.remote[1]},
     }
 
 
@@ -105,7 +103,7 @@ def syn_queue(backlog, clients, max_syn_backlog=None, cookies=1, seconds=0.3, de
         if max_syn_backlog:
             link.server.set("net.ipv4.tcp_max_syn_backlog", max_syn_backlog)
         with link.listener(backlog), contextlib.ExitStack() as stack:
-            before, socks = link.server.counters(), []
+            before, socks = Counter(link.server.counters()), []
             for _ in range(clients):
                 sock = stack.enter_context(link.client.socket())
                 sock.setblocking(False)
@@ -124,6 +122,6 @@ def syn_queue(backlog, clients, max_syn_backlog=None, cookies=1, seconds=0.3, de
                 half_open=list(states["server"].values()).count("SYN-RECEIVED"),
                 established=list(states["client"].values()).count("ESTABLISHED"),
                 queue=accept_queue_length(link),
-                counters=increase(before, link.server.counters()),
+                counters=Counter(link.server.counters()) - before,  # those that grew
                 limit=int(link.server.read("sys/net/ipv4/tcp_max_syn_backlog")),
             )

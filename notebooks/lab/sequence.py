@@ -1,11 +1,10 @@
 """Sequence diagrams: every packet, state and call of a connection, as they were observed."""
 
-import bisect
 import itertools
 import math
 from dataclasses import dataclass
 
-from matplotlib.colors import to_rgb
+import numpy
 from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
 from matplotlib.transforms import offset_copy
 
@@ -76,12 +75,6 @@ def write(ax, place, text, shift=(0, 0), **look):
     ax.text(*place, text, transform=moved, **{"ha": "center", "va": "center"} | look)
 
 
-def caption(ax, text, below=26):
-    """Write the source of the data below a picture; below: points."""
-    moved = offset_copy(ax.transAxes, ax.figure, 0, -below, units="points")
-    ax.text(0, 0, text, transform=moved, color=GREY, fontsize=9)
-
-
 def state_intervals(data, end, port=None):
     """Return [(state, began, ended), ...] of a connection at one end, in order; times in seconds.
 
@@ -113,11 +106,7 @@ class TimeScale:
 
     def __call__(self, moment):
         """Return the place of a moment; one outside the scale is moved to its nearer end."""
-        moment = min(max(moment, self.moments[0]), self.moments[-1])
-        rank = max(1, bisect.bisect_left(self.moments, moment))
-        before, after = self.moments[rank - 1 : rank + 1]
-        top, bottom = self.places[rank - 1 : rank + 1]
-        return top + (moment - before) / (after - before) * (bottom - top)
+        return numpy.interp(moment, self.moments, self.places)
 
 
 def sequence_diagram(data, title, since=0.0, until=float("inf"), port=None):
@@ -162,7 +151,9 @@ def sequence_diagram(data, title, since=0.0, until=float("inf"), port=None):
             text = f"{number(gap * 1000)} ms left out"
             write(ax, (0.5, (top + bottom) / 2), text, color=GREY, fontsize=9.5)
         legend(ax)
-        caption(ax, f"{data.source}. Times in ms.", below=40)
+        below = offset_copy(ax.transAxes, ax.figure, 0, -40, units="points")
+        words = f"{data.source}. Times in ms."
+        ax.text(0, 0, words, transform=below, color=GREY, fontsize=9)
         ax.set_title(title, pad=42)
 
     figure = draw(10, MARGIN + PACKET * length / delay, panel)
@@ -171,11 +162,8 @@ def sequence_diagram(data, title, since=0.0, until=float("inf"), port=None):
 
 
 def legend(ax):
-    """Explain below a picture the colours that it has."""
-    drawn = {patch.get_facecolor()[:3] for patch in ax.patches}
-    drawn |= {to_rgb(line.get_color()) for line in ax.lines}  # CLOSED has a line and no bar
-    known = [(colour, meaning) for colour, meaning in MEANING.items() if to_rgb(colour) in drawn]
-    squares = [Patch(color=colour, label=meaning) for colour, meaning in known]
+    """Explain the colours of the states below a picture."""
+    squares = [Patch(color=colour, label=meaning) for colour, meaning in MEANING.items()]
     look = {"frameon": False, "fontsize": 9, "handlelength": 1, "columnspacing": 1.4}
     below = offset_copy(ax.transAxes, ax.figure, -6, -4, units="points")
     look |= {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below}

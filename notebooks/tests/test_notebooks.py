@@ -24,7 +24,7 @@ def path(request):
 
 @pytest.fixture
 def notebook(path):
-    import nbformat  # not at the top: it takes a second, and most workers run no such test
+    import nbformat  # not at the top: most workers run no such test
 
     return nbformat.read(path, as_version=4)
 

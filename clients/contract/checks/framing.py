@@ -110,7 +110,7 @@ def send_until_unread(server, client):
 
 
 def assert_all_greeted(client, sent, received=b"", ended=True):
-    """Read until all of sent is greeted; if ended, that is where the stream ends.
+    """Read to end of file if ended, else until all of sent is greeted; expect that all is.
 
     It is not known where recv() cut the stream, but sent does not contain "Hello, ", and neither
     does any place where one chunk ends and the next greeting begins.

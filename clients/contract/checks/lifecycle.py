@@ -274,7 +274,7 @@ def it_can_restart_on_the_same_port_at_once(server):
     with server.connect() as client:
         client.request(b"hello")
         end_by(server, signal.SIGTERM)
-        client.has_reply()  # the end of the stream: the server closed first, and has the TIME-WAIT
+        client.has_reply()  # end of file: the server closed first, and has the TIME-WAIT
     with server.restart(port=server.address[1]) as restarted:
         restarted.assert_serves_new_client()
 

@@ -107,7 +107,7 @@ function codeLine(text, number, docstring) {
 // {line: {blocked: names, awake: names}}
 function threadsByLine(step) {
   const found = new Map();
-  for (const thread of step.threads) {
+  for (const thread of step.threads.filter((one) => one.line)) { // the others are in another file
     if (!found.has(thread.line)) found.set(thread.line, { awake: [], blocked: [] });
     found.get(thread.line)[thread.call ? "blocked" : "awake"].push(thread.name);
   }
@@ -234,7 +234,7 @@ function drawThreads(step) {
     const name = step.threads.length > 5 ? together([thread.name]) : full(thread.name); // as there is room
     summary.replaceChildren(
       make("b", thread.call ? "mark blocked" : "mark", name), make("span", "", doing(thread, step)));
-    const last = known(thread.id);
+    const last = thread.line && known(thread.id);
     title.textContent = last ? `in ${last.function}()` : "";
     const news = thread.id === step.thread ? step.changed : [];
     list.replaceChildren(...variables(last?.variables ?? {}, news));

@@ -85,7 +85,7 @@ int main(int argc, char **argv)
             ;
         epoll_ctl(epoll, EPOLL_CTL_ADD, client->fd, &event);
     }
-    puts("connected");  /* c_client.py reads the server's clock now */
+    puts("connected");  /* test_c_client.py reads the server's clock now */
     fflush(stdout);
     getchar();
     clock_gettime(CLOCK_MONOTONIC, &began);
