@@ -1,10 +1,8 @@
 """A client that knows what the server owes it."""
 
-import contextlib
 import select
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
 from clients.client import PREFIX
@@ -81,33 +79,15 @@ class ProbeClient(socket.socket):
             sent += self.send(noise(sent, min(sent + 65536, limit)))  # what the send buffer takes
         return noise(0, sent)
 
-    @contextlib.contextmanager
-    def flood_in_background(self, limit):
-        """While the block runs, keep 256 KiB on the way, until limit bytes of replies have come.
-
-        Yields a function that returns how many have come.
-        """
-        bytes_received = 0
-
-        def flood():
-            nonlocal bytes_received
-            with contextlib.suppress(OSError):
-                self.sendall(bytes(MEBIBYTE // 4))
-                while bytes_received < limit and (chunk := self.recv(65536)):
-                    bytes_received += len(chunk)
-                    self.sendall(bytes(len(chunk)))
-
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(flood)
-            try:
-                yield lambda: bytes_received
-            finally:  # wake the thread, which is blocked in sendall() or recv()
-                with contextlib.suppress(OSError):  # ENOTCONN: the server has reset the connection
-                    self.shutdown(socket.SHUT_RDWR)
-
     def half_close(self):
         """Close the sending direction; receiving goes on."""
         self.shutdown(socket.SHUT_WR)
+
+    def finish(self):
+        """Half-close, expect end of file, and close."""
+        with self:
+            self.half_close()
+            self.expect_eof()
 
     def reset(self):
         """Close with a reset (RST)."""

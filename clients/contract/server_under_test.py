@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partialmethod
 from pathlib import Path
-from statistics import mean
+from statistics import median
 from typing import Literal
 
 import psutil
@@ -20,6 +20,7 @@ from clients.contract.errors import (
     Explaining,
     NotApplicable,
     expect,
+    expect_equal,
     last_exception,
 )
 from clients.contract.probe_client import ProbeClient
@@ -28,9 +29,10 @@ from clients.system.procfs import all_stopped, tcp_sockets
 
 TIMEOUT = 20.0
 QUIET_PERIOD = 1.0
+PAUSE = 11  # quiet periods: many programs have a timeout of 10 s
 WAKEUPS = 100  # per second: an idle server wakes rarely
 CRASHED = "the server crashed: "
-JOBS = 4  # servers that run at a time: most of a check is waiting
+JOBS = 6  # servers that run at a time: most of a check is waiting
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ class ServerUnderTest:
         self.deadline = time.monotonic() + limit
         try:
             check(self)
+            if "--quiet" in self.options and not check.alone:
+                expect_equal("an exception in the log", "", last_exception(self.log()))
             return CheckResult(check.__name__, "passed")
         except (psutil.AccessDenied, PermissionError) as error:
             reason = (
@@ -158,9 +162,9 @@ class ServerUnderTest:
 
     def slowness(self):
         """Return what has been slow."""
-        ms = 1000 * mean(self.read_times or [0])
+        ms = 1000 * median(self.read_times or [0])
         nagle = "; 40 ms is a delayed ACK: is one reply sent with two send() calls (Nagle)?"
-        slow = f"{len(self.read_times)} replies took {ms:.0f} ms on average"
+        slow = f"{len(self.read_times)} replies took {ms:.0f} ms each (median)"
         return slow + nagle * (35 < ms < 60)
 
     def check_deadline(self):
@@ -176,6 +180,14 @@ class ServerUnderTest:
         ) as server:
             yield replace(self, server=server, options=options)
 
+    def fastest_of_three_starts(self, measure):
+        """Return the least seconds that measure(server) returns: a busy machine is slow once."""
+        seconds = measure(self)
+        for _ in range(2 if seconds >= 1 else 0):
+            with self.restart(*self.options) as again:
+                seconds = min(seconds, measure(again))
+        return seconds
+
     def connect(self, small_buffers=False):
         """Return a connected ProbeClient. small_buffers: some KiB in the kernel, not some MiB."""
         self.check_deadline()
@@ -188,6 +200,7 @@ class ServerUnderTest:
                 socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1024 + 7 + 12
             )  # 12: timestamps
         client.settimeout(self.timeout)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.ExitStack() as stack:
             stack.enter_context(client)  # closed if it cannot connect
             with Explaining("a connection failed"):
@@ -200,13 +213,19 @@ class ServerUnderTest:
         with Explaining("a new client was not served"), self.connect() as client:
             client.request(b"next, please")
 
+    def served_together(self, most):
+        """Return how many clients, at most most, are greeted while all of them are connected."""
+        with contextlib.ExitStack() as stack:
+            for number in range(most):
+                client = stack.enter_context(self.connect())
+                client.sendall(b"and am I served, too?")
+                if not client.has_reply():
+                    return max(number, 1)
+        return most
+
     def is_concurrent(self):
         """Return True if a second client is greeted while the first one is connected."""
-        with self.connect() as first:
-            first.request(b"first")  # before the second one connects: the order is sure
-            with self.connect() as second:
-                second.sendall(b"second")
-                return second.has_reply()
+        return self.served_together(2) == 2
 
     @contextlib.contextmanager
     def serving_others(self):
@@ -239,12 +258,13 @@ class ServerUnderTest:
             time.sleep(0.002 + waited / 20)
         return result
 
-    def assert_no_busy_loop(self, situation, periods=1):
+    def assert_no_busy_loop(self, situation, long=False):
         """Raise ContractViolation if the server uses a tenth of a core, or wakes too often.
 
-        situation: why it has nothing to do, for the message. periods: how many quiet periods.
+        situation: why it has nothing to do, for the message. long: longer than usual timeouts.
         """
-        seconds = periods * self.quiet_period
+        seconds = self.quiet_period * (max(4, PAUSE * self.load) if long else 1)
+        self.deadline += seconds
         cpu_seconds, wakeups = self.cpu_seconds(), self.wakeups()
         time.sleep(seconds)
         used, wakeups = self.cpu_seconds() - cpu_seconds, self.wakeups() - wakeups

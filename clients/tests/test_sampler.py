@@ -132,7 +132,7 @@ def test_a_server_that_computes_is_running_and_one_that_waits_sleeps(options, te
     [
         "ctrl_c_ends_it",
         "a_signal_ends_it_during_a_request",
-        "no_descriptor_or_thread_leaks",
+        "no_descriptor_thread_or_memory_leaks",
         "its_first_line_is_the_listening_address",
     ],
 )

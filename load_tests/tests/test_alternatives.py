@@ -76,11 +76,11 @@ LOGS = {"it_logs_a_reset_as_a_reset", "it_logs_connections_messages_and_byte_cou
 FULL_LOG = {"it_ends_while_its_log_is_not_read"}
 SIGNALS = {"a_signal_ends_it_during_a_request", "ctrl_c_ends_it", "sigterm_ends_it"}
 BACKLOG = {"it_obeys_host_and_backlog"}
-WAIT = {"the_wait_option_only_sleeps"}
+WAIT = {"the_wait_option_only_sleeps", "any_byte_stream_is_greeted_with_wait_and_compute"}
 GROWTH = "memory_does_not_grow_with_messages"
 SLOW_READER = "a_slow_reader_gets_every_byte"
 NEVER_READS = "a_client_that_never_reads_meets_backpressure"
-MANY = "simultaneous_clients_are_all_greeted"
+MANY = "any_byte_stream_is_greeted_in_order"
 IDLE_CPU = "an_idle_server_uses_no_cpu"
 FAST = {"timeout": 1.0, "quiet_period": 0.25}  # what never comes is not waited for
 LOAD = 0.25  # resets more clients than a pool has threads, and sends twice what may be kept
@@ -89,11 +89,8 @@ SERVING = {name for subject in (framing, isolation, leaks) for name in vars(subj
 LIMITS = set(vars(resource_limits)) & ALL
 WORKERS = {"it_logs_nothing_with_quiet", "its_first_line_is_the_listening_address"} | FULL_LOG
 WITH_WORK = {  # in the others there is no message, one at a time, or megabytes
-    "a_close_with_unread_replies_ends_one_connection",
-    "a_reset_after_the_first_byte_ends_one_connection",
-    "a_reset_during_a_reply_ends_one_connection",
-    "any_byte_stream_is_greeted_in_order",
-    "no_descriptor_or_thread_leaks",
+    "a_reset_ends_one_connection",
+    "no_descriptor_thread_or_memory_leaks",
     MANY,
 }
 ONE_CONNECTION = {  # checks of the code that serves one connection
@@ -102,9 +99,8 @@ ONE_CONNECTION = {  # checks of the code that serves one connection
     GROWTH,
     NEVER_READS,
     SLOW_READER,
-    "a_reset_during_a_reply_ends_one_connection",
 }
-SELECTOR = LIMITS | {MANY, IDLE_CPU, SLOW_READER, THOUSAND, "no_descriptor_or_thread_leaks"}
+SELECTOR = LIMITS | {MANY, IDLE_CPU, SLOW_READER, THOUSAND, "no_descriptor_thread_or_memory_leaks"}
 CASES = {
     "asyncio_protocol": SERVING | LIMITS | SIGNALS | BACKLOG | LOGS | WAIT | FULL_LOG,
     "asyncio_streams": SERVING - {THOUSAND} | LOGS | WAIT,  # the others: asyncio_protocol
@@ -115,7 +111,6 @@ CASES = {
     "loop_with_pool": WAIT  # without work it is asyncio_streams
     | {
         "a_signal_ends_it_during_a_request",
-        "data_before_a_half_close_is_answered",
         "the_compute_option_uses_cpu",
     },
     "prefork": LIMITS | SIGNALS | {MANY, IDLE_CPU} | WORKERS,
