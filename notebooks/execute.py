@@ -12,7 +12,7 @@ from clients.system.processes import ROOT, marked_environment, require_linux, te
 
 HERE = ROOT / "notebooks"
 MODES = ("quick", "default", "full")  # lab/helpers.py, choose()
-# jsonschema imports it if it can, for a format that no notebook has. That takes a second.
+# jsonschema would import it, which takes a second, for a format that no notebook has.
 sys.modules.setdefault("rfc3987_syntax", None)
 
 

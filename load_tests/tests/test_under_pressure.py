@@ -281,6 +281,7 @@ def test_a_client_that_does_not_read_is_dropped_and_the_others_get_every_line(na
             assert read_lines(one, 1) == read_lines(other, 1) == b"%01000d\n" % number
             if "dropped" in server.log(1000):
                 break
+        assert "dropped" in server.log()
         wait_until(lambda: " left" in server.log())
         one.socket.sendall(b"goodbye\n")
         assert read_lines(other, 1) == b"goodbye\n"

@@ -3,8 +3,7 @@
 Each host is a network namespace, "client" or "server", with a TCP of its own in the kernel: its
 settings, counters and sockets. A TUN device at each end hands its packets to this program
 (Documentation/networking/tuntap.rst). A thread here is the link: it delivers each packet after a
-delay, and records when the packet was sent and when it arrived, and the states of the sockets. It
-can lose packets, too.
+delay, or loses it, and records when packets were sent and arrived, and the states of the sockets.
 
 It must be root of its own network, as after: unshare --user --map-root-user --net
 """

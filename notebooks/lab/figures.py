@@ -4,8 +4,7 @@ import functools
 import itertools
 import statistics
 
-from clients.console.formatting import count as amount
-from clients.console.formatting import milliseconds, number
+from clients.console.formatting import count, milliseconds, number
 from clients.console.palette import MODELS, OTHER_STYLES, styles
 from load_tests.harness.charts import bars, draw, measured, sheet, value_axis
 from load_tests.harness.stats import Value, nearest_rank
@@ -66,10 +65,10 @@ def rounds(found, what, title, unit, factor, label, log="xy"):
 
     names = dict.fromkeys(model(one) for servers in found.values() for one in servers)
     series = {name: (*look, []) for name, look in styles(names).items()}
-    for count, servers in found.items():
+    for clients, servers in found.items():
         for one in servers:
             values = [factor * getattr(each, what) for each in one.rounds]
-            series[model(one)][2].append((count, values))
+            series[model(one)][2].append((clients, values))
 
     def panel(ax):
         measured(ax, series, title, label, unit, log)
@@ -167,7 +166,7 @@ def crowds(results, title):
         ax.grid(visible=False, axis="y")
         labels = {"xlabel": "seconds since the first client's connect()", "ylabel": "client"}
         ax.set(xlim=(0, end), **labels)
-        threads = amount(max(one.threads for one in data.readings), "thread")
+        threads = count(max(one.threads for one in data.readings), "thread")
         queue = max(one.accept_queue for one in data.readings)
         words = f"{name}: at most {threads}, and {queue} in the accept queue"
         ax.set_title(words, color=colour)

@@ -127,10 +127,9 @@ def measure(python, *which, **builds):
     """Return the FreeThreaded of a free-threaded Python; which, builds: see measure_models()."""
     done = subprocess.run([python, "-c", VERSION], capture_output=True, text=True, check=True)
     builds = {"with GIL": (python, 1), "without GIL": (python, 0)} | builds
+    models = measure_models(builds, *which)
     with run_by(python, 0) as program:
-        return FreeThreaded(
-            done.stdout.strip(), gil_timeline(program), measure_models(builds, *which)
-        )
+        return FreeThreaded(done.stdout.strip(), gil_timeline(program), models)
 
 
 def free_threaded():

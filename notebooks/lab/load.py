@@ -180,7 +180,7 @@ def costs(name, counts):
             row = reading(server.process, server.address[1])
             rows.append(asdict(row) | {"kernel memory": kernel_memory()})
     found = pandas.DataFrame(rows, index=pandas.Index(counts, name="connections"))
-    names = {"rss": "resident memory", "vms": "virtual memory"}
-    found = found.select_dtypes("number").rename(columns=names)
+    found = found.select_dtypes("number")
+    found = found.rename(columns={"rss": "resident memory", "vms": "virtual memory"})
     found[MEMORY] = (found[MEMORY] - found[MEMORY].iloc[0]) / 2**20
     return found

@@ -22,7 +22,7 @@ class WatchedCrowd(CrowdResult):
 
 
 def watched_crowd(name, *settings, **options):
-    """Send a crowd (see crowd.crowd) to a server; return a WatchedCrowd.
+    """Send a crowd (see simulation.py) to a server; return a WatchedCrowd.
 
     settings: options of the server, such as "--wait", "0.5".
     """

@@ -246,7 +246,7 @@ async def storm(server, count, stay, limit):
     return {"times": times, "counters": {name: after[name] - counters[name] for name in after}}
 
 
-async def chat(server, clients, lines, silent, limit=4.0):
+async def chat(server, clients, lines, silent, limit=3.0):
     """Let one client of a chat send lines, each when all have the one before; return what it cost.
 
     silent: one more client does not read. limit: of the seconds for a line; then that is the last.

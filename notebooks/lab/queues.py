@@ -23,11 +23,12 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
             for host in link.hosts.values():
                 host.set(name, value)
         listening = stack.enter_context(link.listener(backlog))
-        before, clients = Counter(link.server.counters()), []
+        before, clients, started = Counter(link.server.counters()), [], []
         link.start_clock()
         with ThreadPoolExecutor(len(arrivals) + 1) as threads:
             if accept_at is not None:
-                accepted = threads.submit(lambda: wait(link, accept_at) or link.accept(listening))
+                accept = threads.submit(lambda: wait(link, accept_at) or link.accept(listening))
+                started.append(accept)
             for at, together in itertools.groupby(sorted(arrivals)):
                 wait(link, at)
                 while not settled(link, clients):
@@ -36,10 +37,12 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
                     sock = stack.enter_context(link.client.socket())
                     sock.bind((link.client.address, 0))  # the port is known before connect()
                     clients.append(Client(sock.getsockname()[1], link.now(), None, None))
-                    threads.submit(client_program, link, sock, clients[-1], seconds)
+                    program = client_program, link, sock, clients[-1], seconds
+                    started.append(threads.submit(*program))
         wait(link, seconds)
-        if accept_at is not None:
-            stack.enter_context(accepted.result())
+        for one in started:
+            if conn := one.result():
+                stack.enter_context(conn)
         return link.observed(
             AcceptQueue,
             clients=clients,
@@ -119,7 +122,7 @@ def syn_queue(backlog, clients, max_syn_backlog=None, cookies=1, seconds=0.3, de
             time.sleep(0.15)  # less than the 0.2 s after which a client retransmits
             return SynQueue(
                 clients=clients,
-                half_open=list(states["server"].values()).count("SYN-RECEIVED"),
+                unfinished=list(states["server"].values()).count("SYN-RECEIVED"),
                 established=list(states["client"].values()).count("ESTABLISHED"),
                 queue=accept_queue_length(link),
                 counters=Counter(link.server.counters()) - before,  # those that grew

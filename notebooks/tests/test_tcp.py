@@ -270,7 +270,11 @@ def two_writes():
 def test_the_second_of_two_small_writes_waits_for_an_acknowledgement(two_writes):
     """Of the client's last two segments, one leaves before the other has been acknowledged."""
     for name, data in two_writes.items():
-        first, second = [p for p in data.packets if p.sender == "client" and p.length][-2:]
+        sent = {}  # by their numbers: on a busy machine a segment may be sent again
+        for packet in data.packets:
+            if packet.sender == "client" and packet.length:
+                sent.setdefault(packet.seq, packet)
+        first, second = [*sent.values()][-2:]
         assert (first.length, second.length) == (4, 3)
         acks = [p for p in data.packets if p.sender == "server" and p.ack == second.seq]
         came_before = [p for p in acks if p.arrived and p.arrived <= second.sent]
@@ -309,12 +313,12 @@ def test_the_backlog_limits_the_syn_queue_and_then_come_cookies():
         "max_syn_backlog": {"backlog": 99, "clients": 9, "cookies": 0, "max_syn_backlog": 8},
     }
     found = tcp.compare("syn_queue", cases)
-    queued = found["cookies"].half_open
-    assert queued in (5, 6)  # 6 from Linux 6.14 on
+    queued = found["cookies"].unfinished
+    assert queued in (5, 6)  # 5 without the kernel commit 3479c7549fb1
     assert found["cookies"].established == 9
     assert found["cookies"].counters["SyncookiesSent"] == 9 - queued
-    assert (found["no cookies"].half_open, found["no cookies"].established) == (queued, queued)
-    assert found["max_syn_backlog"].half_open == 7  # three quarters of 8, and one more
+    assert (found["no cookies"].unfinished, found["no cookies"].established) == (queued, queued)
+    assert found["max_syn_backlog"].unfinished == 7  # three quarters of 8, and one more
 
 
 def test_the_hosts_file_is_asked_before_dns():

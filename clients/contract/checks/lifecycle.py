@@ -160,6 +160,14 @@ def the_wait_option_only_sleeps(server):
                 expect(waited >= 0.3, f"--wait 0.3: a reply after {waited:.3f} s")
                 used = server.cpu_seconds() - before
                 expect(used <= 0.2, f"--wait 0.3: used {used:.2f} s of CPU time, as if it computed")
+    with server.connect() as client:
+        port, message = str(client.getsockname()[1]), b"waits " * 170
+        client.sendall(message)
+        server.wait_until(lambda: "waits waits" in server.log(), "the log has a message")
+        client.reset()  # its reply has not been sent
+    line = re.compile(rf"\b{port}\b.*\b1[,_' ]?020\b")
+    what = f"1020, the sum of bytes of client {port}, which has reset its connection during --wait"
+    server.wait_until(lambda: line.search(server.log()), f"the log has {what}")
 
 
 @check("--compute", "0.1")
@@ -172,14 +180,24 @@ def the_compute_option_uses_cpu(server):
 
 
 def assert_computes(server):
-    """Expect 0.1 s of CPU time for each of two replies; return the seconds of the last one."""
-    with server.connect() as client:  # while connected: the process that serves it lives
+    """Expect 0.1 s of CPU time for each reply, also for two at the same time if it serves two
+    clients; return the seconds of the last replies."""
+    with server.connect() as first, server.connect() as second:  # so that their processes live
+        first.request(b"prepare")
+        second.sendall(b"compute")
+        clients = [first, second] if second.has_reply() else [first]
+        for client in clients[1:]:
+            client.expect_greeting(b"compute")
         for _ in range(2):
             before, began = server.cpu_seconds(), time.perf_counter()
-            client.request(b"compute")
+            for client in clients:
+                client.sendall(b"compute")
+            for client in clients:
+                client.expect_greeting(b"compute")
             seconds, used = time.perf_counter() - began, server.cpu_seconds() - before
-            what = " ".join(map(str, server.options))
-            expect(used >= 0.08, f"{what}: used only {used:.2f} s of CPU time")
+            what = f"{used:.2f} s of CPU time for {len(clients)} replies at the same time"
+            what = f"{' '.join(map(str, server.options))}: used only {what}"
+            expect(used >= 0.08 * len(clients), what)
     return seconds
 
 
