@@ -109,7 +109,7 @@ class AcceptQueue(Observation):
 @dataclass(kw_only=True)
 class SynQueue(Observation):
     clients: int
-    half_open: int  # in SYN-RECEIVED at the server, before the link carries everything again
+    unfinished: int  # in SYN-RECEIVED at the server, before the link carries everything again
     established: int  # at the clients, at the same moment
     queue: int  # connections in the accept queue at the end
     counters: dict[str, int]

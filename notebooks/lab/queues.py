@@ -122,7 +122,7 @@ def syn_queue(backlog, clients, max_syn_backlog=None, cookies=1, seconds=0.3, de
             time.sleep(0.15)  # less than the 0.2 s after which a client retransmits
             return SynQueue(
                 clients=clients,
-                half_open=list(states["server"].values()).count("SYN-RECEIVED"),
+                unfinished=list(states["server"].values()).count("SYN-RECEIVED"),
                 established=list(states["client"].values()).count("ESTABLISHED"),
                 queue=accept_queue_length(link),
                 counters=Counter(link.server.counters()) - before,  # those that grew
