@@ -187,6 +187,8 @@ def distributions(ax, curves_of, labels):
     ax.xaxis.set_minor_formatter(ticker.NullFormatter())  # it would label parts of one decade
     ax.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
     ax.set(ylim=(0, 1.04), **labels)
+    if ax.texts:  # the arrows
+        ax.plot([], [], ":", color=GREY, label="the rest: not answered")
     if ax.get_legend_handles_labels()[0]:
         ax.legend(frameon=False)
 
