@@ -202,11 +202,11 @@ def test_after_errors_of_accept_a_new_connection_is_served_while_a_silent_one_st
 
 def test_the_page_names_the_defaults_that_help_shows():
     page = (FOLDER / "README.md").read_text()
-    rows = re.findall(r"^- `(\w+\.py)`((?: `--\w+ [\d.]+`)+)", page, re.MULTILINE)
+    rows = re.findall(r"^- `(\w+\.py)`((?: `--\w+ \w+` \(default [\d.]+\))+)", page, re.MULTILINE)
     assert {program for program, _ in rows} == {"chat_loop.py", "graceful.py", "thread_pool.py"}
     for program, options in rows:
         shown = run_captured(command(FOLDER / program, "--help")).stdout
-        for option, value in re.findall(r"(--\w+) ([\d.]+)", options):
+        for option, value in re.findall(r"(--\w+) \w+` \(default ([\d.]+)\)", options):
             assert re.search(rf"{option} [^(]+\(default:\s+{value}\)", shown), (option, shown)
 
 
