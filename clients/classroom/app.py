@@ -313,8 +313,11 @@ class Classroom(App):
         return client
 
     def action_add(self, count):
-        if not self.monitor or self.monitor.ended:
-            self.notice("there is no server yet, or no more")
+        if not self.monitor:
+            self.notice("there is no server yet: press the key again")
+            return
+        if self.monitor.ended:
+            self.notice("the server has ended")
             return
         if len(self.roster.scripted) == MOST:
             self.notice(f"{MOST} clients are enough")

@@ -516,7 +516,7 @@ def test_the_moving_picture_says_which_clients_are_served_and_is_still_where_it_
         assert len(picture) < 100_000
         assert not {"script", "image", "foreignObject"} & {one.tag[28:] for one in root.iter()}
         title = root.find("{http://www.w3.org/2000/svg}title").text
-        assert "01_blocking: client 2 waits until: 1 leaves." in title
+        assert "01_blocking: client 2 waits until client 1 leaves." in title
         assert "02_threaded: client 2 is served at once." in title
         assert "03_epoll: client 2 is served at once." in title
         assert "prefers-reduced-motion" in picture

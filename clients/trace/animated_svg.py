@@ -91,6 +91,7 @@ def verdict(events, actions, times):
     )
     seconds = {id(event): at for at, event in timed(events, times)}
     at_once = asked["action"] == answered["action"]
-    text = "is served at once" if at_once else f"waits until: {actions[answered['action'] - 1]}"
+    after = f"waits until client {actions[answered['action'] - 1]}"  # "1 leaves"
+    text = "is served at once" if at_once else after
     found = {"asked": seconds[id(asked)], "answered": seconds[id(answered)]}
     return found | {"at_once": at_once, "text": f"client 2 {text}"}

@@ -34,6 +34,7 @@ STYLE = {
     "hatch.linewidth": 1.5,
 }
 GREY = "#666666"
+SEEN = 0.005  # the share of a bar that is wide enough to be seen
 BOX = {"facecolor": "white", "edgecolor": "none", "pad": 2}  # behind text on a bar
 
 
@@ -186,6 +187,8 @@ def distributions(ax, curves_of, labels):
     ax.xaxis.set_minor_formatter(ticker.NullFormatter())  # it would label parts of one decade
     ax.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
     ax.set(ylim=(0, 1.04), **labels)
+    if ax.texts:  # the arrows
+        ax.plot([], [], ":", color=GREY, label="the rest: not answered")
     if ax.get_legend_handles_labels()[0]:
         ax.legend(frameon=False)
 
@@ -214,7 +217,7 @@ def shares(ax, parts, labels, columns=5):
     signs = [
         Patch(facecolor="white" if hatch else GREY, edgecolor=GREY, hatch=hatch, label=label)
         for label, (hatch, counts) in parts.items()
-        if any(counts.values())
+        if any(counts[model] > SEEN * total[model] for model in models)
     ]
     below = ax.transAxes + ScaledTranslation(0, -0.55, ax.figure.dpi_scale_trans)  # inches
     place = {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below}

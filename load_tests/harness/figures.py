@@ -19,7 +19,7 @@ NARROW = 31  # letters in a line of a title of the main picture, a third of the 
 
 MEASURES = {  # measure: title and axis of its figure
     "p50": (
-        "First greeting: half of the visitors wait longer than {}",
+        "First greeting, median: {}",
         "ms until the first greeting, p50",
     ),
     "tail": ("First greeting, p99: {}", "ms until the first greeting, p99"),
@@ -56,7 +56,7 @@ def curve(summary, name):
 def bar(summary, name):
     """Return the panel of a measure as a bar per model, for the most load."""
     (sentence, axis), values = MEASURES[name], summary.value(name)
-    nothing = "fewer than 10 at a time" if name == "memory" else "none"
+    nothing = "not measured:\nfewer than 10 connections" if name == "memory" else "none"
     texts = {
         model: (value, phrases.shown(name, value) if value else nothing)
         for model, value in values.items()

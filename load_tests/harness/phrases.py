@@ -61,12 +61,12 @@ def asked(results):
     )
     names = ("wait", "compute", "slow_requests", "timeout", "retries")
     given = [(name.replace("_", "-"), getattr(config, name)) for name in names]
-    extra = "".join(f", --{name} {value:g}" for name, value in given if value)
+    extra = "".join(f", --{name}\N{NO-BREAK SPACE}{value:g}" for name, value in given if value)
     source = count(config.processes, "Locust worker" if config.workers else "Locust process")
     repeats = "one run each" if config.repeats == 1 else f"median of {config.repeats} runs"
     return (
         f"{loop} Load: {config.load}, {config.seconds:g} s per run, {repeats}, seed {config.seed}, "
-        f"--backlog {config.backlog}{extra}, {source}. {machine(results)}"
+        f"--backlog\N{NO-BREAK SPACE}{config.backlog}{extra}, {source}. {machine(results)}"
     )
 
 
@@ -120,17 +120,20 @@ def joined(names):
 
 
 def finding(sentence, name, values, width=98):
-    """Return a sentence with the most and the least of {model: Value} in place of {}."""
-    known, parts = {model: value for model, value in values.items() if value}, {}
-    for end in (max, min) if known else ():
-        most = end(known.values(), key=lambda value: value.amount)
-        noise = most.amount / 10  # models within it are named together
-        near = [one for one in known if abs(known[one].amount - most.amount) <= noise]
-        several = len({text(name, known[model].amount) for model in near}) > 1
-        bound = "≥ " if most.bound and "longer than" not in sentence else ""
-        said = f"{'about ' if several else ''}{bound}{text(name, most.amount)}"
-        parts[joined(near)] = f"{said} with {joined(near)}"
-    return textwrap.fill(sentence.format(", ".join(parts.values()) or "unknown"), width)
+    """Return a sentence with the numbers of {model: Value} in place of {}: of at most three."""
+    known, groups = {model: value for model, value in values.items() if value}, []
+    for model in sorted(known, key=lambda model: -known[model].amount):
+        if groups and known[model].amount >= 0.9 * known[groups[-1][0]].amount:
+            groups[-1].append(model)  # the difference is noise
+        else:
+            groups.append([model])
+    parts = []
+    for near in groups if len(groups) <= 3 else (groups[0], groups[-1]):
+        texts = [text(name, known[model].amount) for model in near]
+        several = "about " if len(set(texts)) > 1 else ""
+        mark = "≥ " if any(known[model].bound for model in near) else several
+        parts.append(f"{mark}{texts[-1]} with {joined(model for model in known if model in near)}")
+    return textwrap.fill(sentence.format(", ".join(parts) or "unknown"), width)
 
 
 def unserved(rows, width=98):

@@ -236,7 +236,7 @@ def verdict(ratios):
     """
     low, _, high = quartiles(ratios)
     if low > 0.85 and high < 1.15:
-        return "no change seen"
+        return "within 15 %"
     if sign_test(ratios) >= 0.01:
         return "unclear"
     return "more" if sum(one > 1 for one in ratios) > sum(one < 1 for one in ratios) else "less"

@@ -33,13 +33,14 @@ def table_of(found):
 @pytest.mark.parametrize(
     ("times", "finding"),
     [
-        ([5000, 1.0, 3], "5 s with 01_blocking, 1 ms with 02_threaded"),
+        ([5000, 1.0, 3], "5 s with 01_blocking, 3 ms with 03_epoll, 1 ms with 02_threaded"),
         ([5000, 1.05, 1.0], "5 s with 01_blocking, about 1 ms with 02_threaded and 03_epoll"),
+        ([5000, 1.0, 3, 2], "5 s with 01_blocking, 1 ms with 02_threaded"),
         ([2, 2, 2], "2 ms with 01_blocking, 02_threaded and 03_epoll"),
     ],
 )
 def test_a_title_names_no_winner_where_the_difference_is_noise(times, finding):
-    values = {name: Value(ms, ms, ms) for name, ms in zip(NAMES, times, strict=True)}
+    values = {name: Value(ms, ms, ms) for name, ms in zip((*NAMES, "04_mine"), times, strict=False)}
     title = phrases.finding("First greeting: {}", "p50", values, width=200)
     assert title == f"First greeting: {finding}"
 
@@ -53,6 +54,13 @@ def test_a_title_says_how_many_were_unserved():
     assert title == (
         "Unserved: 9 of 10 visitors with 01_blocking, none with 02_threaded and 03_epoll"
     )
+
+
+def test_the_legend_has_no_outcome_that_is_too_rare_to_be_seen():
+    late = [one._replace(session="b") for one in sessions(0.1, "unanswered")]
+    for served, words in ((500, ["greeted"]), (5, ["greeted", "too late"])):
+        axes = drawings(run("03_epoll", sessions(0.001, count=served) + late))[0]
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == words
 
 
 def test_one_user_is_singular():
@@ -123,7 +131,7 @@ def test_the_main_picture_shows_throughput_without_think_time_and_goodput_of_the
         found = figures.of_picture(stats.summarise(comparison(*runs, **config)))
         return " ".join(" ".join(one.keywords["labels"]["title"] for one in found).split())
 
-    assert "half of the visitors" in titles()
+    assert "First greeting, median" in titles()
     assert "Throughput" in titles(load="no-think-time")
     assert "Goodput" in titles(timeout=1.0)
     assert "greeting" not in titles(load="idle")
@@ -139,6 +147,7 @@ def test_a_connection_s_memory_needs_ten_of_them():
     runs = [run("a", sessions(1), connections_peak=n, rss_per_connection=2048) for n in (9, 10)]
     values = [stats.value([one], "memory") for one in runs]
     assert [phrases.shown("memory", value) for value in values] == ["-", "2 KiB"]
+    assert any("not measured" in text.get_text() for text in drawings(runs[0])[2].texts)
 
 
 def test_unknown_numbers_leave_a_gap_and_no_warning(recwarn):

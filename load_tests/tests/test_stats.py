@@ -125,7 +125,7 @@ def test_the_sign_test():
         ([0.5] * 8, "less"),
         ([2.0] * 7, "unclear"),  # chance makes these in 1.6 of 100 cases
         ([2.0] * 8 + [0.5] * 3, "unclear"),
-        ([1.1, 0.9] * 4, "no change seen"),
+        ([1.1, 0.9] * 4, "within 15 %"),
     ],
 )
 def test_a_verdict_needs_eight_ratios_on_one_side(ratios, verdict):

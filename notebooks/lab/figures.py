@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 import statistics
 
 from clients.console.formatting import count, milliseconds, number
@@ -50,7 +51,7 @@ def stall(found, since, until):
 
     look = styles(found.greetings).items()
     panels = [functools.partial(panel, loop=loop, colour=colour) for loop, (colour, _) in look]
-    title = "The closed loop sends hardly any request while the server stalls"
+    title = "The closed loop sends hardly any requests while the server stalls"
     note = "Shaded: the server stalls. A bar: one request, from when it should have started "
     note += "to its answer. A dot: one that was answered immediately."
     return sheet(panels, title, note, 1, (10, 7.6))
@@ -129,7 +130,7 @@ def workloads(results, title, note):
         if any(run.generator.limited for run in fair):
             found = "undecided, generator-limited*"
         elif min(run.throughput for run in data.runs) >= 0.9 * most:
-            found = "all have one throughput"
+            found = "all have the same throughput"
         else:
             ahead = [run.model for run in fair if run.throughput >= best]
             found = f"best: {', '.join(ahead) or 'none'}"
@@ -147,8 +148,8 @@ def wake_ups(times):
     series = {words[kind]: (*look, list(times[kind].items())) for kind, look in look_of.items()}
     most = max(times["epoll"])
     slow, fast = (statistics.median(times[kind][most]) for kind in ("poll", "epoll"))
-    ratio = number(slow / fast)
-    title = f"Which of {most:,} is ready? poll takes {ratio} times as long as epoll to return"
+    least = number(10 ** int(math.log10(slow / fast)))  # one run is no measure of more digits
+    title = f"Which of {most:,} is ready? poll takes more than {least} times as long as epoll"
     labels = "descriptors watched, one of them ready", "µs per wake-up (dots; line: median)"
     return draw(10, 4.8, lambda ax: measured(ax, series, title, *labels))
 
