@@ -52,6 +52,15 @@ def test_the_committed_outputs_come_from_one_run_without_errors(notebook):
 
 
 @committed
+def test_each_cell_shows_its_picture_and_no_object_is_printed(notebook):
+    for cell in code(notebook):
+        shown = [set(output["data"]) for output in cell.outputs if "data" in output]
+        pictures = sum("image/png" in kinds for kinds in shown)
+        assert pictures == cell.source.count("helpers.show("), cell.id
+        assert all(kinds & {"image/png", "text/html"} for kinds in shown), cell.id
+
+
+@committed
 def test_a_notebook_is_small_and_so_are_its_cells(path, notebook):
     assert path.stat().st_size <= LARGEST
     assert max(len(cell.source.splitlines()) for cell in code(notebook)) <= 15
