@@ -61,12 +61,12 @@ def asked(results):
     )
     names = ("wait", "compute", "slow_requests", "timeout", "retries")
     given = [(name.replace("_", "-"), getattr(config, name)) for name in names]
-    extra = "".join(f", --{name}\N{NO-BREAK SPACE}{value:g}" for name, value in given if value)
+    extra = "".join(f", --{name} {value:g}" for name, value in given if value)
     source = count(config.processes, "Locust worker" if config.workers else "Locust process")
     repeats = "one run each" if config.repeats == 1 else f"median of {config.repeats} runs"
     return (
         f"{loop} Load: {config.load}, {config.seconds:g} s per run, {repeats}, seed {config.seed}, "
-        f"--backlog\N{NO-BREAK SPACE}{config.backlog}{extra}, {source}. {machine(results)}"
+        f"--backlog {config.backlog}{extra}, {source}. {machine(results)}"
     )
 
 
