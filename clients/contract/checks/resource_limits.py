@@ -7,7 +7,13 @@ import time
 import psutil
 
 from clients.client import PREFIX
-from clients.contract.errors import ContractViolation, NotApplicable, check, expect
+from clients.contract.errors import (
+    ContractViolation,
+    NotApplicable,
+    check,
+    expect,
+    last_exception,
+)
 from clients.contract.probe_client import MEBIBYTE
 
 
@@ -36,6 +42,8 @@ def without_a_free_descriptor_it_retries(server):
         for process, soft in before.items():
             limit(process, psutil.RLIMIT_NOFILE, soft)
         client.expect_greeting(b"let me in")
+    failed = "--- Logging error ---" in server.log()  # what Python's logging prints then
+    expect(not failed, f"its warning could not be formatted: {last_exception(server.log())}")
 
 
 def limit(process, resource_number, value):
