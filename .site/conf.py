@@ -89,10 +89,6 @@ def copy_files(app, exception):
         if name.endswith((*IMAGES, ".html", ".toml", ".txt", ".conf", ".c")):
             (out := pathlib.Path(app.outdir) / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(TOP / name, out)
-    # The report of a comparison links to Locust's own, which are not kept.
-    report = pathlib.Path(app.outdir) / "load_tests" / "pictures" / "report.html"
-    kept = re.sub("<a href='locust-[^']*'>Locust</a>", "-", report.read_text(encoding="utf-8"))
-    report.write_text(kept, encoding="utf-8")
     for page in pathlib.Path(app.outdir).rglob("README.html"):
         shutil.copyfile(page, page.with_name("index.html"))
 
