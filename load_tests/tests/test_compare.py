@@ -127,7 +127,10 @@ def test_blocking_starves_all_but_one_and_the_others_none(compared):
     assert runs["01_blocking", 12].latency["first_greeting"].p90.exact is False
     for name in ("02_threaded", "03_epoll"):
         assert max(one.in_service for one in runs[name, 12].moments) > 1
-        assert runs[name, 12].outcomes.failed == runs[name, 12].outcomes.unserved == 0
+        outcomes = runs[name, 12].outcomes
+        assert outcomes.failed == outcomes.unserved_established == 0
+        # On a busy machine the accept queue may be full: the SYN comes again after this run.
+        assert outcomes.unserved_syn_sent == 0 or runs[name, 12].usage.listen_drops
 
 
 @one_comparison
