@@ -13,6 +13,7 @@ from typing import Literal
 
 import psutil
 
+from clients.client import LONGEST, PREFIX
 from clients.contract.errors import (
     DEADLINE_FACTOR,
     ContractViolation,
@@ -30,6 +31,7 @@ from clients.system.procfs import all_stopped, tcp_sockets
 TIMEOUT = 20.0
 QUIET_PERIOD = 1.0
 PAUSE = 11  # quiet periods: many programs have a timeout of 10 s
+SEGMENT = LONGEST + len(PREFIX) + 12  # bytes: a whole greeting, and TCP's timestamps
 WAKEUPS = 100  # per second: an idle server wakes rarely
 CRASHED = "the server crashed: "
 JOBS = 6  # servers that run at a time: most of a check is waiting
@@ -196,9 +198,7 @@ class ServerUnderTest:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             # Both ends then have room for some segments in their send buffers. Each is as long as
             # the greeting of a whole chunk: the room ends between two of them, and not only within.
-            client.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1024 + 7 + 12
-            )  # 12: timestamps
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
         client.settimeout(self.timeout)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.ExitStack() as stack:
