@@ -136,12 +136,6 @@ def stalled(seconds, begins, lasts, every=0.1, users=5):
     return Stall(found, began - start, ended - start)
 
 
-def throughputs(works):
-    """Return a DataFrame of greetings per second: a row per work of {work: a Comparison}."""
-    rows = {work: {run.model: run.throughput for run in data.runs} for work, data in works.items()}
-    return pandas.DataFrame(rows).T.round().astype(int)
-
-
 def ratios(one, other, what):
     """Return the ratios of a field of two servers, each of two rounds next to each other."""
     pairs = zip(one.rounds, other.rounds, strict=True)
