@@ -5,9 +5,9 @@ import math
 import statistics
 
 from clients.console.formatting import count, milliseconds, number
-from clients.console.palette import MODELS, OTHER_STYLES, styles
-from load_tests.harness.charts import bars, draw, measured, sheet, value_axis
-from load_tests.harness.stats import Value, nearest_rank
+from clients.console.palette import MODELS, styles
+from load_tests.harness.charts import bars, curves, draw, sheet, value_axis
+from load_tests.harness.stats import Value, nearest_rank, quartiles
 
 from . import gil
 from .sequence import GREY
@@ -57,15 +57,14 @@ def rounds(found, what, title, unit, factor, label, log="xy"):
     """
     from .load import model  # not at the top: pandas comes with it
 
-    names = dict.fromkeys(model(one) for servers in found.values() for one in servers)
-    series = {name: (*look, []) for name, look in styles(names).items()}
+    lines = {model(one): [] for servers in found.values() for one in servers}
     for clients, servers in found.items():
         for one in servers:
             values = [factor * getattr(each, what) for each in one.rounds]
-            series[model(one)][2].append((clients, values))
+            lines[model(one)].append((clients, Value(*quartiles(values))))
 
     def panel(ax):
-        measured(ax, series, title, label, unit, log)
+        curves(ax, lines, {"title": title, "xlabel": label, "ylabel": unit}, log)
         if "y" in log:  # a tenth more must look small
             low, high = ax.get_ylim()
             ax.set_ylim(min(low, high / 30), high)
@@ -134,16 +133,20 @@ def workloads(results, title, note):
 
 def wake_ups(times):
     """Return a Figure of what one wake-up costs: {call: {descriptors: [µs, ...]}}."""
-    look_of = {"select": OTHER_STYLES[0], "poll": OTHER_STYLES[1], "epoll": MODELS["03_epoll"]}
     words = {"select": "select\n(none above 1,023)", "epoll": "epoll: the same\nfor all numbers"}
     words["poll"] = "poll: ten times as\nmany, about ten\ntimes as long"
-    series = {words[kind]: (*look, list(times[kind].items())) for kind, look in look_of.items()}
+    lines = {
+        words[kind]: [(watched, Value(*quartiles(one))) for watched, one in its.items()]
+        for kind, its in times.items()
+    }
+    look = styles(lines) | {words["epoll"]: MODELS["03_epoll"]}
     most = max(times["epoll"])
     slow, fast = (statistics.median(times[kind][most]) for kind in ("poll", "epoll"))
     least = number(10 ** int(math.log10(slow / fast)))  # one run is no measure of more digits
     title = f"Which of {most:,} is ready? poll takes more than {least} times as long as epoll"
-    labels = "descriptors watched, one of them ready", "µs per wake-up (dots; line: median)"
-    return draw(10, 4.8, lambda ax: measured(ax, series, title, *labels))
+    labels = {"title": title, "xlabel": "descriptors watched, one of them ready"}
+    labels["ylabel"] = "µs per wake-up (median; pale: quartiles)"
+    return draw(10, 4.8, lambda ax: curves(ax, lines, labels, look=look))
 
 
 def crowds(results, title):
