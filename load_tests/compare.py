@@ -18,7 +18,7 @@ import math
 import os
 import signal
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 from rich.progress import track
@@ -36,31 +36,21 @@ WIDE = 130  # columns of a terminal that holds the whole table
 DESCRIPTORS = 100  # what a process needs besides its connections
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a comparison is to run, from the command line."""
-
-    config: RunConfig
-    programs: list[Path]
-    loads: list[float]  # users, or arrivals per second
-    out: Path
-    pictures: bool  # draw them, and write the page
-    web: bool  # open Locust's page on the first program instead
-    address: str | None  # where workers may join
-    join: str | None  # be a worker of the comparison there instead
-
-    def connections(self):
-        """Return the most connections that one process opens at a time, or a little more."""
-        config, most = self.config, max(self.loads)
-        if config.loop == "open":
-            visitors = min(10_000, 1.1 * most * config.seconds / config.processes)
-            return math.ceil(visitors * (1 + config.retries))
-        left = config.seconds / config.timeout if config.timeout else 0  # they stay half-open
-        return math.ceil((most + config.slow_requests) * (1 + left))
+def descriptors(config, loads):
+    """Return the descriptors that one process of a comparison needs, or a little more."""
+    most = max(loads)
+    if config.loop == "open":
+        visitors = min(10_000, 1.1 * most * config.seconds / config.processes)
+        return math.ceil(visitors * (1 + config.retries)) + DESCRIPTORS
+    left = config.seconds / config.timeout if config.timeout else 0  # they stay half-open
+    return math.ceil((most + config.slow_requests) * (1 + left)) + DESCRIPTORS
 
 
 def options(arguments=None):
-    """Return the Plan of the command line; exits with one line if the options make no sense."""
+    """Return the command line's options; exits with one line if they make no sense.
+
+    Besides, they have config, a RunConfig; programs: paths; loads: users, or arrivals per second.
+    """
     parser = command_parser(__doc__)
     add, some, length = parser.add_argument, number(int, 0, 1000), number(float, 0, 3600)
     counts, rates = numbers(int, 1, 20_000), numbers(float, 0.01, 20_000)
@@ -100,26 +90,25 @@ def options(arguments=None):
     args.loop = "open" if args.arrivals else "closed"
     args.processes, args.repeats = args.workers or args.processes, args.repeat
     usual = [users for users in (1, 10, 50, 200) if users >= args.processes]
-    loads = args.arrivals or args.users or usual or [args.processes]
-    if not args.arrivals and min(loads) < args.processes:
+    args.loads = args.arrivals or args.users or usual or [args.processes]
+    if not args.arrivals and min(args.loads) < args.processes:
         parser.error("--users takes one for each of the --processes or --workers, or more")
     try:
         names = [args.web] if args.web else args.servers
-        programs = [*map(processes.find_server, names)] or [*processes.models().values()]
+        args.programs = [*map(processes.find_server, names)] or [*processes.models().values()]
     except LaunchError as error:
         parser.error(lines(str(error)))
-    config = RunConfig(**{one.name: getattr(args, one.name) for one in fields(RunConfig)})
-    address = args.master_bind_host if args.workers else None
-    more = args.pictures, bool(args.web), address, args.join
-    return Plan(config, programs, loads, args.out.resolve(), *more)
+    args.out = args.out.resolve()
+    args.config = RunConfig(**{one.name: getattr(args, one.name) for one in fields(RunConfig)})
+    return args
 
 
-def compare(plan, console):
+def compare(args, console):
     """Return the Comparison of all runs, interrupted or not, and the bytes of samples.csv.gz."""
     date = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    found = Comparison(date=date, machine=runs.machine(), config=plan.config)
-    servers = list(zip(processes.distinct_names(plan.programs), plan.programs, strict=True))
-    order = itertools.product(plan.loads, range(plan.config.repeats), servers)
+    found = Comparison(date=date, machine=runs.machine(), config=args.config)
+    servers = list(zip(processes.distinct_names(args.programs), args.programs, strict=True))
+    order = itertools.product(args.loads, range(args.config.repeats), servers)
     keys = [
         {"model": name, "program": str(program), "load": load, "repeat": repeat}
         for load, repeat, (name, program) in order
@@ -131,30 +120,24 @@ def compare(plan, console):
         table.writerow(samples.COLUMNS)
         try:
             for key in bar:
-                console.print(f"{key['model']}, {phrases.load_text(plan.config, key['load'])}")
-                measure(key, plan, found, table, console)
+                console.print(f"{key['model']}, {phrases.load_text(args.config, key['load'])}")
+                try:
+                    recorded = runs.record(args.config, args.out, args.master_bind_host, **key)
+                except (LaunchError, runs.RunError) as error:
+                    console.print(f"{key['model']}, {key['load']:g}: {error}", style="red")
+                    found.failed_runs.append(FailedRun(**key, error=lines(str(error))))
+                    continue
+                found.runs.append(evaluate(recorded, **key))
+                table.writerows(samples.row(found.runs[-1], one) for one in recorded.samples)
         except KeyboardInterrupt:
             interruptible(False)
             found.interrupted = True
     return found, packed.getvalue()
 
 
-def measure(key, plan, found, table, console):
-    """Add one run to a Comparison, and its samples to a csv.writer."""
-    try:
-        recorded = runs.record(plan.config, plan.out, plan.address, **key)
-    except (LaunchError, runs.RunError) as error:
-        console.print(f"{key['model']}, {key['load']:g}: {error}", style="red")
-        found.failed_runs.append(FailedRun(**key, error=lines(str(error))))
-        return
-    run = evaluate(recorded, **key)
-    found.runs.append(run)
-    table.writerows(samples.row(run, sample) for sample in recorded.samples)
-
-
-def web(plan, console):
+def web(args, console):
     """Run one server and Locust's page for it, until Ctrl-C."""
-    with processes.running_server(plan.programs[0], *runs.server_options(plan.config)) as server:
+    with processes.running_server(args.programs[0], *runs.server_options(args.config)) as server:
         host, port = server.address
         port_of_page = runs.free_port(8089)
         console.print(f"{processes.server_name(server.program)} listens on {host}:{port}.")
@@ -165,11 +148,11 @@ def web(plan, console):
             runs.locust(*options, "--web-port", port_of_page, "--host", f"tcp://{host}:{port}")
 
 
-def finish(found, packed, plan, console):
+def finish(found, packed, args, console):
     """Write, show and draw a Comparison, each whatever failed before; return the exit status."""
     interruptible(False)  # not even by a second Ctrl-C: this takes no time
     raw = ("results.json", results.dumps(found)), ("samples.csv.gz", packed)
-    written = write(raw, plan.out, console)
+    written = write(raw, args.out, console)
     summary = stats.summarise(found)
     console.print(report.table(summary, console.width >= WIDE))
     for line in phrases.failures(found):
@@ -179,12 +162,12 @@ def finish(found, packed, plan, console):
     if not found.runs:
         return "nothing could be measured"
     interruptible(True)
-    if plan.pictures:
-        written += write(draw(summary), plan.out, console)
+    if args.pictures:
+        written += write(draw(summary), args.out, console)
     for name in written:
-        console.print(os.path.relpath(plan.out / name), soft_wrap=True)
+        console.print(os.path.relpath(args.out / name), soft_wrap=True)
     broken = found.failed_runs or any(run.outcomes.all_failed for run in found.runs)
-    return int(bool(broken) or len(written) < (5 if plan.pictures else 2))
+    return int(bool(broken) or len(written) < (5 if args.pictures else 2))
 
 
 def draw(summary):
@@ -224,17 +207,17 @@ def interruptible(yes):
 
 def main():
     processes.require_linux()
-    plan, console = options(), Screen()
+    args, console = options(), Screen()
     interruptible(True)
     try:
-        if plan.join:
+        if args.join:
             processes.raise_nofile_limit()
-            return runs.join(plan.join, console.print)
-        processes.raise_nofile_limit(plan.connections() + DESCRIPTORS)
-        if plan.web:
-            return web(plan, console)
-        with locked(plan.out):
-            return finish(*compare(plan, console), plan, console)
+            return runs.join(args.join, console.print)
+        processes.raise_nofile_limit(descriptors(args.config, args.loads))
+        if args.web:
+            return web(args, console)
+        with locked(args.out):
+            return finish(*compare(args, console), args, console)
     except (LaunchError, CannotWrite) as error:
         return lines(str(error))
     except KeyboardInterrupt:

@@ -4,7 +4,6 @@ import base64
 import io
 import itertools
 import math
-import statistics
 import textwrap
 
 import matplotlib
@@ -73,12 +72,6 @@ def value_axis(ax, log):
     ax.yaxis.set_major_formatter("{x:,g}")
 
 
-def place_axis(ax, places):
-    """Label the horizontal axis at these places and nowhere else."""
-    ax.xaxis.set_minor_locator(ticker.NullLocator())
-    ax.set_xticks(places, [number(place) for place in places])
-
-
 def arrow(ax, point, side, colour):
     """Draw the arrow of a lower bound, away from its point: side is "up" or "right"."""
     shift = (0, 22) if side == "up" else (22, 0)  # points: its end is no part of the data
@@ -86,18 +79,19 @@ def arrow(ax, point, side, colour):
     ax.annotate("", point, shift, textcoords="offset points", arrowprops=look)
 
 
-def curves(ax, lines, labels, log=False, slope=""):
+def curves(ax, lines, labels, log="xy", look=None):
     """Draw a number against the load, a line per model.
 
-    lines: {model: [(load, Value), …]}, see stats.py. labels: title, xlabel, ylabel. A vertical
-    line is the range of the quartiles, an arrow a lower bound, a hollow mark a generator-limited
-    run. slope: the words for a dotted line of what is in proportion to the load, if that helps.
+    lines: {model: [(load, Value), …]}, see stats.py. labels: title, xlabel, ylabel. log: which axes
+    are logarithmic; a load of 0 has its place left of the others. look: {model: (colour, marker)}.
+    A pale line is the range of the quartiles, an arrow a lower bound, a hollow mark a
+    generator-limited run.
     """
     ends, legend = [], {}
-    log = log and any(value.amount > 0 for points in lines.values() for _, value in points)
-    for model, (colour, marker) in styles(lines).items():
+    log_y = "y" in log and any(one.amount > 0 for points in lines.values() for _, one in points)
+    for model, (colour, marker) in (look or styles(lines)).items():
         # A logarithmic axis has no place for 0.
-        shown = [(x, value) for x, value in lines[model] if value.amount or not log]
+        shown = [(x, value) for x, value in lines[model] if value.amount or not log_y]
         ys = [value.amount for _, value in shown]
         ax.plot([x for x, _ in shown], ys, color=colour, marker=marker, clip_on=False)
         for x, value in shown:
@@ -109,25 +103,23 @@ def curves(ax, lines, labels, log=False, slope=""):
                 ax.plot(x, value.amount, marker, color=colour, mfc="white", mew=2, clip_on=False)
                 legend["o"] = "hollow: generator-limited"
         for x, value in lines[model][-1:]:
-            zero = ": 0" if log and not value.amount else ""
+            zero = ": 0" if log_y and not value.amount else ""
             ends.append((model + zero, x, value.amount, colour))
-    loads = sorted({x for points in lines.values() for x, _ in points})
-    if len(loads) > 1:
-        ax.set_xscale("log")
-    place_axis(ax, loads)
+    places = sorted({x for points in lines.values() for x, _ in points})
+    if "x" in log:
+        if places[1:]:
+            ax.set_xscale("symlog", linthresh=places[places[0] == 0], linscale=0.4)
+        ax.xaxis.set_minor_locator(ticker.NullLocator())
+        ax.set_xticks(places, [number(place) for place in places])
     if ARROW in legend:
         ax.margins(y=0.15)  # room for the arrows
-    value_axis(ax, log)
+    value_axis(ax, log_y)
     ax.set(**labels)
-    if slope and log and len(loads) > 1:  # on two logarithmic axes it is a straight line
-        (_, x, y, _), limits = max(ends, key=lambda end: end[2]), (ax.get_xlim(), ax.get_ylim())
-        ax.axline((x, y / 2), (x / 2, y / 4), ls=":", color=GREY, label=slope)
-        ax.set(xlim=limits[0], ylim=limits[1])
     label_ends(ax, ends)
     for mark, words in legend.items():
         fill = "white" if mark == "o" else GREY
         ax.plot([], [], ls="", marker=mark, color=GREY, mfc=fill, ms=9, mew=1.5, label=words)
-    if ax.get_legend_handles_labels()[0]:
+    if legend:
         ax.legend(frameon=False, fontsize=10)
 
 
@@ -145,7 +137,8 @@ def bars(ax, values, labels):
         if value and value.high > value.low:  # a thin line from quartile to quartile
             ax.plot([value.low, value.high], [place, place], color=GREY, lw=2)
             end = value.high
-        ax.text(end + 0.03 * most, place, text, va="center")
+        # Points, not a share of the axis: a caller may make the axis longer.
+        ax.annotate(text, (end, place), (6, 0), textcoords="offset points", va="center")
     ax.set_yticks(range(len(values)), reversed(values))
     ax.set_xlim(0, 1.25 * most)
     ax.xaxis.set_major_locator(ticker.MaxNLocator(4))
@@ -275,26 +268,3 @@ def sheet(panels, title, note, columns=3, size=(19.2, 9)):
         note = textwrap.fill(note, int(11.5 * size[0]))  # letters in an inch
         figure.supxlabel(note, x=0.01, ha="left", fontsize=11, color="#555555")
     return figure
-
-
-def measured(ax, series, title, x_label, y_label, log="xy"):
-    """Draw raw numbers as dots, and a line through their medians, labelled at its end.
-
-    series: {name: (colour, marker, [(x, [numbers]), ...])}; log: which axes are logarithmic; an
-    x of 0 has its place left of the others.
-    """
-    ends = []
-    for name, (colour, marker, points) in series.items():
-        xs = [x for x, _ in points]
-        middles = [statistics.median(values) for _, values in points]
-        for x, values in points:
-            ax.plot([x] * len(values), values, ".", color=colour, alpha=0.35, ms=5)
-        ax.plot(xs, middles, color=colour, marker=marker, clip_on=False)
-        ends.append((name, xs[-1], middles[-1], colour))
-    places = sorted({x for _, _, points in series.values() for x, _ in points})
-    if "x" in log:
-        ax.set_xscale("symlog", linthresh=places[places[0] == 0] or 1, linscale=0.4)
-        place_axis(ax, places)
-    value_axis(ax, "y" in log)
-    ax.set(title=title, xlabel=x_label, ylabel=y_label)
-    label_ends(ax, ends)

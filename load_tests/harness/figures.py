@@ -29,8 +29,7 @@ MEASURES = {  # measure: title and axis of its figure
     "cpu": ("CPU time per greeting: {}", "µs of CPU time per greeting"),
     "memory": ("Memory per connection: {}", "KiB of the server's memory"),
 }
-LINEAR = ("cpu", "memory")  # the others have logarithmic axes
-PROPORTIONAL = ("throughput", "threads")  # to the load, of some servers
+LINEAR = ("cpu", "memory")  # the others have a logarithmic vertical axis
 OVER_TIME = {  # name: (title, axis, its number, from a Moment and its seconds)
     "in_service": ("Visitors in service: {}", "visitors", lambda one, _: one.in_service),
     "latency": ("p50 of the greetings", "ms", lambda one, _: one.p50_ms),
@@ -46,11 +45,10 @@ def curve(summary, name):
     for row in summary.rows:
         if row.values[name]:
             lines[row.model].append((row.load, row.values[name]))
-    config, unit = summary.results.config, phrases.load_unit(summary.results.config)
-    title = phrases.finding(sentence, name, summary.value(name))
-    labels = {"title": title, "xlabel": f"{unit} ({config.loop} loop)", "ylabel": axis}
-    words = f"dotted slope: twice the {unit}, twice the number" if name in PROPORTIONAL else ""
-    return partial(charts.curves, lines=lines, labels=labels, log=name not in LINEAR, slope=words)
+    config, title = summary.results.config, phrases.finding(sentence, name, summary.value(name))
+    across = f"{phrases.load_unit(config)} ({config.loop} loop)"
+    labels = {"title": title, "xlabel": across, "ylabel": axis}
+    return partial(charts.curves, lines=lines, labels=labels, log="x" if name in LINEAR else "xy")
 
 
 def bar(summary, name):

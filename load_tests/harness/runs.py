@@ -47,12 +47,12 @@ class Recorded:
 def record(config, out, address, *, model, program, load, repeat):
     """Run a server under a load; return the Recorded. Raises LaunchError or RunError.
 
-    out: the folder of Locust's report. address: where it is the master of workers; None: its own.
+    out: the folder of Locust's report. address: this machine's, for the workers on others.
     """
     report = f"locust-{model}-{load:g}{f'-{repeat + 1}' if repeat else ''}.html"
     (out / report).parent.mkdir(exist_ok=True, parents=True)  # friend/03_epoll
     wrapper = (SLOW_REQUESTS, config.switch_interval) if config.slow_requests else ()
-    where = ("--host", address) if address else ()
+    where = ("--host", address) if config.workers else ()
     with running_server(program, *where, *server_options(config), wrapper=wrapper) as server:
         warm(server.address)
         with watching(server.process, server.address[1]) as readings:
@@ -79,14 +79,13 @@ def load_options(config, load, repeat, address):
     options = {"-u": users, "-r": users, "--seed": config.seed + repeat, "--arrivals": load}
     options |= {"--seconds": config.seconds, "--slow-requests": max(slow, 1)}
     options |= {"--timeout": config.timeout, "--retries": config.retries}
-    if address or count > 1:
-        options |= {"--expect-workers": count, "--worker-count": count}
-    if address:
+    if config.workers:
         words.append("--master")
         options |= {"--master-bind-host": address, "--expect-workers-max-wait": WORKERS_START}
     elif count > 1:
         port = free_port()  # 5557 may be another run's master
         options |= {"--processes": count, "--master-bind-port": port, "--master-port": port}
+    options |= {"--expect-workers": count, "--worker-count": count}
     return [*words, *["SlowRequestUser"] * bool(slow), *chain(*options.items())]
 
 

@@ -164,8 +164,8 @@ GENERATED = ("p50", "tail", "throughput", "goodput")  # spoilt by a slow generat
 class Value:
     """A number of repeated runs of one server under one load: median and quartiles."""
 
-    amount: float
     low: float
+    amount: float
     high: float
     bound: bool = False  # a lower bound
     limited: bool = False  # the load generator's speed is in it
@@ -216,9 +216,8 @@ def value(runs, name):
     bound = any(isinstance(one, Percentile) and not one.exact for one in found)
     bound |= name == "cpu" and any(run.usage.cpu_incomplete for run in runs)
     numbers = [one.ms if isinstance(one, Percentile) else one for one in found]
-    low, middle, high = quartiles(numbers)
     limited = name in GENERATED and any(run.generator.limited for run in runs)
-    return Value(middle, low, high, bound, limited)
+    return Value(*quartiles(numbers), bound, limited)
 
 
 def sign_test(ratios):

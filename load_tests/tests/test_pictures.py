@@ -167,12 +167,14 @@ def test_a_server_without_a_run_with_the_most_load_is_left_out_where_only_that_i
     assert [len(drawn[panel].get_yticks()) for panel in range(3)] == [1, 1, 1]  # side by side
 
 
+ENDS = {"early": 5, "late": 9}
+
+
 def test_the_name_of_a_line_that_ends_early_is_above_it():
     from load_tests.harness import charts
 
-    series = {"early": ("#000000", "o", [(1, [1]), (5, [5])])}
-    series["late"] = ("#0072B2", "^", [(1, [1]), (9, [9])])
-    figure = charts.draw(5, 4, lambda ax: charts.measured(ax, series, "title", "x", "y"))
+    lines = {name: [(x, Value(x, x, x)) for x in (1, end)] for name, end in ENDS.items()}
+    figure = charts.draw(5, 4, lambda ax: charts.curves(ax, lines, {}))
     names = {text.get_text(): text for text in figure.axes[0].texts}
     assert names["early"].xyann[1] > 5
     assert names["early"].get_ha() == "right"
@@ -187,7 +189,7 @@ def test_a_server_with_a_throughput_of_0_has_its_name_at_the_bottom_of_a_logarit
         for name, rate in zip(NAMES, (0, 25), strict=False)
     }
     labels = {"title": "", "xlabel": "", "ylabel": ""}
-    figure = charts.draw(4, 3, lambda ax: charts.curves(ax, lines, labels, log=True))
+    figure = charts.draw(4, 3, lambda ax: charts.curves(ax, lines, labels))
     figure.canvas.draw()
     [ax] = figure.axes
     places = {text.get_text(): text.get_window_extent().y0 for text in ax.texts}

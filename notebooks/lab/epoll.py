@@ -11,6 +11,8 @@ from pathlib import Path
 
 from clients.system.sockets import reset_on_close
 
+from .helpers import connection
+
 NAMES = ("EPOLLIN", "EPOLLOUT", "EPOLLRDHUP", "EPOLLERR", "EPOLLHUP")
 TIMEOUT = 2.0  # seconds that an event may take
 
@@ -19,9 +21,7 @@ class Watched:
     """A connection with its server's end in the interest list of an epoll: client, conn, epoll."""
 
     def __init__(self, flags=None):
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.client = socket.create_connection(listener.getsockname())
-            self.conn, _ = listener.accept()
+        self.client, self.conn = connection()
         self.conn.setblocking(False)
         self.epoll = select.epoll()
         # EPOLLERR and EPOLLHUP are reported in any case (epoll_ctl(2)).
@@ -41,13 +41,6 @@ class Watched:
             return repr(self.conn.recv(size))
         except OSError as error:
             return type(error).__name__
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc_info):
-        for end in (self.client, self.conn, self.epoll):
-            end.close()
 
 
 def names(mask, known=NAMES):
@@ -85,13 +78,13 @@ def table():
     """Return [(what happens, the event, what recv() returns), ...], each tried once."""
     rows = []
     for what, happen in WHAT_HAPPENS.items():
-        with Watched() as pair:
-            happen(pair.client, pair.conn)
-            pair.epoll.poll(TIMEOUT)
-            last = ""
-            while (now := pair.event(0.05)) != last:  # until the last packet has arrived
-                last = now
-            rows.append((what, pair.event(), pair.received()))
+        pair = Watched()
+        happen(pair.client, pair.conn)
+        pair.epoll.poll(TIMEOUT)
+        last = ""
+        while (now := pair.event(0.05)) != last:  # until the last packet has arrived
+            last = now
+        rows.append((what, pair.event(), pair.received()))
     return rows
 
 
@@ -102,12 +95,6 @@ def fill(pair):
         while True:
             taken += pair.conn.send(bytes(65536))
     return taken
-
-
-def drain(pair, size):
-    """Let the client read size bytes."""
-    while size:
-        size -= len(pair.client.recv(min(size, 65536)))
 
 
 def wake_up(kind, count, times=200):

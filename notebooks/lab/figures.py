@@ -1,14 +1,13 @@
 """The pictures that only the notebooks draw; those of the report as well are in charts.py."""
 
 import functools
-import itertools
 import math
 import statistics
 
 from clients.console.formatting import count, milliseconds, number
-from clients.console.palette import MODELS, OTHER_STYLES, styles
-from load_tests.harness.charts import bars, draw, measured, sheet, value_axis
-from load_tests.harness.stats import Value, nearest_rank
+from clients.console.palette import MODELS, styles
+from load_tests.harness.charts import bars, curves, draw, sheet, value_axis
+from load_tests.harness.stats import Value, nearest_rank, quartiles
 
 from . import gil
 from .sequence import GREY
@@ -24,36 +23,30 @@ def of_comparison(results, name, height, title):
 
 
 def stall(found, since, until):
-    """Return a Figure of a load.Stall, from since to until in seconds: one bar per request."""
+    """Return a Figure of a load.Stall, from since to until in seconds: a line per request."""
 
     def panel(ax, loop, colour):
-        rows = sorted(found.greetings[loop])
-        users, free = rows[-1].session + 1, {}  # {(user, lane): when its last request has ended}
+        requests = found.greetings[loop]
         ax.axvspan(found.began, found.ended, color="#F3D9A4", lw=0)
-        for one in rows:
-            lane = next(n for n in itertools.count() if free.get((one.session, n), 0) <= one.began)
-            free[one.session, lane] = one.ended
-            y = one.session + lane / 12
-            if one.seconds > 0.02:
-                ax.barh(y, one.seconds, 0.06, one.began, color=colour, lw=0)
-            else:  # a bar would be too short to see
-                ax.plot(one.began, y, "o", color=colour, ms=4)
-        slow = sum(one.began < found.ended and one.ended > found.began for one in rows)
-        words = f"{slow} of {len(rows)} requests meet it"
-        ax.text((found.began + found.ended) / 2, -0.4, words, ha="center", va="center", fontsize=12)
-        times = sorted(1000 * one.seconds for one in rows)
+        shown = sorted((one.began, one.ended) for one in requests if since < one.began < until)
+        began, ended = zip(*shown, strict=True)
+        ax.hlines(range(len(shown)), began, ended, color=colour)
+        ax.plot(began, range(len(shown)), "o", color=colour, ms=3)  # some lines are too short
+        slow = sum(one.began < found.ended and one.ended > found.began for one in requests)
+        words = f"{slow} of {len(requests)} requests meet the stall"
+        ax.text(found.ended + 0.05, 0, words, fontsize=12)
+        times = sorted(1000 * one.seconds for one in requests)
         p50, p99 = (milliseconds(nearest_rank(times, share)) for share in (50, 99))
         ax.set_title(f"The {loop} reports: p50 {p50}, p99 {p99}", color=colour, fontsize=14)
-        labels = {"xlabel": "seconds since the start", "ylabel": "user"}
-        ax.set(xlim=(since, until), ylim=(users, -0.8), **labels)
-        ax.set_yticks(range(users), range(1, users + 1))
+        labels = {"xlabel": "seconds since the start", "ylabel": "requests, in order"}
+        ax.set(xlim=(since, until), yticks=[], **labels)
         ax.grid(visible=False)
 
     look = styles(found.greetings).items()
     panels = [functools.partial(panel, loop=loop, colour=colour) for loop, (colour, _) in look]
     title = "The closed loop sends hardly any requests while the server stalls"
-    note = "Shaded: the server stalls. A bar: one request, from when it should have started "
-    note += "to its answer. A dot: one that was answered immediately."
+    note = "Shaded: the server stalls. A line: one request, from when it should have started (dot) "
+    note += "to its answer. A dot alone: the answer came immediately."
     return sheet(panels, title, note, 1, (10, 7.6))
 
 
@@ -64,15 +57,14 @@ def rounds(found, what, title, unit, factor, label, log="xy"):
     """
     from .load import model  # not at the top: pandas comes with it
 
-    names = dict.fromkeys(model(one) for servers in found.values() for one in servers)
-    series = {name: (*look, []) for name, look in styles(names).items()}
+    lines = {model(one): [] for servers in found.values() for one in servers}
     for clients, servers in found.items():
         for one in servers:
             values = [factor * getattr(each, what) for each in one.rounds]
-            series[model(one)][2].append((clients, values))
+            lines[model(one)].append((clients, Value(*quartiles(values))))
 
     def panel(ax):
-        measured(ax, series, title, label, unit, log)
+        curves(ax, lines, {"title": title, "xlabel": label, "ylabel": unit}, log)
         if "y" in log:  # a tenth more must look small
             low, high = ax.get_ylim()
             ax.set_ylim(min(low, high / 30), high)
@@ -90,9 +82,8 @@ def gil_timeline(found, title, note):
 
     def panel(ax, name, threads):
         for row, spans in enumerate(threads.values()):
-            for what, began, ended in spans:
-                width = 1000 * (ended - began)
-                ax.barh(row, width, left=1000 * began, height=0.7, color=colours[what], lw=0)
+            bars = [(1000 * began, 1000 * (ended - began)) for _, began, ended in spans]
+            ax.broken_barh(bars, (row - 0.35, 0.7), color=[colours[what] for what, *_ in spans])
         ax.set_yticks(range(len(threads)), [f"thread {row + 1}" for row in range(len(threads))])
         ax.invert_yaxis()
         ax.grid(visible=False)
@@ -142,16 +133,20 @@ def workloads(results, title, note):
 
 def wake_ups(times):
     """Return a Figure of what one wake-up costs: {call: {descriptors: [µs, ...]}}."""
-    look_of = {"select": OTHER_STYLES[0], "poll": OTHER_STYLES[1], "epoll": MODELS["03_epoll"]}
     words = {"select": "select\n(none above 1,023)", "epoll": "epoll: the same\nfor all numbers"}
     words["poll"] = "poll: ten times as\nmany, about ten\ntimes as long"
-    series = {words[kind]: (*look, list(times[kind].items())) for kind, look in look_of.items()}
+    lines = {
+        words[kind]: [(watched, Value(*quartiles(one))) for watched, one in its.items()]
+        for kind, its in times.items()
+    }
+    look = styles(lines) | {words["epoll"]: MODELS["03_epoll"]}
     most = max(times["epoll"])
     slow, fast = (statistics.median(times[kind][most]) for kind in ("poll", "epoll"))
     least = number(10 ** int(math.log10(slow / fast)))  # one run is no measure of more digits
     title = f"Which of {most:,} is ready? poll takes more than {least} times as long as epoll"
-    labels = "descriptors watched, one of them ready", "µs per wake-up (dots; line: median)"
-    return draw(10, 4.8, lambda ax: measured(ax, series, title, *labels))
+    labels = {"title": title, "xlabel": "descriptors watched, one of them ready"}
+    labels["ylabel"] = "µs per wake-up (median; pale: quartiles)"
+    return draw(10, 4.8, lambda ax: curves(ax, lines, labels, look=look))
 
 
 def crowds(results, title):

@@ -114,21 +114,13 @@ def raw_lines(inode):
     return "\n".join([head, *(line for line in lines if line.split()[9] == str(inode))])
 
 
-def wait_until_accepted(server):
-    """Wait until accept() has returned every connection to a server: each has an inode then."""
-    wait_while_any(server, lambda end: end.in_accept_queue)
-
-
-def wait_until_closed(server):
-    """Wait until a server has no connection any more."""
-    wait_while_any(server, lambda end: end.remote[1] and end.inode)
-
-
-def wait_while_any(server, condition):
-    """Wait until no socket of a server's port is in this condition any more."""
-    port = server.address[1]
-    while any(end.local[1] == port and condition(end) for end in procfs.tcp_sockets(port)):
-        time.sleep(0.01)
+def wait_for_connections(server, count):
+    """Wait until a server has as many connections that it has accepted and not closed."""
+    port, found = server.address[1], None
+    while found != count:
+        time.sleep(0.005)
+        ends = [one for one in procfs.tcp_sockets(port) if one.local[1] == port]
+        found = sum(bool(one.remote[1] and one.inode) for one in ends)
 
 
 def hasty_client(server, messages, times, pause):

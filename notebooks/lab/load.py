@@ -43,18 +43,14 @@ def compare(*servers, users=(), arrivals=(), **config):
 
 def compare_with_samples(*servers, users=(), arrivals=(), **config):
     """Return the Comparison of compare(), and its samples.csv.gz as a DataFrame."""
-    plan = comparison.options([])  # the defaults
+    args = comparison.options([])  # the defaults
+    args.config = replace(args.config, loop="open" if arrivals else "closed", **config)
+    args.programs = [processes.find_server(name) for name in servers] or args.programs
+    args.loads = arrivals or users
+    processes.raise_nofile_limit(comparison.descriptors(args.config, args.loads))
     with processes.temp_dir() as place:
-        plan = replace(
-            plan,
-            config=replace(plan.config, loop="open" if arrivals else "closed", **config),
-            programs=[processes.find_server(name) for name in servers] or plan.programs,
-            loads=arrivals or users,
-            out=Path(place),
-        )
-        processes.raise_nofile_limit(plan.connections() + comparison.DESCRIPTORS)
-        console = Console(quiet=True, force_jupyter=False)
-        found, packed = comparison.compare(plan, console)
+        args.out, console = Path(place), Console(quiet=True, force_jupyter=False)
+        found, packed = comparison.compare(args, console)
     if found.interrupted:
         comparison.interruptible(True)  # since then signals were ignored
         raise KeyboardInterrupt
@@ -134,12 +130,6 @@ def stalled(seconds, begins, lasts, every=0.1, users=5):
         for task in tasks:
             task.result()
     return Stall(found, began - start, ended - start)
-
-
-def throughputs(works):
-    """Return a DataFrame of greetings per second: a row per work of {work: a Comparison}."""
-    rows = {work: {run.model: run.throughput for run in data.runs} for work, data in works.items()}
-    return pandas.DataFrame(rows).T.round().astype(int)
 
 
 def ratios(one, other, what):

@@ -2,9 +2,10 @@
 
 import contextlib
 import itertools
+import select
+import socket
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 
 from .emulated_link import PORT, EmulatedLink
 from .observation import AcceptQueue, Client, SynQueue
@@ -16,36 +17,35 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
     """Clients connect to a server that does not accept.
 
     arrivals: when each client connects, in seconds. settings: {name: number}, for both hosts.
-    accept_at: when the server accepts one connection.
+    accept_at: when the server accepts one connection, after all have come.
     """
     with EmulatedLink(delay) as link, contextlib.ExitStack() as stack:
         for name, value in (settings or {}).items():
             for host in link.hosts.values():
                 host.set(name, value)
         listening = stack.enter_context(link.listener(backlog))
-        before, clients, started = Counter(link.server.counters()), [], []
+        before, poll, clients = Counter(link.server.counters()), select.poll(), {}
         link.start_clock()
-        with ThreadPoolExecutor(len(arrivals) + 1) as threads:
-            if accept_at is not None:
-                accept = threads.submit(lambda: wait(link, accept_at) or link.accept(listening))
-                started.append(accept)
-            for at, together in itertools.groupby(sorted(arrivals)):
-                wait(link, at)
-                while not settled(link, clients):
-                    time.sleep(0.002)
-                for _ in together:
-                    sock = stack.enter_context(link.client.socket())
-                    sock.bind((link.client.address, 0))  # the port is known before connect()
-                    clients.append(Client(sock.getsockname()[1], link.now(), None, None))
-                    program = client_program, link, sock, clients[-1], seconds
-                    started.append(threads.submit(*program))
-        wait(link, seconds)
-        for one in started:
-            if conn := one.result():
-                stack.enter_context(conn)
+        for at, together in itertools.groupby(sorted(arrivals)):
+            watch(link, poll, clients, at)
+            while not settled(link, clients):
+                watch(link, poll, clients, link.now() + 0.002)
+            for _ in together:
+                sock = stack.enter_context(link.client.socket())
+                sock.bind((link.client.address, 0))  # the port is known before connect()
+                sock.setblocking(False)
+                client = Client(sock.getsockname()[1], link.now(), None, None)
+                clients[sock.fileno()] = sock, client
+                with contextlib.suppress(BlockingIOError):  # the handshake takes a while
+                    sock.connect((link.server.address, PORT))
+                poll.register(sock, select.POLLOUT)
+        if accept_at is not None:
+            watch(link, poll, clients, accept_at)
+            stack.enter_context(link.accept(listening))
+        watch(link, poll, clients, seconds)
         return link.observed(
             AcceptQueue,
-            clients=clients,
+            clients=[client for _, client in clients.values()],
             queue=accept_queue_length(link),
             counters=Counter(link.server.counters()) - before,  # those that grew
             final=states_of(link),
@@ -53,8 +53,18 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
         )
 
 
-def wait(link, at):
-    time.sleep(max(0, at - link.now()))
+def watch(link, poll, clients, until):
+    """Note in each Client, until then, when it is connected, and its error; a reset comes later."""
+    while (left := until - link.now()) > 0:
+        for fd, event in poll.poll(1000 * left):
+            sock, client = clients[fd]
+            if event & select.POLLERR:
+                number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                client.error = type(OSError(number, "")).__name__
+                poll.unregister(fd)
+            else:
+                client.connected = link.now()
+                poll.modify(fd, 0)  # an error is reported nevertheless
 
 
 def settled(link, clients):
@@ -64,21 +74,8 @@ def settled(link, clients):
     """
     syns = {p.port for p in link.packets if p.flags == "SYN" and p.arrived}
     opening = any(row.state == "SYN-RECEIVED" for row in link.server.sockets())
-    last = max((client.began for client in clients), default=0)
+    last = max((client.began for _, client in clients.values()), default=0)
     return (len(syns) == len(clients) and not opening) or link.now() > last + HANDSHAKE_TIMEOUT
-
-
-def client_program(link, sock, client, seconds):
-    """Connect, and note in a Client when that was, or the error; a reset can come later."""
-    sock.settimeout(max(HANDSHAKE_TIMEOUT, seconds - link.now()))
-    try:
-        sock.connect((link.server.address, PORT))
-        client.connected = link.now()
-        sock.settimeout(max(0.001, seconds - link.now()))
-        sock.recv(1)
-    except OSError as error:
-        if error.errno:  # or else the experiment is over
-            client.error = type(error).__name__
 
 
 def accept_queue_length(link):

@@ -460,8 +460,8 @@ def test_of_many_connections_none_is_drawn_until_one_is_named(sequence, accept_q
 
 
 def test_a_client_outside_the_queue_waits_for_its_own_retransmission():
-    arrivals = [0, 0.1, 0.2]
-    data = tcp.run("accept_queue", backlog=0, arrivals=arrivals, seconds=1.5, accept_at=0.3)
+    arrivals = [0, 0.1, 0.5]  # far apart, and so are the retransmissions a second later
+    data = tcp.run("accept_queue", backlog=0, arrivals=arrivals, seconds=1.7, accept_at=0.6)
     first, *outside = data.clients
     [accept] = data.calls
     assert first.connected < accept.ended
