@@ -170,6 +170,8 @@ def test_a_ratio_is_of_rounds_side_by_side(load):
         ([1.3, 1.4, 1.5], "unclear"),
         ([1.3] * 7, "unclear"),
         ([1.3] * 8, "longer"),
+        ([0.5] * 8, "shorter"),
+        ([2.0] * 8 + [0.5] * 3, "unclear"),
         ([1.3] * 12 + [0.7] * 3, "unclear"),
         ([1.3] * 13 + [0.7] * 2, "longer"),
         ([0.7] * 13 + [1.3] * 2, "shorter"),
