@@ -381,7 +381,7 @@ def test_a_run_can_be_recorded_and_replayed(monkeypatch, tmp_path):
 
 def test_a_sequence_diagram_has_a_label_for_each_packet_and_state(sequence, life):
     figure = sequence.sequence_diagram(life, "title")
-    words = " ".join(text.get_text() for text in figure.axes[0].texts)
+    words = drawn(figure)
     for packet in life.packets:
         assert packet.flags in words
     for state in [*states(life, "client"), *states(life, "server")]:
