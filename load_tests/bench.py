@@ -34,10 +34,10 @@ from clients.console.printable import printable
 from clients.system import processes
 from clients.system.processes import LaunchError
 from clients.system.procfs import usable_cores
-from load_tests.harness.files import CannotWrite, Screen, ensure_file_writable, lines, save
+from load_tests.harness.files import CannotWrite, Screen, ensure_writable, lines, save
 from load_tests.harness.monitor import kernel_memory, loses_child_cpu, pin, tree_cpu_seconds
+from load_tests.harness.runs import warm
 from load_tests.harness.stats import nearest_rank, quartiles
-from load_tests.harness.warm import warm
 
 BACKLOG = 4096  # no SYN is dropped, however many connections come at once
 WARM_UP = 0.2  # seconds of a first round that does not count
@@ -116,6 +116,8 @@ def options(arguments=None):
     args = parser.parse_args(arguments)
     if min(args.connections) < args.processes:
         parser.error("--connections needs at least one for each of the --processes")
+    if args.json and args.json.is_dir():
+        parser.error("--json takes a file, not a folder")
     idle = args.idle * len(args.servers) if len(args.idle) == 1 else args.idle
     if len(idle) != len(args.servers):
         parser.error("--idle takes one number, or one for each server")
@@ -163,17 +165,17 @@ class Target:
 
     def connect_idle(self, count):
         """Open silent connections; return their IdleCost."""
-        before, kernel, began = self.resident(), kernel_memory(), time.perf_counter()
+
+        def resident():  # of the server and all that it has started
+            return processes.sum_over_tree(self.server.process, lambda one: one.memory_info().rss)
+
+        before, kernel, began = resident(), kernel_memory(), time.perf_counter()
         self.share("hold", count, True)
         return IdleCost(
-            resident=(self.resident() - before) / 1024 / count,
+            resident=(resident() - before) / 1024 / count,
             kernel=(kernel_memory() - kernel) / 1024 / count,
             connect=(time.perf_counter() - began) / count,
         )
-
-    def resident(self):
-        """Return the bytes of memory of the server and all that it has started."""
-        return processes.sum_over_tree(self.server.process, lambda one: one.memory_info().rss)
 
     def round(self, load, connections, seconds):
         """Return the Round of these seconds. Raises BenchError."""
@@ -347,7 +349,7 @@ def main():
     most = max(args.connections) + max(spec.idle for spec in args.specs)
     try:
         if args.json:
-            ensure_file_writable(args.json)
+            ensure_writable(args.json.resolve().parent)
         processes.raise_nofile_limit(most // args.processes + DESCRIPTORS)
         for connections in args.connections:
             found = measure(args, connections, console)

@@ -14,11 +14,12 @@ import datetime
 import gzip
 import io
 import itertools
+import json
 import math
 import os
 import signal
 import sys
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from rich.progress import track
@@ -151,7 +152,7 @@ def web(args, console):
 def finish(found, packed, args, console):
     """Write, show and draw a Comparison, each whatever failed before; return the exit status."""
     interruptible(False)  # not even by a second Ctrl-C: this takes no time
-    raw = ("results.json", results.dumps(found)), ("samples.csv.gz", packed)
+    raw = ("results.json", json.dumps(asdict(found))), ("samples.csv.gz", packed)
     written = write(raw, args.out, console)
     summary = stats.summarise(found)
     console.print(report.table(summary, console.width >= WIDE))
@@ -176,7 +177,7 @@ def draw(summary):
 
     config, rows = summary.results.config, summary.heaviest
     title = f"The same load for each server: {phrases.load_text(config, rows[0].load)}"
-    note = f"{phrases.asked(summary.results)} {phrases.limits(config, rows)}"
+    note = f"{phrases.asked(summary.results)} {phrases.limits(rows)}"
     light = charts.picture(figures.of_picture(summary), title, note)
     yield "comparison.png", light
     yield "comparison-dark.png", charts.darken(light)

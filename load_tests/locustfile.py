@@ -46,10 +46,6 @@ session_numbers = itertools.count(1)
 user_numbers = itertools.count()
 
 
-class Unanswered(Exception):
-    """The server had not answered when the run ended."""
-
-
 class GaveUp(Exception):
     """The server did not answer within --timeout."""
 
@@ -92,7 +88,7 @@ class GreetingUser(User):
         if outcome not in ("answered", "failed"):
             if request == "session" or (outcome != "timed_out" and seconds <= UNANSWERED_AFTER):
                 return
-            error = (GaveUp if outcome == "timed_out" else Unanswered)(f"no answer to: {name}")
+            error = TimeoutError(f"no answer to: {name}")
         if request != "session":
             what = {"request_type": "TCP", "name": name, "exception": error, "context": {}}
             times = {"response_time": 1000 * seconds, "response_length": length}
@@ -181,16 +177,6 @@ class SlowRequestUser(GreetingUser):
             session.connect()
             while True:
                 session.exchange("slow_request", f"slow {session.name}")
-
-
-class IdleUser(GreetingUser):
-    """A client that connects and sends nothing until the run ends."""
-
-    @task
-    def hold(self):
-        with session_of(self, requests=("connect", "session")) as session:
-            session.connect()
-            gevent.sleep(1e6)
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ def connect(idle, args):
             if not made:
                 raise bench.BenchError(text)
             out(f"{text}: no more connections")
-            break
+            return made
         more = args.connections * step // STEPS - made
         idle.share("hold", more, True)
         made += more

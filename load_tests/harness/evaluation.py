@@ -35,12 +35,13 @@ def usage(recorded, numbers):
         return max(getattr(reading, name) for reading in readings)
 
     cpu, connections = last.cpu - first.cpu, peak("descriptors") - first.descriptors
+    per_connection = max(peak("rss") - first.rss, 0) / connections if connections >= 10 else None
     return ServerUsage(
         cpu_us_per_greeting=cpu * 1e6 / numbers["greetings"] if numbers["greetings"] else None,
         cpu_share=cpu / numbers["seconds"],  # readings begin before the load
         cpu_incomplete=recorded.cpu_incomplete,
         rss_peak=peak("rss"),
-        rss_per_connection=(peak("rss") - first.rss) / connections if connections else None,
+        rss_per_connection=per_connection,
         connections_peak=connections,
         threads_peak=peak("threads"),
         accept_queue_peak=peak("accept_queue"),

@@ -5,7 +5,8 @@ from functools import partial
 from load_tests.harness import charts, phrases
 from load_tests.harness.results import OUTCOMES
 
-HATCHES = {  # of the outcomes of visitors that were not served
+HATCHES = {  # of the outcomes; those of visitors that were served are drawn full
+    "served": "",
     "too_late": "....",
     "unserved": "////",
     "unserved_established": "////",
@@ -15,13 +16,8 @@ HATCHES = {  # of the outcomes of visitors that were not served
     "failed": "**",
 }
 NARROW = 31  # letters in a line of a title of the main picture, a third of the page
-
-
 MEASURES = {  # measure: title and axis of its figure
-    "p50": (
-        "First greeting, median: {}",
-        "ms until the first greeting, p50",
-    ),
+    "p50": ("First greeting, median: {}", "ms until the first greeting, p50"),
     "tail": ("First greeting, p99: {}", "ms until the first greeting, p99"),
     "throughput": ("Throughput in greetings per second: {}", "greetings per second"),
     "goodput": ("Goodput in greetings per second: {}", "greetings per second"),
@@ -65,15 +61,13 @@ def bar(summary, name):
 
 def shares(summary, short=False):
     """Return the panel of the outcomes; short: the two kinds of unserved visitors are one."""
-    unserved = ["unserved"] if short else ["unserved_established", "unserved_syn_sent"]
-    words = {name: one["label"] for name, one in OUTCOMES.items()} | {"unserved": "unserved"}
-    words["served"] = "connected" if summary.results.config.load == "idle" else "greeted"
+    hidden = ("unserved_established", "unserved_syn_sent") if short else ("unserved",)
+    words = {"served": "greeted", "unserved": "unserved"}
+    words |= {name: one["label"] for name, one in OUTCOMES.items()}
     parts = {
-        words[name]: (
-            HATCHES.get(name, ""),
-            {row.model: getattr(row.outcomes, name) for row in summary.heaviest},
-        )
-        for name in ("served", "too_late", *unserved, "gave_up", "not_started", "failed")
+        words[name]: (hatch, {row.model: getattr(row.outcomes, name) for row in summary.heaviest})
+        for name, hatch in HATCHES.items()
+        if name not in hidden
     }
     title = phrases.unserved(summary.heaviest, NARROW if short else 98)
     labels = {"title": title, "xlabel": "share of the visitors"}
@@ -109,22 +103,19 @@ def distribution(summary):
 
 def of_report(summary):
     """Return {name: panel} of what this load has to show."""
-    config, found = summary.results.config, {"outcomes": shares(summary)}
-    measures = ["threads", "memory"]
-    if config.load != "idle":
-        found["distribution"] = distribution(summary)
-        failed = any(one.failures for row in summary.heaviest for one in row.runs[0].moments)
-        names = [name for name in OVER_TIME if failed or name != "failures"]
-        found |= {f"{name}_over_time": over_time(summary, name) for name in names}
-        measures = ["tail", "throughput", *["goodput"] * bool(config.timeout), *measures, "cpu"]
-    return found | {name: curve(summary, name) for name in measures}
+    hidden = {"p50"} if summary.results.config.timeout else {"p50", "goodput"}
+    if not any(one.failures for row in summary.heaviest for one in row.runs[0].moments):
+        hidden.add("failures")
+    found = {"outcomes": shares(summary), "distribution": distribution(summary)}
+    found |= {
+        f"{name}_over_time": over_time(summary, name) for name in OVER_TIME if name not in hidden
+    }
+    return found | {name: curve(summary, name) for name in MEASURES if name not in hidden}
 
 
 def of_picture(summary):
     """Return the panels of the main picture: outcomes, what visitors feel, what it costs."""
-    config, middle = summary.results.config, ["p50"]
-    if config.timeout:
-        middle = ["goodput"]
-    elif config.load != "think-time":
-        middle = ["throughput"] if config.load == "no-think-time" else []
-    return [shares(summary, short=True), *(bar(summary, name) for name in [*middle, "memory"])]
+    config, middle = summary.results.config, "p50"
+    if config.timeout or config.load == "no-think-time":
+        middle = "goodput" if config.timeout else "throughput"
+    return [shares(summary, short=True), bar(summary, middle), bar(summary, "memory")]

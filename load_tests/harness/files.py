@@ -76,21 +76,10 @@ def ensure_writable(folder):
             raise CannotWrite(f"cannot write to {where}: {error.strerror}") from error
 
 
-def ensure_file_writable(path):
-    """Raise CannotWrite if no file can be written there."""
-    if path.is_dir():
-        raise CannotWrite(f"cannot write to {path}: it is a folder")
-    if path.is_file() or not path.exists():  # and not /dev/stdout
-        ensure_writable(path.resolve().parent)
-
-
 def save(path, content):
     """Write a file as a whole, or leave what was there. content: str or bytes. Raises OSError."""
     path = path.resolve()  # a link stays
     data = content.encode() if isinstance(content, str) else content
-    if path.exists() and not path.is_file():  # /dev/stdout
-        path.write_bytes(data)
-        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_bytes(data)

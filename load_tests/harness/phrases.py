@@ -77,10 +77,10 @@ def machine(results):
     return f"{results.date[:10]}, Python {what.python}, Linux {what.kernel}, {cores}."
 
 
-def limits(config, rows):
+def limits(rows):
     """Return the sentence that explains the mark of generator-limited runs, "" without any."""
     health = [run.generator for row in rows for run in row.runs if run.generator.limited]
-    if not health or config.load == "idle":
+    if not health:
         return ""
     worst = max(health, key=lambda one: (one.lag_ms_p99, one.cpu_share))
     words = f"the load generator {worst.limited}, so the number is also its own"
@@ -91,7 +91,7 @@ def footnotes(summary):
     """Return the sentences that explain the marks of the table."""
     latencies = [run.latency["first_greeting"] for row in summary.rows for run in row.runs]
     bounds = {name for row in summary.rows for name, one in row.values.items() if one and one.bound}
-    notes = [limits(summary.results.config, summary.rows)]
+    notes = [limits(summary.rows)]
     if bounds - {"cpu"}:
         notes.append("≥ lower bound: not all requests were answered.")
     if "cpu" in bounds:

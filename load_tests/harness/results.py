@@ -1,14 +1,9 @@
 """The results of a comparison: results.json holds these dataclasses, field by field."""
 
-import json
 from dataclasses import asdict, dataclass, field, fields
 
-SCHEMA = 3  # of results.json: it changes whenever a field does
-USER_CLASSES = {
-    "think-time": "ClosedLoopUser",
-    "no-think-time": "NoThinkTimeUser",
-    "idle": "IdleUser",
-}
+SCHEMA = 4  # of results.json: it changes whenever a field does
+USER_CLASSES = {"think-time": "ClosedLoopUser", "no-think-time": "NoThinkTimeUser"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +34,9 @@ class RunConfig:
 class Machine:
     """What a reader needs to know of the machine."""
 
-    cpu: str
     cores: float  # usable ones: fewer under a CPU quota
-    memory_gib: float
     kernel: str
     python: str
-    locust: str
-    gevent: str
 
 
 @dataclass(frozen=True)
@@ -80,7 +71,6 @@ class Outcomes:
 
     finished: int = outcome("finished", "every greeting was answered, and the visitor left")
     in_session: int = outcome("in session", "greeted at least once when the run ended")
-    idle: int = outcome("idle", "connected, and asked for nothing")
     too_late: int = outcome("too late", "came less than 0.5 s before the end, not greeted yet")
     unserved_established: int = outcome(
         "unserved (ESTABLISHED)", "connected, never greeted: in the accept queue, or half-open"
@@ -102,7 +92,7 @@ class Outcomes:
 
     @property
     def served(self):
-        return self.finished + self.in_session + self.idle
+        return self.finished + self.in_session
 
     @property
     def all_failed(self):
@@ -148,7 +138,7 @@ class ServerUsage:
     cpu_share: float  # of one core
     cpu_incomplete: bool  # CPU time of its child processes is lost: a lower bound
     rss_peak: int  # bytes
-    rss_per_connection: float | None
+    rss_per_connection: float | None  # bytes; None where fewer than ten were open at a time
     connections_peak: int
     threads_peak: int
     accept_queue_peak: int
@@ -224,8 +214,3 @@ class Comparison:
     interrupted: bool = False
     runs: list[Run] = field(default_factory=list)
     failed_runs: list[FailedRun] = field(default_factory=list)
-
-
-def dumps(comparison):
-    """Return the text of results.json."""
-    return json.dumps(asdict(comparison))

@@ -6,24 +6,25 @@ import platform
 import shutil
 import socket
 import subprocess
+import time
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
 import psutil
 
+from clients.client import Client
 from clients.system.processes import ROOT, module_command, running_server, spawn, tail, temp_dir
 from clients.system.procfs import accept_queue_limit, usable_cores
 from load_tests.harness.monitor import loses_child_cpu, watching
 from load_tests.harness.results import Machine, Reading
 from load_tests.harness.samples import Sample
-from load_tests.harness.warm import warm
 
 LOCUSTFILE = Path("load_tests", "locustfile.py")  # in ROOT: Locust would split its path at commas
 SLOW_REQUESTS = Path(__file__).with_name("slow_requests.py")
-FULL = 2**20  # bytes: a disk with less room than this explains what is missing
 WORKERS_START = 30  # seconds that all workers may take to come to a run
+VISITORS = 20  # that warm a server
+WARM_UP = 1.0  # seconds of that: a server with slow greetings gets fewer visitors
 SLACK = 60  # seconds after which a Locust that should have ended is killed
 
 
@@ -66,6 +67,23 @@ def record(config, out, address, *, model, program, load, repeat):
     return Recorded(report, samples, log, readings, incomplete, limit, cores)
 
 
+def warm(address):
+    """Send visitors to a server one after the other; each connects, is greeted, and leaves.
+
+    A program that has not served a client yet is not what its users meet. The worst case is
+    asyncio: see BENCH.md, "A number that was true and meant nothing".
+    """
+    until = time.monotonic() + WARM_UP
+    with contextlib.suppress(OSError, ValueError):  # not served: the measurement will show it
+        for _ in range(VISITORS):
+            with Client(*address) as client:
+                client.greet(b"warm")
+                client.socket.shutdown(socket.SHUT_WR)
+                client.socket.recv(1024)  # the end: the server has closed
+            if time.monotonic() > until:
+                break
+
+
 def server_options(config):
     """Return the options with which every server is started."""
     slow = "--wait", config.wait, "--compute", config.compute
@@ -102,8 +120,6 @@ def make_load(address, options, seconds, page):
         with contextlib.suppress(OSError):  # no report, or no room for it: the numbers are here
             shutil.move(report, page)
         words = f"Locust's last words: {tail(output.read_text(errors='replace'))}"
-        if shutil.disk_usage(place).free < FULL:
-            words += f"\nThere is no room left in {place}"
         try:
             content = json.loads(sample_log.read_text())
         except (OSError, ValueError):
@@ -143,13 +159,4 @@ def join(address, report):
 
 def machine():
     """Return the Machine that this program runs on."""
-    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    return Machine(
-        cpu=cpu[0].split(": ")[1] if cpu else platform.machine(),
-        cores=usable_cores(),
-        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
-        kernel=platform.release(),
-        python=platform.python_version(),
-        locust=version("locust"),
-        gevent=version("gevent"),
-    )
+    return Machine(usable_cores(), platform.release(), platform.python_version())

@@ -77,8 +77,6 @@ def outcome(rows):
         return ends[seen["session"]]
     if seen.get("first_greeting") == "answered":
         return "in_session"
-    if seen["connect"] == "answered" and "first_greeting" not in seen:
-        return "idle"
     if rows["session"].seconds < TOO_LATE:
         return "too_late"
     return "unserved_established" if seen["connect"] == "answered" else "unserved_syn_sent"
@@ -139,12 +137,6 @@ def summary(samples):
     }
 
 
-def per_connection(run):
-    """Return KiB per connection, None where fewer than ten were open at a time."""
-    enough = run.usage.connections_peak >= 10
-    return max(run.usage.rss_per_connection, 0) / 1024 if enough else None
-
-
 MEASURES = {  # name: its number of a run, a Percentile, or None
     "visitors": lambda run: run.outcomes.visitors,
     "unserved": lambda run: run.outcomes.unserved,
@@ -155,7 +147,7 @@ MEASURES = {  # name: its number of a run, a Percentile, or None
     "goodput": lambda run: run.goodput,
     "threads": lambda run: run.usage.threads_peak,
     "cpu": lambda run: run.usage.cpu_us_per_greeting,
-    "memory": per_connection,
+    "memory": lambda run: run.usage.rss_per_connection and run.usage.rss_per_connection / 1024,
 }
 GENERATED = ("p50", "tail", "throughput", "goodput")  # spoilt by a slow generator
 
@@ -218,24 +210,3 @@ def value(runs, name):
     numbers = [one.ms if isinstance(one, Percentile) else one for one in found]
     limited = name in GENERATED and any(run.generator.limited for run in runs)
     return Value(*quartiles(numbers), bound, limited)
-
-
-def sign_test(ratios):
-    """Return the probability that chance alone puts this many ratios on one side of 1."""
-    above, below = sum(one > 1 for one in ratios), sum(one < 1 for one in ratios)
-    tosses = above + below
-    ways = sum(math.comb(tosses, heads) for heads in range(max(above, below), tosses + 1))
-    return min(1.0, 2 * ways / 2**tosses)
-
-
-def verdict(ratios):
-    """Return what the ratios of paired runs allow to say: "more", "less", or neither.
-
-    A change must be one that chance makes in less than 1 of 100 cases, so it takes 8 pairs.
-    """
-    low, _, high = quartiles(ratios)
-    if low > 0.85 and high < 1.15:
-        return "within 15 %"
-    if sign_test(ratios) >= 0.01:
-        return "unclear"
-    return "more" if sum(one > 1 for one in ratios) > sum(one < 1 for one in ratios) else "less"

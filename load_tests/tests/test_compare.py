@@ -204,8 +204,8 @@ def outcomes_of(rows):
             return "failed"
         if one.session in ends:
             return ends[one.session]
-        if one.first_greeting in ("answered", "none"):
-            return "in_session" if one.first_greeting == "answered" else "idle"
+        if one.first_greeting == "answered":
+            return "in_session"
         if one.name in brief:
             return "too_late"
         return "unserved_established" if one.connect == "answered" else "unserved_syn_sent"
@@ -251,7 +251,7 @@ def usage_of(readings, greetings, seconds, backlog):
     """Return what a server used, from a DataFrame of its readings."""
     first, last, most = readings.iloc[0], readings.iloc[-1], readings.max(numeric_only=True)
     connections = most.descriptors - first.descriptors
-    per_connection = (most.rss - first.rss) / connections if connections else None
+    per_connection = max(most.rss - first.rss, 0) / connections if connections >= 10 else None
     cpu = last.cpu - first.cpu
     return {
         "cpu_us_per_greeting": cpu * 1e6 / greetings if greetings else None,
@@ -345,9 +345,7 @@ def test_the_other_numbers_are_those_of_the_command_line_and_the_machine(impatie
     assert found.config == compare.options([*map(str, IMPATIENT)]).config
     numbers = {name for name, one in flat(asdict(found)).items() if not isinstance(one, str)}
     rest = {name for name in numbers if not re.match(r"runs|config", name)}
-    assert rest == {"schema", "interrupted", "machine.cores", "machine.memory_gib"}
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    assert found.machine.memory_gib == pytest.approx(memory, abs=0.06)
+    assert rest == {"schema", "interrupted", "machine.cores"}
     assert 0 < found.machine.cores <= len(os.sched_getaffinity(0))
 
 
@@ -542,7 +540,7 @@ def test_bad_servers_are_reported_and_the_others_still_run(bad):
         (["--users", "0"], "whole numbers from 1 to 20000"),
         (["--users", "many"], "whole numbers from 1 to 20000"),
         (["--seconds", "0.1"], "a number from 0.5"),
-        (["--arrivals", "5", "--load", "idle"], "leave out --load"),
+        (["--arrivals", "5", "--load", "no-think-time"], "leave out --load"),
         (["--slow-requests", "1"], "--slow-requests needs --compute or --wait"),
         (["--retries", "1"], "--retries needs --timeout"),
         (["--users", "2", "--processes", "3"], "--processes"),
@@ -567,7 +565,7 @@ def test_too_few_descriptors(tmp_path, load):
 
 @pytest.mark.parametrize(("number", "more"), [("SIGINT", ["--no-pictures"]), ("SIGTERM", [])])
 def test_ctrl_c_reports_what_was_measured_and_leaves_no_process_behind(tmp_path, number, more):
-    options = ["03_epoll", "--load", "idle", "--users", "2,3", "--seconds", "0.5", *more]
+    options = ["03_epoll", "--load", "no-think-time", "--users", "2,3", "--seconds", "0.5", *more]
     options += ["--out", tmp_path]
     process = subprocess.Popen(
         module_command("load_tests.compare", *options),
@@ -588,8 +586,7 @@ def test_ctrl_c_reports_what_was_measured_and_leaves_no_process_behind(tmp_path,
         process.wait()
     assert "Interrupted" in text
     [run] = runs_of(tmp_path).values()
-    assert run.outcomes.idle == run.outcomes.visitors == 2
-    assert run.greetings == 0
+    assert run.outcomes.in_session == run.outcomes.visitors == 2
     assert (tmp_path / "report.html").is_file() == (not more)
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive

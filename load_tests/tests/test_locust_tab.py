@@ -88,7 +88,7 @@ def test_the_page_opens_with_one_class_selected_and_the_others_to_choose(page):
     found = json.loads(re.search(r"templateArgs\s*=\s*(\{.*\})", asked(page))[1])
     assert found["available_user_classes"] == ["ClosedLoopUser"]  # what is ticked at first
     assert next(iter(found["users"])) == "ClosedLoopUser"
-    assert {"OpenLoopUser", "NoThinkTimeUser", "IdleUser"} < set(found["users"])
+    assert {"OpenLoopUser", "NoThinkTimeUser"} < set(found["users"])
 
 
 @in_a_browser

@@ -6,8 +6,7 @@ from clients.client import Client
 from clients.system import processes
 from conftest import wait_until
 from load_tests.harness.monitor import tree_cpu_seconds
-from load_tests.harness.runs import SLOW_REQUESTS
-from load_tests.harness.warm import VISITORS, warm
+from load_tests.harness.runs import SLOW_REQUESTS, VISITORS, warm
 
 pytestmark = pytest.mark.slow
 

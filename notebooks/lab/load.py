@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +15,6 @@ from clients.client import Client
 from clients.system import processes
 from load_tests import bench as benchmark
 from load_tests import compare as comparison
-from load_tests.harness import stats
 from load_tests.harness.monitor import kernel_memory, reading
 from load_tests.harness.samples import Sample
 from load_tests.harness.stats import quartiles
@@ -145,9 +145,21 @@ def ratio(one, other, what):
 
 
 def verdict(one, other, what):
-    """Return what ratios() of times allow to conclude: a median alone is not enough."""
-    found = stats.verdict(ratios(one, other, what))
-    return {"more": "longer", "less": "shorter"}.get(found, found)
+    """Return what ratios() of times allow to conclude: a median alone is not enough.
+
+    A difference must be one that chance makes in less than 1 of 100 cases (sign test), so it takes
+    8 pairs.
+    """
+    found = ratios(one, other, what)
+    low, _, high = quartiles(found)
+    if low > 0.85 and high < 1.15:
+        return "within 15 %"
+    longer, shorter = sum(one > 1 for one in found), sum(one < 1 for one in found)
+    tosses = longer + shorter
+    ways = sum(math.comb(tosses, heads) for heads in range(max(longer, shorter), tosses + 1))
+    if 2 * ways / 2**tosses >= 0.01:
+        return "unclear"
+    return "longer" if longer > shorter else "shorter"
 
 
 def costs(name, counts):

@@ -81,11 +81,10 @@ def state_intervals(data, end, port=None):
     ended is None for the last state. port: the client's. Raises ValueError if there are several
     connections and no port.
     """
-    changes = [change for change in data.states if change.end == end]
-    ports = sorted({change.client_port for change in changes})
-    if port is None and len(ports) > 1:
+    mine = [change for change in data.states if change.end == end]
+    changes = [change for change in mine if port in (None, change.client_port)]
+    if len(ports := sorted({change.client_port for change in changes})) > 1:
         raise ValueError(f"these are {len(ports)} connections: name one with port=, one of {ports}")
-    changes = [change for change in changes if port in (None, change.client_port)]
     ends = [*(change.at for change in changes[1:]), None]
     return [(change.state, change.at, ended) for change, ended in zip(changes, ends, strict=False)]
 
@@ -138,8 +137,10 @@ def sequence_diagram(data, title, since=0.0, until=float("inf"), port=None):
             write(ax, (side.x, 0), end, (0, 18), va="baseline", **look)
             life_line(ax, scale, side, state_intervals(data, end, port))
             write_calls(ax, scale, side, [(at, text) for at, one, text in calls if one == end])
-            times = packet_times(end, packets, data) + [(at, "") for at in alone[end]]
-            write_times(ax, scale, end, sorted(times))
+            times = [(p.sent, "") for p in packets if p.sender == end]
+            came = [p for p in packets if p.sender != end and p.arrived]
+            times += [(p.arrived, remark(end, p, packets, data)) for p in came]
+            write_times(ax, scale, end, sorted(times + [(at, "") for at in alone[end]]))
         for group in grouped(packets):
             sent = group[0].sent
             meets = [0.5 + (p.sent - sent) / (2 * delay) for p in packets if crosses(group[0], p)]
@@ -150,24 +151,16 @@ def sequence_diagram(data, title, since=0.0, until=float("inf"), port=None):
             ax.add_patch(Rectangle((left, top), right - left, bottom - top, **look))
             text = f"{number(gap * 1000)} ms left out"
             write(ax, (0.5, (top + bottom) / 2), text, color=GREY, fontsize=9.5)
-        legend(ax)
-        below = offset_copy(ax.transAxes, ax.figure, 0, -40, units="points")
-        words = f"{data.source}. Times in ms."
-        ax.text(0, 0, words, transform=below, color=GREY, fontsize=9)
+        squares = [Patch(color=colour, label=meaning) for colour, meaning in MEANING.items()]
+        look = {"loc": "upper left", "bbox_to_anchor": (-0.02, 0), "borderaxespad": 0.3, "ncols": 6}
+        look |= {"frameon": False, "fontsize": 9, "handlelength": 1, "columnspacing": 1.4}
+        words = {"title": f"{data.source}. Times in ms.", "title_fontsize": 9, "alignment": "left"}
+        ax.legend(handles=squares, **look, **words)
         ax.set_title(title, pad=42)
 
     figure = draw(10, MARGIN + PACKET * length / delay, panel)
     figure.get_layout_engine().execute(figure)  # the first leaves too much room next to long calls
     return figure
-
-
-def legend(ax):
-    """Explain the colours of the states below a picture."""
-    squares = [Patch(color=colour, label=meaning) for colour, meaning in MEANING.items()]
-    look = {"frameon": False, "fontsize": 9, "handlelength": 1, "columnspacing": 1.4}
-    below = offset_copy(ax.transAxes, ax.figure, -6, -4, units="points")
-    look |= {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below}
-    ax.legend(handles=squares, ncols=6, borderaxespad=0, **look)
 
 
 def life_line(ax, scale, side, states):
@@ -229,10 +222,9 @@ def grouped(packets):
     """Return lists of packets that one end sent at one moment: one arrow, two labels."""
     groups = []
     for packet in packets:
-        for group in groups[-2:]:
-            if group[0].sender == packet.sender and packet.sent - group[0].sent < SHORT:
-                group.append(packet)
-                break
+        mine = [group for group in groups if group[0].sender == packet.sender]
+        if mine and packet.sent - mine[-1][0].sent < SHORT:
+            mine[-1].append(packet)
         else:
             groups.append([packet])
     return groups
@@ -263,20 +255,14 @@ def arrow(ax, scale, group, delay, meets, texts):
     # The longest part that nothing crosses, or one nearer to the sender if it is half as long:
     # so the labels of two packets that cross are at different ends.
     free = max(itertools.pairwise([0, *sorted(meets), 1]), key=lambda part: part[1] - 2 * part[0])
-    for text, below in zip(dict.fromkeys(texts), (False, True), strict=False):
+    middle, across, down = sum(free) / 2, end - start, bottom - top
+    place = start + middle * across, top + middle * down
+    slant = math.degrees(math.atan(down / across))  # of the data, not of the page
+    look = {"rotation": slant, "transform_rotates_text": True, "rotation_mode": "anchor"}
+    for text, align, shift in zip(dict.fromkeys(texts), ("bottom", "top"), (2, -2), strict=False):
         text, size = (text.replace("   ", " "), 8) if meets else (text, 9.5)  # half a line is short
         size = min(size, 8.5) if len(text) > 29 else size  # or it would touch the next line
-        write_along(ax, (start, top), (end, bottom), sum(free) / 2, text, below, size)
-
-
-def write_along(ax, start, end, share, text, below, size):
-    """Write text along a slanted line, above or below it, at a share of its length."""
-    across, down = end[0] - start[0], end[1] - start[1]
-    place = start[0] + share * across, start[1] + share * down
-    look = {"va": "top" if below else "bottom", "fontsize": size, "rotation_mode": "anchor"}
-    look["rotation"] = math.degrees(math.atan(down / across))  # it reads from left to right
-    # The angle is one of the data, not of the page.
-    write(ax, place, text, (0, -2 if below else 2), transform_rotates_text=True, **look)
+        write(ax, place, text, (0, shift), va=align, fontsize=size, **look)
 
 
 def label(packet, packets):
@@ -294,14 +280,6 @@ def is_copy(packet, other):
         return False
     names = ("sender", "port", "flags", "seq")
     return all(getattr(packet, name) == getattr(other, name) for name in names)
-
-
-def packet_times(end, packets, data):
-    """Return [(when, remark), ...]: when packets were sent from or arrived at one end."""
-    sent = [(p.sent, "") for p in packets if p.sender == end]
-    return sent + [
-        (p.arrived, remark(end, p, packets, data)) for p in packets if p.sender != end and p.arrived
-    ]
 
 
 def remark(end, packet, packets, data):
