@@ -3,7 +3,6 @@
 import ast
 import atexit
 import contextlib
-import difflib
 import io
 import os
 import socket
@@ -68,19 +67,6 @@ def connection(small=False):
         here.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # no piece waits for an ACK
         here.connect(listener.getsockname())
         return here, running.enter_context(listener.accept()[0])
-
-
-def wait_for(sock, size):
-    """Wait until the receive buffer holds size bytes."""
-    while len(sock.recv(size, socket.MSG_PEEK)) < size:
-        pass
-
-
-def diff(one, other):
-    """Print the difference between the servers of two models, as diff -u does."""
-    texts = [processes.find_server(name).read_text().splitlines() for name in (one, other)]
-    lines = list(difflib.unified_diff(*texts, lineterm="", n=1))[2:]
-    print(*lines, f"({sum(line[0] in '+-' for line in lines)} lines differ)", sep="\n")
 
 
 def source(name, part):

@@ -213,8 +213,6 @@ def test_the_source_that_is_shown_is_the_file_s(capsys):
     assert capsys.readouterr().out.rstrip("\n") in processes.find_server("03_epoll").read_text()
     helpers.source("03_epoll", "Client")
     assert capsys.readouterr().out.startswith("@dataclass(slots=True)\nclass Client:\n")
-    helpers.diff("01_blocking", "02_threaded")
-    assert "+                threading.Thread" in capsys.readouterr().out
 
 
 def test_a_server_of_a_notebook_ends_with_it():
