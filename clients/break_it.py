@@ -1,8 +1,7 @@
 """Learn by breaking: make a known fault in a copy of a server, and see which check catches it.
 
-.venv/bin/python -m clients.break_it 03_epoll                       the mutants, and their symptoms
-.venv/bin/python -m clients.break_it 03_epoll eof-ignored           the change, the check, a server
-.venv/bin/python -m clients.break_it 03_epoll eof-ignored --hide    find the line yourself
+.venv/bin/python -m clients.break_it 03_epoll                the mutants, and their symptoms
+.venv/bin/python -m clients.break_it 03_epoll eof-ignored    the change, the check, a server
 
 A mutant is a copy of the server with one fault, in a temporary folder. It runs until Ctrl-C, then
 the copy is deleted. Without a terminal on standard input the command ends after the check, with
@@ -91,19 +90,15 @@ def plain_lines(text):
     return "\n".join(map(printable, text.splitlines()))
 
 
-def show(console, mutant, copy, hide):
-    """Print the fault; with hide, only its symptom and the path of the copy."""
+def show(console, mutant):
+    """Print the fault: its symptom, the change, and what it teaches."""
     console.print(f"What a user sees: {plain(mutant.symptom)}\n", markup=False)
-    if hide:
-        where = f"This copy has one fault. Find it:\n  {printable(str(copy))}\n"
-        console.print(where, markup=False, soft_wrap=True)
-    else:
-        sources = (text.splitlines() for text in (mutant.program.read_text(), mutant.source()))
-        name = f"{mutant.program.parent.name}/{mutant.program.name}"
-        lines = difflib.unified_diff(*sources, name, f"{name} (mutant)", lineterm="")
-        diff = "\n".join(printable(line.expandtabs()) for line in lines)
-        console.print(Syntax(diff, "diff", background_color="default", word_wrap=True))
-        console.print(f"\nWhat it teaches: {plain(mutant.teaches)}\n", markup=False)
+    sources = (text.splitlines() for text in (mutant.program.read_text(), mutant.source()))
+    name = f"{mutant.program.parent.name}/{mutant.program.name}"
+    lines = difflib.unified_diff(*sources, name, f"{name} (mutant)", lineterm="")
+    diff = "\n".join(printable(line.expandtabs()) for line in lines)
+    console.print(Syntax(diff, "diff", background_color="default", word_wrap=True))
+    console.print(f"\nWhat it teaches: {plain(mutant.teaches)}\n", markup=False)
 
 
 def caught(console, mutant, copy):
@@ -140,7 +135,6 @@ def main():
     parser = command_parser(__doc__)
     parser.add_argument("server", help="a model's name, or a server with a faults.toml next to it")
     parser.add_argument("mutant", nargs="?", help="without it, all are listed")
-    parser.add_argument("--hide", action="store_true", help="do not show the change")
     replace_unencodable()
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # delete the copy then, too
@@ -159,7 +153,7 @@ def main():
         if args.mutant not in mutants:
             return f"{args.server} has no mutant {args.mutant}: take one of {', '.join(mutants)}"
         with (mutant := mutants[args.mutant]).written() as copy:
-            show(console, mutant, copy, args.hide)
+            show(console, mutant)
             is_caught = caught(console, mutant, copy)
             if sys.stdin and sys.stdin.isatty():  # None: it is closed
                 keep_running(console, mutant, copy)

@@ -6,8 +6,6 @@ import re
 import signal
 import textwrap
 import threading
-import time
-from pathlib import Path
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -22,22 +20,13 @@ from clients.classroom.roster import Roster
 from clients.classroom.scripted_clients import MOST
 from clients.classroom.server_monitor import ServerMonitor, own_addresses
 from clients.classroom.stepper import MOST_LINES
-from clients.console.palette import luminance, styles, text_on
+from clients.console.palette import styles, text_on
 from clients.console.printable import printable
 from clients.system.processes import server_name
 
 INTERVAL = 0.2  # seconds between two updates of the screen
 GRACE = 5.0  # seconds until this process ends after a signal, at most
 NOTICE = 4.0  # seconds for which a notice to the teacher stays
-MARK = 4.0  # seconds for which what the last key changed is marked
-ALL_SLEEP = "each thread sleeps in a call: let a client do something"
-VIEWS = ("source", "kernel", "clients")  # the panels
-STYLES = {  # style of a Cell: its looks on a light screen and on a dark one
-    "bad": ("bold #b00020", "bold #ff8a80"),
-    "waiting": ("bold #7a4f00", "bold #ffca28"),
-    "changed": ("bold #000000 on #ffe97a", "bold #000000 on #ffe97a"),
-    "chosen": ("reverse", "reverse"),
-}
 
 
 class Classroom(App):
@@ -56,14 +45,13 @@ class Classroom(App):
     #how { height: auto; text-wrap: wrap; }
     #body { layout: grid; grid-size: 2 2; grid-gutter: 0 1; }
     #body Static { border-top: solid $primary; border-title-color: $text; height: 100%; }
-    #body.-zoomed { layout: vertical; }
     .-narrow #source { column-span: 2; }
     .-wide #source { row-span: 2; }
     .-low #large { display: none; }
     """
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
     VERTICAL_BREAKPOINTS = [(0, "-low"), (30, "-high")]
-    ENABLE_COMMAND_PALETTE = False
+    TITLE, ENABLE_COMMAND_PALETTE = "clients.classroom", False
     BINDINGS = [
         Binding("a,A", "add(1)", "add", key_display="a"),
         Binding("f,F", "add(50)", "fifty", key_display="f"),
@@ -79,25 +67,20 @@ class Classroom(App):
         Binding("w,W", "step", "line by line/run", key_display="w"),
         Binding("space", "advance(1)", "a line"),
         Binding("c,C", f"advance({MOST_LINES})", "to a call", key_display="c"),
-        Binding("p,P", "pause", "pause", key_display="p"),
         Binding("n,N", "start(1)", "next model", key_display="n"),
         Binding("b,B", "start(0)", "begin again", key_display="b"),
         Binding("e,E", "empty", "empty", key_display="e"),
-        Binding("z,Z", "zoom", "zoom", key_display="z"),
-        Binding("d,D", "toggle_dark", "dark/light", key_display="d"),
-        Binding("k,K", "keep", "picture", key_display="k"),
+        Binding("k,K", "screenshot(None, '.')", "picture", key_display="k"),
         Binding("q,Q,ctrl+c", "quit", "quit", key_display="q", priority=True),
     ]
 
     def __init__(self, programs, options):
         super().__init__()
         self.programs, self.options = programs, options
-        self.colours = styles([server_name(program) for program in programs])
-        self.monitor, self.monitors, self.paused, self.last_notice = None, set(), False, ""
-        self.roster, self.rows, self.zoomed = Roster(), [], None  # ClientRows; one of VIEWS
-        # {Cell.key: text} as last drawn, and as it was before the last key, when there were these
-        # clients; until when it counts
-        self.drawn, self.before, self.labels, self.marked_until = {}, {}, set(), 0.0
+        looks = styles([server_name(program) for program in programs])
+        self.colours = {name: colour for name, (colour, _) in looks.items()}
+        self.monitor, self.monitors = None, set()
+        self.roster, self.rows = Roster(), []  # ClientRows
         self.written = {}  # {id of a panel: what it shows}
 
     def compose(self):
@@ -109,8 +92,8 @@ class Classroom(App):
             yield Digits(id="large")
             yield Static(id="how")
         with Container(id="body"):
-            for view in VIEWS:
-                yield Static(id=view)
+            for panel in ("source", "kernel", "clients"):
+                yield Static(id=panel)
         yield Static(id="cost")
         yield Static(id="keys")
 
@@ -164,7 +147,7 @@ class Classroom(App):
         if host == "0.0.0.0":
             host = min(own_addresses(), key=lambda one: one.startswith("127."))
         warning = f"ANYONE ON THIS NETWORK CAN CONNECT: {host}:{port}"
-        self.query_one("#warning").update(Text(warning, style=self.style("bad")))
+        self.query_one("#warning").update(Text(warning, style=panels.BAD))
         self.query_one("#large").update(f"{host}:{port}")
         client = f"python3 clients/client.py --host {host} --port {port}"
         self.query_one("#how").update(f"nc {host} {port}   or   {client}")
@@ -175,15 +158,10 @@ class Classroom(App):
             return
         for client in list(self.roster.scripted.values()):
             client.move()
-        if self.paused:
-            return
         if monitor := self.monitor:
             if not monitor.ended:
                 monitor.refresh()
             self.rows = self.roster.rows(monitor.connections, monitor.said)
-            sleeps = monitor.ended or not monitor.stepper.session.stopped()
-            if self.last_notice == ALL_SLEEP and not sleeps:
-                self.notice("")  # it is no longer true
         self.draw()
 
     # What is drawn
@@ -195,7 +173,6 @@ class Classroom(App):
             self.write("title", Content("the server starts …"))
             self.write("where", Content(""))
             return
-        self.drawn_now = {}
         self.draw_head()
         width, height = self.room("source")
         if monitor.ended:
@@ -214,38 +191,25 @@ class Classroom(App):
         self.fill("kernel", "the kernel's side", [] if monitor.ended else rows)
         rows = panels.clients(shown, self.rows, chosen, self.room("clients")[1])
         self.fill("clients", "the clients", rows)
-        self.drawn = self.drawn_now
 
     def draw_head(self):
         """Write which model it is, where it listens, and what it costs."""
-        monitor, colour = self.monitor, self.model_colour()
+        monitor, colour = self.monitor, self.colours[self.monitor.name]
         for part in self.query("#head, #title, #where"):
             part.styles.background, part.styles.color = colour, text_on(colour)
-        if self.paused or monitor.ended or monitor.stepper.on:
-            where = "PAUSED" if self.paused else "ENDED" if monitor.ended else "LINE BY LINE"
-        else:
-            where = "%s:%d" % monitor.server.address
+        where = "%s:%d" % monitor.server.address if not monitor.ended else "ENDED"
+        if not monitor.ended and monitor.stepper.on:
+            where = "LINE BY LINE"
         self.write("where", Content(where))
         title, width = f"{monitor.name}: {monitor.sentence}", self.size.width - len(where) - 4
         if cell_len(title) > width:
             title = f"{monitor.name}: {monitor.sentence.partition(':')[0]}"
         self.write("title", Content(printable(title)))
         used = monitor.used
-        log = f"; {monitor.dropped:,} bytes of its log not kept" if monitor.dropped else ""
         family = f"processes {used['processes']}, " if used["processes"] > 1 else ""
-        row = [
-            panels.Cell(f"cost: {family}threads "),
-            panels.Cell(str(used["threads"]), "", ("threads",)),
-            panels.Cell(", descriptors "),
-            panels.Cell(str(used["descriptors"]), "", ("descriptors",)),
-            panels.Cell(f", resident {used['resident'] / 2**20:.1f} MiB with the tracer{log}"),
-        ]
-        self.write("cost", self.text([] if monitor.ended else [row]))
-
-    def model_colour(self):
-        """Return the colour of the model; black would not be seen on a dark screen."""
-        colour = self.colours[self.monitor.name][0]
-        return "#FFFFFF" if self.current_theme.dark and luminance(colour) < 0.01 else colour
+        numbers = f"{family}threads {used['threads']}, descriptors {used['descriptors']}"
+        cost = f"cost: {numbers}, resident {used['resident'] / 2**20:.1f} MiB with the tracer"
+        self.write("cost", Content("" if monitor.ended else cost))
 
     def room(self, panel):
         """Return the (columns, rows) of a panel."""
@@ -262,46 +226,21 @@ class Classroom(App):
             self.query_one(f"#{panel}").update(content)
 
     def text(self, rows):
-        """Return rows of Cells as a Text; what the last key has changed is marked."""
-        text, marked = Text(), time.monotonic() < self.marked_until
+        """Return rows of (text, style) as a Text."""
+        colour, text = self.colours[self.monitor.name], Text()
+        own = f"bold {text_on(colour)} on {colour}"
         for row in rows:
-            for cell in row:
-                seen = cell.key in self.before or cell.key[:1] not in self.labels  # or scrolled in
-                changed = marked and cell.key and seen and self.before.get(cell.key) != cell.text
-                style = "changed" if changed and cell.text.strip() else cell.style
-                text.append(printable(cell.text), self.style(style))
-                if cell.key:
-                    self.drawn_now[cell.key] = cell.text
+            for part, style in row:
+                text.append(printable(part), own if style == panels.MODEL else style)
             text.append("\n")
         return text
 
-    def style(self, name):
-        """Return a style as rich names it."""
-        if name == "mark":
-            colour = self.model_colour()
-            return f"bold {text_on(colour)} on {colour}"
-        return STYLES[name][self.current_theme.dark] if name in STYLES else name
-
     def notice(self, text):
-        """Show the teacher a text for a moment, in place of the one before; "" shows none."""
+        """Show the teacher a text for a moment, in place of the one before."""
         self.clear_notifications()
-        if text:
-            self.notify(text, timeout=NOTICE)
-        self.last_notice = text
+        self.notify(text, timeout=NOTICE)
 
     # The keys
-
-    async def run_action(self, action, *args, **kwargs):
-        """Do what a key says; a paused picture goes on, and what changes from here on is marked."""
-        name = action if isinstance(action, str) else ""
-        if name == "keep":  # what is on the screen stays as it is
-            return await super().run_action(action, *args, **kwargs)
-        if self.paused and not name.startswith(("pause", "quit")):
-            self.action_pause()
-        still = ("choose", "scroll", "zoom", "toggle_dark")
-        self.before, self.labels = self.drawn, {(row.label,) for row in self.rows}
-        self.marked_until = 0 if name.startswith(still) else time.monotonic() + MARK
-        return await super().run_action(action, *args, **kwargs)
 
     def chosen(self):
         """Return the chosen client; None, and a notice, if there is none that keys control."""
@@ -365,11 +304,7 @@ class Classroom(App):
         if not stepper or not stepper.on:
             self.notice("w first: then the server goes line by line")
         elif not stepper.advance(self.roster.chosen_name(), lines):
-            self.notice(ALL_SLEEP)
-
-    def action_pause(self):
-        self.paused = not self.paused
-        self.draw()
+            self.notice("each thread sleeps in a call: let a client do something")
 
     def action_start(self, step):
         """Start the model that is step places further on; the same clients connect to it."""
@@ -377,27 +312,10 @@ class Classroom(App):
             place = self.programs.index(self.monitor.program) + step
             self.start(self.programs[place % len(self.programs)])
 
-    def action_zoom(self):
-        """Show one panel on the whole screen, then the next one, then all again."""
-        views = (None, *VIEWS)
-        self.zoomed = views[(views.index(self.zoomed) + 1) % len(views)]
-        self.query_one("#body").set_class(self.zoomed is not None, "-zoomed")
-        for panel in self.query("#body Static"):
-            panel.display = self.zoomed in (None, panel.id)
-
-    def action_keep(self):
-        svg = self.export_screenshot(title="clients.classroom")
-        svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # no remote fonts
-        file = Path(time.strftime("classroom-%H%M%S.svg"))
-        try:
-            file.write_text(svg, encoding="utf-8")
-        except OSError as error:
-            self.notice(f"cannot write {file}: {error.strerror}")
-        else:
-            self.notice(f"the screen is in {file}")
-
-    def action_toggle_dark(self):
-        self.theme = "textual-light" if self.current_theme.dark else "textual-dark"
+    def export_screenshot(self, **options):
+        """Return the screen as SVG that names no remote fonts."""
+        svg = super().export_screenshot(**options)
+        return re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
 
     def end(self):
         self.roster.empty()

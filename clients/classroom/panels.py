@@ -1,15 +1,15 @@
 """The texts of the classroom's panels.
 
-A row is a list of Cells. width, height: the columns and rows of a panel. names: {"host:port": the
-client's label}. clients: a ClientRow of each, or of those that are shown. The screen cuts what is
-too wide, with "…"; where rows or names are left out, a sign says so ("⋮", "and 38 more").
+A row is a list of (text, style), the style as rich names it, or MODEL. width, height: the columns
+and rows of a panel. names: {"host:port": the client's label}. clients: a ClientRow of each, or of
+those that are shown. The screen cuts what is too wide, with "…"; where rows or names are left out,
+a sign says so ("⋮", "and 38 more").
 """
 
 import itertools
 import math
 import re
 from collections import Counter
-from typing import NamedTuple
 
 from rich.cells import cell_len
 from textual.content import Content
@@ -17,25 +17,14 @@ from textual.content import Content
 from clients.console.printable import printable
 
 WIDE = 53  # columns from which a table has room for the states of both ends
-
-
-class Cell(NamedTuple):
-    """A piece of a row."""
-
-    text: str
-    style: str = ""  # a key of app.STYLES
-    key: tuple = ()  # what it shows: after a key press, a cell with another text is marked
-
-
-def line(text, style=""):
-    return [Cell(text, style)]
+BAD, WAITING, MODEL = "bold #b00020", "bold #7a4f00", "model"  # MODEL: in the model's colour
 
 
 def failure(monitor, width, height):
     """Return the rows of a server that has ended: its last line, where it failed, its log."""
     log, status = monitor.ended
     reason = (log.strip() or status).splitlines()[-1]
-    rows = [line(reason, "bad")]
+    rows = [[(reason, BAD)]]
     if failed := re.findall(rf'File "{re.escape(str(monitor.program))}", line (\d+)', log):
         rows += excerpt(monitor.lines, {int(failed[-1]): [reason]}, set(), max(4, height // 2))
     return rows + last_lines(f"{log}\n{status}", width, height - len(rows))
@@ -47,7 +36,7 @@ def last_lines(text, width, height):
     lines = [part.plain.rstrip() for one in whole for part in one.wrap(width)]
     cut = len(lines) - height
     shown = [f"⋮ {cut + 1} lines", *lines[cut + 1 :]] if cut > 0 else lines
-    return [line(one, "bad") for one in shown]
+    return [[(one, BAD)] for one in shown]
 
 
 def size(count):
@@ -87,11 +76,11 @@ def excerpt(lines, marks, anchors, height):
     for number in [*shown, len(lines) + 1]:
         if number > before + 1:
             left_out = number - before - 1
-            rows.append(line(f"     ⋮ {left_out} line{'s' * (left_out > 1)}", "dim"))
+            rows.append([(f"     ⋮ {left_out} line{'s' * (left_out > 1)}", "dim")])
         if number <= len(lines):
-            rows.append(line(f"{number:>4} {lines[number - 1]}", "bold" if number in marks else ""))
-            for text in marks.get(number, []):
-                rows.append([Cell("   ▶ ", "mark", ("mark", number, text)), Cell(text, "mark")])
+            style = "bold" if number in marks else ""
+            rows.append([(f"{number:>4} {lines[number - 1]}", style)])
+            rows += [[(f"   ▶ {text}", MODEL)] for text in marks.get(number, [])]
         before = number
     return rows
 
@@ -124,15 +113,14 @@ def queue(monitor, clients, width):
     """Return the rows about the accept queue: a bar, the clients in it and those outside of it."""
     cells = min(monitor.limit, max(4, width - 26))
     bar = "█" * math.ceil(cells * monitor.queue / monitor.limit)
-    count = f"{monitor.queue} of {monitor.limit}"
-    found = [[Cell(f"accept queue {bar:·<{cells}} ", "bold"), Cell(count, "bold", ("queue",))]]
+    found = [[(f"accept queue {bar:·<{cells}} {monitor.queue} of {monitor.limit}", "bold")]]
     groups = {"  in it: ": [], "SYN-SENT: ": []}
     for row in clients:
         if row.connection and (title := place(row.connection)):
             groups.setdefault(title, []).append(short(row.label))
     for title, labels in groups.items():
-        style = "dim" if not labels else "waiting" if title == "  in it: " else "bad"
-        found.append([Cell(title, style), Cell(some(labels, width, title), style, (title,))])
+        style = "dim" if not labels else WAITING if title == "  in it: " else BAD
+        found.append([(title + some(labels, width, title), style)])
     return found
 
 
@@ -168,36 +156,26 @@ def short(name):
 def connections(clients, left_out, chosen, width, height, time_wait):
     """Return a table with a title; its last row counts those not shown, left_out at least."""
     ends = f"{'client end':<13}{'server end':<14}" if width >= WIDE else f"{'state':<13}"
-    title = line(f"{'':<5}{ends}{'at':<6}{'Recv-Q':>7}{'Send-Q':>7}", "dim")
+    title = [(f"{'':<5}{ends}{'at':<6}{'Recv-Q':>7}{'Send-Q':>7}", "dim")]
     table = [connection(row.label, row.connection, chosen, width) for row in clients]
     if time_wait:
-        table.append(line(f"TIME-WAIT: {time_wait} (closed; the kernel keeps the address)", "dim"))
+        table.append([(f"TIME-WAIT: {time_wait} (closed; the kernel keeps the address)", "dim")])
     if left_out or len(table) >= height:
         left_out += len(table[height - 2 :])
-        table[height - 2 :] = [line(f"… and {left_out} more (PgUp PgDn)", "dim")]
+        table[height - 2 :] = [[(f"… and {left_out} more (PgUp PgDn)", "dim")]]
     return [title, *table]
 
 
 def connection(label, one, chosen, width):
     client, server = one.client_state or "-", one.server_state or "-"
-    style = "bad" if client == "SYN-SENT" else ""
-    ends = [
-        Cell(f"{client:<13}", style, (label, "client")),
-        Cell(f"{server:<14}", "", (label, "server")),
-    ]
-    if width < WIDE:
-        ends = [Cell(f"{one.server_state or client:<13}", style, (label, "state"))]
+    ends = f"{client:<13}{server:<14}" if width >= WIDE else f"{one.server_state or client:<13}"
     at = "queue" if one.queued else "-" if one.fd is None else f"fd {one.fd}"
-    counts = [
-        Cell(f"{size(count):>7}", "waiting" if count else "dim", (label, column))
-        for column, count in (("Recv-Q", one.recv_q), ("Send-Q", one.send_q))
-    ]
     sign, style = ("▸", "bold") if label == chosen else (" ", "")
     return [
-        Cell(f"{sign}{short(label):<4}", style),
-        *ends,
-        Cell(f"{at:<6}", "", (label, "at")),
-        *counts,
+        (f"{sign}{short(label):<4}", style),
+        (ends, BAD if client == "SYN-SENT" else ""),
+        (f"{at:<6}", ""),
+        *((f"{size(count):>7}", WAITING if count else "dim") for count in (one.recv_q, one.send_q)),
     ]
 
 
@@ -210,15 +188,11 @@ def clients(shown, all_rows, chosen, height):
     if len(all_rows) > min(height, len(rows)) and height >= 4:
         states = Counter(row.state for row in all_rows)
         counts = ", ".join(f"{count} {state}" for state, count in states.items())
-        rows.insert(0, line(f"{len(all_rows)} in all: {counts}", "bold"))
+        rows.insert(0, [(f"{len(all_rows)} in all: {counts}", "bold")])
     return rows[:height]
 
 
 def client(row, chosen):
-    sign, style = ("▸", "chosen") if row.label == chosen else (" ", "")
-    return [
-        Cell(f"{sign}{short(row.label):>3} ", style),
-        Cell(row.state, style, (row.label, "does")),
-        Cell(f" {row.seconds:.0f} s ".ljust(17 - len(row.state)), style),
-        Cell(row.talk, style, (row.label, "talk")),
-    ]
+    sign, style = ("▸", "reverse") if row.label == chosen else (" ", "")
+    state = f"{row.state} {row.seconds:.0f} s "
+    return [(f"{sign}{short(row.label):>3} {state:<17}{row.talk}", style)]

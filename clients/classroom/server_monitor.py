@@ -44,8 +44,7 @@ class ServerMonitor:
     options: {"backlog": 5, ...}, of its command line. ended: its log and how it has ended, or None.
     threads: a ThreadState for each. queue: the length of the accept queue, at most limit.
     time_wait: the number of connections in TIME-WAIT. used: {"processes", "threads", "descriptors",
-    "resident" (bytes of memory): number} of the server and its children. dropped: bytes of its log
-    that were not kept.
+    "resident" (bytes of memory): number} of the server and its children.
     """
 
     def __init__(self, program, options):
@@ -55,7 +54,7 @@ class ServerMonitor:
         self.sentence = docstring_summary(text)
         self.limit = procfs.accept_queue_limit(options["backlog"])
         self.ended, self.threads, self.connections, self.stepper = None, [], [], None
-        self.queue = self.time_wait = self.dropped = 0
+        self.queue = self.time_wait = 0
         self.used = Counter()
         self.anchors = set()  # the lines on which a thread has slept
         self.said = {}  # {"host:port": what it said, from the server's log}
@@ -96,7 +95,6 @@ class ServerMonitor:
                 used.update(descriptors=one.num_fds(), threads=one.num_threads())
                 used.update(resident=one.memory_info().rss, processes=1)
         own, fds = held.get(process.pid, {}), dict(ChainMap(*held.values()))
-        self.dropped = self.server.dropped()
         self.said |= dict(SAID.findall(self.server.log(LATEST)))
         sockets = procfs.tcp_sockets(self.port)
         sockets = [one for one in sockets if self.owns(one.local) or self.owns(one.remote)]

@@ -2,17 +2,13 @@
 
 .venv/bin/python -m clients.crowd                       five clients, and which waits for which
 .venv/bin/python -m clients.crowd --silent 2            the second one stays to the end
-.venv/bin/python -m clients.crowd --json crowd.json     every event, to be drawn
 
 Start a server first. Ctrl-C ends it early; the summary comes in any case.
 """
 
 import functools
-import json
 import signal
 import sys
-from dataclasses import asdict
-from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
@@ -51,7 +47,6 @@ def options():
     parser.add_argument("--silent", type=clients, metavar="N", help="greets once and leaves last")
     cut_off = number(float, 0.001, 3600)
     parser.add_argument("--seconds", type=cut_off, help="then all clients are cut off")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all events")
     parser.set_defaults(**vars(Config()))
     args = parser.parse_args()
     if args.silent and args.silent > args.clients:
@@ -68,15 +63,13 @@ def interrupt_once(number, _frame):
 def main():
     replace_unencodable()
     config = vars(options())
-    address, file = (config.pop("host"), config.pop("port")), config.pop("json")
+    address = config.pop("host"), config.pop("port")
     signal.signal(signal.SIGINT, interrupt_once)
     try:
         result = show(address, config)
     except LaunchError as error:
         return str(error)
     Console(highlight=False, soft_wrap=True).print(summary_table(result))
-    if file:
-        file.write_text(json.dumps(asdict(result)) + "\n")
     if result.interrupted:
         return 130  # as a shell reports a program that Ctrl-C ended
     return 1 if summary(result).failed else 0

@@ -34,19 +34,15 @@ class Event(NamedTuple):
 class ClientRecord:
     number: int  # from 1
     silent: bool
-    port: int | None = None  # its own
     error: str | None = None  # why it failed
     events: list[Event] = field(default_factory=list)  # none: it had not come at the end
 
 
 @dataclass
 class CrowdResult:
-    address: tuple[str, int]
-    config: Config
     seconds: float  # from the start to the end, or to now
     clients: list[ClientRecord]
     interrupted: bool = False  # by Ctrl-C
-    schema: int = 2  # of the JSON
 
 
 def crowd(address, clients=Config.clients, progress=lambda result: None, **config):
@@ -118,7 +114,6 @@ class _Run:
             record("connects")
             with Client(*self.address, self.left()) as connection:
                 self.connections.append(connection)
-                client.port = connection.socket.getsockname()[1]
                 record("connected")
                 self.talk(client, connection, record)
                 record("left")  # before close(): the server may answer the next one at once
@@ -144,7 +139,7 @@ class _Run:
 
     def so_far(self):
         clients = [replace(client, events=[*client.events]) for client in self.clients]
-        return CrowdResult(self.address, self.config, self.now(), clients)
+        return CrowdResult(self.now(), clients)
 
     def end(self, interrupted=False):
         """Cut off all clients that are still there; return the CrowdResult, each with an end."""

@@ -164,11 +164,14 @@ def _(m, e, b, lines):
     return left and row(e, m[1])["client_state"] in ("FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT")
 
 
-@true_if(
-    r"Client (\d+) resets its connection: its kernel sends RST, and bytes in flight are lost\."
-)
+RESETS = r"Client (\d+) resets its connection: its kernel sends RST"
+
+
+@true_if(RESETS + r"(, and drops the bytes in its buffers)?\.")
 def _(m, e, b, lines):
-    return client(e, m[1])["left"] == "reset" and row(e, m[1])["client_state"] is None
+    is_reset = client(e, m[1])["left"] == "reset" and row(e, m[1])["client_state"] is None
+    unsent, *_, unread = row(b, m[1])["buffers"]
+    return is_reset and bool(m[2]) == (unsent + unread > 0)
 
 
 @true_if(r"Time passes(?:: (.*?))?\.")

@@ -1,8 +1,10 @@
 """A scenario is recorded as it happens: the program's steps, and the kernel's side of each."""
 
 import asyncio
+import copy
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import re
@@ -307,6 +309,7 @@ def other(tmp_path_factory):
         "The thread is blocked in the system call",  # select(): its calls are not recorded
         "shutdown(SHUT_WR): the kernel sends FIN to client 2, after all bytes; descriptor 5 stays",
         "SimpleQueue.get() blocks: the queue is empty.",
+        "Visit.pieces() starts with self = Visit(connection with client 1 (descriptor 4)).",
         "Visit.pieces() is suspended: it yields b'ann'.",
         "Visit.pieces() goes on where it was suspended.",
         "The block begins: on to line 17.",
@@ -343,12 +346,13 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--port", type=int)
 parser.add_argument("--backlog", type=int)
 
-def run(take):
+def run(take, after):
     options = parser.parse_args()
     listener = socket.create_server(("127.0.0.1", options.port), backlog=options.backlog)
     print("listening on %s:%d" % listener.getsockname(), flush=True)
     while True:
         take(listener.accept()[0])
+        after()
 """
 ROOM = '''"""Two threads per client, an object that all share, the waits of queue and threading."""
 import functools, loop, os, queue, threading
@@ -359,6 +363,9 @@ class Room:
 
 def park(wait):
     wait()
+
+def rest(number):
+    pass
 
 def wait_for_news():
     with news:
@@ -397,7 +404,7 @@ def serve(room):
             for wait in waits:
                 threading.Thread(target=park, args=(wait,), daemon=True).start()
 
-    loop.run(take)
+    loop.run(take, lambda: rest(count))
 
 news, gate, full = threading.Condition(), threading.Lock(), queue.Queue(1)
 gate.acquire()
@@ -470,6 +477,13 @@ def test_a_thread_has_ended_and_another_one_of_the_same_client_has_not(room):
 )
 def test_a_server_of_many_threads_is_described_as_it_is(room, words):
     assert words in " ".join(one["sentence"] for one in room)
+
+
+def test_a_call_by_a_lambda_that_another_file_calls_is_in_the_line_of_the_lambda(room):
+    [lambda_line] = [at for at, text in enumerate(ROOM.splitlines(), 1) if "lambda" in text]
+    calls = [one for one in room if one["function"] == "rest" and one["kind"] == "call"]
+    assert {one["line"] for one in calls} == {lambda_line}
+    assert calls[0]["sentence"].endswith("rest() is called with number = 1.")
 
 
 def test_a_connection_that_is_closed_is_still_in_a_list(room):
@@ -722,6 +736,27 @@ def test_out_of_descriptors_the_queue_is_what_accept_has_left():
     full = event | {"kernel": event["kernel"] | {"queue": 1}}  # an accept() before it took that one
     assert sentence(event, full, []).startswith(wanted)
     assert "it stays in the queue" in sentence(full, event, [])
+
+
+def test_a_reset_drops_bytes_only_if_there_are_some():
+    found = SHOWN["recordings"]["reset"]["01_blocking"]
+    at = next(at for at, one in enumerate(found) if one["does"] == "resets")
+    said = "Client 1 resets its connection: its kernel sends RST{}."
+    assert sentence(found[at], found[at - 1], []) == said.format("")
+    for which in (0, 3):  # its send buffer, its receive buffer
+        before = copy.deepcopy(found[at - 1])
+        row(before, 1)["buffers"][which] = 3
+        dropped = said.format(", and drops the bytes in its buffers")
+        assert sentence(found[at], before, []) == dropped
+
+
+def test_a_poll_that_reports_nothing_says_so_of_what_it_watches():
+    shown = SHOWN["recordings"]["two"]["03_epoll"]
+    event, before = next((now, was) for was, now in itertools.pairwise(shown)
+                         if now["sentence"].startswith("epoll.poll() reports"))  # fmt: skip
+    calls = [call | {"events": []} for call in event["calls"][-1:]]
+    said = sentence(event | {"calls": calls}, before, SHOWN["programs"]["03_epoll"]["lines"])
+    assert "epoll.poll() reports nothing: no descriptor that it watches is ready." in said
 
 
 def test_a_value_is_described_as_what_it_is():

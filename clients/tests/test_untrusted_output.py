@@ -109,15 +109,6 @@ def test_the_classroom_shows_it_as_it_is(hostile):
         assert text in shown
 
 
-def test_the_classroom_says_when_a_log_without_end_is_cut(tmp_path):
-    program = tmp_path / "endless.py"
-    program.write_text(
-        "import sys\nprint('listening on 127.0.0.1:9', flush=True)\n"
-        "while True:\n    print('x' * 9999, file=sys.stderr)\n"
-    )
-    play(program, shows("bytes of its log not kept"), size=(140, 60))
-
-
 @pytest.mark.parametrize(
     "words",
     [

@@ -85,7 +85,8 @@ def of_clients(event, before):
             return f"{name} closes with unread bytes, so its kernel sends a reset (RST)."
         case "leaves":
             return f"{name} closes its connection: its kernel sends FIN, after all its bytes."
-    return f"{name} resets its connection: its kernel sends RST, and bytes in flight are lost."
+    dropped = ", and drops the bytes in its buffers" * bool(was["buffers"][0] or was["buffers"][3])
+    return f"{name} resets its connection: its kernel sends RST{dropped}."
 
 
 def of_connections(event):
@@ -181,7 +182,7 @@ def of_call(event):
     function, how = function_name(event), event["how"]
     if how == "resumed":
         return f"{function} goes on where it was suspended."
-    text = f"{function} is called"
+    text = f"{function} {'starts' if how == 'started' else 'is called'}"
     if how in ("begins", "callback"):
         who = f"{thread_name(event)} begins: it" if how == "begins" else "Another file"
         text = f"{who} calls {function}"
@@ -301,7 +302,8 @@ def of_kernel_call(call, event, before):
                 events = " ".join(event for event, bit in EVENTS.items() if mask & bit)
                 more = "" if events == "IN" else f": {events}"
                 names.append(named_descriptor(one, before, event) + more)
-            return f"{name}() reports {', '.join(names) or 'nothing: no descriptor is ready'}."
+            none = "nothing: no descriptor that it watches is ready"
+            return f"{name}() reports {', '.join(names) or none}."
         case "register" | "modify" | "unregister":
             return of_interest(call, event, before)
         case "close":

@@ -155,9 +155,8 @@ def verdict(one, other, what):
     if low > 0.85 and high < 1.15:
         return "within 15 %"
     longer, shorter = sum(one > 1 for one in found), sum(one < 1 for one in found)
-    tosses = longer + shorter
-    ways = sum(math.comb(tosses, heads) for heads in range(max(longer, shorter), tosses + 1))
-    if 2 * ways / 2**tosses >= 0.01:
+    fewer, tosses = min(longer, shorter), longer + shorter
+    if 2 * sum(math.comb(tosses, heads) for heads in range(fewer + 1)) / 2**tosses >= 0.01:
         return "unclear"
     return "longer" if longer > shorter else "shorter"
 

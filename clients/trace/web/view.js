@@ -131,10 +131,10 @@ const marksOf = ({ awake, blocked }) => [
   blocked.length ? markOf(blocked, true) : null,
 ];
 
-// The line that a step has executed. A thread that blocks is still in it; a new thread has executed none.
+// The line that a step has executed. A thread that blocks is still in it; a call from another file is of none.
 function executedIn(step) {
-  const begins = ["begins", "callback"].includes(step.how);
-  return step.kind === "sleep" || begins ? null : step.line;
+  const fromOutside = step.kind === "call" && step.line === step.next_line;
+  return step.kind === "sleep" || fromOutside ? null : step.line;
 }
 
 function drawLines(step) {
