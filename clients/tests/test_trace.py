@@ -276,7 +276,6 @@ def other(tmp_path_factory):
         "This handler is not for it: on to line 38.",
         "The exception is caught here: on to line 39.",
         "The thread is blocked in the system call",  # select(): its calls are not recorded
-        "shutdown(SHUT_WR): the kernel sends FIN to client 2, after all bytes; descriptor 5 stays",
         "SimpleQueue.get() blocks: the queue is empty.",
         "Visit.pieces() starts with self = Visit(connection with client 1 (descriptor 4)).",
         "Visit.pieces() is suspended: it yields b'ann'.",
@@ -733,11 +732,8 @@ def test_a_value_is_described_as_what_it_is():
         await asyncio.sleep(0)
 
     task = talk()
-    assert values.describe(task) == "talk(), not started"
-    task.send(None)
-    assert values.describe(task) == "talk(), suspended"
+    assert values.describe(task) == "coroutine talk()"
     task.close()
-    assert values.describe(task) == "talk(), ended"
     assert values.describe(("read", 3)) == "('read', 3)"
     assert values.describe(("127.0.0.1", 3)) == "127.0.0.1:3"
     for one in (socket.socketpair()[0], socket.create_server(("127.0.0.1", 0))):
