@@ -23,7 +23,7 @@ from clients.console import palette
 from clients.system import processes
 from clients.system.frames import FIRST_OWN_FD
 from clients.system.sockets import unix_listener
-from clients.tests.narration_checks import false_sentences, is_difference_true
+from clients.tests.narration_checks import false_sentences
 from clients.tests.steps_page import bundle_of, outdated
 from clients.trace import animated_svg, bundle, tracer, values
 from clients.trace.__main__ import main as trace_main
@@ -178,37 +178,6 @@ def test_a_false_sentence_is_found(old, new):
     at = next(at for at, one in enumerate(found) if old in one["sentence"])
     wrong = found[at] | {"sentence": found[at]["sentence"].replace(old, new)}
     assert false_sentences([*found[:at], wrong, *found[at + 1 :]], lines)[0][0] == at + 1
-
-
-def differing():
-    """Return [(sentence, events before, events now), ...] of each action on the committed page."""
-    found = []
-    for scenario, texts in SHOWN["differences"].items():
-        models = {name[:2]: SHOWN["recordings"][scenario][name] for name in MODELS}
-        for number, text in enumerate(texts):
-            before, now = (
-                {name: [one for one in events if one["action"] <= last][-1]
-                 for name, events in models.items()}
-                for last in (max(0, number - 1), number)
-            )  # fmt: skip
-            found.append((text, before, now))
-    return found
-
-
-def test_each_action_has_a_true_sentence_that_says_what_differs_among_the_models():
-    for name, scenario in SCENARIOS.items():
-        assert len(SHOWN["differences"][name]) == 1 + len(scenario.actions)
-    for text, before, now in differing():
-        assert len(text.split()) <= 20
-        assert is_difference_true(text, before, now), text
-
-
-@pytest.mark.parametrize("pair", [("01", "02"), ("01", "03")])
-def test_a_sentence_with_two_models_in_the_wrong_place_is_found(pair):
-    for text, before, now in differing():
-        turned = re.sub("|".join(pair), lambda found: pair[found[0] == pair[0]], text)
-        same_group = re.search(r"01(, \d\d)* and " + pair[1], text)
-        assert bool(is_difference_true(turned, before, now)) == bool(same_group), turned
 
 
 def test_the_answer_of_a_scenario_is_what_was_recorded():
