@@ -164,11 +164,14 @@ def _(m, e, b, lines):
     return left and row(e, m[1])["client_state"] in ("FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT")
 
 
-@true_if(
-    r"Client (\d+) resets its connection: its kernel sends RST, and bytes in flight are lost\."
-)
+RESETS = r"Client (\d+) resets its connection: its kernel sends RST"
+
+
+@true_if(RESETS + r"(, and drops the bytes in its buffers)?\.")
 def _(m, e, b, lines):
-    return client(e, m[1])["left"] == "reset" and row(e, m[1])["client_state"] is None
+    is_reset = client(e, m[1])["left"] == "reset" and row(e, m[1])["client_state"] is None
+    unsent, *_, unread = row(b, m[1])["buffers"]
+    return is_reset and bool(m[2]) == (unsent + unread > 0)
 
 
 @true_if(r"Time passes(?:: (.*?))?\.")
@@ -461,88 +464,3 @@ def _(m, e, b, lines):
 @true_if(r"On to line (\d+), in (\w+)\(\)\.")
 def _(m, e, b, lines):
     return int(m[1]) == e["next_line"] and e["function"] == m[2]
-
-
-# What differs among the servers after an action
-
-SERVERS = r"(\d\d(?:, \d\d)*(?: and \d\d)?|All)"
-DONE = SERVERS + r" ha(?:ve|s) (.*?) (it|them|clients? \d+(?: to \d+|(?:, \d+)* and \d+)?)(.*)"
-CALLS = {
-    "accept4": "accept()",
-    "recvfrom": "recv()",
-    "sendto": "send()",
-    "epoll_wait": "epoll.poll()",
-}
-
-
-def are_answered(e, b, who):
-    return size(client(e, who)["received"]) > 0 and not row(e, who)["queued"]
-
-
-def served_before(e, b, who):
-    return client(b, who)["received"] == client(e, who)["received"]
-
-
-FACTS = {
-    "answered": are_answered,
-    "accepted": lambda e, b, who: row(e, who)["fd"] is not None,
-    "not accepted": lambda e, b, who: row(e, who)["queued"] and row(e, who)["fd"] is None,
-    "closed the connection of": lambda e, b, who: (
-        client(e, who)["left"] and row(e, who)["fd"] is None and not row(e, who)["queued"]
-    ),
-    "bytes for": lambda e, b, who: row(e, who)["in_program"] > 0,
-}
-MORE = {
-    "": lambda e, b, who: True,
-    " that the kernel does not take": FACTS["bytes for"],
-    " before": served_before,
-    " only now": lambda e, b, who: not served_before(e, b, who),
-    "words are in the kernel's receive buffer": lambda e, b, who: (
-        0 < size(client(e, who)["sent"]) == row(e, who)["buffers"][1]
-    ),
-}
-
-
-def blocked_in(e):
-    return {CALLS[one["call"]] for one in e["threads"]}
-
-
-def is_difference_true(text, before, now):
-    """Return whether a sentence is true of all servers and names each of them once.
-
-    before, now: {"01": the event of a server after the action before, after this action}.
-    """
-    named, whos = [], []
-    text, _, where = text.removesuffix(".").partition(". ") if text.startswith("All have") else (
-        (text.removesuffix("."), "", "") if " ha" in text else ("", "", text.removesuffix("."))
-    )  # fmt: skip
-    for clause in filter(None, text.split("; ")):
-        names, what, who, more = re.fullmatch(DONE, clause).groups()
-        names = list(now) if names == "All" else re.findall(r"\d\d", names)
-        numbers = list(map(int, re.findall(r"\d+", who)))
-        whos = list(range(numbers[0], numbers[-1] + 1)) if " to " in who else numbers or whos
-        at = re.fullmatch(r", blocked in (\S+) for client (\d+)", more)
-        for name in names:
-            e, b = now[name], before[name]
-            if not all(FACTS[what](e, b, one) for one in whos):
-                return False
-            if at and (blocked_in(e) != {at[1]} or thread_fd(e) != row(e, at[2])["fd"]):
-                return False
-            check = MORE["" if at else re.sub(r"^: (its|their) ", "", more)]
-            if not all(check(e, b, one) for one in whos):
-                return False
-        named += names
-    places = re.findall(SERVERS + r" (?:(?:is|are) blocked )?in (.*?)(?=, \d\d|$)", where)
-    for names, calls in places:
-        for name in re.findall(r"\d\d", names):
-            if blocked_in(now[name]) != set(re.split(r", | and ", calls)):
-                return False
-    placed = [name for names, _ in places for name in re.findall(r"\d\d", names)]
-    return (
-        all(sorted(found) == sorted(now) for found in (named, placed) if found) and named + placed
-    )
-
-
-def thread_fd(e):
-    [one] = e["threads"]
-    return one["fd"]

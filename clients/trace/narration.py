@@ -85,7 +85,8 @@ def of_clients(event, before):
             return f"{name} closes with unread bytes, so its kernel sends a reset (RST)."
         case "leaves":
             return f"{name} closes its connection: its kernel sends FIN, after all its bytes."
-    return f"{name} resets its connection: its kernel sends RST, and bytes in flight are lost."
+    dropped = ", and drops the bytes in its buffers" * bool(was["buffers"][0] or was["buffers"][3])
+    return f"{name} resets its connection: its kernel sends RST{dropped}."
 
 
 def of_connections(event):
@@ -181,7 +182,7 @@ def of_call(event):
     function, how = function_name(event), event["how"]
     if how == "resumed":
         return f"{function} goes on where it was suspended."
-    text = f"{function} is called"
+    text = f"{function} {'starts' if how == 'started' else 'is called'}"
     if how in ("begins", "callback"):
         who = f"{thread_name(event)} begins: it" if how == "begins" else "Another file"
         text = f"{who} calls {function}"
@@ -301,13 +302,12 @@ def of_kernel_call(call, event, before):
                 events = " ".join(event for event, bit in EVENTS.items() if mask & bit)
                 more = "" if events == "IN" else f": {events}"
                 names.append(named_descriptor(one, before, event) + more)
-            return f"{name}() reports {', '.join(names) or 'nothing: no descriptor is ready'}."
+            none = "nothing: no descriptor that it watches is ready"
+            return f"{name}() reports {', '.join(names) or none}."
         case "register" | "modify" | "unregister":
             return of_interest(call, event, before)
         case "close":
             return of_close(fd, event, before)
-        case "shutdown":
-            return of_shutdown(call, before)
         case "sleep":
             return f"time.sleep({call['given']:g}) is over."
         case "setblocking" if call["given"] == "False":
@@ -350,15 +350,6 @@ def of_interest(call, event, before):
     )
     still = "still " if call["name"] == "modify" and then and then == now else ""
     return f"{name} {still}watches {of} for {' and '.join(wanted)}{how}."
-
-
-def of_shutdown(call, before):
-    row, how, what = row_with("fd", call["fd"], before), call["given"], ""
-    if how == "SHUT_RD":
-        what = f"the program reads no more from {call['remote']}; "
-    elif row and row["server_state"] in ("ESTABLISHED", "CLOSE-WAIT"):
-        what = f"the kernel sends FIN to {call['remote']}, after all bytes; "
-    return f"shutdown({how}): {what}descriptor {call['fd']} stays open."
 
 
 def of_close(fd, event, before):

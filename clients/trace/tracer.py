@@ -27,6 +27,7 @@ from clients.trace.calls import TracedCall
 from clients.trace.values import describe, fields_of, is_socket, remote_of, variables_of
 
 GENERATOR = 0x20 | 0x80 | 0x200  # inspect.CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
+HIDDEN = {"<lambda>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}
 WAITING = {queue.__file__, threading.__file__}  # whose functions are named if a thread is in them
 
 
@@ -41,8 +42,8 @@ class Snapshot:
     function: str | None = None  # the innermost one of the program's file; None outside it
     line: int | None = None  # the line that was executed, or in which it sleeps
     next_line: int | None = None  # at which it has stopped
-    # "resumed": a generator's call; "callback": a call from another file; "suspended" or "raised":
-    # how a function is left
+    # "started", "resumed": a generator or a coroutine, which was called before; "callback": a call
+    # from another file; "suspended" or "raised": how a function is left
     how: str = ""
     alone: bool = True  # no other thread has run while this line was executed
     # {name: text before, or None} of the variables that it is known to have changed
@@ -135,9 +136,11 @@ class Tracer:
         return self.enter
 
     def is_shown(self, code):
-        """Return True for a function of the program, but not for a lambda or a comprehension."""
-        named = not code.co_name.startswith("<") or code.co_name == "<module>"
-        return named and code.co_filename == self.program
+        return code.co_filename == self.program and not self.is_hidden(code)
+
+    def is_hidden(self, code):
+        """Return True for a lambda or a comprehension of the program."""
+        return code.co_filename == self.program and code.co_name in HIDDEN
 
     # ... and before and after each call of any function (sys.setprofile)
 
@@ -181,10 +184,15 @@ class Tracer:
             return found
         found.value = describe(value[1] if event == "exception" else value)
         found.next_line, found.how = found.line, how_of(frame, event)
-        is_direct = frame.f_back and frame.f_back.f_code.co_filename == self.program
+        caller = by = frame.f_back
+        while caller and self.is_hidden(caller.f_code):
+            caller = caller.f_back
+        is_direct = caller and self.is_shown(caller.f_code)
         if event == "call":
             found.arguments = [one for one in found.variables if one in frame.f_code.co_varnames]
-            found.how = found.how or ("" if is_direct else "callback")
+            is_lambda = not is_direct and by is not caller  # which another file has called
+            found.line = by.f_lineno if is_lambda else found.line
+            found.how = found.how or ("" if is_direct or is_lambda else "callback")
         if start := self.starts.get(thread.native_id):
             if event != "call" or is_direct:
                 found.line = start.line
@@ -225,8 +233,8 @@ def how_of(frame, event):
     code, at = frame.f_code.co_code, frame.f_lasti
     operation = dis.opname[code[at]] if at >= 0 else ""
     if event == "call":
-        begins = operation == "RESUME" and not code[at + 1] & 3
-        return "resumed" if frame.f_code.co_flags & GENERATOR and not begins else ""
+        how = "resumed" if operation != "RESUME" or code[at + 1] & 3 else "started"
+        return how if frame.f_code.co_flags & GENERATOR else ""
     if event == "return" and not operation.startswith("RETURN"):
         return "suspended" if operation in ("YIELD_VALUE", "RESUME") else "raised"
     return ""

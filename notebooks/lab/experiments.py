@@ -17,15 +17,7 @@ from clients.system import netns
 
 from . import forgetting, packet_loss, queues
 from .emulated_link import EmulatedLink, NotSupported, concurrently
-from .observation import (
-    BindAttempt,
-    EarlyData,
-    ForgottenClose,
-    Lookup,
-    Observation,
-    TimeWait,
-    to_json,
-)
+from .observation import Lookup, Observation, TimeWait, to_json
 
 NOT_SUPPORTED = 75  # exit status: this system does not allow it (EX_TEMPFAIL in sysexits.h)
 
@@ -85,25 +77,25 @@ def time_wait(seconds=63.0, delay=0.005):
         link.close("client", client)
         listening.close()
         time.sleep(4 * delay)
-        began, timers, attempts = link.now(), [], []
+        began, timers, errors = link.now(), [], {"without": [], "with": []}
         while link.now() < began + seconds:
             timers += [row.timer for row in link.server.sockets() if row.state == "TIME-WAIT"]
-            attempts += [try_to_listen(link, reuse=False), try_to_listen(link, reuse=True)]
-            if attempts[-2].error is None:
+            for how, its in errors.items():
+                its.append(try_to_listen(link, reuse=how == "with"))
+            if errors["without"][-1] is None:
                 break
             time.sleep(min(1, max(0.02, timers[-1])))
         time.sleep(0.1)  # the recorded states are a little behind
-        return link.observed(TimeWait, timer=timers[0], attempts=attempts)
+        return link.observed(TimeWait, timer=timers[0], errors=errors)
 
 
 def try_to_listen(link, reuse):
-    """Listen on the port again, as a restarted server does; return the BindAttempt."""
-    failure = None
+    """Listen on the port again, as a restarted server does; return the error, or None."""
     try:
         link.listener(reuse=reuse).close()
     except OSError as error:
-        failure = error.strerror
-    return BindAttempt(link.now(), reuse, failure)
+        return error.strerror
+    return None
 
 
 def forgotten_close(seconds=4.0, fin_timeout=2, delay=0.05):
@@ -117,12 +109,11 @@ def forgotten_close(seconds=4.0, fin_timeout=2, delay=0.05):
         link.close("client", client)
         link.receive("server", conn)
         time.sleep(max(seconds, fin_timeout + 1))
-        left = {name: host.sockets() for name, host in link.hosts.items()}
         link.send("server", conn, b"still there?")
         time.sleep(4 * delay)
         with contextlib.suppress(OSError):
             link.send("server", conn, b"hello?")
-        return link.observed(ForgottenClose, left=left)
+        return link.observed(Observation)
 
 
 def two_writes(nodelay, delay=0.02):
@@ -153,39 +144,22 @@ def two_writes(nodelay, delay=0.02):
         return link.observed(Observation)
 
 
-def early_data(delay=0.02):
-    """A client connects and sends before accept() is called."""
-    with EmulatedLink(delay) as link, link.listener() as listening, link.client.socket() as client:
-        link.connect(client)
-        link.send("client", client, b"bob")
-        time.sleep(4 * delay)
-        before = link.server.sockets()
-        with link.accept(listening) as conn:
-            after = link.server.sockets()
-            received = conn.recv(1024, socket.MSG_DONTWAIT).decode()
-            return link.observed(EarlyData, before=before, after=after, received=received)
+def resolve(name, dns, hosts="", order="files dns"):
+    """Look a name up where /etc/hosts is the text hosts, and dns is the DNS server's answer.
 
-
-def resolve(name, hosts="", dns=None, order="files dns"):
-    """Look a name up where /etc/hosts is the text hosts, and a DNS server has {name: address}.
-
-    order: of the two, as in /etc/nsswitch.conf. Only an IPv4 address is looked up.
+    dns: an IPv4 address. order: of the two, as in /etc/nsswitch.conf.
     """
     netns.bring_up("lo")
     replace("/etc/hosts", hosts + "\n")
     replace("/etc/nsswitch.conf", f"hosts: {order}\n")
     replace("/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:5 attempts:2\n")
-    queries, found, error = [], [], None
+    queries = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 53))
-        arguments = [server, dns or {}, queries]
+        arguments = [server, dns, queries]
         threading.Thread(target=answer_queries, args=arguments, daemon=True).start()
-        try:
-            found = socket.getaddrinfo(name, 80, socket.AF_INET, socket.SOCK_STREAM)
-        except socket.gaierror as failure:
-            error = failure.strerror
-    addresses = [f"{address}:{port}" for *_, (address, port) in found]
-    return Lookup(addresses=addresses, error=error, queries=queries)
+        found = socket.getaddrinfo(name, 80, socket.AF_INET, socket.SOCK_STREAM)
+    return Lookup(addresses=["%s:%d" % one[-1] for one in found], queries=queries)
 
 
 def replace(path, text):
@@ -200,8 +174,8 @@ def replace(path, text):
         subprocess.run(["mount", "--bind", file.name, os.path.realpath(path)], check=True)
 
 
-def answer_queries(server, known, queries):
-    """Be a small DNS server for {name: address}, and record each query (RFC 1035, 4.1)."""
+def answer_queries(server, address, queries):
+    """Be a DNS server that answers each query with an address, and record it (RFC 1035, 4.1)."""
     with contextlib.suppress(OSError):  # the socket is closed at the end
         while True:
             query, remote = server.recvfrom(512)
@@ -209,13 +183,12 @@ def answer_queries(server, known, queries):
             while size := rest[0]:
                 labels.append(rest[1 : 1 + size].decode())
                 rest = rest[1 + size :]
-            name, kind = ".".join(labels), int.from_bytes(rest[1:3])
-            queries.append((name, {1: "A", 28: "AAAA"}.get(kind, "another")))
-            flags = 0x8180 if name in known else 0x8183  # an answer; 3: there is no such name
-            reply = query[:2] + struct.pack("!5H", flags, 1, name in known, 0, 0)
+            kind = int.from_bytes(rest[1:3])
+            queries.append((".".join(labels), {1: "A", 28: "AAAA"}.get(kind, "another")))
+            reply = query[:2] + struct.pack("!5H", 0x8180, 1, 1, 0, 0)  # one question, one answer
             reply += query[12 : len(query) - len(rest) + 5]
-            if name in known:  # 0xC00C: the name is that of the question; type A, class IN
-                reply += struct.pack("!HHHIH", 0xC00C, 1, 1, 0, 4) + socket.inet_aton(known[name])
+            # 0xC00C: the name is that of the question; type A, class IN
+            reply += struct.pack("!HHHIH", 0xC00C, 1, 1, 0, 4) + socket.inet_aton(address)
             server.sendto(reply, remote)
 
 

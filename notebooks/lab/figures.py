@@ -30,11 +30,11 @@ def stall(found, since, until):
         ax.axvspan(found.began, found.ended, color="#F3D9A4", lw=0)
         shown = sorted((one.began, one.ended) for one in requests if since < one.began < until)
         began, ended = zip(*shown, strict=True)
-        ax.hlines(range(len(shown)), began, ended, color=colour)
+        ax.hlines(range(len(shown)), began, ended, color=colour, lw=0.8)
         ax.plot(began, range(len(shown)), "o", color=colour, ms=3)  # some lines are too short
         slow = sum(one.began < found.ended and one.ended > found.began for one in requests)
         words = f"{slow} of {len(requests)} requests meet the stall"
-        ax.text(found.ended + 0.05, 0, words, fontsize=12)
+        ax.text(until, 0, words, ha="right", fontsize=12)
         times = sorted(1000 * one.seconds for one in requests)
         p50, p99 = (milliseconds(nearest_rank(times, share)) for share in (50, 99))
         ax.set_title(f"The {loop} reports: p50 {p50}, p99 {p99}", color=colour, fontsize=14)

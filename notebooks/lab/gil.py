@@ -3,15 +3,15 @@
 The kernel reports for each thread of a process whether it runs, or in which system call it is
 blocked (/proc/PID/task/TID/syscall, proc(5)). In CPython a thread waits for the GIL in futex
 (Python/ceval_gil.c, take_gil: a condition variable of pthreads). A reader that does nothing else
-samples many thousand times per second, often enough to see switch intervals of 5 ms.
+samples thousands of times per second, often enough to see switch intervals of 5 ms.
 """
 
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,20 +52,14 @@ def sample(pid, seconds):
     thread: the kernel's number, as text; state: RUNS (it has a core, or needs only a core), WAITS,
     or BLOCKED (in any other call); began, ended: seconds since the first sample.
     """
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    files = {task.name: os.open(task / "syscall", os.O_RDONLY) for task in tasks}
-    spans, began = {name: [] for name in files}, time.perf_counter()
-    try:
-        while (at := time.perf_counter() - began) < seconds:
-            for name, file in files.items():
-                now = state(os.pread(file, 128, 0).decode())
-                if spans[name]:
-                    spans[name][-1][2] = at
-                if not spans[name] or spans[name][-1][0] != now:
-                    spans[name].append([now, at, at])
-    finally:
-        for file in files.values():
-            os.close(file)
+    spans, began = defaultdict(list), time.perf_counter()
+    while (at := time.perf_counter() - began) < seconds:
+        for thread, line in procfs.syscalls(pid).items():
+            now, its = state(line), spans[str(thread)]
+            if its:
+                its[-1][2] = at
+            if not its or its[-1][0] != now:
+                its.append([now, at, at])
     return spans
 
 

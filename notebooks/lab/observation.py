@@ -4,9 +4,7 @@ All times are in seconds since the experiment began; an end is "client" or "serv
 """
 
 import json
-from dataclasses import dataclass, field, fields
-
-from clients.system.procfs import TcpSocket
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -54,13 +52,6 @@ class Client:
     error: str | None
 
 
-@dataclass
-class BindAttempt:
-    at: float
-    reuse: bool  # with SO_REUSEADDR
-    error: str | None
-
-
 @dataclass(kw_only=True)
 class Observation:
     """The packets, states and calls of an experiment, where it has them."""
@@ -76,24 +67,12 @@ class Observation:
 @dataclass(kw_only=True)
 class TimeWait(Observation):
     timer: float  # seconds that the kernel would keep TIME-WAIT, at first
-    attempts: list[BindAttempt]
-
-
-@dataclass(kw_only=True)
-class ForgottenClose(Observation):
-    left: dict[str, list[TcpSocket]]  # of each end, before the server writes again
-
-
-@dataclass(kw_only=True)
-class EarlyData(Observation):
-    before: list[TcpSocket]  # the server's, before accept()
-    after: list[TcpSocket]
-    received: str  # what a non-blocking recv() returned right after it
+    errors: dict[str, list[str | None]]  # "with" and "without" SO_REUSEADDR: of each attempt
 
 
 @dataclass(kw_only=True)
 class Lookup(Observation):
-    addresses: list[str]  # "127.0.0.5:80", [] if the lookup failed
+    addresses: list[str]  # "127.0.0.5:80"
     queries: list[tuple[str, str]]  # (name, record type) that reached the DNS server
 
 
@@ -102,7 +81,6 @@ class AcceptQueue(Observation):
     clients: list[Client]
     queue: int  # connections in the accept queue at the end
     counters: dict[str, int]  # by how much the server's TCP counters grew
-    final: dict[str, dict[str, str]]  # {end: {the client's port: state}}
     watched: float
 
 
@@ -123,7 +101,6 @@ class Vanished(Observation):
     sent: int  # packets that the server sent to the vanished client
     timer_runs: bool  # of the kernel, for this connection, at the end
     noticed: float | None  # after how many seconds the server's program got the error
-    settings: dict[str, int]  # the kernel's, for programs that set nothing
 
 
 @dataclass(kw_only=True)
@@ -144,11 +121,7 @@ TYPES = {name: kind for name, kind in globals().items() if hasattr(kind, "__data
 
 
 def to_json(observation):
-    def typed(one):
-        named = {each.name: getattr(one, each.name) for each in fields(one)}
-        return {"type": type(one).__name__} | named
-
-    return json.dumps(observation, default=typed)
+    return json.dumps(observation, default=lambda one: {"type": type(one).__name__} | vars(one))
 
 
 def from_json(text):

@@ -25,7 +25,6 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
                 host.set(name, value)
         listening = stack.enter_context(link.listener(backlog))
         before, poll, clients = Counter(link.server.counters()), select.poll(), {}
-        link.start_clock()
         for at, together in itertools.groupby(sorted(arrivals)):
             watch(link, poll, clients, at)
             while not settled(link, clients):
@@ -48,7 +47,6 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
             clients=[client for _, client in clients.values()],
             queue=accept_queue_length(link),
             counters=Counter(link.server.counters()) - before,  # those that grew
-            final=states_of(link),
             watched=seconds,
         )
 
@@ -82,14 +80,6 @@ def accept_queue_length(link):
     return next(row.recv_q for row in link.server.sockets() if row.state == "LISTEN")
 
 
-def states_of(link):
-    """Return the state of each connection at each end: {end: {the client's port: state}}."""
-    return {
-        "client": {str(row.local[1]): row.state for row in link.client.sockets()},
-        "server": {str(row.remote[1]): row.state for row in link.server.sockets() if row.remote[1]},
-    }
-
-
 def syn_queue(backlog, clients, max_syn_backlog=None, cookies=1, seconds=0.3, delay=0.005):
     """Handshakes that do not finish, because the link loses the clients' last packet of each.
 
@@ -111,7 +101,8 @@ def syn_queue(backlog, clients, max_syn_backlog=None, cookies=1, seconds=0.3, de
                 socks.append(sock)
                 time.sleep(3 * delay)
             time.sleep(seconds)
-            states = states_of(link)
+            unfinished = sum(row.state == "SYN-RECEIVED" for row in link.server.sockets())
+            established = sum(row.state == "ESTABLISHED" for row in link.client.sockets())
             link.loses = None
             for sock in socks:
                 with contextlib.suppress(OSError):
@@ -119,8 +110,8 @@ def syn_queue(backlog, clients, max_syn_backlog=None, cookies=1, seconds=0.3, de
             time.sleep(0.15)  # less than the 0.2 s after which a client retransmits
             return SynQueue(
                 clients=clients,
-                unfinished=list(states["server"].values()).count("SYN-RECEIVED"),
-                established=list(states["client"].values()).count("ESTABLISHED"),
+                unfinished=unfinished,
+                established=established,
                 queue=accept_queue_length(link),
                 counters=Counter(link.server.counters()) - before,  # those that grew
                 limit=int(link.server.read("sys/net/ipv4/tcp_max_syn_backlog")),

@@ -81,11 +81,10 @@ def state_intervals(data, end, port=None):
     ended is None for the last state. port: the client's. Raises ValueError if there are several
     connections and no port.
     """
-    changes = [change for change in data.states if change.end == end]
-    ports = sorted({change.client_port for change in changes})
-    if port is None and len(ports) > 1:
+    mine = [change for change in data.states if change.end == end]
+    changes = [change for change in mine if port in (None, change.client_port)]
+    if len(ports := sorted({change.client_port for change in changes})) > 1:
         raise ValueError(f"these are {len(ports)} connections: name one with port=, one of {ports}")
-    changes = [change for change in changes if port in (None, change.client_port)]
     ends = [*(change.at for change in changes[1:]), None]
     return [(change.state, change.at, ended) for change, ended in zip(changes, ends, strict=False)]
 
@@ -138,8 +137,10 @@ def sequence_diagram(data, title, since=0.0, until=float("inf"), port=None):
             write(ax, (side.x, 0), end, (0, 18), va="baseline", **look)
             life_line(ax, scale, side, state_intervals(data, end, port))
             write_calls(ax, scale, side, [(at, text) for at, one, text in calls if one == end])
-            times = packet_times(end, packets, data) + [(at, "") for at in alone[end]]
-            write_times(ax, scale, end, sorted(times))
+            times = [(p.sent, "") for p in packets if p.sender == end]
+            came = [p for p in packets if p.sender != end and p.arrived]
+            times += [(p.arrived, remark(end, p, packets, data)) for p in came]
+            write_times(ax, scale, end, sorted(times + [(at, "") for at in alone[end]]))
         for group in grouped(packets):
             sent = group[0].sent
             meets = [0.5 + (p.sent - sent) / (2 * delay) for p in packets if crosses(group[0], p)]
@@ -157,9 +158,7 @@ def sequence_diagram(data, title, since=0.0, until=float("inf"), port=None):
         ax.legend(handles=squares, **look, **words)
         ax.set_title(title, pad=42)
 
-    figure = draw(10, MARGIN + PACKET * length / delay, panel)
-    figure.get_layout_engine().execute(figure)  # the first leaves too much room next to long calls
-    return figure
+    return draw(10, MARGIN + PACKET * length / delay, panel)
 
 
 def life_line(ax, scale, side, states):
@@ -279,14 +278,6 @@ def is_copy(packet, other):
         return False
     names = ("sender", "port", "flags", "seq")
     return all(getattr(packet, name) == getattr(other, name) for name in names)
-
-
-def packet_times(end, packets, data):
-    """Return [(when, remark), ...]: when packets were sent from or arrived at one end."""
-    sent = [(p.sent, "") for p in packets if p.sender == end]
-    return sent + [
-        (p.arrived, remark(end, p, packets, data)) for p in packets if p.sender != end and p.arrived
-    ]
 
 
 def remark(end, packet, packets, data):

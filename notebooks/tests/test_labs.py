@@ -213,8 +213,6 @@ def test_the_source_that_is_shown_is_the_file_s(capsys):
     assert capsys.readouterr().out.rstrip("\n") in processes.find_server("03_epoll").read_text()
     helpers.source("03_epoll", "Client")
     assert capsys.readouterr().out.startswith("@dataclass(slots=True)\nclass Client:\n")
-    helpers.diff("01_blocking", "02_threaded")
-    assert "+                threading.Thread" in capsys.readouterr().out
 
 
 def test_a_server_of_a_notebook_ends_with_it():
@@ -227,7 +225,8 @@ def test_a_server_of_a_notebook_ends_with_it():
 def test_the_kernel_s_line_of_a_socket_is_below_the_names_of_its_columns():
     with socket.create_server(("127.0.0.1", 0)) as listening:
         inode = os.fstat(listening.fileno()).st_ino
-        head, line = helpers.raw_lines(inode).splitlines()
+        head, *lines = Path("/proc/net/tcp").read_text().splitlines()
+        [line] = [line for line in lines if line.split()[9] == str(inode)]
     assert line[head.index("inode") :].split()[0] == str(inode)
     assert line[head.index("tx_queue") :].split()[0] == "00000000:00000000"
 

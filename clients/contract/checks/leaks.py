@@ -41,7 +41,7 @@ def memory_does_not_grow_with_messages(server):
 def assert_no_growth(server, times, use, limit, what):
     """Expect that times calls of use(number) make the server grow by limit bytes and 4 threads.
 
-    What is allocated once, as a pool of threads, may make it grow by more, but not three times.
+    What is allocated once, as a thread pool, may make it grow by more, but not three times.
     """
     for number in range(times // 5):  # it has then allocated most of what it always needs
         use(number)
