@@ -16,7 +16,7 @@ from clients.system import processes
 from load_tests import bench as benchmark
 from load_tests import compare as comparison
 from load_tests.harness.monitor import kernel_memory, reading
-from load_tests.harness.samples import Sample
+from load_tests.harness.results import Sample
 from load_tests.harness.stats import quartiles
 
 MEMORY = ["resident memory", "virtual memory", "kernel memory"]
