@@ -20,7 +20,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -84,7 +83,6 @@ class IdleCost:
 
     resident: float  # KiB in the server's processes
     kernel: float  # KiB in the kernel of this machine, for both ends of the connection
-    connect: float  # seconds until it has been greeted once
 
 
 @dataclass(slots=True)
@@ -169,12 +167,11 @@ class Target:
         def resident():  # of the server and all that it has started
             return processes.sum_over_tree(self.server.process, lambda one: one.memory_info().rss)
 
-        before, kernel, began = resident(), kernel_memory(), time.perf_counter()
+        before, kernel = resident(), kernel_memory()
         self.share("hold", count, True)
         return IdleCost(
             resident=(resident() - before) / 1024 / count,
             kernel=(kernel_memory() - kernel) / 1024 / count,
-            connect=(time.perf_counter() - began) / count,
         )
 
     def round(self, load, connections, seconds):
@@ -327,9 +324,8 @@ def show(servers, args, console):
     for one in servers:
         if cost := one.cost_of_idle:
             console.print(
-                f"{one.server}: each of {one.idle:,} idle connections takes "
-                f"{cost.resident:.2f} KiB in the server, {cost.kernel:.1f} KiB in the kernel "
-                f"(both ends), and {1e6 * cost.connect:.0f} µs to connect"
+                f"{one.server}: each of {one.idle:,} idle connections takes {cost.resident:.2f} KiB"
+                f" in the server and {cost.kernel:.1f} KiB in the kernel (both ends)"
             )
     if any(one.cpu_is_lower_bound for one in servers):
         console.print("≥ lower bound: the CPU time of its child processes is lost when they end.")

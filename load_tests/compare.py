@@ -27,24 +27,22 @@ from rich.progress import track
 from clients.console.argtypes import command_parser, number, numbers
 from clients.system import processes
 from clients.system.processes import LaunchError
-from load_tests.harness import phrases, report, results, runs, samples, stats
+from load_tests.harness import phrases, report, results, runs, stats
 from load_tests.harness.evaluation import evaluate
 from load_tests.harness.files import CannotWrite, Screen, lines, locked, save
 from load_tests.harness.results import Comparison, FailedRun, RunConfig
 
 HERE = Path(__file__).resolve().parent
 WIDE = 130  # columns of a terminal that holds the whole table
-DESCRIPTORS = 100  # what a process needs besides its connections
 
 
 def descriptors(config, loads):
-    """Return the descriptors that one process of a comparison needs, or a little more."""
-    most = max(loads)
+    """Return the descriptors that one process of a comparison needs, and some more."""
     if config.loop == "open":
-        visitors = min(10_000, 1.1 * most * config.seconds / config.processes)
-        return math.ceil(visitors * (1 + config.retries)) + DESCRIPTORS
+        visitors = min(10_000, 1.1 * max(loads) * config.seconds / config.processes)
+        return math.ceil(visitors * (1 + config.retries)) + 100
     left = config.seconds / config.timeout if config.timeout else 0  # they stay half-open
-    return math.ceil((most + config.slow_requests) * (1 + left)) + DESCRIPTORS
+    return math.ceil((max(loads) + config.slow_requests) * (1 + left)) + 100
 
 
 def options(arguments=None):
@@ -118,7 +116,7 @@ def compare(args, console):
     packed = io.BytesIO()  # not a file: a disk that fills up takes nothing away
     with gzip.open(packed, "wt", 1) as file, contextlib.closing(bar):
         table = csv.writer(file)
-        table.writerow(samples.COLUMNS)
+        table.writerow(results.COLUMNS)
         try:
             for key in bar:
                 console.print(f"{key['model']}, {phrases.load_text(args.config, key['load'])}")
@@ -129,7 +127,7 @@ def compare(args, console):
                     found.failed_runs.append(FailedRun(**key, error=lines(str(error))))
                     continue
                 found.runs.append(evaluate(recorded, **key))
-                table.writerows(samples.row(found.runs[-1], one) for one in recorded.samples)
+                table.writerows(results.row(found.runs[-1], one) for one in recorded.samples)
         except KeyboardInterrupt:
             interruptible(False)
             found.interrupted = True

@@ -79,7 +79,8 @@ class GreetingUser(User):
             session.enter("visitor")
             for number in range(2, GREETINGS + 1):
                 gevent.sleep(draw.uniform(0.1, 0.3))  # think time
-                session.greet("later_greeting", f"visitor {session.name}, greeting {number}")
+                with session.time_limit():
+                    session.exchange("later_greeting", f"visitor {session.name}, greeting {number}")
 
     def note(self, session, request, began, ended, outcome, length=0, error=None):
         """Enter a request in the sample log and in Locust's tables. length: bytes of the answer."""
@@ -163,7 +164,8 @@ class NoThinkTimeUser(GreetingUser):
         with session_of(self) as session:
             session.enter("no think time")
             while True:
-                session.greet("later_greeting", f"no think time {session.name}, again")
+                with session.time_limit():
+                    session.exchange("later_greeting", f"no think time {session.name}, again")
 
 
 class SlowRequestUser(GreetingUser):
@@ -232,11 +234,6 @@ class Session:
         self.client = Client(*self.user.address, timeout=None)
         if "connect" in self.open:
             self.answered("connect")
-
-    def greet(self, request, message):
-        """Exchange one greeting, within --timeout."""
-        with self.time_limit():
-            self.exchange(request, message)
 
     def exchange(self, request, message):
         self.open.setdefault(request, time.monotonic())

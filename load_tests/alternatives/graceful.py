@@ -17,8 +17,8 @@ import selectors_loop
 OPTIONS = {
     "idle": {"type": float, "default": 0.25, "help": "seconds until an idle connection is closed"},
     "deadline": {"type": int, "default": 5, "help": "seconds from SIGTERM to the end at most"},
+    "reuse_port": {"action": "store_true", "help": "SO_REUSEPORT: others may use the same port"},
 }
-REUSE_PORT = {"action": "store_true", "help": "SO_REUSEPORT: another server may use the same port"}
 
 
 class Loop(selectors_loop.Loop):
@@ -70,4 +70,4 @@ class Loop(selectors_loop.Loop):
 
 
 if __name__ == "__main__":
-    selectors_loop.run_loop(Loop, __doc__, **OPTIONS, reuse_port=REUSE_PORT)
+    selectors_loop.run_loop(Loop, __doc__, **OPTIONS)

@@ -121,8 +121,7 @@ class Loop:
 
     def clients(self):
         """Return {socket: client} of the connections."""
-        keys = self.selector.get_map().values()
-        return {key.fileobj: key.data for key in keys if key.data}
+        return {key.fileobj: key.data for key in self.selector.get_map().values() if key.data}
 
 
 if __name__ == "__main__":

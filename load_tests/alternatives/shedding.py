@@ -35,15 +35,12 @@ class Loop(selectors_loop.Loop):
 
     def answer(self, chunk, client):
         late = self.options.max_age is not None and self.age >= self.options.max_age
-        if late or not self.admit(client):
+        full = self.options.clients is not None and len(self.admitted) >= self.options.clients
+        if not (late or full):
+            self.admitted.add(client.remote)  # until it leaves
+        if late or client.remote not in self.admitted:
             return b"Sorry, " + chunk
         return super().answer(chunk, client)
-
-    def admit(self, client):
-        """Return True if a client is among those that are greeted; it stays so until it leaves."""
-        if self.options.clients is None or len(self.admitted) < self.options.clients:
-            self.admitted.add(client.remote)
-        return client.remote in self.admitted
 
     def close(self, conn, client):
         self.admitted.discard(client.remote)

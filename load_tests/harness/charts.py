@@ -33,7 +33,6 @@ STYLE = {
     "hatch.linewidth": 1.5,
 }
 GREY = "#666666"
-SEEN = 0.005  # the share of a bar that is wide enough to be seen
 BOX = {"facecolor": "white", "edgecolor": "none", "pad": 2}  # behind text on a bar
 
 
@@ -210,7 +209,7 @@ def shares(ax, parts, labels, columns=5):
     signs = [
         Patch(facecolor="white" if hatch else GREY, edgecolor=GREY, hatch=hatch, label=label)
         for label, (hatch, counts) in parts.items()
-        if any(counts[model] > SEEN * total[model] for model in models)
+        if any(counts[model] > 0.005 * total[model] for model in models)  # wide enough to be seen
     ]
     below = ax.transAxes + ScaledTranslation(0, -0.55, ax.figure.dpi_scale_trans)  # inches
     place = {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below}
@@ -239,8 +238,7 @@ def png(panel):
 def darken(png):
     """Return a PNG for a dark page: light is dark, hues stay.
 
-    In HLS colours, adding 1 - (highest + lowest) to red, green and blue turns the lightness L
-    into 1 - L, and changes nothing else.
+    Adding 1 - (highest + lowest) to red, green and blue turns L of HLS into 1 - L, and no more.
     """
     colours, dark = image.imread(io.BytesIO(png))[:, :, :3], io.BytesIO()
     colours = colours + 1 - colours.max(2, keepdims=True) - colours.min(2, keepdims=True)

@@ -83,8 +83,8 @@ def limits(rows):
     if not health:
         return ""
     worst = max(health, key=lambda one: (one.lag_ms_p99, one.cpu_share))
-    words = f"the load generator {worst.limited}, so the number is also its own"
-    return f"* generator-limited: {words}."
+    said = f"the load generator {worst.limited}, so the number is also its own"
+    return f"* generator-limited: {said}."
 
 
 def footnotes(summary):

@@ -1,9 +1,20 @@
-"""The results of a comparison: results.json holds these dataclasses, field by field."""
+"""The results of a comparison: what results.json and samples.csv.gz contain, field by field."""
 
 from dataclasses import asdict, dataclass, field, fields
+from typing import NamedTuple
 
 SCHEMA = 4  # of results.json: it changes whenever a field does
 USER_CLASSES = {"think-time": "ClosedLoopUser", "no-think-time": "NoThinkTimeUser"}
+
+REQUESTS = {
+    "connect": "until connect() returns",
+    "first_greeting": "from the start of connect() to the first answer",
+    "later_greeting": "from a question to its answer",
+    "session": "from the start of connect() until the visitor leaves",
+    "slow_request": "a greeting of a user of --slow-requests",
+    "abandoned_greeting": "a greeting for a visitor that had given up",
+}
+GREETINGS = ("first_greeting", "later_greeting")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +35,6 @@ class RunConfig:
     retries: int  # further attempts after the first timeout
     processes: int  # Locust processes
     workers: int  # those of them that joined, on other machines; 0: all are on this one
-
-    @property
-    def user_class(self):
-        return "OpenLoopUser" if self.loop == "open" else USER_CLASSES[self.load]
 
 
 @dataclass(frozen=True)
@@ -177,7 +184,7 @@ class Run:
     repeat: int  # from 0
     seconds: float  # from the first request to the last answer or the end
     outcomes: Outcomes
-    latency: dict[str, LatencySummary]  # by request, see samples.py
+    latency: dict[str, LatencySummary]  # by request, see REQUESTS
     greetings: int  # answered to visitors that still waited
     abandoned: int  # greetings answered to visitors that had given up
     goodput: float  # greetings per second
@@ -214,3 +221,30 @@ class Comparison:
     interrupted: bool = False
     runs: list[Run] = field(default_factory=list)
     failed_runs: list[FailedRun] = field(default_factory=list)
+
+
+class Sample(NamedTuple):
+    """One request, as its user saw it."""
+
+    session: str  # a visitor's number, after the name of the Locust process if there are several
+    request: str  # a key of REQUESTS
+    began: float  # seconds since the start of the load; in the open loop when it was due
+    ended: float  # seconds since the start of the load: answer, error, giving up, end of the load
+    outcome: str  # answered, failed, or censored: unanswered, timed_out, not_started
+
+    @property
+    def seconds(self):
+        return self.ended - self.began
+
+    @property
+    def censored(self):
+        return self.outcome not in ("answered", "failed")
+
+
+COLUMNS = ("model", "load", "repeat", *Sample._fields)  # of samples.csv.gz
+
+
+def row(run, sample):
+    """Return a row of samples.csv.gz; times have microseconds."""
+    times = {"began": f"{sample.began:.6f}", "ended": f"{sample.ended:.6f}"}
+    return [run.model, f"{run.load:g}", run.repeat, *sample._replace(**times)]

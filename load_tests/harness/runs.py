@@ -17,8 +17,7 @@ from clients.client import Client
 from clients.system.processes import ROOT, module_command, running_server, spawn, tail, temp_dir
 from clients.system.procfs import accept_queue_limit, usable_cores
 from load_tests.harness.monitor import loses_child_cpu, watching
-from load_tests.harness.results import Machine, Reading
-from load_tests.harness.samples import Sample
+from load_tests.harness.results import USER_CLASSES, Machine, Reading, Sample
 
 LOCUSTFILE = Path("load_tests", "locustfile.py")  # in ROOT: Locust would split its path at commas
 SLOW_REQUESTS = Path(__file__).with_name("slow_requests.py")
@@ -92,7 +91,8 @@ def server_options(config):
 
 def load_options(config, load, repeat, address):
     """Return Locust's options for a run. address: see record()."""
-    slow, count, words = config.slow_requests, config.processes, [config.user_class]
+    slow, count = config.slow_requests, config.processes
+    words = ["OpenLoopUser" if config.loop == "open" else USER_CLASSES[config.load]]
     users = (count if config.loop == "open" else load) + slow
     options = {"-u": users, "-r": users, "--seed": config.seed + repeat, "--arrivals": load}
     options |= {"--seconds": config.seconds, "--slow-requests": max(slow, 1)}

@@ -9,7 +9,7 @@ from collections import Counter
 import gevent
 
 from clients.system.procfs import usable_cores
-from load_tests.harness.samples import Sample
+from load_tests.harness.results import Sample
 
 
 class SampleLog:

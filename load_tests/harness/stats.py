@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 
 from load_tests.harness import results
 from load_tests.harness.results import LatencySummary, Moment, Outcomes, Percentile
-from load_tests.harness.samples import GREETINGS, REQUESTS
 
 TOO_LATE = 0.5  # seconds: a visitor that comes later than that before the end is not unserved
 SAME = 0.01  # a percentile whose bounds differ by this part or less counts as exact
@@ -47,7 +46,7 @@ def percentile(samples, share):
 def latencies(samples):
     """Return {request: LatencySummary}."""
     found = {}
-    for request in REQUESTS:
+    for request in results.REQUESTS:
         these = [one for one in samples if one.request == request]
         timed = [one for one in these if one.outcome != "failed"]
         answered = sum(one.outcome == "answered" for one in timed)
@@ -91,7 +90,7 @@ def moments(samples, end, least=0.1):
     served = {one.session: one.ended for one in first if one.outcome == "answered"}
     for one in samples:
         place = min(int(one.ended / every), count - 1)
-        if one.request in GREETINGS and one.outcome == "answered":
+        if one.request in results.GREETINGS and one.outcome == "answered":
             answers[place].append(1000 * one.seconds)
         failures[place] += one.outcome in ("failed", "timed_out") and one.request != "session"
         if one.request == "session" and one.session in served:
@@ -120,7 +119,7 @@ def summary(samples):
     visitors = [one for one in samples if one.request != "slow_request"]
     end = max(one.ended for one in visitors)
     seconds = end - min(one.began for one in visitors)
-    greetings = sum(latency[request].answered for request in GREETINGS)
+    greetings = sum(latency[request].answered for request in results.GREETINGS)
     abandoned = latency["abandoned_greeting"].answered
     series = moments(visitors, end)
     return {

@@ -4,7 +4,7 @@ import json
 from dataclasses import is_dataclass
 
 from load_tests.harness import results, stats
-from load_tests.harness.samples import Sample
+from load_tests.harness.results import Sample
 
 CONFIG = {
     "load": "think-time",

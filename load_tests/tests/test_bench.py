@@ -114,7 +114,6 @@ def test_idle_connections_are_held_and_their_cost_is_measured(paired):
     assert (without.idle, with_idle.idle) == (0, 100)
     assert without.cost_of_idle is None
     assert 0 < with_idle.cost_of_idle.resident < 100
-    assert with_idle.cost_of_idle.connect > 0
     assert "100 idle connections" in text
 
 

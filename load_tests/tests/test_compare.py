@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -16,7 +15,7 @@ import pytest
 from clients.system.processes import models, module_command
 from conftest import cli, wait_until
 from load_tests import compare
-from load_tests.harness import samples
+from load_tests.harness import results
 from load_tests.harness.results import OUTCOMES
 from load_tests.tests.made import read
 
@@ -290,7 +289,7 @@ def numbers_of(rows, run, config):
     from pandas import DataFrame
 
     seconds = rows.ended.max() - rows.began.min()
-    latency = {name: latency_of(rows[rows.request == name]) for name in samples.REQUESTS}
+    latency = {name: latency_of(rows[rows.request == name]) for name in results.REQUESTS}
     greetings, abandoned = (
         sum(latency[name]["answered"] for name in names)
         for names in (GREETED, ["abandoned_greeting"])
@@ -363,7 +362,7 @@ def test_the_server_itself_counted_the_same(bad):
 @one_comparison
 def test_samples_have_microseconds(compared):
     frame = frame_of(compared[0])
-    assert tuple(frame.columns[:-1]) == samples.COLUMNS
+    assert tuple(frame.columns[:-1]) == results.COLUMNS
     assert any(round(1e6 * one) % 10 for one in frame.ended)
     assert (frame.began <= frame.ended).all()
     assert frame.began.min() >= 0  # seconds since the start of the load
@@ -563,10 +562,9 @@ def test_too_few_descriptors(tmp_path, load):
     assert "ulimit" in done.stderr
 
 
-@pytest.mark.parametrize(("number", "more"), [("SIGINT", ["--no-pictures"]), ("SIGTERM", [])])
-def test_ctrl_c_reports_what_was_measured_and_leaves_no_process_behind(tmp_path, number, more):
-    options = ["03_epoll", "--load", "no-think-time", "--users", "2,3", "--seconds", "0.5", *more]
-    options += ["--out", tmp_path]
+def test_sigterm_reports_what_was_measured_and_leaves_no_process_behind(tmp_path):
+    """The same for Ctrl-C: test_failures.py."""
+    options = ["03_epoll", "--users", "2,3", "--seconds", 0.5, "--out", tmp_path]
     process = subprocess.Popen(
         module_command("load_tests.compare", *options),
         stdout=subprocess.PIPE,
@@ -578,7 +576,7 @@ def test_ctrl_c_reports_what_was_measured_and_leaves_no_process_behind(tmp_path,
             if "3 users" in line:  # the second run has begun
                 break
         children = wait_until(psutil.Process(process.pid).children)
-        process.send_signal(getattr(signal, number))
+        process.terminate()
         text, _ = process.communicate(timeout=60)
         assert process.returncode == 0
     finally:
@@ -586,7 +584,8 @@ def test_ctrl_c_reports_what_was_measured_and_leaves_no_process_behind(tmp_path,
         process.wait()
     assert "Interrupted" in text
     [run] = runs_of(tmp_path).values()
-    assert run.outcomes.in_session == run.outcomes.visitors == 2
-    assert (tmp_path / "report.html").is_file() == (not more)
+    assert run.load == 2
+    assert run.outcomes.visitors == run.outcomes.served >= 2
+    assert (tmp_path / "report.html").is_file()
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive

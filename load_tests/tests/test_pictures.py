@@ -8,8 +8,7 @@ import pytest
 from clients.console.formatting import count
 from load_tests.harness import phrases, report, stats
 from load_tests.harness.files import Screen
-from load_tests.harness.results import FailedRun
-from load_tests.harness.samples import Sample
+from load_tests.harness.results import FailedRun, Sample
 from load_tests.harness.stats import Value
 from load_tests.tests.made import comparison, run, sessions
 

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from load_tests.harness import results, stats
-from load_tests.harness.results import Outcomes, Percentile
-from load_tests.harness.samples import Sample
+from load_tests.harness.results import Outcomes, Percentile, Sample
 from load_tests.tests.made import comparison, read, run, sessions
 
 latencies = st.floats(0, 100)

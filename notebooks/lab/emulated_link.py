@@ -111,15 +111,11 @@ class EmulatedLink:
         except OSError as error:
             raise NotSupported(f"no network namespace or no /dev/net/tun: {error}") from error
         self.client, self.server = self.hosts.values()
-        self.start_clock()
+        self._start = time.monotonic()
         self._first_seq = {}  # {(sender, the client's port): the first sequence number}
         self._tables = dict.fromkeys(ADDRESS)  # what the kernel's lists of sockets were last
         self._known = {name: {} for name in ADDRESS}  # {end: {(port, remote port): state}}
         self._over, self._thread = threading.Event(), threading.Thread(target=self._carry)
-
-    def start_clock(self):
-        """Let the times begin now: before the first packet."""
-        self._start = time.monotonic()
 
     def now(self):
         return time.monotonic() - self._start
@@ -200,7 +196,9 @@ class EmulatedLink:
             return conn
 
         client, conn = concurrently(client_program, server_program)
-        time.sleep(3 * self.delay)  # the last acknowledgement is still on its way
+        time.sleep(3 * self.delay)  # the last ACK is still on its way, on a busy machine longer
+        while any(row.send_q for row in self.server.sockets()):
+            time.sleep(self.delay)
         return client, conn
 
     def _carry(self):

@@ -8,7 +8,6 @@ import os
 import socket
 import time
 from collections import Counter
-from pathlib import Path
 
 from clients.system import processes, procfs
 
@@ -35,6 +34,8 @@ def show(figure):
     figure.set_dpi(choose(DPI / 4, 2 * DPI, 2 * DPI))
     if MODE == "quick":  # nobody looks at it
         figure.set_layout_engine("none")
+    else:  # the first layout leaves too much room next to long texts
+        figure.draw_without_rendering()
     canvas, small = FigureCanvasAgg(figure), io.BytesIO()
     canvas.draw()
     # A palette by octree has the colours of rare marks, too, not only the most frequent ones.
@@ -81,23 +82,15 @@ def source(name, part):
 def sockets_of(server):
     """Print the kernel's list of the sockets of a server and its clients, and their processes."""
     port = server.address[1]
-    owners = {"this notebook": os.getpid(), "the server": server.process.pid}
-    held = {
-        inode: f"descriptor {fd} of {name}"
-        for name, pid in owners.items()
-        for inode, fd in procfs.socket_fds(pid).items()
-    }
+    held = {}  # {inode: its descriptor}
+    for name, pid in ("this notebook", os.getpid()), ("the server", server.process.pid):
+        fds = procfs.socket_fds(pid).items()
+        held |= {inode: f"descriptor {fd} of {name}" for inode, fd in fds}
     for line in procfs.tcp_sockets(port):
         remote = "%s:%d" % line.remote if line.remote[1] else "any client"
         ends = "%s:%d" % line.local + " -> " + remote
         holder = held.get(line.inode, "no process")
         print(f"{ends:36} {line.state:12} inode {line.inode:<8} {holder}")
-
-
-def raw_lines(inode):
-    """Return the header of /proc/net/tcp and its line of this inode, as the kernel writes them."""
-    head, *lines = Path("/proc/net/tcp").read_text().splitlines()
-    return "\n".join([head, *(line for line in lines if line.split()[9] == str(inode))])
 
 
 def wait_for_connections(server, count):

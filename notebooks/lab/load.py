@@ -16,7 +16,7 @@ from clients.system import processes
 from load_tests import bench as benchmark
 from load_tests import compare as comparison
 from load_tests.harness.monitor import kernel_memory, reading
-from load_tests.harness.samples import Sample
+from load_tests.harness.results import Sample
 from load_tests.harness.stats import quartiles
 
 MEMORY = ["resident memory", "virtual memory", "kernel memory"]
@@ -147,17 +147,15 @@ def ratio(one, other, what):
 def verdict(one, other, what):
     """Return what ratios() of times allow to conclude: a median alone is not enough.
 
-    A difference must be one that chance makes in less than 1 of 100 cases (sign test), so it takes
-    8 pairs.
+    A difference is one that chance makes in less than 1 of 100 cases (sign test): 8 pairs at least.
     """
     found = ratios(one, other, what)
     low, _, high = quartiles(found)
     if low > 0.85 and high < 1.15:
         return "within 15 %"
     longer, shorter = sum(one > 1 for one in found), sum(one < 1 for one in found)
-    tosses = longer + shorter
-    ways = sum(math.comb(tosses, heads) for heads in range(max(longer, shorter), tosses + 1))
-    if 2 * ways / 2**tosses >= 0.01:
+    fewer, tosses = min(longer, shorter), longer + shorter
+    if 2 * sum(math.comb(tosses, heads) for heads in range(fewer + 1)) / 2**tosses >= 0.01:
         return "unclear"
     return "longer" if longer > shorter else "shorter"
 

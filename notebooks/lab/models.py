@@ -55,14 +55,12 @@ def threads_of(name, clients):
 def annotated_lines(name, states):
     """Return the lines of a server on which threads are, each with its thread and system call."""
     source = processes.find_server(name).read_text().splitlines()
-    rows, last = [], None
-    for thread in sorted(states, key=lambda thread: thread.line):
-        if thread.line != last:
-            rows.append(f"{name}/server.py:{thread.line}  {source[thread.line - 1].strip()}")
-        descriptor = "" if thread.fd is None else f", descriptor {thread.fd}"
-        short_name = thread.name.split(" ")[0]
-        rows.append(f"        <- {short_name:10} blocked in {thread.call}{descriptor}")
-        last = thread.line
+    rows = []
+    for line in sorted({thread.line for thread in states}):
+        rows.append(f"{name}/server.py:{line}  {source[line - 1].strip()}")
+        for thread in (one for one in states if one.line == line):
+            where = "" if thread.fd is None else f", descriptor {thread.fd}"
+            rows.append(f"        <- {thread.name.split()[0]:10} blocked in {thread.call}{where}")
     return "\n".join(rows)
 
 

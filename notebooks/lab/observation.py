@@ -101,7 +101,6 @@ class Vanished(Observation):
     sent: int  # packets that the server sent to the vanished client
     timer_runs: bool  # of the kernel, for this connection, at the end
     noticed: float | None  # after how many seconds the server's program got the error
-    settings: dict[str, int]  # the kernel's, for programs that set nothing
 
 
 @dataclass(kw_only=True)

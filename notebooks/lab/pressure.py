@@ -6,7 +6,7 @@ from functools import partial
 
 from clients.system.processes import NamespaceDenied, run_captured, run_in_netns
 from load_tests.harness import charts, phrases, stats
-from load_tests.harness.samples import Sample
+from load_tests.harness.results import Sample
 
 from .tcp import NOTEBOOKS
 

@@ -25,7 +25,6 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
                 host.set(name, value)
         listening = stack.enter_context(link.listener(backlog))
         before, poll, clients = Counter(link.server.counters()), select.poll(), {}
-        link.start_clock()
         for at, together in itertools.groupby(sorted(arrivals)):
             watch(link, poll, clients, at)
             while not settled(link, clients):

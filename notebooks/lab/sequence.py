@@ -158,9 +158,7 @@ def sequence_diagram(data, title, since=0.0, until=float("inf"), port=None):
         ax.legend(handles=squares, **look, **words)
         ax.set_title(title, pad=42)
 
-    figure = draw(10, MARGIN + PACKET * length / delay, panel)
-    figure.get_layout_engine().execute(figure)  # the first leaves too much room next to long calls
-    return figure
+    return draw(10, MARGIN + PACKET * length / delay, panel)
 
 
 def life_line(ax, scale, side, states):
