@@ -43,12 +43,11 @@ def options():
 def main():
     require_linux()
     replace_unencodable()
-    args = options()
-    programs = list(dict.fromkeys([*models().values(), args.server]))
-    place = programs.index(args.server)
-    programs = programs[place:] + programs[:place]
-    given = ("host", "port", "backlog", "wait", "compute")
-    app = Classroom(programs, {name: getattr(args, name) for name in given})
+    given = vars(options())
+    program = given.pop("server")
+    programs = list(dict.fromkeys([*models().values(), program]))
+    place = programs.index(program)
+    app = Classroom(programs[place:] + programs[:place], given)
     try:
         app.run()
     finally:

@@ -13,7 +13,7 @@ from textual.app import App
 from textual.binding import Binding
 from textual.containers import Container, Horizontal
 from textual.content import Content
-from textual.widgets import Digits, Static
+from textual.widgets import Static
 
 from clients.classroom import panels
 from clients.classroom.roster import Roster
@@ -47,10 +47,8 @@ class Classroom(App):
     #body Static { border-top: solid $primary; border-title-color: $text; height: 100%; }
     .-narrow #source { column-span: 2; }
     .-wide #source { row-span: 2; }
-    .-low #large { display: none; }
     """
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
-    VERTICAL_BREAKPOINTS = [(0, "-low"), (30, "-high")]
     TITLE, ENABLE_COMMAND_PALETTE = "clients.classroom", False
     BINDINGS = [
         Binding("a,A", "add(1)", "add", key_display="a"),
@@ -77,8 +75,7 @@ class Classroom(App):
     def __init__(self, programs, options):
         super().__init__()
         self.programs, self.options = programs, options
-        looks = styles([server_name(program) for program in programs])
-        self.colours = {name: colour for name, (colour, _) in looks.items()}
+        self.styles_of = styles([server_name(program) for program in programs])
         self.monitor, self.monitors = None, set()
         self.roster, self.rows = Roster(), []  # ClientRows
         self.written = {}  # {id of a panel: what it shows}
@@ -89,7 +86,6 @@ class Classroom(App):
             yield Static(id="where")
         with Container(id="address"):
             yield Static(id="warning")
-            yield Digits(id="large")
             yield Static(id="how")
         with Container(id="body"):
             for panel in ("source", "kernel", "clients"):
@@ -141,14 +137,13 @@ class Classroom(App):
             self.show_address()
 
     def show_address(self):
-        """Show in large letters where programs of others find the server, if they can."""
+        """Show where programs of others find the server, if they can."""
         host, port = self.monitor.host, self.monitor.port
         self.query_one("#address").display = not host.startswith("127.")
         if host == "0.0.0.0":
             host = min(own_addresses(), key=lambda one: one.startswith("127."))
         warning = f"ANYONE ON THIS NETWORK CAN CONNECT: {host}:{port}"
         self.query_one("#warning").update(Text(warning, style=panels.BAD))
-        self.query_one("#large").update(f"{host}:{port}")
         client = f"python3 clients/client.py --host {host} --port {port}"
         self.query_one("#how").update(f"nc {host} {port}   or   {client}")
 
@@ -194,11 +189,11 @@ class Classroom(App):
 
     def draw_head(self):
         """Write which model it is, where it listens, and what it costs."""
-        monitor, colour = self.monitor, self.colours[self.monitor.name]
+        monitor, (colour, _) = self.monitor, self.styles_of[self.monitor.name]
         for part in self.query("#head, #title, #where"):
             part.styles.background, part.styles.color = colour, text_on(colour)
-        where = "%s:%d" % monitor.server.address if not monitor.ended else "ENDED"
-        if not monitor.ended and monitor.stepper.on:
+        where = "ENDED" if monitor.ended else "%s:%d" % monitor.server.address
+        if not monitor.ended and monitor.stepper.session.paused:
             where = "LINE BY LINE"
         self.write("where", Content(where))
         title, width = f"{monitor.name}: {monitor.sentence}", self.size.width - len(where) - 4
@@ -227,7 +222,7 @@ class Classroom(App):
 
     def text(self, rows):
         """Return rows of (text, style) as a Text."""
-        colour, text = self.colours[self.monitor.name], Text()
+        (colour, _), text = self.styles_of[self.monitor.name], Text()
         own = f"bold {text_on(colour)} on {colour}"
         for row in rows:
             for part, style in row:
@@ -252,11 +247,8 @@ class Classroom(App):
         return client
 
     def action_add(self, count):
-        if not self.monitor:
-            self.notice("there is no server yet: press the key again")
-            return
-        if self.monitor.ended:
-            self.notice("the server has ended")
+        if not self.monitor or self.monitor.ended:
+            self.notice("no server is running")
             return
         if len(self.roster.scripted) == MOST:
             self.notice(f"{MOST} clients are enough")
@@ -301,7 +293,7 @@ class Classroom(App):
     def action_advance(self, lines):
         """Let the thread of the chosen client run, or else another one that is stopped."""
         stepper = self.monitor and not self.monitor.ended and self.monitor.stepper
-        if not stepper or not stepper.on:
+        if not stepper or not stepper.session.paused:
             self.notice("w first: then the server goes line by line")
         elif not stepper.advance(self.roster.chosen_name(), lines):
             self.notice("each thread sleeps in a call: let a client do something")

@@ -50,7 +50,7 @@ def source(monitor, names, height):
     groups, marks = {}, {}
     for thread in monitor.threads:
         if thread.line:
-            groups.setdefault((thread.line, thread.call), []).append(thread)
+            groups.setdefault((thread.line, thread.call or "running"), []).append(thread)
     for (number, call), threads in groups.items():
         marks.setdefault(number, []).append(label(call, threads, names))
     number, values = monitor.stepper.variables(lines)
@@ -98,7 +98,6 @@ def around(wanted, marks, last, height):
 
 def label(call, threads, names):
     """Return the text for the threads that are on one line in one system call."""
-    call = call or "here (its system call is known on Linux only)"
     if len(threads) > 1:
         each = any(thread.remote for thread in threads)
         return f"{len(threads)} threads: {call}" + (", each for its own client" if each else "")

@@ -12,25 +12,23 @@ BEFORE = "about to run line %d"
 
 
 class Stepper:
-    """Lets the threads of a traced server run. on: whether they stop before each line."""
+    """Lets the threads of a traced server run, or stops them before each line."""
 
     def __init__(self, session):
-        self.session, self.on, self.current = session, False, None
+        self.session, self.current = session, None
 
     def toggle(self):
         """Let the threads stop before each line from now on, or run."""
-        self.on, self.current = not self.on, None
-        self.session.pause() if self.on else self.session.run()
+        self.current = None
+        self.session.run() if self.session.paused else self.session.pause()
 
-    def sample(self, remotes):
+    def sample(self):
         """Return a ThreadState for each thread, with the call BEFORE if it is stopped.
 
-        remotes: {descriptor: "host:port"}. Raises TimeoutError if Python reports no frames.
+        Raises TimeoutError if Python reports no frames.
         """
-        self.session.receive()
-        pid = self.session.server.process.pid
-        rows = thread_states(pid, lambda: self.session.frames(REPORT), lambda _: remotes)
-        stopped = {one.id: one.snapshot for one in self.session.stopped()} if self.on else {}
+        rows = thread_states(self.session.server.process.pid, lambda: self.session.frames(REPORT))
+        stopped = {one.id: one.snapshot for one in self.session.stopped()}
         for at, row in enumerate(rows):
             if row.id in stopped:
                 function, line = stopped[row.id].function, stopped[row.id].next_line
@@ -71,7 +69,7 @@ class Stepper:
         The line is the one before which the next thread is stopped. source: the program's lines.
         """
         thread = self.next()
-        if not (self.on and thread):
+        if not thread:
             return None, []
         number = thread.snapshot.next_line
         words = set(re.findall(r"[\w.]+", source[number - 1]))

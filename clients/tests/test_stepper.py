@@ -58,5 +58,5 @@ def test_a_notice_says_that_all_threads_sleep_and_the_next_model_runs_freely():
         "03_epoll",
         *("w", sleeps("serve"), "space", shows("each thread sleeps in a call")),
         *("a", before("serve"), "n"),
-        lambda app: app.monitor and app.monitor.stepper and not app.monitor.stepper.on,
+        lambda app: app.monitor and app.monitor.stepper and not app.monitor.stepper.session.paused,
     )

@@ -8,13 +8,13 @@ import itertools
 from pathlib import Path
 
 from clients.console.palette import styles, text_on
-from clients.trace.interpret import called
 from clients.trace.page import ON_DARK, render
 
 WEB = Path(__file__).with_name("web")
 FRONT = {WEB / "front.svg": False, WEB / "front-dark.svg": True}  # for a light page, a dark one
 SCENARIO, STILL = "two", 3  # which is shown, and the action whose result begins the picture
 LEAD, ACTION, HOLD = 1.0, 3.6, 2.4  # seconds before the first action, for each, and of a result
+PYTHON_NAMES = {"accept4": "accept", "recvfrom": "recv", "epoll_wait": "epoll.poll"}
 BUSY = 0.75  # the share of an action in which something moves
 
 
@@ -59,7 +59,8 @@ def frame(event, lines):
     for thread in event["threads"]:
         code = lines[thread["line"] - 1].split("  #")[0].strip()
         name = thread["name"] if thread["name"] == "main" else f"thread of {thread['name']}"
-        text = f"{name}: {f'blocked in {called(thread)}' if thread['call'] else 'running'}"
+        call = PYTHON_NAMES.get(thread["call"], thread["call"])
+        text = f"{name}: {f'blocked in {call}()' if call else 'running'}"
         code = code if len(code) < 36 else code[:34] + "…"
         threads.append({"text": text, "runs": not thread["call"], "code": code})
     rows = event["kernel"]["connections"]

@@ -10,7 +10,6 @@ from typing import TypedDict
 
 from clients.console.printable import docstring_summary, printable
 from clients.system import processes
-from clients.trace.differences import differences
 from clients.trace.narration import sentence
 from clients.trace.record import NOT_POSSIBLE
 from clients.trace.scenarios import SCENARIOS
@@ -23,7 +22,6 @@ class Bundle(TypedDict):
     scenarios: dict[str, dict]  # Scenarios as data
     programs: dict[str, dict]  # {name: {"sentence": of its docstring, "lines": its text}}
     recordings: dict[str, dict[str, list[dict]]]  # {scenario: {program: TraceEvents as data}}
-    differences: dict[str, list[str]]  # {scenario: a sentence for its start and each action}
 
 
 def record(programs, scenarios=SCENARIOS):
@@ -38,14 +36,13 @@ def record(programs, scenarios=SCENARIOS):
         played = dict(zip(pairs, found, strict=True))
     failed = {pair: why for pair, (_, why) in played.items() if why}
     complete = [one for one in scenarios if not any((one, name) in failed for name in programs)]
-    bundle = Bundle(scenarios={}, programs={}, recordings={}, differences={})
+    bundle = Bundle(scenarios={}, programs={}, recordings={})
     for name, path in programs.items():
         text = path.read_text(encoding="utf-8")
         bundle["programs"][name] = {"sentence": docstring_summary(text), "lines": text.splitlines()}
     for one in complete:
         recordings = {name: folded(played[one, name][0]) for name in programs}
         bundle["scenarios"][one], bundle["recordings"][one] = asdict(scenarios[one]), recordings
-        bundle["differences"][one] = differences(recordings, scenarios[one].actions)
     return bundle, failed
 
 

@@ -25,9 +25,9 @@ EVENTS = {"IN": 1, "PRI": 2, "OUT": 4, "ERR": 8, "HUP": 16, "RDHUP": 8192, "ONES
 EVENTS["ET"] = 1 << 31
 USUAL = 7  # the event mask if register() is not given one
 ONCE = EVENTS["ONESHOT"] | EVENTS["ET"]  # an event of these is reported by one poll() only
-METHODS = ["_accept", "recv", "recv_into", "send", "sendall", "setblocking", "shutdown", "close"]
+METHODS = ["_accept", "recv", "recv_into", "send", "sendall", "setblocking", "close"]
 GIVEN = {name: lambda data: memoryview(data).nbytes for name in ("send", "sendall")}
-GIVEN |= {"setblocking": str, "shutdown": ["SHUT_RD", "SHUT_WR", "SHUT_RDWR"].__getitem__}
+GIVEN["setblocking"] = str
 transports = weakref.WeakKeyDictionary()  # {asyncio's transport: its socket}
 interest_lists = weakref.WeakSet()  # every Epoll of the program
 acceptors = set()  # the kernel's numbers of threads that have accepted a connection
@@ -42,7 +42,7 @@ class TracedCall:
     owner: str  # "socket", "epoll", "poll" or "time"
     fd: int | None = None  # the socket's or the interest list's
     remote: str | None = None  # "host:port" of the socket's other end
-    given: float | str | None = None  # bytes to send, mask, seconds, True or False, SHUT_WR
+    given: float | str | None = None  # bytes to send, mask, seconds, True or False
     target: int | None = None  # the descriptor that is accepted, registered, unregistered
     count: int | None = None  # bytes received, or taken by the kernel
     text: str | None = None  # what was received, as a reader would write it

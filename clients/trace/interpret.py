@@ -6,15 +6,8 @@ from dataclasses import dataclass, field
 from clients.system.sampler import ThreadState
 from clients.trace.tracer import Snapshot
 
-PYTHON_NAMES = {"accept4": "accept", "recvfrom": "recv", "sendto": "send"}
-PYTHON_NAMES |= {"epoll_wait": "epoll.poll", "clock_nanosleep": "time.sleep"}
 # Lines at which nothing happens that a reader would want to see
 QUIET = re.compile(r"\s*(try:|else:|finally:|pass|while True:)\s*(#.*)?$")
-
-
-def called(thread):
-    """Return "accept()" for a ThreadState as data that is blocked in the system call accept4."""
-    return f"{PYTHON_NAMES.get(thread['call'], thread['call'])}()"
 
 
 @dataclass

@@ -308,8 +308,6 @@ def of_kernel_call(call, event, before):
             return of_interest(call, event, before)
         case "close":
             return of_close(fd, event, before)
-        case "shutdown":
-            return of_shutdown(call, before)
         case "sleep":
             return f"time.sleep({call['given']:g}) is over."
         case "setblocking" if call["given"] == "False":
@@ -352,15 +350,6 @@ def of_interest(call, event, before):
     )
     still = "still " if call["name"] == "modify" and then and then == now else ""
     return f"{name} {still}watches {of} for {' and '.join(wanted)}{how}."
-
-
-def of_shutdown(call, before):
-    row, how, what = row_with("fd", call["fd"], before), call["given"], ""
-    if how == "SHUT_RD":
-        what = f"the program reads no more from {call['remote']}; "
-    elif row and row["server_state"] in ("ESTABLISHED", "CLOSE-WAIT"):
-        what = f"the kernel sends FIN to {call['remote']}, after all bytes; "
-    return f"shutdown({how}): {what}descriptor {call['fd']} stays open."
 
 
 def of_close(fd, event, before):

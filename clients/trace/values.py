@@ -1,7 +1,6 @@
 """Write the values of a program's variables as a reader would, in the server's process."""
 
 import collections
-import inspect
 import re
 import select
 import socket
@@ -12,8 +11,6 @@ LONGEST = 32  # characters of a text, or bytes
 MOST = 20  # members of a list or a dictionary
 DEEPEST = 3  # lists in lists
 ADDRESS = re.compile(r"[\d.]+$|[\da-f:]+(%\w+)?$")  # of IPv4, of IPv6
-PROGRESS = {"CREATED": "not started", "SUSPENDED": "suspended", "RUNNING": "running"}
-PROGRESS["CLOSED"] = "ended"
 _remotes = weakref.WeakKeyDictionary()  # {socket: "host:port"}: after a reset the kernel forgets it
 
 
@@ -63,7 +60,7 @@ def describe(value, depth=0):
         case select.epoll():
             return "epoll, closed" if value.closed else f"epoll (descriptor {value.fileno()})"
         case types.GeneratorType() | types.CoroutineType():
-            return f"{value.__qualname__.rpartition('.')[2]}(), {progress_of(value)}"
+            return f"{type(value).__name__} {value.__qualname__.rpartition('.')[2]}()"
         case dict() | list() | tuple() | set() | frozenset() | collections.deque():
             return describe_members(value, depth + 1)
     if is_socket(value):
@@ -77,13 +74,6 @@ def describe(value, depth=0):
 
 def is_socket(value):
     return hasattr(type(value), "getpeername")  # also one of asyncio or trio
-
-
-def progress_of(value):
-    """Return how far a generator or a coroutine is."""
-    is_coroutine = inspect.iscoroutine(value)
-    state = inspect.getcoroutinestate if is_coroutine else inspect.getgeneratorstate
-    return PROGRESS[state(value).partition("_")[2]]
 
 
 def shortened(value, unit):

@@ -623,8 +623,41 @@ function drawAll() {
   });
   byId("actor").replaceChildren(make("b", "", actionText(number)));
   byId("actor").ariaHidden = "false";
-  say(DATA.differences[HERE.scenario][number]);
+  say(whatDiffers(number));
   setSize();
+}
+
+// A sentence on the clients whose state differs among the models: first on one that acts
+function whatDiffers(number) {
+  const ends = MODELS.map((model) => stepAt(last(number, model), model));
+  const status = (client, step, model) => {
+    const one = step.clients.find((other) => other.client === client);
+    return one && statusOf(one, step, model)[0].replace(/^silent$/, "accepted");
+  };
+  const states = ends[0].clients.map(({ client }) => {
+    const now = MODELS.map((model, at) => status(client, ends[at], model));
+    const isNew = MODELS.map((model, at) => status(client, stepAt(last(number - 1, model), model), model) !== now[at]);
+    if (!same(now.map(() => now[0]), now) || same(isNew.map(() => isNew[0]), isNew)) return [client, now];
+    return [client, now.map((text, at) => `${isNew[at] ? "only now" : "already"} ${text}`)];
+  });
+  const differing = states.filter(([, texts]) => new Set(texts).size > 1);
+  const named = (clients) => `client${clients.length > 1 ? "s" : ""} ${ranges(clients)}`;
+  if (!differing.length) {
+    const groups = [...new Set(states.map(([, texts]) => texts[0]))].map((text) =>
+      [text, states.filter(([, texts]) => texts[0] === text).map(([client]) => client)]);
+    const all = groups.map(([text, clients]) => `${named(clients)} ${text}`);
+    return `The same with all servers: ${all.join(", ") || "no client yet"}.`;
+  }
+  const acting = steps().find((step) => step.action === number && step.kind === "client")?.actors ?? [];
+  const [, texts] = differing.find(([client]) => acting.includes(client)) ?? differing[0];
+  const clients = named(differing.filter((one) => same(one[1], texts)).map(([client]) => client));
+  const parts = [...new Set(texts)].map((text) => {
+    const models = MODELS.filter((_, at) => texts[at] === text);
+    const threads = ends[MODELS.indexOf(models[0])].threads;
+    const why = text === "in the accept queue" && models.length === 1 && threads.length === 1 && threads[0].call;
+    return `${text} with ${models.join(", ").replace(/, ([^,]+)$/, " and $1")}${why ? ` (${doing(threads[0])})` : ""}`;
+  });
+  return `C${clients.slice(1)}: ${parts.join("; ")}.`;
 }
 
 // The controls
