@@ -196,7 +196,9 @@ class EmulatedLink:
             return conn
 
         client, conn = concurrently(client_program, server_program)
-        time.sleep(3 * self.delay)  # the last acknowledgement is still on its way
+        time.sleep(3 * self.delay)  # the last ACK is still on its way, on a busy machine longer
+        while any(row.send_q for row in self.server.sockets()):
+            time.sleep(self.delay)
         return client, conn
 
     def _carry(self):

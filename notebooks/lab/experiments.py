@@ -156,8 +156,7 @@ def resolve(name, dns, hosts="", order="files dns"):
     queries = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 53))
-        arguments = [server, dns, queries]
-        threading.Thread(target=answer_queries, args=arguments, daemon=True).start()
+        threading.Thread(target=answer_queries, args=[server, dns, queries], daemon=True).start()
         found = socket.getaddrinfo(name, 80, socket.AF_INET, socket.SOCK_STREAM)
     return Lookup(addresses=["%s:%d" % one[-1] for one in found], queries=queries)
 

@@ -33,20 +33,17 @@ def stall(found, since, until):
         ax.hlines(range(len(shown)), began, ended, color=colour, lw=0.8)
         ax.plot(began, range(len(shown)), "o", color=colour, ms=3)  # some lines are too short
         slow = sum(one.began < found.ended and one.ended > found.began for one in requests)
-        words = f"{slow} of {len(requests)} requests meet the stall"
-        ax.text(until, 0, words, ha="right", fontsize=12)
+        ax.text(until, 0, f"{slow} of {len(requests)} requests meet the stall", ha="right", size=12)
         times = sorted(1000 * one.seconds for one in requests)
         p50, p99 = (milliseconds(nearest_rank(times, share)) for share in (50, 99))
         ax.set_title(f"The {loop} reports: p50 {p50}, p99 {p99}", color=colour, fontsize=14)
-        labels = {"xlabel": "seconds since the start", "ylabel": "requests, in order"}
-        ax.set(xlim=(since, until), yticks=[], **labels)
-        ax.grid(visible=False)
+        ax.set(xlabel="seconds since the start", ylabel="requests, in order")
+        ax.set(xlim=(since, until), yticks=[])
 
     look = styles(found.greetings).items()
     panels = [functools.partial(panel, loop=loop, colour=colour) for loop, (colour, _) in look]
     title = "The closed loop sends hardly any requests while the server stalls"
-    note = "Shaded: the server stalls. A line: one request, from when it should have started (dot) "
-    note += "to its answer. A dot alone: the answer came immediately."
+    note = "Shaded: the server stalls. A line: a request, from its due time (dot) to its answer."
     return sheet(panels, title, note, 1, (10, 7.6))
 
 

@@ -147,8 +147,7 @@ def ratio(one, other, what):
 def verdict(one, other, what):
     """Return what ratios() of times allow to conclude: a median alone is not enough.
 
-    A difference must be one that chance makes in less than 1 of 100 cases (sign test), so it takes
-    8 pairs.
+    A difference is one that chance makes in less than 1 of 100 cases (sign test): 8 pairs at least.
     """
     found = ratios(one, other, what)
     low, _, high = quartiles(found)

@@ -59,9 +59,8 @@ def annotated_lines(name, states):
     for line in sorted({thread.line for thread in states}):
         rows.append(f"{name}/server.py:{line}  {source[line - 1].strip()}")
         for thread in (one for one in states if one.line == line):
-            descriptor = "" if thread.fd is None else f", descriptor {thread.fd}"
-            short_name = thread.name.split(" ")[0]
-            rows.append(f"        <- {short_name:10} blocked in {thread.call}{descriptor}")
+            where = "" if thread.fd is None else f", descriptor {thread.fd}"
+            rows.append(f"        <- {thread.name.split()[0]:10} blocked in {thread.call}{where}")
     return "\n".join(rows)
 
 
