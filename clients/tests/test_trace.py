@@ -593,15 +593,24 @@ FAILING = {
 }
 
 
+@pytest.fixture
+def run_here(monkeypatch, capsys):
+    """Return a function that runs the command in this process; it returns status and errors."""
+
+    def run_with(*words):
+        monkeypatch.setattr("sys.argv", ["trace", *map(str, words)])
+        monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process keeps its own
+        return trace_main(), capsys.readouterr().err
+
+    return run_with
+
+
 @pytest.mark.parametrize(("name", "text", "why"), FAILING.values(), ids=FAILING)
-def test_what_cannot_be_recorded_gets_one_line(tmp_path, name, text, why, monkeypatch, capsys):
+def test_what_cannot_be_recorded_gets_one_line(tmp_path, name, text, why, run_here):
     program = tmp_path / name if text else name
     if text:
         program.write_text(text)
-    line = ["trace", program, "--scenario", "two", "--out", tmp_path / "page.html"]
-    monkeypatch.setattr("sys.argv", list(map(str, line)))
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process keeps its own
-    status, said = trace_main(), capsys.readouterr().err
+    status, said = run_here(program, "--scenario", "two", "--out", tmp_path / "page.html")
     if "network namespace is needed" in said or "unshare:" in said:
         pytest.skip(said)
     assert status == 2
@@ -609,10 +618,11 @@ def test_what_cannot_be_recorded_gets_one_line(tmp_path, name, text, why, monkey
     assert not (tmp_path / "page.html").exists()
 
 
-def test_without_unshare_it_says_so(tmp_path):
-    done = run("01_blocking", "--out", tmp_path / "page.html", env={"PATH": "/nowhere"})
-    assert done.returncode == 2
-    assert "there is no program unshare" in done.stderr.splitlines()[-1]
+def test_without_unshare_it_says_so(tmp_path, monkeypatch, run_here):
+    monkeypatch.setenv("PATH", "/nowhere")
+    status, said = run_here("01_blocking", "--out", tmp_path / "page.html")
+    assert status == 2
+    assert "there is no program unshare" in said.splitlines()[-1]
 
 
 def test_one_scenario_that_fails_leaves_the_others(tmp_path):
@@ -683,15 +693,15 @@ exec {unshare} --user --map-root-user --net \\
 
 
 @pytest.mark.usefixtures("own_page")  # or it is skipped: there is no namespace at all
-def test_a_namespace_without_power_gets_one_line(tmp_path):
+def test_a_namespace_without_power_gets_one_line(tmp_path, monkeypatch, run_here):
     fake = tmp_path / "unshare"  # as on Ubuntu 24.04, where AppArmor takes the capabilities
     fake.write_text(POWERLESS.format(unshare=shutil.which("unshare")))
     fake.chmod(0o755)
-    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    line = processes.module_command("clients.trace", "01_blocking", "--scenario", "two")
-    done = processes.run_captured(line, cwd=processes.ROOT, env=os.environ | path)
-    assert done.returncode == 2
-    last = done.stderr.splitlines()[-1]
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    page = tmp_path / "page.html"
+    status, said = run_here("01_blocking", "--scenario", "two", "--out", page)
+    assert status == 2
+    last = said.splitlines()[-1]
     assert last.startswith("python -m clients.trace: a network namespace is needed that can be")
 
 

@@ -136,11 +136,8 @@ class Tracer:
         return self.enter
 
     def is_shown(self, code):
-        return code.co_filename == self.program and not self.is_hidden(code)
-
-    def is_hidden(self, code):
-        """Return True for a lambda or a comprehension of the program."""
-        return code.co_filename == self.program and code.co_name in HIDDEN
+        """Return True for a function of the program, but not for a lambda or a comprehension."""
+        return code.co_filename == self.program and code.co_name not in HIDDEN
 
     # ... and before and after each call of any function (sys.setprofile)
 
@@ -185,12 +182,13 @@ class Tracer:
         found.value = describe(value[1] if event == "exception" else value)
         found.next_line, found.how = found.line, how_of(frame, event)
         caller = by = frame.f_back
-        while caller and self.is_hidden(caller.f_code):
+        while caller and caller.f_code.co_name in HIDDEN:
             caller = caller.f_back
         is_direct = caller and self.is_shown(caller.f_code)
         if event == "call":
             found.arguments = [one for one in found.variables if one in frame.f_code.co_varnames]
-            is_lambda = not is_direct and by is not caller  # which another file has called
+            # A lambda of the program, which another file has called
+            is_lambda = not is_direct and by is not caller and by.f_code.co_filename == self.program
             found.line = by.f_lineno if is_lambda else found.line
             found.how = found.how or ("" if is_direct or is_lambda else "callback")
         if start := self.starts.get(thread.native_id):

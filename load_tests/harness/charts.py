@@ -125,25 +125,25 @@ def curves(ax, lines, labels, log="xy", look=None):
 def bars(ax, values, labels):
     """Draw a bar per model. values: {model: (Value or None, its text)}; labels: title, xlabel."""
     most = max((value.high for value, _ in values.values() if value), default=0) or 1
-    style = styles(values)
+    ax.set(**{"xlim": (0, 1.25 * most)} | labels)
     for place, (model, (value, text)) in enumerate(reversed(values.items())):
-        colour, end = style[model][0], value.amount if value else 0
+        colour, end = styles(values)[model][0], value.amount if value else 0
         ax.barh(place, end, color=colour, height=0.62)
+        shift = 6  # points, not a share of the axis: that may be longer than the bars
         if value and value.bound:
             arrow(ax, (end, place), "right", colour)
-            ax.text(end / 2, place, text, ha="center", va="center", bbox=BOX)
-            continue
+            if end > ax.get_xlim()[1] / 3:
+                ax.text(end / 2, place, text, ha="center", va="center", bbox=BOX)
+                continue
+            shift = 28  # right of the arrow: the bar has no room for it
         if value and value.high > value.low:  # a thin line from quartile to quartile
             ax.plot([value.low, value.high], [place, place], color=GREY, lw=2)
             end = value.high
-        # Points, not a share of the axis: a caller may make the axis longer.
-        ax.annotate(text, (end, place), (6, 0), textcoords="offset points", va="center")
+        ax.annotate(text, (end, place), (shift, 0), textcoords="offset points", va="center")
     ax.set_yticks(range(len(values)), reversed(values))
-    ax.set_xlim(0, 1.25 * most)
     ax.xaxis.set_major_locator(ticker.MaxNLocator(4))
     ax.xaxis.set_major_formatter("{x:,g}")
     ax.grid(visible=False)
-    ax.set(**labels)
 
 
 def timelines(ax, series, labels, log=False):

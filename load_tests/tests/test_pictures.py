@@ -193,3 +193,18 @@ def test_a_server_with_a_throughput_of_0_has_its_name_at_the_bottom_of_a_logarit
     places = {text.get_text(): text.get_window_extent().y0 for text in ax.texts}
     assert ax.bbox.y0 - 20 < places[f"{NAMES[0]}: 0"] < places[NAMES[1]]
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_the_number_of_a_short_bar_touches_neither_the_bar_nor_its_arrow(bound):
+    from load_tests.harness import charts
+
+    values = {"long": (Value(900, 900, 900), "900"), "short": (Value(9, 9, 9, bound), "9")}
+    labels = {"xlim": (0, 9000)}  # longer than the bars
+    figure = charts.draw(6, 3, lambda ax: charts.bars(ax, values, labels))
+    figure.canvas.draw()
+    [ax] = figure.axes
+    [number] = [text for text in ax.texts if text.get_text() == "9"]
+    ends = [arrow.arrow_patch.get_window_extent().x1 for arrow in arrows(ax)]
+    assert len(ends) == bound
+    assert number.get_window_extent().x0 > 2 + max(ax.patches[0].get_window_extent().x1, *ends, 0)
