@@ -22,12 +22,13 @@ class Stepper:
         self.current = None
         self.session.run() if self.session.paused else self.session.pause()
 
-    def sample(self):
+    def sample(self, remotes):
         """Return a ThreadState for each thread, with the call BEFORE if it is stopped.
 
-        Raises TimeoutError if Python reports no frames.
+        remotes: {descriptor: "host:port"}. Raises TimeoutError if Python reports no frames.
         """
-        rows = thread_states(self.session.server.process.pid, lambda: self.session.frames(REPORT))
+        pid = self.session.server.process.pid
+        rows = thread_states(pid, lambda: self.session.frames(REPORT), lambda _: remotes)
         stopped = {one.id: one.snapshot for one in self.session.stopped()}
         for at, row in enumerate(rows):
             if row.id in stopped:
