@@ -453,7 +453,8 @@ def test_an_event_without_a_packet_has_a_time_and_a_long_wait_has_two_parts(sequ
         assert f" {round(at * 1000):,} " in words
     assert words.count(" ms left out") >= 2
     # The legend has the colours that are there.
-    assert "being closed" in words and "being opened" not in words
+    assert "being closed" in words
+    assert "being opened" not in words
 
 
 def test_calls_without_room_are_below_each_other(sequence):
@@ -461,7 +462,8 @@ def test_calls_without_room_are_below_each_other(sequence):
     calls = [Call("client", f"send({n})", at, at, "") for n, at in enumerate((0.4, 0.407, 0.412))]
     boxes = written(sequence.sequence_diagram(Observation(packets=packets, calls=calls), "title"))
     first, second, third = (boxes[f"send({n})"] for n in range(3))
-    assert not first.overlaps(second) and not second.overlaps(third)
+    assert not first.overlaps(second)
+    assert not second.overlaps(third)
     assert first.y0 > second.y0 > third.y0
 
 
