@@ -306,8 +306,7 @@ class Classroom(App):
 
     def export_screenshot(self, **options):
         """Return the screen as SVG that names no remote fonts."""
-        svg = super().export_screenshot(**options)
-        return re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+        return re.sub(r"@font-face \{.*?\}", "", super().export_screenshot(**options), flags=re.S)
 
     def end(self):
         self.roster.empty()
@@ -318,5 +317,4 @@ class Classroom(App):
 def legend(bindings, width):
     """Return what each key does, in lines of at most width columns; none ends within a phrase."""
     phrases = [f"{one.key_display or one.key} {one.description}" for one in bindings if one.show]
-    whole = [phrase.replace(" ", "\N{NO-BREAK SPACE}") for phrase in phrases]
-    return textwrap.fill("  ".join(whole), width)
+    return textwrap.fill("  ".join(it.replace(" ", "\N{NO-BREAK SPACE}") for it in phrases), width)

@@ -5,7 +5,7 @@ import itertools
 import re
 import socket
 import threading
-from collections import Counter
+from collections import ChainMap, Counter
 from dataclasses import dataclass
 
 import psutil
@@ -84,22 +84,24 @@ class ServerMonitor:
 
     def refresh(self):
         """Read from the kernel and the tracer how the server is now."""
-        process, fds, used = self.server.process, {}, Counter()
+        process, held, used = self.server.process, {}, Counter()
         if process.poll() is not None:
             self.ended = self.server.log(LATEST), f"exit status {process.poll()}"
             self.connections = []
             return
         for one in running_tree(process):
             with contextlib.suppress(psutil.Error, OSError):  # it has just ended
-                fds |= procfs.socket_fds(one.pid)
+                held[one.pid] = procfs.socket_fds(one.pid)
                 used.update(descriptors=one.num_fds(), threads=one.num_threads())
                 used.update(resident=one.memory_info().rss, processes=1)
+        own, fds = held.get(process.pid, {}), dict(ChainMap(*held.values()))
         self.said |= dict(SAID.findall(self.server.log(LATEST)))
         sockets = procfs.tcp_sockets(self.port)
         sockets = [one for one in sockets if self.owns(one.local) or self.owns(one.remote)]
         self.connections = self._connections(sockets, fds)
         with contextlib.suppress(OSError):  # Python is too busy to report, or has just ended
-            self.threads = self.stepper.sample()
+            remotes = {one.fd: one.client for one in self.connections if one.fd in own.values()}
+            self.threads = self.stepper.sample(remotes)
         self.anchors |= {one.line for one in self.threads if one.line and one.fd is not None}
         used["descriptors"] -= self.stepper.session.tracer_descriptors()
         used["threads"] -= 1  # the tracer's

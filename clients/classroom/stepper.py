@@ -15,19 +15,22 @@ class Stepper:
     """Lets the threads of a traced server run, or stops them before each line."""
 
     def __init__(self, session):
-        self.session, self.current = session, None
+        self.session, self.current, self.patience = session, None, REPORT
 
     def toggle(self):
         """Let the threads stop before each line from now on, or run."""
         self.current = None
         self.session.run() if self.session.paused else self.session.pause()
 
-    def sample(self):
+    def sample(self, remotes):
         """Return a ThreadState for each thread, with the call BEFORE if it is stopped.
 
-        Raises TimeoutError if Python reports no frames.
+        remotes: {descriptor: "host:port"}. Raises TimeoutError if Python reports no frames.
         """
-        rows = thread_states(self.session.server.process.pid, lambda: self.session.frames(REPORT))
+        pid = self.session.server.process.pid
+        patience, self.patience = self.patience, 4 * REPORT  # after a failure: answers come late
+        rows = thread_states(pid, lambda: self.session.frames(patience), lambda _: remotes)
+        self.patience = REPORT
         stopped = {one.id: one.snapshot for one in self.session.stopped()}
         for at, row in enumerate(rows):
             if row.id in stopped:

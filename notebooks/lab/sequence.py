@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 
 import numpy
+from matplotlib.colors import same_color
 from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
 from matplotlib.transforms import offset_copy
 
@@ -94,6 +95,7 @@ class TimeScale:
 
     def __init__(self, moments, longest):
         self.moments, self.longest = sorted(set(moments)), longest
+        self.line = LINE / PACKET * longest / 2  # the height of a line of text, in shown seconds
         self.places = [0.0]  # how far down each moment is, in seconds of shown time
         self.cuts = []  # [(from place, to place, the seconds that were cut), ...]
         for before, moment in itertools.pairwise(self.moments):
@@ -151,7 +153,12 @@ def sequence_diagram(data, title, since=0.0, until=float("inf"), port=None):
             ax.add_patch(Rectangle((left, top), right - left, bottom - top, **look))
             text = f"{number(gap * 1000)} ms left out"
             write(ax, (0.5, (top + bottom) / 2), text, color=GREY, fontsize=9.5)
-        squares = [Patch(color=colour, label=meaning) for colour, meaning in MEANING.items()]
+        shown = [patch.get_facecolor() for patch in ax.patches]
+        squares = [
+            Patch(color=colour, label=meaning)
+            for colour, meaning in MEANING.items()
+            if any(same_color(colour, one) for one in shown)
+        ]
         look = {"loc": "upper left", "bbox_to_anchor": (-0.02, 0), "borderaxespad": 0.3, "ncols": 6}
         look |= {"frameon": False, "fontsize": 9, "handlelength": 1, "columnspacing": 1.4}
         words = {"title": f"{data.source}. Times in ms.", "title_fontsize": 9, "alignment": "left"}
@@ -164,7 +171,6 @@ def sequence_diagram(data, title, since=0.0, until=float("inf"), port=None):
 def life_line(ax, scale, side, states):
     """Draw the states of one end; a state too short to be seen shares the label of the next."""
     first, last = scale.moments[0], scale.moments[-1]
-    line = LINE / PACKET * scale.longest / 2
     passed, since, free = [], None, -math.inf  # free: there is no label from here down
     for state, began, ended in states:
         if began > last or (ended or last) < first + SHORT:  # over when the picture begins
@@ -182,7 +188,7 @@ def life_line(ax, scale, side, states):
         place, below = max(top, free), since >= first  # above: the calls begin at the top
         look = {"va": "top" if below else "bottom", "fontsize": 9.5}
         side.write(ax, STATE, place, ",\n".join(passed), -3 if below else 2, **look)
-        passed, free = [], place + below * line * len(passed)
+        passed, free = [], place + below * scale.line * len(passed)
 
 
 def call_texts(data, port):
@@ -204,16 +210,13 @@ def call_texts(data, port):
 
 
 def write_calls(ax, scale, side, rows):
-    """Write the program's calls outside the life line; those of one moment are one text."""
-    blocks = []
-    for at, text in rows:
-        if blocks and scale(at) - blocks[-1][0] < SHORT:
-            blocks[-1][1].append(text)
-        else:
-            blocks.append((scale(at), [text]))
+    """Write the program's calls outside the life line; one that has no room is below another."""
     look = {"va": "top", "fontsize": 9, "family": "monospace", "color": GREY}
-    for place, texts in blocks:
-        side.write(ax, CALL, place, "\n".join(texts), 3, **look)
+    free = -math.inf
+    for at, text in rows:
+        place = max(scale(at), free)
+        side.write(ax, CALL, place, text, 3, **look)
+        free = place + scale.line * len(text.splitlines())
 
 
 def grouped(packets):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from lab import emulated_link, tcp
-from lab.observation import Observation, Packet, from_json
+from lab.observation import Call, Observation, Packet, from_json
 from lab.packet_loss import GUARDS
 
 from clients.system import procfs
@@ -452,7 +452,19 @@ def test_an_event_without_a_packet_has_a_time_and_a_long_wait_has_two_parts(sequ
     for at in (closed, forgotten.calls[-1].began):  # the last is a send() that fails at once
         assert f" {round(at * 1000):,} " in words
     assert words.count(" ms left out") >= 2
-    assert "CLOSED or LISTEN: no connection" in words
+    # The legend has the colours that are there.
+    assert "being closed" in words
+    assert "being opened" not in words
+
+
+def test_calls_without_room_are_below_each_other(sequence):
+    packets = [Packet("client", at, at + 0.05, False, 50001, "ACK", 1, 1, 0) for at in (0.4, 0.5)]
+    calls = [Call("client", f"send({n})", at, at, "") for n, at in enumerate((0.4, 0.407, 0.412))]
+    boxes = written(sequence.sequence_diagram(Observation(packets=packets, calls=calls), "title"))
+    first, second, third = (boxes[f"send({n})"] for n in range(3))
+    assert not first.overlaps(second)
+    assert not second.overlaps(third)
+    assert first.y0 > second.y0 > third.y0
 
 
 def test_a_client_of_many_shows_its_own_connect(sequence, accept_queues):
