@@ -15,7 +15,7 @@ class Stepper:
     """Lets the threads of a traced server run, or stops them before each line."""
 
     def __init__(self, session):
-        self.session, self.current, self.patience = session, None, REPORT
+        self.session, self.current, self.longest = session, None, REPORT
 
     def toggle(self):
         """Let the threads stop before each line from now on, or run."""
@@ -28,9 +28,9 @@ class Stepper:
         remotes: {descriptor: "host:port"}. Raises TimeoutError if Python reports no frames.
         """
         pid = self.session.server.process.pid
-        patience, self.patience = self.patience, 4 * REPORT  # after a failure: answers come late
-        rows = thread_states(pid, lambda: self.session.frames(patience), lambda _: remotes)
-        self.patience = REPORT
+        seconds, self.longest = self.longest, 4 * REPORT  # after a failure: answers come late
+        rows = thread_states(pid, lambda: self.session.frames(seconds), lambda _: remotes)
+        self.longest = REPORT
         stopped = {one.id: one.snapshot for one in self.session.stopped()}
         for at, row in enumerate(rows):
             if row.id in stopped:
