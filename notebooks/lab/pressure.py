@@ -53,14 +53,18 @@ def bars(latencies, title, **labels):
     return partial(charts.bars, values=values, labels={"title": title, "xlabel": "ms", **labels})
 
 
-def over_time(series, shaded, labels):
-    """Return a panel of a sheet: {name: [(seconds, number or None), …]}; shaded: from, until."""
+def over_time(series, shaded, labels, dotted=()):
+    """Return a panel of a sheet: {name: [(seconds, number or None), …]}; shaded: from, until.
+
+    dotted: a number that the series may reach after that.
+    """
     end = labels["xlim"][1]
     series = {name: [one for one in its if one[0] <= end] for name, its in series.items()}
     most = max((number or 0 for its in series.values() for _, number in its), default=0) or 1
 
     def panel(ax):
         ax.axvspan(*shaded, color="#F3D9A4", lw=0)
+        ax.hlines(dotted, shaded[1], end, color="black", linestyle=":")
         charts.timelines(ax, series, labels | {"ylim": (0, 1.2 * most)})  # room for names
 
     return panel
