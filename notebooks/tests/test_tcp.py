@@ -454,7 +454,7 @@ def test_an_event_without_a_packet_has_a_time_and_a_long_wait_has_two_parts(sequ
     assert words.count(" ms left out") >= 2
     # The legend has the colours that are there.
     assert "being closed" in words
-    assert "being opened" not in words
+    assert "TIME-WAIT" not in words
 
 
 def test_calls_without_room_are_below_each_other(sequence):
