@@ -50,7 +50,7 @@ WRONG = {
     ),
     "death": (
         'conn.sendall(b"Hello, " + chunk);'
-        'count == 26 and (print("I am so tired", file=sys.stderr, flush=True), os._exit(3))',
+        'count > 25 and (print("I am so tired", file=sys.stderr, flush=True), os._exit(3))',
         "closed|reset|Broken pipe",
     ),
 }
@@ -164,6 +164,15 @@ def test_the_server_logs_as_many_greetings_as_were_counted(serve):
         assert 0 < sum(latencies) / 1e9 <= 3 * seconds
     for sock in clients.sockets:
         sock.close()
+
+
+@pytest.mark.parametrize("load", ["greet", "visit"])
+def test_a_round_is_bounded_in_requests_too(load, serve, monkeypatch):
+    monkeypatch.setattr(generator, "MOST", 10)
+    clients = generator.Generator(serve("03_epoll").address, 0)
+    clients.hold(2)
+    latencies, _, _ = clients.round(2, load, 3600)
+    assert 10 <= len(latencies) <= 14
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -154,11 +154,8 @@ def sequence_diagram(data, title, since=0.0, until=float("inf"), port=None):
             text = f"{number(gap * 1000)} ms left out"
             write(ax, (0.5, (top + bottom) / 2), text, color=GREY, fontsize=9.5)
         shown = [patch.get_facecolor() for patch in ax.patches]
-        squares = [
-            Patch(color=colour, label=meaning)
-            for colour, meaning in MEANING.items()
-            if any(same_color(colour, one) for one in shown)
-        ]
+        squares = [Patch(color=colour, label=meaning) for colour, meaning in MEANING.items()]
+        squares = [one for one in squares if any(same_color(one.get_fc(), fc) for fc in shown)]
         look = {"loc": "upper left", "bbox_to_anchor": (-0.02, 0), "borderaxespad": 0.3, "ncols": 6}
         look |= {"frameon": False, "fontsize": 9, "handlelength": 1, "columnspacing": 1.4}
         words = {"title": f"{data.source}. Times in ms.", "title_fontsize": 9, "alignment": "left"}
