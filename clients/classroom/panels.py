@@ -76,7 +76,7 @@ def excerpt(lines, marks, anchors, height):
     for number in [*shown, len(lines) + 1]:
         if number > before + 1:
             left_out = number - before - 1
-            rows.append([(f"     ⋮ {left_out} line{'s' * (left_out > 1)}", "dim")])
+            rows.append([(f"     ⋮ {left_out} line{'s' if left_out > 1 else ''}", "dim")])
         if number <= len(lines):
             style = "bold" if number in marks else ""
             rows.append([(f"{number:>4} {lines[number - 1]}", style)])

@@ -167,7 +167,7 @@ class ServerUnderTest:
         ms = 1000 * median(self.read_times or [0])
         nagle = "; 40 ms is a delayed ACK: is one reply sent with two send() calls (Nagle)?"
         slow = f"{len(self.read_times)} replies took {ms:.0f} ms each (median)"
-        return slow + nagle * (35 < ms < 60)
+        return slow + (nagle if 35 < ms < 60 else "")
 
     def check_deadline(self):
         """Raise DeadlineExceeded if the check has reached its deadline; called in every loop."""

@@ -116,7 +116,7 @@ class Poll:
         return getattr(self._real, name)
 
     def _change(self, name, fd, *mask, **named):
-        mask = (*mask, *named.values()) or (USUAL,) * (name == "register")
+        mask = (*mask, *named.values()) or ((USUAL,) if name == "register" else ())
         number = fd if isinstance(fd, int) else fd.fileno()
         with recorded(name, self.owner, self._fd, target=number, given=next(iter(mask), None)):
             getattr(self._real, name)(fd, *mask)

@@ -160,8 +160,8 @@ def of_blocking(event):
         case "recvfrom", _ if name and row and not any(row["buffers"][:2]):
             return f"{name}() blocks: client {row['client']} has sent nothing more."
         case "sendto", _ if row and name in ("send", "sendall"):
-            size = f" for {row['in_program']:,} of {pending['given']:,} bytes"
-            rest = size * (name == "sendall")
+            rest = f" for {row['in_program']:,} of {pending['given']:,} bytes"
+            rest = rest if name == "sendall" else ""
             return f"{name}() blocks: there is no room{rest} until client {row['client']} reads."
         case "epoll_wait" | "epoll_pwait", _:
             return "epoll.poll() blocks: its ready list is empty."
@@ -215,8 +215,8 @@ def of_return(event):
     if event["how"] == "raised":
         return f"{function} is left by an exception."
     is_over = event["how"] != "suspended"
-    what = f" {value}" if is_over else f": it yields {value}"
-    return f"{function} {'returns' if is_over else 'is suspended'}{what * (value != 'None')}."
+    what = "" if value == "None" else f" {value}" if is_over else f": it yields {value}"
+    return f"{function} {'returns' if is_over else 'is suspended'}{what}."
 
 
 def of_statement(event, lines):

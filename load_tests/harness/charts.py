@@ -107,7 +107,7 @@ def curves(ax, lines, labels, log="xy", look=None):
     places = sorted({x for points in lines.values() for x, _ in points})
     if "x" in log:
         if places[1:]:
-            ax.set_xscale("symlog", linthresh=places[places[0] == 0], linscale=0.4)
+            ax.set_xscale("symlog", linthresh=next(filter(None, places)), linscale=0.4)
         ax.xaxis.set_minor_locator(ticker.NullLocator())
         ax.set_xticks(places, [number(place) for place in places])
     if ARROW in legend:

@@ -185,7 +185,7 @@ def life_line(ax, scale, side, states):
         place, below = max(top, free), since >= first  # above: the calls begin at the top
         look = {"va": "top" if below else "bottom", "fontsize": 9.5}
         side.write(ax, STATE, place, ",\n".join(passed), -3 if below else 2, **look)
-        passed, free = [], place + below * scale.line * len(passed)
+        passed, free = [], place + (scale.line * len(passed) if below else 0)
 
 
 def call_texts(data, port):
