@@ -6,9 +6,9 @@ Only the loop talks to clients. Without --wait and --compute there is nothing to
 """
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 import time
@@ -46,7 +46,7 @@ def start_pool(listener, options):
         fork, workers = multiprocessing.get_context("fork"), options.workers or os.cpu_count()
         pool = ProcessPoolExecutor(workers, fork, in_worker, (os.getpid(), listener))
         pool.submit(os.getpid).result()  # the first task starts all of them
-        signal.signal(signal.SIGCHLD, end_if_a_worker_has)
+        threading.Thread(target=end_with_a_worker, daemon=True).start()
     return pool
 
 
@@ -55,13 +55,13 @@ def in_worker(parent, listener):
     listener.close()
 
 
-def end_if_a_worker_has(*_):
-    """End the server: its pool is broken, and a new worker would copy the clients' sockets."""
-    try:
-        if not os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            return  # one is stopped, or goes on
-    except ChildProcessError:  # the pool has noticed first, and has ended the others
-        pass
+def end_with_a_worker():
+    """End the server with a worker: its pool is broken, a new worker would copy clients' sockets.
+
+    No handler of SIGCHLD, which Python may run only when the loop wakes up again (signal).
+    """
+    with contextlib.suppress(ChildProcessError):  # the pool has noticed first, and has ended all
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
     print("a worker has ended, and so does the server", file=sys.stderr)
     os._exit(1)
 
