@@ -54,8 +54,7 @@ def reading(process, port):
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError), one.oneshot():
             memory = one.memory_info()
             used.update(rss=memory.rss, vms=memory.vms, threads=one.num_threads())
-            used.update(descriptors=one.num_fds(), cpu=cpu_seconds(one))
-            used.update(switches=switches(one.pid))
+            used.update(descriptors=one.num_fds(), cpu=cpu_seconds(one), switches=switches(one.pid))
     used["cpu"] += zombie_cpu_seconds(tree)
     queue, clients = sockets(port, process.pid)
     return Reading(time.monotonic(), *used.values(), queue, clients, drops(process.pid))
@@ -128,8 +127,7 @@ def switches(pid):
     count = 0
     for status in Path(f"/proc/{pid}/task").glob("*/status"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
-            lines = status.read_text().splitlines()
-            count += sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
+            count += sum(map(int, re.findall(r"ctxt_switches:\s*(\d+)", status.read_text())))
     return count
 
 
