@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +20,9 @@ DEADLINE = 300.0  # seconds: only a test that fails waits as long, on a busy mac
 
 # pytest-xdist's workers ignore Ctrl-C, and so would all the programs that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# With this variable, which containers often set, each of the programs compiles its modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def cli(module, *options, **more):

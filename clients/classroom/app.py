@@ -149,7 +149,7 @@ class Classroom(App):
 
     def tick(self):
         """Move the clients, read how the server is, and draw."""
-        if not self.query("#keys"):  # the screen is being taken down
+        if self.query_one_optional("#keys") is None:  # the screen is being taken down
             return
         for client in list(self.roster.scripted.values()):
             client.move()
@@ -190,7 +190,7 @@ class Classroom(App):
     def draw_head(self):
         """Write which model it is, where it listens, and what it costs."""
         monitor, (colour, _) = self.monitor, self.styles_of[self.monitor.name]
-        for part in self.query("#head, #title, #where"):
+        for part in map(self.query_one, ("#head", "#title", "#where")):
             part.styles.background, part.styles.color = colour, text_on(colour)
         where = "ENDED" if monitor.ended else "%s:%d" % monitor.server.address
         if not monitor.ended and monitor.stepper.session.paused:
@@ -211,14 +211,14 @@ class Classroom(App):
         return self.query_one(f"#{panel}").content_size
 
     def fill(self, panel, title, rows):
-        self.query_one(f"#{panel}").border_title = Content(printable(title))
-        self.write(panel, self.text(rows))
+        self.write(panel, self.text(rows), Content(printable(title)))
 
-    def write(self, panel, content):
+    def write(self, panel, content, title=None):
         """Write on a panel, unless it shows that already: to lay out and draw costs CPU."""
-        if self.written.get(panel) != content:
-            self.written[panel] = content
-            self.query_one(f"#{panel}").update(content)
+        if self.written.get(panel) != (content, title):
+            self.written[panel], one = (content, title), self.query_one(f"#{panel}")
+            one.border_title = title
+            one.update(content, layout=panel in ("where", "keys"))
 
     def text(self, rows):
         """Return rows of (text, style) as a Text."""

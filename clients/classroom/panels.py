@@ -87,13 +87,15 @@ def excerpt(lines, marks, anchors, height):
 
 def around(wanted, marks, last, height):
     """Return the wanted lines and as many neighbours on both sides as fit; none if none do."""
-    for count in range(2 * height, -1, -1):
+    shown = []
+    for count in range(2 * height + 1):  # more lines never need fewer rows
         near = (range(one - count // 2, one + (count + 1) // 2 + 1) for one in wanted or {1})
-        shown = sorted(set(itertools.chain(*near)) & set(range(1, last + 1)))
-        gaps = sum(b > a + 1 for a, b in itertools.pairwise([0, *shown, last + 1]))
-        if len(shown) + gaps + sum(map(len, marks.values())) <= height:
-            return shown
-    return []
+        lines = sorted(set(itertools.chain(*near)) & set(range(1, last + 1)))
+        gaps = sum(b > a + 1 for a, b in itertools.pairwise([0, *lines, last + 1]))
+        if len(lines) + gaps + sum(map(len, marks.values())) > height:
+            break
+        shown = lines
+    return shown
 
 
 def label(call, threads, names):

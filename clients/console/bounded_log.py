@@ -18,7 +18,7 @@ class BoundedLog:
 
     def __init__(self, pipe):
         self.written, self.ended = 0, False
-        self._pipe, self._lock = pipe, threading.Lock()
+        self._pipe, self._lock = pipe, threading.Condition()
         self._head, self._tail = bytearray(), bytearray()
         os.set_blocking(pipe.fileno(), False)
         threading.Thread(target=self._follow, daemon=True).start()
@@ -38,6 +38,11 @@ class BoundedLog:
     def dropped(self):
         """Return how many bytes were not kept."""
         return self.written - len(self._head) - len(self._tail)
+
+    def wait(self, written, timeout):
+        """Wait until more than this many bytes have come, or the end; timeout: seconds."""
+        with self._lock:
+            self._lock.wait_for(lambda: self.ended or self.written > written, timeout)
 
     def _follow(self):
         poll = select.poll()  # select() accepts no descriptor above 1,023
@@ -59,6 +64,7 @@ class BoundedLog:
                 piece = b""
             self.ended |= not piece
             self.written += len(piece)
+            self._lock.notify_all()
             room = HEAD - len(self._head)
             self._head += piece[:room]
             self._tail += piece[room:]

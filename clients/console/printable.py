@@ -11,7 +11,7 @@ def printable(text):
     These include escape sequences, line ends, and marks that change the direction of writing. Rich
     still needs it in a Text, or printed with markup=False: "[red]" is printable.
     """
-    return "".join(char if char.isprintable() else "·" for char in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else "·" for c in text)
 
 
 def replace_unencodable():

@@ -8,7 +8,6 @@ import runpy
 import socket
 import sys
 import threading
-from pathlib import Path
 
 FIRST_OWN_FD = 200  # our channels have this descriptor or a higher one; a server's begin at 3
 
@@ -59,6 +58,6 @@ def run_program(program, options):
         sys.__excepthook__(kind, error.with_traceback(traceback), traceback)
 
     sys.argv = [program, *options]
-    sys.path[0] = str(Path(program).resolve().parent)
+    sys.path[0] = os.path.dirname(os.path.realpath(program))
     sys.excepthook = print_exception  # without the frames of this file
     runpy.run_path(program, run_name="__main__")

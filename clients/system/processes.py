@@ -9,7 +9,6 @@ import itertools
 import math
 import os
 import re
-import secrets
 import socket
 import subprocess
 import sys
@@ -29,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 ENVIRONMENT = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
 LISTENING = re.compile(r"^listening on (\S+):(\d+)$", re.MULTILINE)
 PIPES = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-MARK = secrets.token_hex(6)  # in the environment of each process that we start: see reaper.py
+MARK = os.urandom(6).hex()  # in the environment of each process that we start: see reaper.py
 _numbers = itertools.count()
 _reaper_pipe = []  # our end of the pipe to the reaper, once it is started
 
@@ -65,10 +64,7 @@ def find_server(name):
 
 
 class LaunchError(RuntimeError):
-    """A program cannot be started, or this process may not have or see what it needs.
-
-    log: the program's.
-    """
+    """A program cannot be started, or we may not have or see what we need. log: the program's."""
 
     def __init__(self, text, log=""):
         super().__init__(text)
@@ -116,10 +112,6 @@ class Server:
     def log(self, last=None):
         """Return what it has written to standard error so far, or its last bytes: BoundedLog."""
         return self._log.text(last)
-
-    def dropped(self):
-        """Return how many bytes of its output were not kept."""
-        return self._out.dropped() + self._log.dropped()
 
     def describe_exit(self, timeout=1.0):
         """Return how it has ended within timeout seconds, or "still runs", and its log's end."""
@@ -361,7 +353,7 @@ def running_server(program, *options, port=0, timeout=10.0, grace=5.0, wrapper=(
             server.address = _address(server, timeout)
             yield server
         finally:
-            if size := server.dropped():
+            if size := sum(log.dropped() for log in logs):
                 what = f"{size:,} bytes of its output were not kept"
                 print(f"{server.name} wrote without end: {what}", file=sys.stderr)
 
@@ -370,14 +362,14 @@ def _address(server, timeout):
     """Return (host, port) from the line "listening on host:port" of the server's output."""
     deadline = time.monotonic() + timeout
     while True:
-        ended, text = server._out.ended, server._out.text()
+        written, ended, text = server._out.written, server._out.ended, server._out.text()
         if match := LISTENING.search(text if ended else text[: text.rfind("\n") + 1]):
             break
         if ended or time.monotonic() > deadline:
             line, end = " ".join(map(printable, server.process.args)), server.describe_exit()
             text = f'{line} did not print "listening on HOST:PORT" and {end}'
             raise LaunchError(text, server.log())
-        time.sleep(0.002)
+        server._out.wait(written, deadline - time.monotonic())
     host, port = match[1], int(match[2])
     with contextlib.suppress(OSError, UnicodeError):  # no client could connect to it
         socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)

@@ -29,7 +29,8 @@ OTHER_END = {"client": "server", "server": "client"}
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # <linux/if_tun.h>
 FLAGS = {"FIN": 0x01, "SYN": 0x02, "RST": 0x04, "PSH": 0x08, "ACK": 0x10}  # RFC 9293, 3.1
 OWN_NAMESPACE = "/proc/thread-self/ns/net"
-POLL_INTERVAL = 0.005  # seconds between two readings of the states of the sockets, at most
+# Seconds between two readings of the states of the sockets: after a packet, and long after one.
+POLL_INTERVAL, LONGEST_INTERVAL = 0.005, 0.05
 
 
 @contextlib.contextmanager
@@ -204,14 +205,12 @@ class EmulatedLink:
     def _carry(self):
         """Deliver packets, and record the states, until the experiment is over."""
         tuns = {host.tun: name for name, host in self.hosts.items()}
-        poll = select.poll()
-        for tun in tuns:
-            poll.register(tun, select.POLLIN)
-        in_flight = []  # a heap of (when it arrives, its number, its bytes)
+        in_flight, last = [], 0.0  # a heap of (when it arrives, its number, its bytes); last packet
         while not self._over.is_set():
-            wait = in_flight[0][0] - self.now() if in_flight else POLL_INTERVAL
-            for tun, _ in poll.poll(max(0, min(wait, POLL_INTERVAL)) * 1000):
-                sender, data = tuns[tun], os.read(tun, 65536)
+            wait = min(max(POLL_INTERVAL, self.now() - last), LONGEST_INTERVAL)
+            wait = min(wait, max(0, in_flight[0][0] - self.now())) if in_flight else wait
+            for tun in select.select(tuns, [], [], wait)[0]:
+                sender, data, last = tuns[tun], os.read(tun, 65536), self.now()
                 if data[0] >> 4 == 4 and data[9] == socket.IPPROTO_TCP:  # not IPv6's solicitations
                     packet, number = self._packet(sender, data), len(self.packets)
                     packet.lost = bool(self.loses and self.loses(packet))
@@ -220,9 +219,9 @@ class EmulatedLink:
                         heapq.heappush(in_flight, (packet.sent + self.delay, number, data))
             while in_flight and in_flight[0][0] <= self.now():
                 _, number, data = heapq.heappop(in_flight)
-                packet, at = self.packets[number], self.now()
+                packet, last = self.packets[number], self.now()
                 os.write(self.hosts[OTHER_END[packet.sender]].tun, data)
-                packet.arrived = at  # set only now: the kernel has done what the packet asks for
+                packet.arrived = last  # set only now: the kernel has done what the packet asks for
             self._record_states()  # most change with a packet, some without
 
     def _packet(self, sender, data):

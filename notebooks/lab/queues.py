@@ -28,7 +28,7 @@ def accept_queue(backlog, arrivals, seconds, settings=None, accept_at=None, dela
         for at, together in itertools.groupby(sorted(arrivals)):
             watch(link, poll, clients, at)
             while not settled(link, clients):
-                watch(link, poll, clients, link.now() + 0.002)
+                watch(link, poll, clients, link.now() + 0.005)
             for _ in together:
                 sock = stack.enter_context(link.client.socket())
                 sock.bind((link.client.address, 0))  # the port is known before connect()

@@ -96,8 +96,7 @@ def an_idle_client_stays_connected(server):
 @check("--quiet", "--compute", "0.0002")  # so that there is always more to receive
 def a_flooding_client_does_not_starve_others(server):
     concurrent, received = server.is_concurrent(), 0
-    # A limit of bytes, not of seconds: on a busy machine all of this is slower.
-    limit = min(16, 4 * server.timeout) * MEBIBYTE
+    limit = min(16, 4 * server.timeout) * MEBIBYTE  # not of seconds: a busy machine is slower
     with server.connect() as client:
         client.sendall(bytes(MEBIBYTE // 4))  # as much is always on the way
         for part in range(1, 5):
