@@ -43,16 +43,14 @@ def expect(condition, message):
         raise ContractViolation(message)
 
 
-class Explaining(contextlib.AbstractContextManager):
+@contextlib.contextmanager
+def explaining(beginning, message=None):
     """Put the beginning of a sentence, and a message, before that of an error in the block."""
-
-    def __init__(self, beginning, message=None):
-        self.beginning, self.message = beginning, message
-
-    def __exit__(self, kind, error, traceback):
-        if isinstance(error, (OSError, ContractViolation)):
-            message = "" if self.message is None else f"{self.message!r:.100}"
-            raise ContractViolation(f"{self.beginning}{message}: {error}") from error
+    try:
+        yield
+    except (OSError, ContractViolation) as error:
+        beginning += "" if message is None else f"{message!r:.100}"
+        raise ContractViolation(f"{beginning}: {error}") from error
 
 
 def expect_equal(description, expected, found):
