@@ -128,8 +128,7 @@ def test_a_state_is_noted_with_the_packet_that_changes_it(life):
     """Without polling, too: no colour of a sequence diagram begins late."""
     lines = (
         "from lab import emulated_link, experiments",
-        # Longer than the longest time without a packet:
-        "emulated_link.POLL_INTERVAL = emulated_link.LONGEST_INTERVAL = 1",
+        "emulated_link.POLL_INTERVAL = 1",  # longer than the longest time without a packet
         "experiments.main()",
     )
     program = [sys.executable, "-c", "\n".join(lines), "conversation", "[{}]"]
