@@ -28,13 +28,14 @@ def process_tree(mark, sessions=()):
     parent and have a new session and an empty environment.
     """
     parents, found = {}, set()
-    names = set(filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc/self") else ()))
-    _older.intersection_update(names)
-    for name in names - _older if mark else names:
+    entries = os.scandir("/proc") if os.path.isdir("/proc/self") else ()
+    folders = {(one.name, one.inode()) for one in entries if one.name.isdigit()}
+    _older.intersection_update(folders)
+    for name, inode in folders - _older if mark else folders:
         with contextlib.suppress(OSError):  # it has ended, or it is another user's
             state, parent, _, session, *fields = stat(f"/proc/{name}")
             if mark and int(fields[15]) < STARTED:
-                _older.add(name)
+                _older.add((name, inode))
             elif state not in b"ZX":
                 parents[int(name)] = int(parent)
                 is_ours = int(session) in sessions
@@ -60,7 +61,7 @@ def _read(path):
 
 # In the kernel's ticks: what has our mark has started after us, and so has its session.
 STARTED = int(stat("/proc/self")[19]) if os.path.isdir("/proc/self") else 0
-_older = set()  # the processes that have not, by their names in /proc: they are read only once
+_older = set()  # the others, which are read once: a reused number has a folder with a new inode
 
 
 def kill_tree(mark, sessions):
