@@ -169,10 +169,8 @@ class Target:
 
         before, kernel = resident(), kernel_memory()
         self.share("hold", count, True)
-        return IdleCost(
-            resident=(resident() - before) / 1024 / count,
-            kernel=(kernel_memory() - kernel) / 1024 / count,
-        )
+        grown = resident() - before, kernel_memory() - kernel  # bytes
+        return IdleCost(*(size / 1024 / count for size in grown))
 
     def round(self, load, connections, seconds):
         """Return the Round of these seconds. Raises BenchError."""
@@ -243,10 +241,9 @@ def measure(args, connections, console):
                 its.cost_of_idle = one.connect_idle(its.idle)
             one.round(args.load, connections, min(WARM_UP, args.seconds))
         with console.status("") as status:
-            for number in range(args.rounds):
+            for number in range(1, args.rounds + 1):
                 for one, its in pairs:
-                    text = f"{connections} connections, round {number + 1}: {one.name}"
-                    status.update(Text(text))
+                    status.update(Text(f"{connections} connections, round {number}: {one.name}"))
                     its.rounds.append(one.round(args.load, connections, args.seconds))
         for one, its in pairs:
             its.cpu_is_lower_bound = loses_child_cpu(one.server.process)
@@ -361,8 +358,7 @@ def main():
         failed.append("a server has ended between two rounds")
     try:  # what was measured before an error is written, too
         if args.json:
-            rows = [asdict(one) for one in measured]
-            content = {"schema": SCHEMA, "load": args.load, "measured": rows}
+            content = {"schema": SCHEMA, "load": args.load, "measured": list(map(asdict, measured))}
             save(args.json, json.dumps(content, indent=1))
     except OSError as error:
         failed.append(f"cannot write to {args.json}: {error.strerror}")

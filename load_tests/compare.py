@@ -209,10 +209,9 @@ def main():
     args, console = options(), Screen()
     interruptible(True)
     try:
+        processes.raise_nofile_limit(0 if args.join else descriptors(args.config, args.loads))
         if args.join:
-            processes.raise_nofile_limit()
             return runs.join(args.join, console.print)
-        processes.raise_nofile_limit(descriptors(args.config, args.loads))
         if args.web:
             return web(args, console)
         with locked(args.out):

@@ -70,8 +70,7 @@ class GreetingUser(User):
 
     def on_start(self):
         """Start at a random moment: users that start at once would stay in step."""
-        seconds = self.options.seconds or 5
-        gevent.sleep(self.draw("start").uniform(0, min(1.3, seconds / 4)))
+        gevent.sleep(self.draw("start").uniform(0, min(1.3, (self.options.seconds or 5) / 4)))
 
     def run_session(self, draw, began=None):
         """Connect, greet five times with think times between, and leave."""

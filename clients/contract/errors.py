@@ -43,16 +43,14 @@ def expect(condition, message):
         raise ContractViolation(message)
 
 
-class Explaining(contextlib.AbstractContextManager):
+@contextlib.contextmanager
+def explaining(beginning, message=None):
     """Put the beginning of a sentence, and a message, before that of an error in the block."""
-
-    def __init__(self, beginning, message=None):
-        self.beginning, self.message = beginning, message
-
-    def __exit__(self, kind, error, traceback):
-        if isinstance(error, (OSError, ContractViolation)):
-            message = "" if self.message is None else f"{self.message!r:.100}"
-            raise ContractViolation(f"{self.beginning}{message}: {error}") from error
+    try:
+        yield
+    except (OSError, ContractViolation) as error:
+        beginning += "" if message is None else f"{message!r:.100}"
+        raise ContractViolation(f"{beginning}: {error}") from error
 
 
 def expect_equal(description, expected, found):
@@ -64,7 +62,8 @@ def difference(expected, received):
     """Return how two byte strings differ: both, or from the first byte on if they are long."""
     if max(len(expected), len(received)) <= 100:
         return f"expected {expected!r}, received {received!r}"
-    start = [*map(int.__eq__, expected, received), False].index(False)
+    pairs, shorter = zip(expected, received, strict=False), min(len(expected), len(received))
+    start = next((place for place, (one, other) in enumerate(pairs) if one != other), shorter)
     return (
         f"expected {len(expected)} bytes, received {len(received)}, which differ from byte {start} "
         f"on: {expected[start : start + 20]!r} and {received[start : start + 20]!r}"

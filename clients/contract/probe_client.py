@@ -6,7 +6,7 @@ import time
 from random import Random
 
 from clients.client import PREFIX
-from clients.contract.errors import ContractViolation, Explaining, difference, expect
+from clients.contract.errors import ContractViolation, difference, expect, explaining
 from clients.system.sockets import reset_on_close
 
 MEBIBYTE = 2**20
@@ -28,14 +28,14 @@ class ProbeClient(socket.socket):
 
     def request(self, message):
         """Send message and expect its greeting."""
-        with Explaining("sending ", message):
+        with explaining("sending ", message):
             self.sendall(message)
         self.expect_greeting(message)
 
     def expect_greeting(self, message):
         """Expect the greeting of a message that has been sent."""
         expected = PREFIX + message
-        with Explaining("sent ", message):
+        with explaining("sent ", message):
             received = self.read(len(expected))
             end = " and end of file" if len(received) < len(expected) else ""
             if received != expected:
@@ -43,7 +43,7 @@ class ProbeClient(socket.socket):
 
     def expect_eof(self):
         """Expect that the server closes its side, and sends nothing before."""
-        with Explaining("expected the server to close the connection"):
+        with explaining("expected the server to close the connection"):
             received = self.recv(1)
             expect(not received, f"received {received!r}")
 

@@ -1,13 +1,11 @@
 """Run checks against a server program: as a ServerUnderTest, with all that a check needs of it."""
 
 import contextlib
-import re
 import socket
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partialmethod
-from pathlib import Path
 from statistics import median
 from typing import Literal
 
@@ -18,15 +16,15 @@ from clients.contract.errors import (
     DEADLINE_FACTOR,
     ContractViolation,
     DeadlineExceeded,
-    Explaining,
     NotApplicable,
     expect,
     expect_equal,
+    explaining,
     last_exception,
 )
 from clients.contract.probe_client import ProbeClient
 from clients.system import processes
-from clients.system.procfs import all_stopped, tcp_sockets
+from clients.system.procfs import all_stopped, switches, tcp_sockets
 
 TIMEOUT = 20.0
 QUIET_PERIOD = 1.0
@@ -203,14 +201,14 @@ class ServerUnderTest:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.ExitStack() as stack:
             stack.enter_context(client)  # closed if it cannot connect
-            with Explaining("a connection failed"):
+            with explaining("a connection failed"):
                 client.connect(self.address)
             stack.pop_all()
         return client
 
     def assert_serves_new_client(self):
         """Raise ContractViolation unless a new client is greeted."""
-        with Explaining("a new client was not served"), self.connect() as client:
+        with explaining("a new client was not served"), self.connect() as client:
             client.request(b"next, please")
 
     def served_together(self, most):
@@ -255,7 +253,7 @@ class ServerUnderTest:
             self.check_deadline()
             waited = time.monotonic() - began
             expect(waited < self.timeout, f"not within {self.timeout} s: {description}")
-            time.sleep(0.002 + waited / 20)
+            time.sleep(0.002 + waited / 10)
         return result
 
     def assert_no_busy_loop(self, situation, long=False):
@@ -311,15 +309,6 @@ class ServerUnderTest:
     # What its processes use in all.
     descriptors = partialmethod(_sum, psutil.Process.num_fds)
     threads = partialmethod(_sum, psutil.Process.num_threads)
-    cpu_seconds = partialmethod(_sum, lambda process: sum(process.cpu_times()[:2]))  # to 0.01 s
+    cpu_seconds = partialmethod(_sum, lambda process: processes.cpu_seconds(process))
     memory = partialmethod(_sum, lambda process: process.memory_full_info().uss)  # private bytes
-    wakeups = partialmethod(
-        _sum, lambda process: sum(map(switches, Path(f"/proc/{process.pid}/task").glob("*")))
-    )
-
-
-def switches(task):
-    """Return how many times a thread has been blocked so far (proc_pid_status(5))."""
-    with contextlib.suppress(OSError):  # it has ended
-        return int(re.search(r"\nvoluntary\w+:\s(\d+)", (task / "status").read_text())[1])
-    return 0
+    wakeups = partialmethod(_sum, lambda process: switches(process.pid, True))

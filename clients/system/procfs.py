@@ -6,6 +6,7 @@ Linux only; IPv4 only; root is not needed.
 import contextlib
 import os
 import platform
+import re
 import socket
 import struct
 from dataclasses import dataclass
@@ -148,6 +149,18 @@ def thread_state(task):
     with contextlib.suppress(OSError):
         return stat(task)[0].decode()
     return None
+
+
+def switches(pid, only_voluntary=False):
+    """Return the context switches of a process's present threads (proc_pid_status(5)).
+
+    A voluntary one: the thread has been blocked.
+    """
+    count, name = 0, "\nvoluntary" if only_voluntary else "voluntary"  # also in "nonvoluntary"
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            count += sum(map(int, re.findall(rf"{name}_ctxt_switches:\s(\d+)", status.read_text())))
+    return count
 
 
 def zombies(parents):

@@ -28,16 +28,18 @@ def process_tree(mark, sessions=()):
     parent and have a new session and an empty environment.
     """
     parents, found = {}, set()
-    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
-        with contextlib.suppress(OSError, ValueError):  # ended, not a process, another user's
-            state, parent, _, session, *fields = stat(f"/proc/{int(name)}")
-            if state in b"ZX" or parent == b"2":  # 2: the kernel's own threads
-                continue
-            parents[int(name)] = int(parent)
-            is_ours = int(session) in sessions
-            may_be_marked = mark and int(fields[15]) >= STARTED
-            if is_ours or (may_be_marked and mark.encode() in _read(f"/proc/{name}/environ")):
-                found.add(int(name))
+    names = set(filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc/self") else ()))
+    _older.intersection_update(names)
+    for name in names - _older if mark else names:
+        with contextlib.suppress(OSError):  # it has ended, or it is another user's
+            state, parent, _, session, *fields = stat(f"/proc/{name}")
+            if mark and int(fields[15]) < STARTED:
+                _older.add(name)
+            elif state not in b"ZX":
+                parents[int(name)] = int(parent)
+                is_ours = int(session) in sessions
+                if is_ours or (mark and mark.encode() in _read(f"/proc/{name}/environ")):
+                    found.add(int(name))
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
     return found
@@ -56,8 +58,9 @@ def _read(path):
         os.close(fd)
 
 
-# In the kernel's ticks: what has our mark has started after us.
+# In the kernel's ticks: what has our mark has started after us, and so has its session.
 STARTED = int(stat("/proc/self")[19]) if os.path.isdir("/proc/self") else 0
+_older = set()  # the processes that have not, by their names in /proc: they are read only once
 
 
 def kill_tree(mark, sessions):

@@ -27,8 +27,7 @@ def evaluate(recorded, **key):
 
 def usage(recorded, numbers):
     """Return the ServerUsage of a run. numbers: what its samples give."""
-    started, readings = recorded.log["started"], recorded.readings
-    readings = [replace(one, at=one.at - started) for one in readings]
+    readings = [replace(one, at=one.at - recorded.log["started"]) for one in recorded.readings]
     first, last = readings[0], readings[-1]
 
     def peak(name):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from clients.system import procfs
+from clients.system import processes, procfs
 from clients.system.processes import process_tree, require_access, sum_over_tree
 from load_tests.harness.results import Reading
 
@@ -55,7 +55,7 @@ def reading(process, port):
             memory = one.memory_info()
             used.update(rss=memory.rss, vms=memory.vms, threads=one.num_threads())
             used.update(descriptors=one.num_fds(), cpu=cpu_seconds(one))
-            used.update(switches=switches(one.pid))
+            used.update(switches=procfs.switches(one.pid))
     used["cpu"] += zombie_cpu_seconds(tree)
     queue, clients = sockets(port, process.pid)
     return Reading(time.monotonic(), *used.values(), queue, clients, drops(process.pid))
@@ -77,16 +77,10 @@ def tree_cpu_seconds(process):
 def cpu_seconds(process):
     """Return the CPU time of a process since its start, and of the children it has waited for.
 
-    /proc/PID/stat counts in hundredths of a second, too coarse for a short run; only for the
-    children there is nothing finer. The clock's number is that of clock_getcpuclockid(3)
-    (posix-timers.h, CPUCLOCK_SCHED).
+    Only that of the children is in hundredths of a second: there is nothing finer.
     """
-    try:
-        times = process.cpu_times()
-        own = time.clock_gettime(~process.pid << 3 | 2)
-    except OSError as error:
-        raise psutil.NoSuchProcess(process.pid) from error
-    return own + times.children_user + times.children_system
+    times = process.cpu_times()
+    return processes.cpu_seconds(process) + times.children_user + times.children_system
 
 
 def zombie_cpu_seconds(tree):
@@ -121,16 +115,6 @@ def kernel_memory():
     lines = Path("/proc/meminfo").read_text().splitlines()
     amounts = {line.split(":")[0]: int(line.split()[1]) for line in lines}
     return 1024 * sum(amounts[name] for name in KERNEL)
-
-
-def switches(pid):
-    """Return the voluntary and involuntary context switches of a process's present threads."""
-    count = 0
-    for status in Path(f"/proc/{pid}/task").glob("*/status"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
-            lines = status.read_text().splitlines()
-            count += sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
-    return count
 
 
 def sockets(port, pid="self"):

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
@@ -63,6 +62,8 @@ def cells(row, columns):
 
 def page(summary, pictures):
     """Return the page, which needs no other file. pictures: {name of a figure: PNG in base64}."""
+    from jinja2 import Environment, FileSystemLoader  # not at the top: only the page needs it
+
     folder = FileSystemLoader(Path(__file__).parent)
     forms = Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     found = [run.outcomes for run in summary.results.runs]

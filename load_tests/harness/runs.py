@@ -140,9 +140,9 @@ def free_port(wanted=0):
 
 def locust(*options, output=subprocess.DEVNULL, timeout=None):
     """Run Locust, for timeout seconds at most, end all its processes; return its exit status."""
-    streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
     # From ROOT, Locust finds the rest of the repository.
-    with spawn(module_command("locust", *options), cwd=ROOT, **streams) as process:
+    how = {"cwd": ROOT, "stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+    with spawn(module_command("load_tests.harness.start_locust", *options), **how) as process:
         with contextlib.suppress(psutil.TimeoutExpired):  # what it printed is reported
             return process.wait(timeout)
     return None

@@ -29,7 +29,7 @@ pytestmark = [
 SOURCE = Path(__file__).with_name("bench_client.c")
 SERVERS = os.environ.get("SERVERS", "03_epoll 02_threaded").split()
 CONNECTIONS = [int(one) for one in os.environ.get("CONNECTIONS", "3").split(",")]
-GREETINGS, ROUNDS = int(os.environ.get("GREETINGS", "20000")), int(os.environ.get("ROUNDS", "1"))
+GREETINGS, ROUNDS = int(os.environ.get("GREETINGS", "10000")), int(os.environ.get("ROUNDS", "1"))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_both_ways_see_the_same_ratios(client, connections):
         for spec in specs:
             costs.setdefault(spec.name, []).append(cost_in_c(client, spec, connections))
     # A round begins with all requests at once; with thousands it must be long to hide that.
-    seconds = max(0.3, connections / 2500)
+    seconds = max(0.1, connections / 2500)
     options = bench.options([*SERVERS, f"--rounds={3 * ROUNDS}", f"--seconds={seconds}"])
     first, *others = bench.measure(options, connections, Screen())
     base = statistics.median(costs[first.server]), bench.median(first, "cpu")

@@ -1,5 +1,6 @@
 """The comparison, end to end: what it measures, and what it does when things go wrong."""
 
+import gzip
 import os
 import re
 import subprocess
@@ -9,11 +10,11 @@ from dataclasses import asdict
 from math import ceil
 from pathlib import Path
 
-import psutil
 import pytest
+from PIL import Image
 
-from clients.system.processes import models, module_command
-from conftest import cli, wait_until
+from clients.system.processes import models
+from conftest import cli
 from load_tests import compare
 from load_tests.harness import results
 from load_tests.harness.results import OUTCOMES
@@ -55,9 +56,15 @@ runpy.run_path("{program}", run_name="__main__")
 SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 
 
-def start(*options, out, pictures=False):
-    more = [] if pictures else ["--no-pictures"]
-    return cli("load_tests.compare", "--out", out, *options, *more)
+POOR = os.environ | {
+    "PYTHONIOENCODING": "ascii",
+    "COLUMNS": "10",
+}  # a terminal without letters and room
+
+
+def start(*options, out, pictures=False, **more):
+    no_pictures = [] if pictures else ["--no-pictures"]
+    return cli("load_tests.compare", "--out", out, *options, *no_pictures, **more)
 
 
 def runs_of(out):
@@ -370,13 +377,11 @@ def test_samples_have_microseconds(compared):
 
 @one_comparison
 def test_a_picture_and_a_page_that_needs_nothing_else(compared):
-    from matplotlib import image
-
     out, _ = compared
-    light, dark = (image.imread(out / f"comparison{name}.png") for name in ("", "-dark"))
-    assert light.shape[:2] == dark.shape[:2]
-    assert light[0, 0, :3].mean() == 1
-    assert dark[0, 0, :3].mean() < 0.1
+    light, dark = (Image.open(out / f"comparison{name}.png") for name in ("", "-dark"))
+    assert light.size == dark.size
+    assert light.getpixel((0, 0))[:3] == (255, 255, 255)
+    assert sum(dark.getpixel((0, 0))[:3]) < 0.1 * 3 * 255
     page = (out / "report.html").read_text()
     assert not re.search(r"(src|href)=['\"]?https?://", page)
     for link in re.findall(r"href='([^']+)'", page):
@@ -445,7 +450,7 @@ def stopping(**_):
 
 
 def test_a_full_generator_says_so_and_leaves_no_visitor_out(tmp_path):
-    options = ["--arrivals", 1000, "--seconds", 0.5, "--compute", 0.05]
+    options = ["--arrivals", 1000, "--seconds", 0.5, "--wait", 0.05]
     locustfile = tmp_path / "small.py"
     locustfile.write_text(SMALL)
     code = f"import pathlib, runpy, sys; from load_tests.harness import runs; del sys.argv[0];\
@@ -481,20 +486,56 @@ def test_load_without_think_time_and_a_slow_client_that_is_no_visitor(tmp_path):
     assert run.latency["slow_request"].p50.ms >= 50
 
 
+NAMESAKES = "01_blocking", "friend/01_blocking"
+
+
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory):
-    """Two Locust processes share the visitors of an open loop."""
-    out = tmp_path_factory.mktemp("shared")
+    """Two Locust processes share the visitors of an open loop.
+
+    01_blocking is compared with a friend's server of that name, which has an event loop, on a
+    terminal without "≥".
+    """
+    folder = tmp_path_factory.mktemp("shared")
+    friend = folder / "friend" / "01_blocking" / "server.py"
+    friend.parent.mkdir(parents=True)
+    friend.write_text(models()["03_epoll"].read_text())
     options = ["--arrivals", 20, "--seconds", 1, "--processes", 2]
-    done = start("01_blocking", "03_epoll", *options, out=out)
+    done = start("01_blocking", friend.parent, *options, out=folder / "out", env=POOR)
     assert done.returncode == 0, done.stdout + done.stderr
-    return out
+    return folder / "out", done.stdout
+
+
+@one_comparison
+def test_two_servers_of_one_name_have_different_names(shared):
+    out, text = shared
+    runs = read(out / "results.json").runs
+    assert [run.model for run in runs] == [*NAMESAKES]
+    programs = models()["01_blocking"], out.parent / "friend" / "01_blocking" / "server.py"
+    assert [run.program for run in runs] == [*map(str, programs)]
+    assert re.search(r"^[ |]*friend/01_blocking ", text, re.MULTILINE)
+    pages = {run.locust_report for run in runs}
+    assert len(pages) == 2
+    assert all((out / page).is_file() for page in pages)
+    with gzip.open(out / "samples.csv.gz", "rt") as file:
+        assert {line.split(",")[0] for line in file} == {"model", *NAMESAKES}
+
+
+@one_comparison
+def test_a_terminal_without_letters_and_without_room(shared):
+    options = "--connections", 1, "--rounds", 1, "--seconds", 0.1
+    done = cli("load_tests.bench", "01_blocking", *options, env=POOR)
+    assert done.returncode == 0, done.stderr
+    for text in (shared[1], done.stdout):
+        assert re.search(r"01_\w+ +\|? *[0-9]", text)  # and not "01_…"
+    assert ">= " in shared[1]
 
 
 @one_comparison
 def test_two_workers_lose_no_visitor(shared):
-    frame = frame_of(shared)
-    for (name, _), run in runs_of(shared).items():
+    out, _ = shared
+    frame = frame_of(out)
+    for (name, _), run in runs_of(out).items():
         sessions = frame[(frame.model == name) & (frame.request == "session")].session
         assert sessions.str.split("/").str[0].nunique() == 2
         assert run.outcomes.visitors == sessions.nunique() >= 6
@@ -503,17 +544,17 @@ def test_two_workers_lose_no_visitor(shared):
 
 @one_comparison
 def test_two_workers_give_each_server_the_same_arrivals(shared):
-    frame = frame_of(shared)
+    frame = frame_of(shared[0])
     # Each worker's load is as long.
     frame = frame[(frame.request == "session") & (frame.began < 1)]
     frame = frame.assign(worker=frame.session.str.split("/").str[0])
-    due = {name: [] for name in ("01_blocking", "03_epoll")}
+    due = {name: [] for name in NAMESAKES}
     for (name, _), rows in frame.groupby(["model", "worker"]):
         due[name].append(sorted(rows.began))
     for mine, other in zip(*map(sorted, due.values()), strict=True):  # one pair for each worker
         assert len(mine) > 1
         assert mine == pytest.approx(other, abs=2e-6)
-    assert len(due["03_epoll"]) == 2
+    assert len(due["01_blocking"]) == 2
 
 
 @one_comparison
@@ -552,40 +593,12 @@ def test_bad_options(options, words, capsys):
     assert words in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("load", [["--users", "1000"], ["--arrivals", "2000"]])
-def test_too_few_descriptors(tmp_path, load):
+def test_too_few_descriptors(tmp_path):
     limit = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256));"
     code = f"{limit} del sys.argv[0]; runpy.run_module('load_tests.compare', run_name='__main__')"
-    line = [sys.executable, "-c", code, "x", "03_epoll", *load, "--out", tmp_path]
+    line = [sys.executable, "-c", code, "x", "03_epoll", "--users", "1000", "--out", tmp_path]
     done = subprocess.run(line, capture_output=True, text=True, cwd=compare.HERE.parent)
     assert done.returncode == 1
     assert "ulimit" in done.stderr
-
-
-def test_sigterm_reports_what_was_measured_and_leaves_no_process_behind(tmp_path):
-    """The same for Ctrl-C: test_failures.py."""
-    options = ["03_epoll", "--users", "2,3", "--seconds", 0.5, "--out", tmp_path]
-    process = subprocess.Popen(
-        module_command("load_tests.compare", *options),
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        for line in process.stdout:
-            if "3 users" in line:  # the second run has begun
-                break
-        children = wait_until(psutil.Process(process.pid).children)
-        process.terminate()
-        text, _ = process.communicate(timeout=60)
-        assert process.returncode == 0
-    finally:
-        process.kill()
-        process.wait()
-    assert "Interrupted" in text
-    [run] = runs_of(tmp_path).values()
-    assert run.load == 2
-    assert run.outcomes.visitors == run.outcomes.served >= 2
-    assert (tmp_path / "report.html").is_file()
-    _, alive = psutil.wait_procs(children, timeout=20)
-    assert not alive
+    args = compare.options(["--arrivals", "2000"])
+    assert compare.descriptors(args.config, args.loads) >= 2000

@@ -19,6 +19,7 @@ import pytest
 
 from clients.system.processes import ROOT, models, module_command, running_server
 from conftest import cli, skip_without, wait_until
+from load_tests.harness.files import CannotWrite, ensure_writable
 from load_tests.tests.made import read
 
 pytestmark = pytest.mark.slow
@@ -26,10 +27,6 @@ pytestmark = pytest.mark.slow
 READMES = [ROOT / "README.md", *ROOT.glob("load_tests/*.md")]
 QUICK = ["--users", 2, "--seconds", 0.5]
 TABLE = [*QUICK, "--no-pictures"]
-POOR = os.environ | {
-    "PYTHONIOENCODING": "ascii",
-    "COLUMNS": "10",
-}  # a terminal without letters and room
 BAD = "\x1b[31m\u202e[/red]:boom:"  # a terminal's command, a letter that turns the line, markup
 SERVER = """
 import os, signal, socket, sys, threading
@@ -71,38 +68,6 @@ def server(path, answer='b"Hello, " + chunk', rest=THREADS):
     return path
 
 
-@pytest.fixture(scope="module")
-def namesakes(tmp_path_factory):
-    """A comparison of 01_blocking with a friend's server of that name, on a terminal without "≥".
-
-    Where it is, and what it said.
-    """
-    folder = tmp_path_factory.mktemp("namesakes")
-    friend = folder / "friend" / "01_blocking" / "server.py"
-    friend.parent.mkdir(parents=True)
-    friend.write_text(models()["01_blocking"].read_text())
-    done = compare(folder / "out", "01_blocking", friend.parent, *TABLE, env=POOR)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder, done.stdout
-
-
-@pytest.mark.xdist_group("namesakes")
-def test_two_servers_of_one_name_have_different_names(namesakes):
-    folder, text = namesakes
-    runs = json.loads((folder / "out" / "results.json").read_text())["runs"]
-    assert [run["model"] for run in runs] == ["01_blocking", "friend/01_blocking"]
-    assert re.search(r"^[ |]*friend/01_blocking ", text, re.MULTILINE)
-    pages = {run["locust_report"] for run in runs}
-    assert len(pages) == 2
-    assert all((folder / "out" / page).is_file() for page in pages)
-    with gzip.open(folder / "out" / "samples.csv.gz", "rt") as file:
-        assert {line.split(",")[0] for line in file} == {
-            "model",
-            "01_blocking",
-            "friend/01_blocking",
-        }
-
-
 def test_the_second_comparison_into_a_folder_is_turned_away(tmp_path):
     folder = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
@@ -124,9 +89,10 @@ def test_a_place_where_nothing_can_be_written_is_found_out_before_measuring(modu
     assert done.returncode == 1
     assert done.stderr.startswith(f"cannot write to {tmp_path / 'file'}")
     assert done.stderr.count("\n") == 1
-    if module == "compare":
-        done = start(module, "03_epoll", option, tmp_path / "file")
-        assert done.stderr == f"cannot write to {tmp_path / 'file'}: it is no folder\n"
+    with pytest.raises(
+        CannotWrite, match=f"^cannot write to {tmp_path / 'file'}: it is no folder$"
+    ):
+        ensure_writable(tmp_path / "file")
 
 
 def full_disk(tmp_path, script):
@@ -170,18 +136,20 @@ def test_what_was_measured_is_shown_on_a_disk_that_fills_up(tmp_path):
     assert "Traceback" not in done.stderr + text
 
 
-def interrupted(tmp_path, servers, more, when, times):
-    """Interrupt a comparison as a terminal does: all of the pipeline, this many times."""
-    line = f"{COMMAND} --out {tmp_path}/out {more}".replace("03_epoll", servers)
+def interrupted(tmp_path, pipe, steps):
+    """Interrupt a comparison as a terminal does, all of the pipeline; return what it said.
+
+    steps: [(what is waited for, signal), …]
+    """
+    line = f"exec {COMMAND} --out {tmp_path}/out {pipe}".replace("03_epoll", "03_epoll 02_threaded")
     with open(tmp_path / "said", "w+") as said:
         process = psutil.Popen(["bash", "-c", line], cwd=ROOT, stdout=said, start_new_session=True)
         processes = [process]
         try:
-            wait_until(lambda: when(tmp_path))
-            processes += process.children(recursive=True)
-            for _ in range(times):
-                os.killpg(process.pid, signal.SIGINT)
-                time.sleep(0.3)
+            for when, number in steps:
+                wait_until(lambda when=when: when(tmp_path))
+                processes += process.children(recursive=True)
+                os.killpg(process.pid, number)
             _, alive = psutil.wait_procs(processes, 200)
             assert not alive
         finally:
@@ -195,27 +163,33 @@ def second_run(tmp_path):
     return "02_threaded" in (tmp_path / "said").read_text()
 
 
+def a_moment_later(_):
+    time.sleep(0.3)
+    return True
+
+
 def drawing(tmp_path):
     return (tmp_path / "out" / "comparison.png").is_file()
 
 
 @pytest.mark.parametrize(
-    ("pipe", "servers", "when", "times"),
+    ("pipe", "steps"),
     [
-        ("2>&1", "03_epoll 02_threaded", second_run, 2),
-        ("2>&1 | tee /dev/null", "03_epoll 02_threaded", second_run, 2),
-        ("2>&1", "03_epoll", drawing, 1),
+        ("2>&1 | tee /dev/null", [(second_run, signal.SIGINT), (a_moment_later, signal.SIGINT)]),
+        ("2>&1", [(second_run, signal.SIGTERM), (drawing, signal.SIGINT)]),
     ],
 )
-def test_ctrl_c_loses_nothing(tmp_path, pipe, servers, when, times):
-    text = interrupted(tmp_path, servers, pipe, when, times)
+def test_ctrl_c_and_sigterm_lose_nothing(tmp_path, pipe, steps):
+    text = interrupted(tmp_path, pipe, steps)
     assert "Traceback" not in text
-    runs = json.loads((tmp_path / "out" / "results.json").read_text())["runs"]
-    assert len(runs) == 1
+    [run] = read(tmp_path / "out" / "results.json").runs
+    assert run.model == "03_epoll"
     with gzip.open(tmp_path / "out" / "samples.csv.gz", "rt") as file:
-        assert len(file.readlines()) > len(runs)
+        assert len(file.readlines()) > 3 * run.outcomes.visitors
     if "tee" not in pipe:
-        assert "Interrupted" in text
+        assert run.outcomes.visitors == run.outcomes.served >= 2
+        assert "Interrupted: this is what was measured so far." in text
+        assert "Interrupted: what was not drawn yet is not written." in text
         assert re.search(r"03_epoll +2 +[1-9]", text)
 
 
@@ -239,27 +213,39 @@ def burn(chunk):
 """
 
 
-@pytest.mark.parametrize("children", ["signal.SIG_DFL", "signal.SIG_IGN"])
-def test_the_cpu_time_of_child_processes_is_counted_or_marked(tmp_path, children):
+LOSES_TIME = {"zombies": False, "ignored": True}  # server: if the time of its children is lost
+
+
+def test_the_cpu_time_of_child_processes_is_counted_or_marked(tmp_path):
     """They use 2 ms per greeting; with SIG_DFL the server never waits for them."""
-    lost = "IGN" in children
-    forks = server(
-        tmp_path / "forks.py", "burn(chunk)", BURN + FORKS.replace("{children}", children)
-    )
+    servers = [
+        server(
+            tmp_path / f"{name}.py",
+            "burn(chunk)",
+            BURN + FORKS.replace("{children}", "signal.SIG_IGN" if lost else "signal.SIG_DFL"),
+        )
+        for name, lost in LOSES_TIME.items()
+    ]
     file = tmp_path / "rounds.json"
-    options = ["--connections", 2, "--rounds", 1, "--seconds", 0.1, "--json", file]
+    options = ["--connections", 2, "--rounds", 1, "--seconds", 0.05, "--json", file]
     for load in ("greet", "visit"):
-        done = start("bench", forks, *options, "--load", load)
+        done = start("bench", *servers, *options, "--load", load)
         assert done.returncode == 0, done.stderr
-        [measured] = json.loads(file.read_text())["measured"]
-        assert measured["cpu_is_lower_bound"] == lost
-        assert measured["rounds"][0]["cpu"] >= 0.002 or (load == "visit" and lost)
-        assert bool(re.search(r"^forks .*≥", done.stdout, re.MULTILINE)) == lost
+        measured = json.loads(file.read_text())["measured"]
+        assert {one["server"]: one["cpu_is_lower_bound"] for one in measured} == LOSES_TIME
+        for one in measured:
+            lost = LOSES_TIME[one["server"]]
+            assert one["rounds"][0]["cpu"] >= 0.002 or (load == "visit" and lost)
+            assert bool(re.search(rf"^{one['server']} .*≥", done.stdout, re.MULTILINE)) == lost
     wide = {"env": os.environ | {"COLUMNS": "150"}}
-    done = compare(tmp_path / "out", forks, "--users", 4, "--seconds", 1, "--no-pictures", **wide)
-    [found] = read(tmp_path / "out" / "results.json").runs
-    assert found.usage.cpu_us_per_greeting >= 2000 or lost
-    assert bool(re.search(r"^ *forks .*≥ [\d,]+ µs", done.stdout, re.MULTILINE)) == lost
+    options = ["--users", 4, "--seconds", 1, "--no-pictures"]
+    done = compare(tmp_path / "out", *servers, *options, **wide)
+    runs = read(tmp_path / "out" / "results.json").runs
+    assert {run.model: run.usage.cpu_incomplete for run in runs} == LOSES_TIME
+    for run in runs:
+        lost = LOSES_TIME[run.model]
+        assert run.usage.cpu_us_per_greeting >= 2000 or lost
+        assert bool(re.search(rf"^ *{run.model} .*≥ [\d,]+ µs", done.stdout, re.MULTILINE)) == lost
 
 
 @pytest.mark.parametrize("module", ["compare", "bench"])
@@ -304,7 +290,7 @@ PARSE = """
 import json, sys
 from types import SimpleNamespace
 from locust.argument_parser import parse_options
-from load_tests.locustfile import GreetingUser  # the file adds its options
+from locustfile import GreetingUser  # the file before this one: it adds its options
 for words in json.load(sys.stdin):
     try:
         found = parse_options(words)
@@ -336,26 +322,26 @@ def locust_lines():
 
 
 @pytest.fixture(scope="module")
-def in_locust():
-    """What Locust makes of impossible and of real command lines, and of the seed.
+def in_locust(tmp_path_factory):
+    """What Locust makes of impossible and of real command lines, of the seed, and of tags.
 
     Locust is not imported here: it patches the process.
     """
-    commands = locust_lines()
-    line = [sys.executable, "-c", PARSE]
-    given = json.dumps(IMPOSSIBLE + commands)
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=200, input=given)
+    commands, parse = locust_lines(), tmp_path_factory.mktemp("parse") / "parse.py"
+    parse.write_text(PARSE)
+    files, given = f"load_tests/locustfile.py,{parse}", json.dumps(IMPOSSIBLE + commands)
+    done = cli("locust", "-f", files, "--headless", "--tags", "chat", input=given)
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
     assert len(found) == len(IMPOSSIBLE) + len(commands) + 1, done.stderr
     refused, rest = found[: len(IMPOSSIBLE)], found[len(IMPOSSIBLE) :]
-    return refused, list(zip(commands, rest[:-1], strict=True)), rest[-1], done.stderr
+    return refused, list(zip(commands, rest[:-1], strict=True)), rest[-1], done
 
 
 @pytest.mark.xdist_group("in_locust")
 def test_impossible_numbers_for_locust(in_locust):
-    refused, _, _, errors = in_locust
+    refused, _, _, done = in_locust
     assert refused == [[2]] * len(IMPOSSIBLE)
-    said = [line for line in errors.splitlines() if ": error: " in line]
+    said = [line for line in done.stderr.splitlines() if ": error: " in line]
     assert [line.split("--")[1].split(":")[0] for line in said] == [
         line[0].split("=")[0][2:] for line in IMPOSSIBLE
     ]
@@ -374,6 +360,14 @@ def test_think_times_depend_on_seed_worker_user_and_session_alone(in_locust):
     keys = "1/0/0/session/0", "2/0/0/session/0", "1/1/0/session/0", "1/0/1/session/0"
     expected = [random.Random(key).random() for key in (*keys, "1/0/0/session/1")]
     assert in_locust[2] == expected
+
+
+@pytest.mark.xdist_group("in_locust")
+def test_tags_are_refused_in_one_line(in_locust):
+    *_, done = in_locust
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("no user class has tags")
+    assert "Traceback" not in done.stderr
 
 
 def test_locust_headless_with_the_configuration_file_is_one_load_and_its_report_is_true(tmp_path):
@@ -396,13 +390,6 @@ def test_locust_headless_with_the_configuration_file_is_one_load_and_its_report_
     assert requests["A"] == requests["1"] + requests["2"] + requests["3"]  # Aggregated
 
 
-def test_tags_are_refused_in_one_line():
-    done = cli("locust", "-f", "load_tests/locustfile.py", "--headless", "--tags", "chat")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("no user class has tags")
-    assert "Traceback" not in done.stderr
-
-
 def test_names_that_locust_would_interpret_and_closed_streams(tmp_path):
     clone = tmp_path / "a,b {u}"
     for name in ("clients", "load_tests", "03_epoll"):
@@ -416,16 +403,6 @@ def test_names_that_locust_would_interpret_and_closed_streams(tmp_path):
     assert "Traceback" not in done.stderr
     assert (clone / "out {u}" / "locust-03_epoll-2.html").is_file()
     assert json.loads((clone / "out {u}" / "results.json").read_text())["failed_runs"] == []
-
-
-@pytest.mark.xdist_group("namesakes")
-def test_a_terminal_without_letters_and_without_room(namesakes):
-    done = start(
-        "bench", "01_blocking", "--connections", 1, "--rounds", 1, "--seconds", 0.1, env=POOR
-    )
-    assert done.returncode == 0, done.stderr
-    for text in (namesakes[1], done.stdout):
-        assert re.search(r"01_\w+ +\|? *[0-9]", text)  # and not "01_…"
 
 
 def test_a_server_of_another_user_is_named_as_such(other_user, tmp_path):

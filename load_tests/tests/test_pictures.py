@@ -58,7 +58,7 @@ def test_a_title_says_how_many_were_unserved():
 def test_the_legend_has_no_outcome_that_is_too_rare_to_be_seen():
     late = [one._replace(session="b") for one in sessions(0.1, "unanswered")]
     for served, words in ((500, ["greeted"]), (5, ["greeted", "too late"])):
-        axes = drawings(run("03_epoll", sessions(0.001, count=served) + late))[0]
+        [axes] = drawings(run("03_epoll", sessions(0.001, count=served) + late), names=[0]).values()
         assert [text.get_text() for text in axes.get_legend().get_texts()] == words
 
 
@@ -75,26 +75,27 @@ def arrows(ax):
     return [text for text in ax.texts if getattr(text, "arrow_patch", None)]
 
 
-def drawings(*runs):
-    """Return the axes of all the figures of a comparison, of the report and of its picture."""
+def drawings(*runs, names=None):
+    """Return the axes of these figures of a comparison, None: of its report and of its picture."""
     from load_tests.harness import charts, figures
 
     found = stats.summarise(comparison(*runs))
     named = figures.of_report(found) | dict(enumerate(figures.of_picture(found)))
-    return {name: charts.draw(5, 4, one).axes[0] for name, one in named.items()}
+    return {name: charts.draw(5, 4, named[name]).axes[0] for name in names or named}
 
 
 def test_a_lower_bound_has_an_arrow_wherever_it_is_drawn():
     fast = sessions(0.001, count=2)
-    bound = drawings(run("01_blocking", sessions(5, "unanswered")), run("03_epoll", fast))
-    exact = drawings(run("01_blocking", sessions(5)), run("03_epoll", fast))
-    for name in ("tail", "distribution", 1):
+    names = "tail", "distribution", 1
+    blocking = run("01_blocking", sessions(5, "unanswered")), run("01_blocking", sessions(5))
+    bound, exact = (drawings(one, run("03_epoll", fast), names=names) for one in blocking)
+    for name in names:
         assert (len(arrows(bound[name])), len(arrows(exact[name]))) == (1, 0)
 
 
 def test_a_mark_is_hollow_where_a_run_is_generator_limited_and_the_picture_says_so():
     slow = run("03_epoll", sessions(1), limited="was 71 ms late")
-    axes = drawings(run("03_epoll", sessions(1), load=1), slow)["tail"]
+    axes = drawings(run("03_epoll", sessions(1), load=1), slow, names=["tail"])["tail"]
     _, words = axes.get_legend_handles_labels()
     assert [word for word in words if "generator-limited" in word]
     summary = stats.summarise(comparison(slow))
@@ -110,7 +111,7 @@ def test_the_spread_of_repeats_is_drawn_and_in_the_table():
     runs = [run("03_epoll", sessions(seconds), repeat=n) for n, seconds in enumerate((1, 2, 4))]
     found = comparison(*runs, repeats=3)
     assert "1.5-3" in " ".join(table_of(found).split())
-    lines = drawings(*runs)["tail"].lines
+    lines = drawings(*runs, names=["tail"])["tail"].lines
     assert any([round(y) for y in line.get_ydata()] == [1500, 3000] for line in lines)
 
 
@@ -145,7 +146,8 @@ def test_a_connection_s_memory_needs_ten_of_them():
     runs = [run("a", sessions(1), rss_per_connection=size) for size in (None, 2048)]
     values = [stats.value([one], "memory") for one in runs]
     assert [phrases.shown("memory", value) for value in values] == ["-", "2 KiB"]
-    assert any("not measured" in text.get_text() for text in drawings(runs[0])[2].texts)
+    [axes] = drawings(runs[0], names=[2]).values()
+    assert any("not measured" in text.get_text() for text in axes.texts)
 
 
 def test_unknown_numbers_leave_a_gap_and_no_warning(recwarn):
@@ -157,10 +159,10 @@ def test_unknown_numbers_leave_a_gap_and_no_warning(recwarn):
 
 
 def test_a_server_without_a_run_with_the_most_load_is_left_out_where_only_that_is_drawn():
-    drawn = drawings(run("a", sessions(1), 1), run("b", sessions(1), 1), run("a", sessions(1), 9))
-    names = [
-        [text.get_text() for text in drawn[name].texts] for name in ("tail", "latency_over_time")
-    ]
+    runs = run("a", sessions(1), 1), run("b", sessions(1), 1), run("a", sessions(1), 9)
+    lines = "tail", "latency_over_time"
+    drawn = drawings(*runs, names=(*lines, 0, 1, 2))
+    names = [[text.get_text() for text in drawn[name].texts] for name in lines]
     assert names == [["b", "a"], ["a"]]
     assert [len(drawn[panel].get_yticks()) for panel in range(3)] == [1, 1, 1]  # side by side
 

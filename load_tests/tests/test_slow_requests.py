@@ -19,7 +19,7 @@ PROGRAMS = [
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=processes.server_name)
 def test_only_slow_requests_are_slow(program):
-    options, wrapper = ("--quiet", "--compute", 0.2), (SLOW_REQUESTS, 0.005)
+    options, wrapper = ("--quiet", "--compute", 0.08), (SLOW_REQUESTS, 0.005)
     with processes.running_server(program, *options, wrapper=wrapper) as server:
         with Client(*server.address) as client:
             before = tree_cpu_seconds(server.process)
@@ -27,8 +27,8 @@ def test_only_slow_requests_are_slow(program):
             between = tree_cpu_seconds(server.process)
             assert client.greet(b"slow bob") == b"Hello, slow bob"
             after = tree_cpu_seconds(server.process)
-    assert between - before < 0.1
-    assert after - between > 0.18
+    assert between - before < 0.04
+    assert after - between > 0.07
 
 
 def test_the_switch_interval_of_the_server_can_be_set(tmp_path):
@@ -61,9 +61,9 @@ def test_a_server_is_warmed_by_visitors_that_are_greeted_and_leave(serve):
 
 def test_the_cpu_time_of_all_processes_of_a_server_counts():
     program = ALTERNATIVES / "prefork.py"
-    with processes.running_server(program, "--quiet", "--processes", 2, "--compute", 0.2) as server:
+    with processes.running_server(program, "--quiet", "--processes", 2, "--compute", 0.1) as server:
         assert len(processes.process_tree(server.process)) == 3
         before = tree_cpu_seconds(server.process)
         with Client(*server.address) as client:
             client.greet(b"bob")
-        assert tree_cpu_seconds(server.process) - before > 0.18
+        assert tree_cpu_seconds(server.process) - before > 0.09

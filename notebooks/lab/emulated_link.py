@@ -29,8 +29,7 @@ OTHER_END = {"client": "server", "server": "client"}
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # <linux/if_tun.h>
 FLAGS = {"FIN": 0x01, "SYN": 0x02, "RST": 0x04, "PSH": 0x08, "ACK": 0x10}  # RFC 9293, 3.1
 OWN_NAMESPACE = "/proc/thread-self/ns/net"
-# Seconds between two readings of the states of the sockets: after a packet, and long after one.
-POLL_INTERVAL, LONGEST_INTERVAL = 0.005, 0.05
+POLL_INTERVAL = 0.005  # seconds between two readings of states; up to ten times as long in silence
 
 
 @contextlib.contextmanager
@@ -207,7 +206,7 @@ class EmulatedLink:
         tuns = {host.tun: name for name, host in self.hosts.items()}
         in_flight, last = [], 0.0  # a heap of (when it arrives, its number, its bytes); last packet
         while not self._over.is_set():
-            wait = min(max(POLL_INTERVAL, self.now() - last), LONGEST_INTERVAL)
+            wait = min(max(POLL_INTERVAL, self.now() - last), 10 * POLL_INTERVAL)
             wait = min(wait, max(0, in_flight[0][0] - self.now())) if in_flight else wait
             for tun in select.select(tuns, [], [], wait)[0]:
                 sender, data, last = tuns[tun], os.read(tun, 65536), self.now()

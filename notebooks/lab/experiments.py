@@ -30,9 +30,8 @@ def conversation(closer="client", pause=0.15, delay=0.05):
     """
     with EmulatedLink(delay) as link, link.listener() as listening:
         client, conn = link.greet(listening)
-        first, second = ("client", client), ("server", conn)
-        if closer == "server":
-            first, second = second, first
+        ends = ("client", client), ("server", conn)
+        first, second = ends[::-1] if closer == "server" else ends
         if closer == "reset":
             # On, 0 s: close() resets (socket(7)).
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -51,7 +50,9 @@ def conversation(closer="client", pause=0.15, delay=0.05):
             link.close(*second)
 
         concurrently(lead, follow)
-        time.sleep(6 * delay)  # until the last packet of the slowest end has arrived
+        while any(row.send_q for host in link.hosts.values() for row in host.sockets()):
+            time.sleep(delay)  # a FIN has not been acknowledged
+        time.sleep(4 * delay)  # until the last packet has arrived
         return link.observed(Observation)
 
 

@@ -27,7 +27,7 @@ def watched_crowd(name, *settings, **options):
     settings: options of the server, such as "--wait", "0.5".
     """
     with processes.running_server(processes.find_server(name), "--quiet", *settings) as server:
-        with watching(server.process, server.address[1], every=0.02) as readings:
+        with watching(server.process, server.address[1], every=0.1) as readings:
             result = crowd(server.address, **options)
     return WatchedCrowd(**vars(result), readings=readings)
 

@@ -16,19 +16,26 @@ from clients.system import procfs
 from clients.system.processes import run_in_netns
 from conftest import skip_without
 
-# The experiments below run once for all tests.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("tcp")]
+# The experiments below run once for all tests, in the worker that has imported what draws.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("labs")]
+
+
+def system_files():
+    files = [Path("/proc/sys/net/core/somaxconn"), Path("/etc/hosts"), Path("/etc/resolv.conf")]
+    return [path.read_bytes() for path in files if path.exists()]
+
+
+BEFORE = system_files()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def network():
+def refused():
     try:
-        tcp.live("refused", [{}])
+        return tcp.live("refused", [{}])[0]
     except tcp.NamespaceDenied as reason:
         skip_without("network namespaces", reason)
 
 
-# What draws is imported by the one worker that runs these tests.
 @pytest.fixture(scope="module")
 def sequence():
     from lab import sequence
@@ -74,6 +81,9 @@ def accept_queues():
     cases["somaxconn"] = {"backlog": 50, "arrivals": [0.05 * i for i in range(6)], "seconds": 0.6}
     cases["somaxconn"]["settings"] = somaxconn
     cases["two"] = {"backlog": 1, "arrivals": [0, 0.2], "seconds": 0.4}
+    cases["silent"] = {"backlog": 1, "arrivals": [0, 0.3, 0.3], "seconds": 0.9, "delay": 0.05}
+    far_apart = [0, 0.1, 0.5]  # and so are the retransmissions a second later
+    cases["accept"] = {"backlog": 0, "arrivals": far_apart, "seconds": 1.7, "accept_at": 0.6}
     return tcp.compare("accept_queue", cases)
 
 
@@ -118,8 +128,7 @@ def test_a_state_is_noted_with_the_packet_that_changes_it(life):
     """Without polling, too: no colour of a sequence diagram begins late."""
     lines = (
         "from lab import emulated_link, experiments",
-        # Longer than the longest time without a packet:
-        "emulated_link.POLL_INTERVAL = emulated_link.LONGEST_INTERVAL = 1",
+        "emulated_link.POLL_INTERVAL = 1",  # longer than the longest time without a packet
         "experiments.main()",
     )
     program = [sys.executable, "-c", "\n".join(lines), "conversation", "[{}]"]
@@ -156,10 +165,9 @@ def test_a_reset_ends_both_ends_with_one_packet(conversations):
     assert ("recv()", "ConnectionResetError") in {(call.name, call.result) for call in data.calls}
 
 
-def test_a_port_without_a_listening_socket_refuses():
-    data = tcp.run("refused")
-    assert flags(data) == [("client", "SYN"), ("server", "RST-ACK")]
-    assert data.calls[0].result == "ConnectionRefusedError"
+def test_a_port_without_a_listening_socket_refuses(refused):
+    assert flags(refused) == [("client", "SYN"), ("server", "RST-ACK")]
+    assert refused.calls[0].result == "ConnectionRefusedError"
 
 
 @pytest.fixture(scope="module")
@@ -212,8 +220,8 @@ def test_an_accept_queue_holds_one_more_than_the_backlog(accept_queues, backlog)
     assert data.counters["ListenDrops"] == len(dropped) >= 2
 
 
-def test_listen_drops_counts_dropped_acknowledgements_as_well(sequence):
-    data = tcp.run("accept_queue", backlog=1, arrivals=[0, 0.3, 0.3], seconds=0.9, delay=0.05)
+def test_listen_drops_counts_dropped_acknowledgements_as_well(sequence, accept_queues):
+    data = accept_queues["silent"]
     sent = [flag for sender, flag in flags(data) if sender == "client"]
     assert sent.count("SYN") == flags(data).count(("server", "SYN-ACK")) == 3
     assert data.counters["ListenDrops"] == 1
@@ -333,23 +341,25 @@ def test_the_backlog_limits_the_syn_queue_and_then_come_cookies():
     assert found["max_syn_backlog"].unfinished == 7  # three quarters of 8, and one more
 
 
-def test_the_hosts_file_is_asked_before_dns():
-    dns = "127.0.0.7"
-    data = tcp.run("resolve", name="example.com", hosts="127.0.0.5 example.com", dns=dns)
-    assert (data.addresses, data.queries) == (["127.0.0.5:80"], [])
-    other = {"hosts": "127.0.0.5 example.com", "order": "dns files"}
-    for options in ({}, other):
-        data = tcp.run("resolve", name="example.com", dns=dns, **options)
-        assert (data.addresses, data.queries) == (["127.0.0.7:80"], [["example.com", "A"]])
+@pytest.fixture(scope="module")
+def lookups():
+    hosts = {"hosts": "127.0.0.5 example.com"}
+    cases = {"hosts": hosts, "dns": {}, "dns first": hosts | {"order": "dns files"}}
+    return {
+        name: tcp.run("resolve", name="example.com", dns="127.0.0.7", **options)
+        for name, options in cases.items()
+    }
 
 
+def test_the_hosts_file_is_asked_before_dns(lookups):
+    found = {name: (data.addresses, data.queries) for name, data in lookups.items()}
+    from_dns = ["127.0.0.7:80"], [["example.com", "A"]]
+    assert found == {"hosts": (["127.0.0.5:80"], []), "dns": from_dns, "dns first": from_dns}
+
+
+@pytest.mark.usefixtures("accept_queues", "lookups")
 def test_the_machine_is_left_as_it_was():
-    files = [Path("/proc/sys/net/core/somaxconn"), Path("/etc/hosts"), Path("/etc/resolv.conf")]
-    before = [path.read_bytes() for path in files if path.exists()]
-    settings = {"net.core.somaxconn": 2}
-    tcp.run("accept_queue", backlog=1, arrivals=[0], seconds=0.1, settings=settings)
-    tcp.run("resolve", name="example.com", hosts="127.0.0.5 example.com", dns="127.0.0.7")
-    assert [path.read_bytes() for path in files if path.exists()] == before
+    assert system_files() == BEFORE
 
 
 def test_an_experiment_that_fails_says_why():
@@ -484,9 +494,8 @@ def test_of_many_connections_none_is_drawn_until_one_is_named(sequence, accept_q
             sequence.state_intervals(data, end)
 
 
-def test_a_client_outside_the_queue_waits_for_its_own_retransmission():
-    arrivals = [0, 0.1, 0.5]  # far apart, and so are the retransmissions a second later
-    data = tcp.run("accept_queue", backlog=0, arrivals=arrivals, seconds=1.7, accept_at=0.6)
+def test_a_client_outside_the_queue_waits_for_its_own_retransmission(accept_queues):
+    data = accept_queues["accept"]
     first, *outside = data.clients
     [accept] = data.calls
     assert first.connected < accept.ended

@@ -93,16 +93,16 @@ def an_idle_client_stays_connected(server):
         half_closed.expect_eof()
 
 
-@check("--quiet", "--compute", "0.0002")  # so that there is always more to receive
+@check("--quiet", "--compute", "0.0001")  # so that there is always more to receive
 def a_flooding_client_does_not_starve_others(server):
     concurrent, received = server.is_concurrent(), 0
-    limit = 16 * MEBIBYTE  # of bytes, not seconds: on a busy machine all of this is slower
+    limit = min(16, 4 * server.timeout) * MEBIBYTE  # not of seconds: a busy machine is slower
     with server.connect() as client:
         client.sendall(bytes(MEBIBYTE // 4))  # as much is always on the way
         for part in range(1, 5):
             with server.connect() as new:
                 new.sendall(b"let me in")
-                while received < part * MEBIBYTE // 2 or (concurrent and not new.has_reply(0)):
+                while received < part * MEBIBYTE // 4 or (concurrent and not new.has_reply(0)):
                     server.check_deadline()
                     what = f"new clients waited until the flood had {received} bytes of replies"
                     expect(received < limit, what)
@@ -120,8 +120,7 @@ def a_thousand_idle_connections_stay_open(server):
         raise NotApplicable(str(error)) from error
     for process in server.processes():
         process.rlimit(psutil.RLIMIT_NOFILE, (most, most))
-    baseline = server.baseline_descriptors()
-    concurrent = server.is_concurrent()
+    baseline, concurrent = server.baseline_descriptors(), server.is_concurrent()
     if not concurrent and (limit := accept_queue_limit(2048)) < count:
         raise NotApplicable(f"net.core.somaxconn limits the accept queue to {limit} connections")
     with contextlib.ExitStack() as stack:
