@@ -12,7 +12,7 @@ import pytest
 
 from clients.client import Client
 from clients.console.printable import printable
-from clients.system.processes import models, running_server, spawn
+from clients.system.processes import ROOT, models, run_captured, running_server, spawn
 from clients.tests.in_the_classroom import play, screen, shows
 from conftest import cli
 
@@ -128,11 +128,18 @@ def test_a_terminal_that_has_ascii_only_and_a_script_without_input_that_ignores_
     assert done.stdout.isascii()
 
 
+NARROW = """
+import os, sys
+from clients.contract.__main__ import main
+for os.environ["COLUMNS"] in ("10", "9", "1"):
+    print(main(), file=sys.stderr)
+"""
+
+
 def test_a_terminal_of_ten_columns_and_of_less(hostile):
-    for columns in ("10", "9", "1"):
-        env = os.environ | {"COLUMNS": columns, "LINES": "3"}
-        done = cli("clients.contract", hostile, "each_message_is_greeted", env=env)
-        assert (done.returncode, done.stderr) == (1, "")
+    line = [sys.executable, "-c", NARROW, hostile, "each_message_is_greeted"]
+    env = os.environ | {"LINES": "3"}
+    assert run_captured(line, cwd=ROOT, env=env).stderr == "1\n1\n1\n"
 
 
 def test_a_server_that_closes_its_own_output_is_one_like_any_other(tmp_path):
