@@ -62,7 +62,8 @@ def difference(expected, received):
     """Return how two byte strings differ: both, or from the first byte on if they are long."""
     if max(len(expected), len(received)) <= 100:
         return f"expected {expected!r}, received {received!r}"
-    start = [*map(int.__eq__, expected, received), False].index(False)
+    pairs, shorter = zip(expected, received, strict=False), min(len(expected), len(received))
+    start = next((place for place, (one, other) in enumerate(pairs) if one != other), shorter)
     return (
         f"expected {len(expected)} bytes, received {len(received)}, which differ from byte {start} "
         f"on: {expected[start : start + 20]!r} and {received[start : start + 20]!r}"

@@ -253,7 +253,7 @@ class ServerUnderTest:
             self.check_deadline()
             waited = time.monotonic() - began
             expect(waited < self.timeout, f"not within {self.timeout} s: {description}")
-            time.sleep(0.002 + waited / 20)
+            time.sleep(0.002 + waited / 10)
         return result
 
     def assert_no_busy_loop(self, situation, long=False):

@@ -115,8 +115,10 @@ WITHOUT_MUTANT = {
 
 def statements(source):
     """Return the statements of a program as "function: first line", without comments."""
+    lines = source.splitlines()
     scopes = [scope for scope in ast.parse(source).body if hasattr(scope, "name")]
-    found = (statements_of(one.name, ast.get_source_segment(source, one)) for one in scopes)
+    texts = ("\n".join(lines[scope.lineno - 1 : scope.end_lineno]) for scope in scopes)
+    found = (statements_of(scope.name, text) for scope, text in zip(scopes, texts, strict=True))
     return sum(found, Counter())
 
 

@@ -143,9 +143,9 @@ def with_mine(tmp_path):
 
 
 def test_a_new_folder_is_found_and_every_check_runs_for_it(with_mine):
-    models = "from clients.system import processes; print(*processes.models())"
-    assert "04_mine" in run("-c", models, cwd=with_mine).stdout.split()
-
+    wrong = with_mine / "05_wrong" / "server.py"
+    shutil.copytree(with_mine / "04_mine", wrong.parent)
+    wrong.write_text(wrong.read_text().replace('b"Hello, "', 'b"Hullo, "'))
     pytest_there = [
         "-m",
         "pytest",
@@ -158,12 +158,10 @@ def test_a_new_folder_is_found_and_every_check_runs_for_it(with_mine):
     for check in CHECKS:
         assert f"test_check[04_mine-{check}]" in listed
 
-    one = "04_mine and each_message_is_greeted"
-    done = run(*pytest_there, "-k", one, cwd=with_mine)
-    assert "1 passed" in done.stdout, done.stdout
-    server = with_mine / "04_mine" / "server.py"
-    server.write_text(server.read_text().replace('b"Hello, "', 'b"Hullo, "'))
-    assert "1 failed" in run(*pytest_there, "-k", one, cwd=with_mine).stdout
+    both = "(04_mine or 05_wrong) and each_message_is_greeted"
+    done = run(*pytest_there, "-k", both, cwd=with_mine)
+    assert "1 failed, 1 passed" in done.stdout, done.stdout
+    assert "FAILED clients/tests/test_contract.py::test_check[05_wrong-" in done.stdout
 
 
 def test_the_check_on_the_page_runs(with_mine):

@@ -181,8 +181,7 @@ def the_compute_option_uses_cpu(server):
     assert_computes(server)
     with server.restart(*server.options, "--wait", "0.3") as waiting:
         seconds = assert_computes(waiting)
-        what = f"--wait 0.3 --compute 0.05: a reply after {seconds:.3f} s"
-        expect(seconds >= 0.3, what)
+        expect(seconds >= 0.3, f"--wait 0.3 --compute 0.05: a reply after {seconds:.3f} s")
 
 
 def assert_computes(server):
