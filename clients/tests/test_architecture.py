@@ -81,10 +81,13 @@ def test_a_measurement_in_what_draws_is_seen():
 RUNNERS = {"clients/system/frames.py", "load_tests/harness/slow_requests.py"}
 
 
+MENTION = r"\bsys\b|PYTHONPATH|\bsite\b"  # in each file that mentions the path
+
+
 def path_edits(text):
     """Return the statements of a program that mention Python's search path."""
     found = []
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(ast.parse(text)) if re.search(MENTION, text) else ():
         docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         if isinstance(node, ast.stmt) and not hasattr(node, "body") and not docstring:
             statement = ast.unparse(node)

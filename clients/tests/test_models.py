@@ -110,15 +110,15 @@ def test_the_log_of_a_visit_and_of_the_end(serve, name):
 
 FAILING_ACCEPT = """
 import errno, os, runpy, select, socket, sys
-number, sys.argv = getattr(errno, sys.argv[1]), sys.argv[2:]
-accept, calls = socket.socket.accept, []
+order, sys.argv = sys.argv[1], sys.argv[2:]
+accept = socket.socket.accept
 
 def fail_once(self):
     ready = select.select([self], [], [], self.gettimeout())[0]
-    if ready:
-        calls.append(self)
-    if len(calls) != 2:
+    if not ready or not os.path.exists(order):
         return accept(self)
+    number = getattr(errno, open(order).read())
+    os.remove(order)
     if number == errno.ECONNABORTED:
         accept(self)[0].close()
     raise OSError(number, os.strerror(number))
@@ -128,34 +128,47 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.xdist_group(f"accept {name}")) for name in LINES],
+)
+def failing(request, tmp_path_factory):
+    """Return a model's name, its server, and a file: accept() fails once as that says."""
+    order = tmp_path_factory.mktemp("accept") / "error"
+    wrapper, program = ("-c", FAILING_ACCEPT, order), processes.models()[request.param]
+    with processes.running_server(program, wrapper=wrapper) as server:
+        yield request.param, server, order
+
+
 @pytest.mark.parametrize(
     "error", ["ECONNABORTED", "EPROTO", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EPERM"]
 )
-@pytest.mark.parametrize("name", LINES)
-def test_after_an_error_of_accept_new_clients_are_served_while_others_talk(name, error):
-    wrapper = ("-c", FAILING_ACCEPT, error)
-    served = threading.Event()
+def test_after_an_error_of_accept_new_clients_are_served_while_others_talk(failing, error):
+    name, server, order = failing
+    served, before = threading.Event(), len(server.log())
 
     def talk(client):
         while not served.wait(0.2):  # an event more often than the server tries again
             client.greet(b"I stay")
 
-    with processes.running_server(processes.models()[name], wrapper=wrapper) as server:
-        with Client(*server.address) as first, ThreadPoolExecutor() as background:
-            first.greet(b"I stay")
-            if name == "01_blocking":  # it serves one client at a time
-                first.close()
-                served.set()
-            if error == "ECONNABORTED":  # this client is aborted
-                Client(*server.address).close()
-            talking = background.submit(talk, first)
-            try:
-                with Client(*server.address, 60) as client:
-                    client.greet(b"and I?")
-            finally:
-                served.set()
-            talking.result()
-        assert ("cannot accept" in server.log()) == (error != "ECONNABORTED")
+    with Client(*server.address) as first, ThreadPoolExecutor() as background:
+        first.greet(b"I stay")
+        order.with_suffix(".new").write_text(error)
+        order.with_suffix(".new").rename(order)
+        if name == "01_blocking":  # it serves one client at a time
+            first.close()
+            served.set()
+        if error == "ECONNABORTED":  # this client is aborted
+            Client(*server.address).close()
+        talking = background.submit(talk, first)
+        try:
+            with Client(*server.address, 60) as client:
+                client.greet(b"and I?")
+        finally:
+            served.set()
+        talking.result()
+    assert not order.exists()
+    assert ("cannot accept" in server.log()[before:]) == (error != "ECONNABORTED")
 
 
 @pytest.mark.parametrize("name", ["02_threaded", "03_epoll"])

@@ -117,18 +117,22 @@ def pretend(system, *words, ready="socket"):
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-@pytest.mark.parametrize("name", ["01_blocking", "02_threaded"])
-def test_what_is_promised_runs(name, system):
-    with processes.running_server(processes.find_server(name), wrapper=wrapper(system)) as server:
-        port = ("--port", server.address[1])
+def test_what_is_promised_runs(system):
+    """Both servers, and both programs for clients, each with one of them."""
+    programs = map(processes.find_server, ("01_blocking", "02_threaded"))
+    one, other = (processes.running_server(path, wrapper=wrapper(system)) for path in programs)
+    with one as blocking, other as threaded:
+        port = ("--port", blocking.address[1])
         done = pretend(system, "clients/client.py", *port, "--message", "bob")
         assert (done.stdout, done.stderr) == ("Hello, bob\n", "")
+        port = ("--port", threaded.address[1])
         crowd = ("clients.crowd", *port, "--clients", 3, "--every", 0, "--think", 0)
         done = pretend(system, *crowd, ready="rich.console")
         assert (done.returncode, done.stderr) == (0, "")
         assert "9 answered" in done.stdout
-        with Client(*server.address) as client:
-            assert client.greet(b"ann") == b"Hello, ann"
+        for server in (blocking, threaded):
+            with Client(*server.address) as client:
+                assert client.greet(b"ann") == b"Hello, ann"
 
 
 def modules():

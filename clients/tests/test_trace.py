@@ -572,15 +572,6 @@ def test_a_server_ends_with_the_recorder_that_is_killed_in_the_middle_of_a_step(
 # The command
 
 
-def run(*words, **more):
-    done = processes.run_captured(
-        processes.module_command("clients.trace", *words), timeout=300, cwd=processes.ROOT, **more
-    )
-    if "unshare:" in done.stderr or "network namespace is needed" in done.stderr:
-        skip_without("network namespaces", done.stderr)
-    return done
-
-
 FAILING = {
     "nobody": ("nobody", None, "no server nobody"),
     "ill": ("ill.py", "raise SystemExit('I am ill')", "I am ill"),
@@ -625,13 +616,15 @@ def test_without_unshare_it_says_so(tmp_path, monkeypatch, run_here):
     assert "there is no program unshare" in said.splitlines()[-1]
 
 
-def test_one_scenario_that_fails_leaves_the_others(tmp_path):
+def test_one_scenario_that_fails_leaves_the_others(tmp_path, run_here):
     program, page = tmp_path / "mine.py", tmp_path / "page.html"
     text = MODELS["01_blocking"].read_text()
     program.write_text(text.replace("conn.recv(1024):", "conn.recv(1024) or sys.exit('gone'):"))
-    done = run(program, "--scenario", "two", "--scenario", "silent", "--out", page)
-    assert done.returncode == 2
-    assert re.search(r"mine: the server ended with exit status 1\. .*gone\n$", done.stderr)
+    status, said = run_here(program, "--scenario", "two", "--scenario", "silent", "--out", page)
+    if "network namespace is needed" in said or "unshare:" in said:
+        skip_without("network namespaces", said)
+    assert status == 2
+    assert re.search(r"mine: the server ended with exit status 1\. .*gone\n$", said)
     assert list(bundle_of(page.read_text())["recordings"]) == ["silent"]
 
 

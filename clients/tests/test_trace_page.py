@@ -1,5 +1,6 @@
 """The page of the steps: what a reader sees of the recordings in it, and how a reader moves."""
 
+import functools
 import itertools
 import re
 import urllib.parse
@@ -812,14 +813,18 @@ def fill_of(part, style):
     return own or (named or [tags.get(part.tag.removeprefix(SVG))])[0]
 
 
+@functools.cache
+def extent(part):
+    """Return the numbers of a rectangle or a circle; those of the other kind are 0."""
+    names = ("x", "y", "width", "height", "cx", "cy", "r")
+    return [float(part.get(name, 0)) for name in names]
+
+
 def covers(part, x, y):
     """Return whether a rectangle or a circle contains a point."""
-    found = {
-        name: float(part.get(name, 0)) for name in ("x", "y", "width", "height", "cx", "cy", "r")
-    }
-    left, top = x - found["x"], y - found["y"]
-    is_in_rectangle = 0 <= left <= found["width"] and 0 <= top <= found["height"]
-    return is_in_rectangle or (x - found["cx"]) ** 2 + (y - found["cy"]) ** 2 < found["r"] ** 2
+    left, top, width, height, cx, cy, r = extent(part)
+    is_in_rectangle = 0 <= x - left <= width and 0 <= y - top <= height
+    return is_in_rectangle or (x - cx) ** 2 + (y - cy) ** 2 < r**2
 
 
 def blended(over, under, opacity):

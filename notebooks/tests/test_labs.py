@@ -193,7 +193,7 @@ def test_a_tool_that_counts_answers_reports_no_failure_where_visitors_are_unserv
 
 
 def test_a_closed_loop_hardly_asks_while_the_server_stalls(load):
-    found = load.stalled(seconds=0.9, begins=0.3, lasts=0.35, users=2)
+    found = load.stalled(seconds=2, begins=0.3, lasts=0.35, users=2)
     during = {
         loop: [one for one in greetings if found.began < one.began < found.ended]
         for loop, greetings in found.greetings.items()
