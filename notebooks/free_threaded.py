@@ -11,7 +11,6 @@ import datetime
 import json
 import os
 import platform
-import subprocess
 import sys
 from dataclasses import asdict
 
@@ -28,16 +27,13 @@ def main():
     parser.add_argument("--ordinary", help="the ordinary build of the same version")
     args = parser.parse_args()
     try:
-        more = {"ordinary": (args.ordinary, None)} if args.ordinary else {}
-        found = gil.measure(args.python, **more)
-    except (OSError, LaunchError, RuntimeError, subprocess.CalledProcessError) as error:
+        found = gil.measure(args.python, ordinary=args.ordinary)
+    except (OSError, LaunchError, RuntimeError) as error:
         return f"{error}"
     cores = len(os.sched_getaffinity(0))
     found.when = f"{datetime.date.today()}, Linux {platform.release()}, {cores} cores"
     gil.RECORDED.write_text(json.dumps(shortened(json.dumps(asdict(found)))) + "\n")
-    for one in found.models:
-        print(f"{one.server:16} {one.build:12} {one.compute:5} s:", end=" ")
-        print(f"{one.throughput:8.0f}/s, {one.cpu_us:8.0f} µs, {one.rss / 2**20:5.1f} MiB")
+    print(*found.models, sep="\n")
     return 0
 
 

@@ -9,7 +9,6 @@ samples many thousand times per second, often enough to see switch intervals of 
 import contextlib
 import json
 import shutil
-import subprocess
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from clients.system import processes, procfs
 
 RECORDED = Path(__file__).with_name("free_threaded.json")
 RUNS, WAITS, BLOCKED = "runs", "waits for the GIL", "is blocked"
-VERSION = "import platform; print(platform.python_version())"
 FREE_THREADED = ("python3.14t", "python3.13t")  # names of free-threaded Pythons
 
 
@@ -29,10 +27,10 @@ class ModelRun:
     """What one server did, run by one build of Python."""
 
     server: str
-    build: str  # "ordinary", "with GIL" or "without GIL"
-    compute: float  # seconds for each greeting: 20 users ask without a pause, with 0 one does
-    throughput: float  # greetings per second
-    cpu_us: float | None = None  # CPU time of a greeting
+    build: str  # "with GIL" or "without GIL"
+    compute: float  # seconds for each greeting: 20 users ask without a pause; 0: 20 visit instead
+    throughput: float  # greetings per second; for visits the median of rounds, as cpu_us
+    cpu_us: float  # CPU time of a greeting
     rss: int | None = None  # bytes
 
 
@@ -101,39 +99,44 @@ def run_by(python, gil, server="02_threaded"):
         yield program
 
 
-def measure_models(builds, servers=(), loads=((0.005, 20), (0, 1)), seconds=4):
-    """Return a ModelRun for each server, each load (seconds to compute, users), and each build.
+def measure_models(builds, servers=()):
+    """Return a ModelRun for each server, each build, and CPU-bound work and visits.
 
     builds: {name: (python, gil)}, gil as in run_by(). servers: by default all models, and an event
     loop per thread.
     """
     from . import load  # not at the top: only this needs the load comparison
 
-    found, work = [], {"seconds": seconds, "load": "no-think-time", "backlog": 64}
+    found, work = [], {"seconds": 4, "load": "no-think-time", "compute": 0.005, "backlog": 64}
     for server in servers or [*processes.models(), load.alternative("loop_per_thread")]:
-        for compute, users in loads:
-            for build, (python, gil) in builds.items():
-                with run_by(python, gil, server) as program:
-                    [run] = load.compare(str(program), users=[users], compute=compute, **work).runs
-                name = processes.server_name(processes.find_server(server))
+        name = processes.server_name(processes.find_server(server))
+        with contextlib.ExitStack() as stack:
+            ways = [run_by(python, gil, server) for python, gil in builds.values()]
+            programs = dict(zip(builds, map(str, map(stack.enter_context, ways)), strict=True))
+            for build, program in programs.items():
+                [run] = load.compare(program, users=[20], **work).runs
                 costs = run.throughput, run.usage.cpu_us_per_greeting, run.usage.rss_peak
-                found.append(ModelRun(name, build, compute, *costs))
+                found.append(ModelRun(name, build, 0.005, *costs))
+            paired = load.bench(*programs.values(), connections=20, load="visit")
+            for build, one in zip(programs, paired, strict=True):
+                rate, cpu = (load.benchmark.median(one, what) for what in ("throughput", "cpu"))
+                found.append(ModelRun(name, build, 0, rate, 1e6 * cpu))
     return found
 
 
-def measure(python, *which, **builds):
-    """Return the FreeThreaded of a free-threaded Python; which, builds: see measure_models()."""
-    done = subprocess.run([python, "-c", VERSION], capture_output=True, text=True, check=True)
-    builds = {"with GIL": (python, 1), "without GIL": (python, 0)} | builds
-    models = measure_models(builds, *which)
+def measure(python, servers=(), ordinary=None):
+    """Return the FreeThreaded of a free-threaded Python; "with GIL": an ordinary one's, if any."""
+    version = processes.run_captured([python, "-V"]).stdout.removeprefix("Python ").strip()
+    builds = {"with GIL": (ordinary, None) if ordinary else (python, 1), "without GIL": (python, 0)}
+    models = measure_models(builds, servers)
     with run_by(python, 0) as program:
-        return FreeThreaded(done.stdout.strip(), gil_timeline(program), models)
+        return FreeThreaded(version, gil_timeline(program), models)
 
 
 def free_threaded():
     """Return (FreeThreaded, its source): measured now where there is such a Python, or recorded."""
     if python := next(filter(None, map(shutil.which, FREE_THREADED)), None):
-        return measure(python, ["02_threaded"], [(0.005, 20)]), "measured now"
+        return measure(python, ["02_threaded"]), "measured now"
     found = json.loads(RECORDED.read_text())
     found["models"] = [ModelRun(**one) for one in found["models"]]
     return FreeThreaded(**found), f"recorded {found['when']}"

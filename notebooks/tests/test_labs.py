@@ -1,6 +1,7 @@
 """What notebooks 1 and 3 to 5 rest on: their measurements are right, and their statements hold."""
 
 import contextlib
+import itertools
 import os
 import socket
 import sys
@@ -296,25 +297,36 @@ def test_the_recorded_free_threaded_run_is_complete(gil, monkeypatch):
     monkeypatch.setattr(gil, "FREE_THREADED", ())  # as if there was none
     data, source = gil.free_threaded()
     assert source == f"recorded {data.when}"
-    assert [one.build for one in data.models] == ["with GIL", "without GIL"]
-    assert {one.server for one in data.models} == {"02_threaded"}
+    servers, builds = [*processes.models(), "loop_per_thread"], {one.build for one in data.models}
+    assert builds == {"with GIL", "without GIL"}
+    found = [(one.server, one.compute, one.build) for one in data.models]
+    assert sorted(found) == sorted(itertools.product(servers, (0, 0.005), builds))
     for spans in data.timeline.values():
         assert [what for what, _, _ in spans] == [gil.RUNS]
 
 
-def test_every_model_is_measured_in_every_build(gil, monkeypatch):
+def test_every_model_is_measured_in_every_build(gil, load, monkeypatch):
+    def asks_for(program):
+        return "PYTHON_GIL=0" in Path(program).read_text()
+
     def compare(program, **config):
-        lines = Path(program).read_text()
-        asked.append(("PYTHON_GIL=0" in lines, config["users"], config["compute"]))
+        asked.append((asks_for(program), config["users"], config["compute"]))
         usage = SimpleNamespace(cpu_us_per_greeting=5.0, rss_peak=2**20)
         return SimpleNamespace(runs=[SimpleNamespace(throughput=1000.0, usage=usage)])
 
+    def bench(*programs, **options):
+        asked.append((*map(asks_for, programs), options["load"]))
+        rounds = [SimpleNamespace(throughput=rate, cpu=1e-5) for rate in (90, 100, 110)]
+        return [SimpleNamespace(rounds=rounds) for _ in programs]
+
     asked = []
-    monkeypatch.setattr("lab.load.compare", compare)
+    monkeypatch.setattr(load, "compare", compare)
+    monkeypatch.setattr(load, "bench", bench)
     builds = {"ordinary": (sys.executable, None), "without GIL": (sys.executable, 0)}
     found = gil.measure_models(builds)
     servers = [*processes.models(), "loop_per_thread"]
-    work = [(without, *load) for load in (([20], 0.005), ([1], 0)) for without in (False, True)]
+    work = [(False, [20], 0.005), (True, [20], 0.005), (False, True, "visit")]
     assert asked == work * len(servers)
-    assert [one.server for one in found] == [name for name in servers for _ in work]
+    assert [one.server for one in found] == [name for name in servers for _ in range(4)]
+    assert [one.throughput for one in found] == [1000.0, 1000.0, 100, 100] * len(servers)
     assert {one.build for one in found} == set(builds)
