@@ -321,16 +321,15 @@ def run_in_netns(line, *more, **options):
     more: further options of unshare, such as "--mount". options, result: see run_captured. Raises
     NamespaceDenied where this is not allowed.
     """
-    unshare = ["unshare", "--user", "--map-root-user", "--net", *more]
+    ways = [["--user", "--map-root-user"], []]  # root may do it without a user namespace
     try:
-        if os.geteuid() == 0 and run_captured([*unshare, "true"]).returncode:
-            unshare = ["unshare", "--net", *more]  # root may do it without a user namespace
-        done = run_captured([*unshare, *line], **options)
+        for way in ways if os.geteuid() == 0 else ways[:1]:
+            done = run_captured(["unshare", *way, "--net", *more, *line], **options)
+            if not done.stderr.startswith("unshare:"):
+                return done
     except LaunchError as error:
         raise NamespaceDenied("there is no program unshare (it belongs to util-linux)") from error
-    if done.stderr.startswith("unshare:"):
-        raise NamespaceDenied(done.stderr.strip().splitlines()[-1])
-    return done
+    raise NamespaceDenied(done.stderr.strip().splitlines()[-1])
 
 
 @contextlib.contextmanager
