@@ -169,8 +169,8 @@ class Target:
 
         before, kernel = resident(), kernel_memory()
         self.share("hold", count, True)
-        grown = resident() - before, kernel_memory() - kernel  # bytes
-        return IdleCost(*(size / 1024 / count for size in grown))
+        grown, kernel = resident() - before, kernel_memory() - kernel  # bytes
+        return IdleCost(resident=grown / 1024 / count, kernel=kernel / 1024 / count)
 
     def round(self, load, connections, seconds):
         """Return the Round of these seconds. Raises BenchError."""

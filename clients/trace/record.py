@@ -67,10 +67,12 @@ class ScenarioClient:
                     self.is_reading = True
                     while chunk := self.sock.recv(1 << 16):
                         self.received += chunk
-                case "leaves" | "resets":
-                    self.left = {"leaves": "left", "resets": "reset"}[does]
-                    if does == "resets":
-                        reset_on_close(self.sock)
+                case "leaves":
+                    self.left = "left"
+                    self.sock.close()
+                case "resets":
+                    self.left = "reset"
+                    reset_on_close(self.sock)
                     self.sock.close()
                 case _:
                     raise ValueError(f"no client {does}")

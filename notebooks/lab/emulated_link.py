@@ -204,7 +204,7 @@ class EmulatedLink:
     def _carry(self):
         """Deliver packets, and record the states, until the experiment is over."""
         tuns = {host.tun: name for name, host in self.hosts.items()}
-        in_flight, last = [], 0.0  # a heap of (when it arrives, its number, its bytes); last packet
+        in_flight, last = [], 0.0  # a heap of (arrival, number, bytes); time of the last packet
         while not self._over.is_set():
             wait = min(max(POLL_INTERVAL, self.now() - last), 10 * POLL_INTERVAL)
             wait = min(wait, max(0, in_flight[0][0] - self.now())) if in_flight else wait

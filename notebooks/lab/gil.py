@@ -102,8 +102,7 @@ def run_by(python, gil, server="02_threaded"):
 def measure_models(builds, servers=()):
     """Return a ModelRun for each server, each build, and CPU-bound work and visits.
 
-    builds: {name: (python, gil)}, gil as in run_by(). servers: by default all models, and an event
-    loop per thread.
+    builds: {name: (python, gil)}, see run_by(). servers: all models and loop_per_thread if none.
     """
     from . import load  # not at the top: only this needs the load comparison
 
@@ -111,12 +110,12 @@ def measure_models(builds, servers=()):
     for server in servers or [*processes.models(), load.alternative("loop_per_thread")]:
         name = processes.server_name(processes.find_server(server))
         with contextlib.ExitStack() as stack:
-            ways = [run_by(python, gil, server) for python, gil in builds.values()]
-            programs = dict(zip(builds, map(str, map(stack.enter_context, ways)), strict=True))
+            enter = stack.enter_context
+            programs = {build: str(enter(run_by(*way, server))) for build, way in builds.items()}
             for build, program in programs.items():
                 [run] = load.compare(program, users=[20], **work).runs
                 costs = run.throughput, run.usage.cpu_us_per_greeting, run.usage.rss_peak
-                found.append(ModelRun(name, build, 0.005, *costs))
+                found.append(ModelRun(name, build, work["compute"], *costs))
             paired = load.bench(*programs.values(), connections=20, load="visit")
             for build, one in zip(programs, paired, strict=True):
                 rate, cpu = (load.benchmark.median(one, what) for what in ("throughput", "cpu"))
